@@ -1,0 +1,40 @@
+"""sowlog: the metrics layer of JAX training.
+
+A module sows a value where it is computed, a reducer accumulates it on the device, the logger writes it to
+TensorBoard at every step:
+
+    sowlog.sow(self, "entropy", entropy)                        # in a Flax module
+    y, updates = sowlog.collect(model.apply)(variables, x)      # around apply, inside jit
+    metrics = sowlog.pack(updates["metrics"])                   # one buffer
+    log(step, metrics)                                          # returns at once
+"""
+
+from sowlog._losses import total_loss
+from sowlog._packing import Packed, compute, pack
+from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
+from sowlog._sowing import collect, sow, sow_loss
+from sowlog._state import Reducer, State, weighted
+from sowlog._tree import empty_like, merge
+
+__all__ = [
+    "Packed",
+    "Reducer",
+    "State",
+    "collect",
+    "compute",
+    "empty_like",
+    "last",
+    "max",
+    "mean",
+    "merge",
+    "min",
+    "nonfinite",
+    "pack",
+    "rms",
+    "sow",
+    "sow_loss",
+    "std",
+    "sum",
+    "total_loss",
+    "weighted",
+]

@@ -1,0 +1,169 @@
+"""Auxiliary losses: what is logged is what was trained on.
+
+A loss is *summed* over the calls and layers of one forward pass and *averaged* over passes (microbatches,
+replicas, steps). So its state counts passes, and has two ways to grow: `add_in_pass` within a pass, and the
+merge of all states between passes.
+"""
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from sowlog import _compensated, _tree
+from sowlog._compensated import Pair
+from sowlog._state import Parts, Reducer, State
+
+COLLECTION = "losses"
+"""The variable collection that `sow_loss` writes to and `total_loss` reads."""
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Loss(Reducer):
+    """The mean over passes of a loss, and of weight * loss: the part that entered the objective."""
+
+    def empty(self) -> Parts:
+        return {name: _compensated.zero_pair() for name in ("value", "weighted", "passes")}
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        weighted = value if weight is None else value * weight
+        return {
+            "value": _compensated.pair_of(value),
+            "weighted": _compensated.pair_of(weighted),
+            "passes": _compensated.count(1),
+        }
+
+    def merge(self, a: dict[str, Pair], b: dict[str, Pair]) -> Parts:
+        return {name: _compensated.add(a[name], b[name]) for name in a}
+
+    def compute(self, parts: dict[str, Pair]) -> dict[str, jax.Array]:
+        passes = parts["passes"].value
+        return {"": parts["value"].value / passes, "weighted": parts["weighted"].value / passes}
+
+
+LOSS = Loss()
+
+
+def loss_state(value: Any, weight: Any) -> State:
+    """Returns the state of a loss that one call computed.
+
+    Args:
+        value: a real scalar.
+        weight: a real scalar, traced or not; 0 keeps the loss visible and out of the objective.
+
+    Raises:
+        ValueError: `value` or `weight` is not a scalar.
+    """
+    scalars = {"loss": jnp.asarray(value), "weight of a loss": jnp.asarray(weight)}
+    for what, array in scalars.items():
+        if array.shape:
+            raise ValueError(
+                f"a {what} must be a scalar, got shape {array.shape}: reduce it where it is computed, "
+                "for example `value.mean()`, so that what is trained on is written in the model."
+            )
+    value, weight = (array.astype(jnp.float32) for array in scalars.values())
+    return State(LOSS.lift(value, weight), jnp.ones((), jnp.bool_), LOSS)
+
+
+def add_in_pass(state: State, new: State) -> State:
+    """Returns the loss after one more call in the same forward pass."""
+    parts: dict[str, Pair] = {
+        name: _compensated.add(state.parts[name], new.parts[name]) for name in state.parts
+    }
+    return State({**parts, "passes": state.parts["passes"]}, state.seen | new.seen, LOSS)
+
+
+def sum_over_layers(losses: Any) -> Any:
+    """Returns the losses of one pass with the axes that transforms stacked (layers) summed away."""
+    return jax.tree.map(_sum_over_layers, losses, is_leaf=_tree.is_state)
+
+
+def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None = None) -> jax.Array:
+    """Returns the sum of weight * value over the losses that a forward pass sowed.
+
+    Add it to the loss that you differentiate: it has the gradient of that sum.
+
+    Args:
+        updates: what `sowlog.collect` returned: the losses stand under "losses".
+        expect: names (or globs) of losses that must be there, matched against the whole tag
+            ("blocks/moe/load_balance") or its last part ("load_balance").
+
+    Returns:
+        A float32 scalar; 0 when no loss was sown and none was expected.
+
+    Raises:
+        KeyError: `updates` has no "losses", so it does not come from `sowlog.collect`.
+        TypeError: something other than `sow_loss` wrote to the collection.
+        LookupError: an expected loss was not sown.
+
+    Example:
+        >>> import flax.linen as nn, jax.numpy as jnp, sowlog
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow_loss(self, "l2", jnp.sum(x**2), weight=0.5)
+        ...         return x
+        >>> y, updates = sowlog.collect(Block().apply)({}, jnp.array([1.0, 3.0]))
+        >>> float(sowlog.total_loss(updates, expect="l2"))
+        5.0
+    """
+    if COLLECTION not in updates:
+        raise KeyError(
+            f'no "{COLLECTION}" among {sorted(updates)}: pass the updates that '
+            "`y, updates = sowlog.collect(model.apply)(variables, x)` returns."
+        )
+    losses = dict(_tree.leaves_by_tag(updates[COLLECTION]))
+    _check_losses(losses)
+    _check_expected(list(losses), [expect] if isinstance(expect, str) else list(expect or []))
+    return objective_part(losses.values())
+
+
+def objective_part(losses: Iterable[State]) -> jax.Array:
+    """Returns the sum of weight * value over losses: a float32 scalar, the mean over passes."""
+    start = jnp.zeros((), jnp.float32)
+    return sum((jnp.sum(jnp.where(loss.seen, _weighted(loss), 0.0)) for loss in losses), start=start)
+
+
+def _weighted(loss: State) -> jax.Array:
+    passes = loss.parts["passes"].value
+    return loss.parts["weighted"].value / jnp.where(loss.seen, passes, 1.0)
+
+
+def _sum_over_layers(state: Any) -> Any:
+    if not _tree.is_state(state) or state.reducer != LOSS or not state.seen.ndim:
+        return state
+    parts: dict[str, Pair] = {
+        name: _compensated.pair_of(jnp.sum(pair.hi)) if name != "passes" else _compensated.count(1)
+        for name, pair in state.parts.items()
+    }
+    return State(parts, jnp.any(state.seen), LOSS)
+
+
+def _check_losses(losses: dict[str, Any]) -> None:
+    for tag, leaf in losses.items():
+        if not _tree.is_state(leaf) or leaf.reducer != LOSS:
+            raise TypeError(
+                f'the collection "{COLLECTION}" holds {tag}, which `sow_loss` did not write: its weight in '
+                f"the objective is unknown. Write sowlog.sow_loss(self, {tag.rsplit('/')[-1]!r}, value, "
+                "weight=...)."
+            )
+
+
+def _check_expected(tags: list[str], expected: list[str]) -> None:
+    missing = [
+        pattern
+        for pattern in expected
+        if not any(
+            fnmatch.fnmatchcase(tag, pattern) or fnmatch.fnmatchcase(tag.rsplit("/", 1)[-1], pattern)
+            for tag in tags
+        )
+    ]
+    if missing:
+        raise LookupError(
+            f"expected the losses {', '.join(missing)}, but this pass sowed {', '.join(tags) or 'none'}: "
+            "a module that should sow them was not called, or a transform dropped the collection "
+            f'"{COLLECTION}" (nn.scan and nn.vmap need it in variable_axes={{"{COLLECTION}": 0}}).'
+        )

@@ -1,0 +1,281 @@
+"""Packing: a tree of states becomes one buffer on the device and a static layout, and back.
+
+What it costs to fetch numbers from a device goes by the array, not by the byte. So all results travel in one
+array of 32-bit words; which word is which tag is fixed while tracing.
+"""
+
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, final
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog import _losses, _tree
+from sowlog._state import State
+
+ABSENT = np.uint32(0x7FC0AB5E)
+"""The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
+
+_NAN = np.uint32(0x7FC00000)
+_MAX_ELEMENTS = 1024
+_FAN_IN = 8
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which word of a packed buffer is which tag.
+
+    Attributes:
+        scalars: the tag of each word; the words are the bits of float32 numbers.
+    """
+
+    scalars: tuple[str, ...]
+
+    def decode(self, words: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+        """Returns the tags and float32 values of what was sown.
+
+        Args:
+            words: uint32, shape [len(scalars)]: a packed buffer on the host.
+
+        Returns:
+            The tags and, of the same length, their values; `self.scalars` itself if nothing is absent.
+        """
+        present = words != ABSENT
+        values = words.view(np.float32)
+        if present.all():
+            return self.scalars, values
+        return tuple(tag for tag, there in zip(self.scalars, present, strict=True) if there), values[present]
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """The results of a tree of metrics in one device array: what a step returns and `log` takes.
+
+    Attributes:
+        buffer: uint32, shape [number of scalars].
+        layout: which word is which tag (static).
+    """
+
+    buffer: jax.Array
+    layout: Layout = dataclasses.field(metadata={"static": True})
+
+
+def pack(tree: Any) -> Packed:
+    """Computes every result of a tree of metrics into one buffer. Call it inside the jitted step.
+
+    Args:
+        tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses that stand
+            under "losses" get a "losses/total" beside them.
+
+    Returns:
+        A pytree with one array.
+
+    Raises:
+        ValueError: a metric without a name, two with one tag, or an array with more than 1024 elements.
+        TypeError: a leaf is no real number, array or state.
+
+    Example:
+        >>> import jax, sowlog
+        >>> packed = jax.jit(lambda x: sowlog.pack({"loss": sowlog.mean.of(x), "lr": 0.1}))(2.0)
+        >>> packed.layout.scalars, packed.buffer.shape
+        (('loss', 'lr'), (2,))
+    """
+    segments = list(_segments(tree))
+    tags = tuple(tag for segment in segments for tag in segment.tags)
+    _check_tags(tags)
+    words = [segment.words for segment in segments]
+    return Packed(_concatenate(words) if words else jnp.zeros((0,), jnp.uint32), _intern(tags))
+
+
+def compute(tree: Any) -> dict[str, Any]:
+    """Computes the results of a tree of metrics by tag.
+
+    Args:
+        tree: as for `pack`.
+
+    Returns:
+        A float32 scalar by tag: NumPy's for concrete states, and then without those that were not sown;
+        traced arrays for traced states, NaN where nothing was sown.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.compute({"encoder": {"norm": sowlog.max.of([1.0, 5.0])}})
+        {'encoder/norm': np.float32(5.0)}
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        packed = pack(tree)
+        values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
+        return {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
+    packed = _jitted_pack(tree)
+    tags, values = packed.layout.decode(np.asarray(packed.buffer))
+    return dict(zip(tags, values, strict=True))
+
+
+def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
+    """Splits what `log` was given into one packed buffer and the numbers by tag that are on the host already.
+
+    A tree that was not packed in the step is packed here, by one cached jit.
+    """
+    if isinstance(metrics, Packed):
+        return metrics, {}
+    leaves, structure = jax.tree.flatten(metrics, is_leaf=_is_final)
+    nested = [leaf for leaf in leaves if isinstance(leaf, Packed)]
+    if nested:
+        raise TypeError(
+            "a packed tree was logged inside another tree, where its tags would change at every step: "
+            "add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log it by itself."
+        )
+    on_host = [isinstance(leaf, bool | int | float | np.generic | np.ndarray) for leaf in leaves]
+    device = structure.unflatten([None if host else leaf for leaf, host in zip(leaves, on_host, strict=True)])
+    host = structure.unflatten([leaf if host else None for leaf, host in zip(leaves, on_host, strict=True)])
+    packed = None if all(on_host) else _jitted_pack(device)
+    numbers = dict(_host_numbers(host))
+    _check_tags((*numbers, *(packed.layout.scalars if packed else ())))
+    return packed, numbers
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """A stretch of the buffer: the words of one result of one kind of state."""
+
+    tags: list[str]
+    words: jax.Array
+
+
+@jax.jit
+def _jitted_pack(tree: Any) -> Packed:
+    return pack(tree)
+
+
+@functools.lru_cache(maxsize=256)
+def _intern(tags: tuple[str, ...]) -> Layout:
+    """Returns one object per layout, so that comparing two steps' layouts is comparing pointers."""
+    return Layout(tags)
+
+
+def _segments(tree: Any) -> Iterator[_Segment]:
+    states: dict[Any, list[tuple[str, State]]] = defaultdict(list)
+    arrays: dict[tuple[int, ...], list[tuple[str, jax.Array]]] = defaultdict(list)
+    for tag, leaf in _tree.leaves_by_tag(tree):
+        if _tree.is_state(leaf):
+            states[_kind(leaf)].append((tag, leaf))
+        else:
+            array = _real_array(tag, leaf)
+            arrays[array.shape].append((tag, array))
+    for group in states.values():
+        yield from _state_segments(group)
+    for shape, group in arrays.items():
+        tags = [element for tag, _ in group for element in _tree.index_tags(tag, shape)]
+        yield _Segment(tags, _words(_concatenate([array.ravel() for _, array in group])))
+
+
+def _kind(state: State) -> Any:
+    """Returns what two states must share to be computed as one array of states."""
+    leaves, structure = jax.tree.flatten(dataclasses.replace(state, reducer=state.reducer(axis=None)))
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _state_segments(group: list[tuple[str, State]]) -> Iterator[_Segment]:
+    """Yields a segment per result name of states of one kind, computed in one vectorised pass."""
+    first = group[0][1]
+    batch = first.seen.shape
+    stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
+    for suffix, values in _named(stacked.compute()).items():
+        tags = [
+            element
+            for tag, _ in group
+            for element in _tree.index_tags("/".join(filter(None, (tag, suffix))), batch)
+        ]
+        words = jnp.where(stacked.seen.ravel(), _words(values.ravel()), ABSENT)
+        yield _Segment(tags, words)
+    if first.reducer == _losses.LOSS:
+        yield from _loss_totals(group)
+
+
+def _loss_totals(group: list[tuple[str, State]]) -> Iterator[_Segment]:
+    """Yields `losses/total`, the sum of what entered the objective, for each tree of losses."""
+    trees: dict[str, list[State]] = defaultdict(list)
+    for tag, state in group:
+        parts = tag.split("/")
+        if _losses.COLLECTION in parts:
+            root = "/".join(parts[: parts.index(_losses.COLLECTION) + 1])
+            trees[root].append(state)
+    for root, states in trees.items():
+        yield _Segment([f"{root}/total"], _words(_losses.objective_part(states).reshape(1)))
+
+
+def _named(result: Any) -> dict[str, jax.Array]:
+    return result if isinstance(result, dict) else {"": result}
+
+
+def _words(values: jax.Array) -> jax.Array:
+    """Returns float32 values as words, with every NaN made the same, so that none reads as absent."""
+    values = values.astype(jnp.float32)
+    return jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
+
+
+def _stack(*leaves: jax.Array) -> jax.Array:
+    shape = leaves[0].shape
+    return _concatenate([leaf.ravel() for leaf in leaves]).reshape(len(leaves), *shape)
+
+
+def _concatenate(vectors: list[jax.Array]) -> jax.Array:
+    """Concatenates vectors a few at a time: XLA needs seconds for a thousand fusible ones at once."""
+    while len(vectors) > _FAN_IN:
+        joined = [jnp.concatenate(vectors[i : i + _FAN_IN]) for i in range(0, len(vectors), _FAN_IN)]
+        vectors = list(jax.lax.optimization_barrier(joined))
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
+
+
+def _is_final(leaf: Any) -> bool:
+    return isinstance(leaf, State | Packed)
+
+
+def _host_numbers(tree: Any) -> Iterator[tuple[str, float]]:
+    for tag, leaf in _tree.leaves_by_tag(tree):
+        array = np.asarray(leaf)
+        _check_real(tag, array)
+        yield from zip(
+            _tree.index_tags(tag, array.shape), array.astype(np.float64).ravel().tolist(), strict=True
+        )
+
+
+def _real_array(tag: str, leaf: Any) -> jax.Array:
+    try:
+        array = jnp.asarray(leaf)
+    except TypeError as error:
+        raise TypeError(
+            f"{tag or 'the tree'} is {type(leaf).__name__}: a metric is a real number, a small array or a "
+            "state such as sowlog.mean.of(value)."
+        ) from error
+    _check_real(tag, array)
+    return array
+
+
+def _check_real(tag: str, array: jax.Array | np.ndarray) -> None:
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
+        raise TypeError(f"{tag or 'the tree'} has dtype {array.dtype}: a metric is a real number.")
+    if array.size > _MAX_ELEMENTS:
+        raise ValueError(
+            f"{tag or 'the tree'} has shape {array.shape}: each element would be a tag of its own, and more "
+            f"than {_MAX_ELEMENTS} are surely not meant. Reduce it: sowlog.mean.of(value) ..."
+        )
+
+
+def _check_tags(tags: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for tag in tags:
+        if not tag:
+            raise ValueError('a metric has no name: log a dict, {"loss": value}.')
+        if tag in seen:
+            raise ValueError(f"two metrics have the tag {tag}: rename one of them.")
+        seen.add(tag)

@@ -1,0 +1,231 @@
+"""The reducers: sum, mean, min, max, last, std, rms, nonfinite.
+
+Each says what the parts of one state are and how two of them merge; `_state` does the rest for all.
+"""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from sowlog import _compensated
+from sowlog._compensated import Pair, Squares
+from sowlog._state import Parts, Reducer
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sum(Reducer):
+    """The sum of weight * value over everything, compensated; 32-bit integers are summed exactly to 2^48."""
+
+    def empty(self) -> Parts:
+        return _compensated.zero_pair()
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        return _weighted_total(value, weight)
+
+    def merge(self, a: Pair, b: Pair) -> Parts:
+        return _compensated.add(a, b)
+
+    def compute(self, parts: Pair) -> jax.Array:
+        return parts.value
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Mean(Reducer):
+    """The mean over every element of every value, weighted: sum(weight * value) / sum(weight).
+
+    Not a mean of means: a call with 10 elements counts ten times a call with one.
+    """
+
+    def empty(self) -> Parts:
+        return {"total": _compensated.zero_pair(), "weight": _compensated.zero_pair()}
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        return {"total": _weighted_total(value, weight), "weight": _total_weight(value, weight)}
+
+    def merge(self, a: dict[str, Pair], b: dict[str, Pair]) -> Parts:
+        return {name: _compensated.add(a[name], b[name]) for name in a}
+
+    def compute(self, parts: dict[str, Pair]) -> jax.Array:
+        return parts["total"].value / parts["weight"].value
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Min(Reducer):
+    """The smallest element of non-zero weight; a NaN among them gives NaN."""
+
+    def empty(self) -> Parts:
+        return jnp.full((), jnp.inf, jnp.float32)
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        return jnp.min(_masked(value, weight, jnp.inf), initial=jnp.inf)
+
+    def merge(self, a: jax.Array, b: jax.Array) -> Parts:
+        return jnp.minimum(a, b)
+
+    def compute(self, parts: jax.Array) -> jax.Array:
+        return parts
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Max(Reducer):
+    """The largest element of non-zero weight; a NaN among them gives NaN."""
+
+    def empty(self) -> Parts:
+        return jnp.full((), -jnp.inf, jnp.float32)
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        return jnp.max(_masked(value, weight, -jnp.inf), initial=-jnp.inf)
+
+    def merge(self, a: jax.Array, b: jax.Array) -> Parts:
+        return jnp.maximum(a, b)
+
+    def compute(self, parts: jax.Array) -> jax.Array:
+        return parts
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Last(Reducer):
+    """The last element of non-zero weight, in row-major order: the one reducer whose order counts."""
+
+    def empty(self) -> Parts:
+        return jnp.zeros((), jnp.float32)
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        flat = value.astype(jnp.float32).ravel()
+        if flat.size == 0:
+            return self.empty()
+        if weight is None:
+            return flat[-1]
+        index = jnp.max(jnp.where(weight.ravel() != 0, jnp.arange(flat.size), 0))
+        return flat[index]
+
+    def merge(self, a: jax.Array, b: jax.Array) -> Parts:
+        del a
+        return b
+
+    def compute(self, parts: jax.Array) -> jax.Array:
+        return parts
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Std(Reducer):
+    """The standard deviation over every element (of the population, as `numpy.std`), weighted.
+
+    Count, mean and second moment about the mean are kept, and merged by the formula of Chan, Golub and
+    LeVeque ("Updating formulae and a pairwise algorithm for computing sample variances", 1979), so that a
+    mean far from 0 costs no digits, as E[x^2] - E[x]^2 does.
+    """
+
+    def empty(self) -> Parts:
+        return {
+            "weight": _compensated.zero_pair(),
+            "mean": _compensated.zero_pair(),
+            "m2": _compensated.zero_squares(),
+        }
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        total_weight = _total_weight(value, weight)
+        divisor = jnp.where(total_weight.value == 0, 1.0, total_weight.value)
+        center = _weighted_total(value, weight).value / divisor
+        # The deviations' own mean repairs the rounding of `center`.
+        deviation = _masked(value - center, weight, 0.0)
+        rest = _weighted_total(deviation, weight).value / divisor
+        float_weight = None if weight is None else weight.astype(jnp.float32)
+        return {
+            "weight": total_weight,
+            "mean": _compensated.add(_compensated.pair_of(center), _compensated.pair_of(rest)),
+            "m2": _compensated.squares_of(_masked(deviation - rest, weight, 0.0), float_weight),
+        }
+
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        weight = _compensated.add(a["weight"], b["weight"])
+        share = b["weight"].value / jnp.where(weight.value == 0, 1.0, weight.value)
+        delta = _compensated.subtract(b["mean"], a["mean"])
+        between = _compensated.squares_of(delta, a["weight"].value * share)
+        return {
+            "weight": weight,
+            "mean": _compensated.add(a["mean"], _compensated.pair_of(delta * share)),
+            "m2": _compensated.add_squares(_compensated.add_squares(a["m2"], b["m2"]), between),
+        }
+
+    def compute(self, parts: Parts) -> jax.Array:
+        return _compensated.root_mean(parts["m2"], parts["weight"])
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Rms(Reducer):
+    """The root of the mean square over every element, weighted; safe for squares beyond float32's range."""
+
+    def empty(self) -> Parts:
+        return {"weight": _compensated.zero_pair(), "squares": _compensated.zero_squares()}
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        masked = _masked(value, weight, 0.0)
+        float_weight = None if weight is None else weight.astype(jnp.float32)
+        return {
+            "weight": _total_weight(value, weight),
+            "squares": _compensated.squares_of(masked, float_weight),
+        }
+
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        return {
+            "weight": _compensated.add(a["weight"], b["weight"]),
+            "squares": _compensated.add_squares(a["squares"], b["squares"]),
+        }
+
+    def compute(self, parts: dict[str, Any]) -> jax.Array:
+        squares: Squares = parts["squares"]
+        return _compensated.root_mean(squares, parts["weight"])
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Nonfinite(Reducer):
+    """How many elements of non-zero weight are NaN or infinite, counted exactly to 2^48."""
+
+    def empty(self) -> Parts:
+        return _compensated.zero_pair()
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        bad = ~jnp.isfinite(value.astype(jnp.float32))
+        return _compensated.total(bad if weight is None else bad & (weight != 0))
+
+    def merge(self, a: Pair, b: Pair) -> Parts:
+        return _compensated.add(a, b)
+
+    def compute(self, parts: Pair) -> jax.Array:
+        return parts.value
+
+
+def _masked(value: jax.Array, weight: jax.Array | None, neutral: float) -> jax.Array:
+    values = value.astype(jnp.float32)
+    return values if weight is None else jnp.where(weight != 0, values, neutral)
+
+
+def _weighted_total(value: jax.Array, weight: jax.Array | None) -> Pair:
+    if weight is None:
+        return _compensated.total(value)
+    return _compensated.total(_masked(value, weight, 0.0) * weight.astype(jnp.float32))
+
+
+def _total_weight(value: jax.Array, weight: jax.Array | None) -> Pair:
+    return _compensated.count(value.size) if weight is None else _compensated.total(weight)
+
+
+sum = Sum()
+mean = Mean()
+min = Min()
+max = Max()
+last = Last()
+std = Std()
+rms = Rms()
+nonfinite = Nonfinite()

@@ -1,0 +1,399 @@
+"""Reducers and their states: how sown values become one number, inside `jit`.
+
+A reducer is static (hashable, compared by value, part of the tree's structure); its state is what is traced.
+A reducer says four things about *one* state; everything else (axes, stacking, what was never sown, weights'
+shapes) is settled once, here, for all of them, a user's own included:
+
+    empty()              the parts before anything was sown
+    lift(value, weight)  the parts of one sown value
+    merge(a, b)          the parts of both
+    compute(parts)       the result
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Self, final
+
+import jax
+import jax.numpy as jnp
+import jax.typing
+
+Parts = Any
+"""A pytree of arrays: what a reducer accumulates."""
+
+Value = jax.typing.ArrayLike | Sequence[Any]
+"""What can be sown: a real number or an array of them."""
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class State:
+    """What a reducer has accumulated: a pytree whose arrays may carry leading axes.
+
+    Leading axes come from `reducer(axis=...)` (the axes that are kept) and from transforms that stack
+    (`nn.scan`, `nn.vmap`, `jax.vmap`): the state is then an array of independent states.
+
+    Attributes:
+        parts: the reducer's arrays, each of shape [*batch, *own].
+        seen: bool, shape [*batch]; False where nothing was sown.
+        reducer: the reducer that made it (static).
+    """
+
+    parts: Parts
+    seen: jax.Array
+    reducer: "Reducer" = dataclasses.field(metadata={"static": True})
+
+    def merge(self, other: "State") -> "State":
+        """Returns the state of what both have seen; a state that saw nothing changes nothing, bit for bit.
+
+        Raises:
+            TypeError: `other` is no state, or one of another reducer.
+        """
+        if not isinstance(other, State):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+            raise TypeError(
+                f"cannot merge a state of {self.reducer} with {type(other).__name__}: "
+                f"make it a state first, `sowlog.{self.reducer}.of(value)`."
+            )
+        if self.reducer != other.reducer:
+            raise TypeError(
+                f"cannot merge a state of {self.reducer} with one of {other.reducer}: two reducers share one "
+                "name. Give each its own name, or use the same reducer at both places."
+            )
+        a, b = _align(self, other)
+        return _over_batch(_merge_one, a.seen.ndim)(a, b)
+
+    def compute(self) -> Any:
+        """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
+
+        Where nothing was sown the result is NaN; `sowlog.compute` and the logger leave such results out.
+        """
+        return _over_batch(_compute_one, self.seen.ndim)(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reducer(abc.ABC):
+    """How sown values are accumulated: subclass it, or `Reducer.build` it from functions.
+
+    A subclass is complete with `empty`, `lift`, `merge` and `compute`, each for a single state (axes,
+    stacking and "never sown" are handled for it). A subclass with settings of its own is a frozen dataclass
+    too. `merge` must be associative and commutative, with `empty()` as its identity:
+    `sowlog.testing.assert_reducer_laws(reducer)` checks it.
+
+    Attributes:
+        axis: the axes of a sown value that are reduced; None means all. The others are kept: they become the
+            leading axes of the state, and an index at the end of the tag.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import sowlog
+        >>> class Product(sowlog.Reducer):
+        ...     def empty(self):
+        ...         return jnp.ones(())
+        ...     def lift(self, value, weight):
+        ...         return jnp.prod(value if weight is None else value**weight)
+        ...     def merge(self, a, b):
+        ...         return a * b
+        ...     def compute(self, parts):
+        ...         return parts
+        >>> product = Product()
+        >>> float(product.of([2.0, 3.0]).merge(product.of(4.0)).compute())
+        24.0
+    """
+
+    axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
+
+    @abc.abstractmethod
+    def empty(self) -> Parts:
+        """Returns the parts before anything was sown: arrays of fixed shape and strong dtype."""
+
+    @abc.abstractmethod
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        """Returns the parts of one value.
+
+        Args:
+            value: a real array of any shape, all of which is reduced. Floats below 32 bits and small integers
+                arrive as float32; 32-bit integers and float64 as they are, so that no digit is lost.
+            weight: float32, int32 or bool of the value's shape, or None for 1 everywhere.
+        """
+
+    @abc.abstractmethod
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        """Returns the parts of both; `a` was sown before `b`."""
+
+    @abc.abstractmethod
+    def compute(self, parts: Parts) -> Any:
+        """Returns the result: a scalar, or a dict of scalars by name."""
+
+    @staticmethod
+    def build(
+        *,
+        init: Callable[[], Parts],
+        add: Callable[[Parts, jax.Array], Parts],
+        merge: Callable[[Parts, Parts], Parts],
+        compute: Callable[[Parts], Any],
+        name: str = "custom",
+    ) -> "Reducer":
+        """Builds a reducer from four functions. Build it once, at module level: it is compared by them.
+
+        Args:
+            init: () -> accumulator, a pytree of arrays.
+            add: (accumulator, value) -> accumulator, of init's shapes; value is a real array.
+            merge: (accumulator, accumulator) -> accumulator.
+            compute: accumulator -> scalar, or dict of scalars by name.
+            name: how errors and listings call it.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> import sowlog
+            >>> zeros = sowlog.Reducer.build(
+            ...     init=lambda: jnp.zeros(()),
+            ...     add=lambda n, x: n + jnp.sum(x == 0),
+            ...     merge=lambda a, b: a + b,
+            ...     compute=lambda n: n,
+            ...     name="zeros",
+            ... )
+            >>> float(zeros.of([0.0, 1.0, 0.0]).compute())
+            2.0
+        """
+        return _Built(init, add, merge, compute, name)
+
+    @final
+    def init_fn(self) -> State:
+        """Returns the state before anything was sown: Flax's `init_fn`."""
+        parts = jax.tree.map(jnp.asarray, self.empty())
+        return State(parts, jnp.zeros((), jnp.bool_), self)
+
+    @final
+    def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
+        """Returns the state with one more value (or `sowlog.weighted` value): Flax's `reduce_fn`.
+
+        Raises:
+            TypeError: `state` is not one of this reducer's: another reducer used the same name.
+        """
+        if not isinstance(state, State) or state.reducer != self:  # pyright: ignore[reportUnnecessaryIsInstance]  # Flax is untyped here
+            other = state.reducer if isinstance(state, State) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance]  # see above
+            raise TypeError(
+                f"{self} was given the accumulated value of {other}: two reducers share one name. "
+                "Give each its own name, or use the same reducer at both places."
+            )
+        return state.merge(self.of(value))
+
+    @final
+    def of(self, value: "Value | Weighted", weight: Value | None = None) -> State:
+        """Returns the state of one value, for a value computed outside a module.
+
+        Args:
+            value: a real number or array, or `sowlog.weighted(value, weight)`.
+            weight: a number, or an array with as many axes as `value` that broadcasts to it; elements of
+                weight 0 do not count, whatever they hold. None weighs every element 1.
+
+        Returns:
+            A state whose leading axes are the axes of `value` that `axis` keeps. With no element of non-zero
+            weight it is a state that saw nothing.
+
+        Raises:
+            TypeError: `value` or `weight` is complex or no number.
+            ValueError: `weight` does not fit `value`, or `axis` does not.
+
+        Example:
+            >>> import sowlog
+            >>> float(sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0]).compute())
+            1.5
+        """
+        if isinstance(value, Weighted):
+            return self.of(value.value, value.weight)
+        array = _real_array(value, "value")
+        if weight is None:
+            return self._of_one_over_kept_axes(array)
+        return self._of_one_over_kept_axes(array, _fit_weight(_real_array(weight, "weight"), array))
+
+    def _of_one_over_kept_axes(self, *operands: jax.Array) -> State:
+        function = self._of_one
+        for position, axis in reversed(list(enumerate(_kept_axes(self, operands[0].ndim)))):
+            function = jax.vmap(function, in_axes=axis - position)
+        return function(*operands)
+
+    def _of_one(self, value: jax.Array, weight: jax.Array | None = None) -> State:
+        seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(weight != 0)
+        return State(self.lift(value, weight), seen, self)
+
+    @final
+    def __call__(self, **settings: Any) -> Self:
+        """Returns the same reducer, configured: `sowlog.mean(axis=0)`.
+
+        Raises:
+            TypeError: a setting that this reducer does not have.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = [name for name in settings if name not in names]
+        if unknown:
+            raise TypeError(
+                f"{self} has no setting {', '.join(unknown)}; it has: {', '.join(names)}. "
+                "To reduce a value, write `.of(value)`."
+            )
+        return dataclasses.replace(self, **settings)
+
+    def keys(self) -> tuple[str, str]:
+        """Returns the names that `**reducer` unpacks to in `module.sow(col, name, value, **reducer)`."""
+        return ("init_fn", "reduce_fn")
+
+    def __getitem__(self, key: str) -> Callable[..., State]:
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __repr__(self) -> str:
+        settings = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        name = type(self).__name__.strip("_").lower()
+        return f"{name}({', '.join(settings)})" if settings else name
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weighted:
+    """A value and its weight, for the plain form `module.sow(col, name, weighted(value, w), **reducer)`."""
+
+    value: Any
+    weight: Any
+
+
+def weighted(value: Value, weight: Value) -> Weighted:
+    """Pairs a value with its weight, for the plain form of sowing.
+
+    That is `module.sow("metrics", name, sowlog.weighted(value, w), **sowlog.mean)`.
+
+    Args:
+        value: a real number or array.
+        weight: a number, or an array with as many axes as `value` that broadcasts to it.
+
+    Example:
+        >>> import sowlog
+        >>> state = sowlog.mean.reduce_fn(sowlog.mean.init_fn(), sowlog.weighted([1.0, 5.0], [3, 1]))
+        >>> float(state.compute())
+        2.0
+    """
+    return Weighted(value, weight)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Built(Reducer):
+    """A reducer built from functions: see `Reducer.build`."""
+
+    init: Callable[[], Parts]
+    add: Callable[[Parts, jax.Array], Parts]
+    merge_fn: Callable[[Parts, Parts], Parts]
+    compute_fn: Callable[[Parts], Any]
+    name: str
+
+    def empty(self) -> Parts:
+        return self.init()
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        if weight is not None:
+            raise ValueError(
+                f"{self} was built from functions and its `add` takes no weight: "
+                "sow without a weight, or subclass sowlog.Reducer and use the weight in `lift`."
+            )
+        return _cast_like(self.add(self.empty(), value), self.empty())
+
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        return _cast_like(self.merge_fn(a, b), a)
+
+    def compute(self, parts: Parts) -> Any:
+        return self.compute_fn(parts)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _merge_one(a: State, b: State) -> State:
+    merged = a.reducer.merge(a.parts, b.parts)
+
+    def select(both: jax.Array, only_a: jax.Array, only_b: jax.Array) -> jax.Array:
+        return jnp.where(b.seen, jnp.where(a.seen, both, only_b), only_a)
+
+    return State(jax.tree.map(select, merged, a.parts, b.parts), a.seen | b.seen, a.reducer)
+
+
+def _compute_one(state: State) -> Any:
+    result = state.reducer.compute(state.parts)
+    return jax.tree.map(lambda x: jnp.where(state.seen, jnp.asarray(x, jnp.float32), jnp.nan), result)
+
+
+def _over_batch(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
+    for _ in range(axes):
+        function = jax.vmap(function)
+    return function
+
+
+def _align(a: State, b: State) -> tuple[State, State]:
+    """Gives two states one batch shape: the empty state of `init_fn` has none yet."""
+    if a.seen.shape == b.seen.shape:
+        return a, b
+    if not a.seen.shape:
+        return broadcast(a, b.seen.shape), b
+    if not b.seen.shape:
+        return a, broadcast(b, a.seen.shape)
+    raise ValueError(
+        f"cannot merge states of {a.reducer} with kept or stacked axes of shapes {a.seen.shape} and "
+        f"{b.seen.shape}: a value sown under one name must keep its shape from call to call."
+    )
+
+
+def broadcast(state: State, batch: tuple[int, ...]) -> State:
+    """Returns a state without batch axes as an array of equal states of shape `batch`."""
+    return jax.tree.map(
+        lambda x: jnp.broadcast_to(x.reshape((1,) * len(batch) + x.shape), batch + x.shape), state
+    )
+
+
+def _real_array(value: Value, what: str) -> jax.Array:
+    try:
+        array = jnp.asarray(value)
+    except TypeError as error:
+        raise TypeError(
+            f"a {what} must be a real number or an array of them, got {type(value).__name__}."
+        ) from error
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"a {what} must be real, got {array.dtype}: sow jnp.abs(x), x.real or x.imag.")
+    if array.dtype == jnp.bool_ and what == "weight":
+        return array
+    if array.dtype in (jnp.int32, jnp.uint32, jnp.int64, jnp.uint64, jnp.float64):
+        return array
+    return array.astype(jnp.float32)
+
+
+def _fit_weight(weight: jax.Array, value: jax.Array) -> jax.Array:
+    fits = weight.ndim == value.ndim and all(
+        w in (1, v) for w, v in zip(weight.shape, value.shape, strict=True)
+    )
+    if weight.ndim and not fits:
+        raise ValueError(
+            f"a weight of shape {weight.shape} does not fit a value of shape {value.shape}: it must be a "
+            "scalar or have as many axes, each of size 1 or the value's. Add the missing axes yourself, "
+            "`weight[..., None]` for a mask per token, so that no axis is matched by chance."
+        )
+    return jnp.broadcast_to(weight, value.shape)
+
+
+def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:
+    if reducer.axis is None:
+        return []
+    axes = (reducer.axis,) if isinstance(reducer.axis, int) else reducer.axis
+    outside = [axis for axis in axes if not -ndim <= axis < ndim]
+    if outside:
+        raise ValueError(f"{reducer} cannot reduce axis {outside[0]} of a value with {ndim} axes.")
+    reduced = {axis % ndim for axis in axes}
+    return [axis for axis in range(ndim) if axis not in reduced]
+
+
+def _cast_like(parts: Parts, like: Parts) -> Parts:
+    return jax.tree.map(lambda x, reference: jnp.asarray(x, jnp.asarray(reference).dtype), parts, like)

@@ -1,0 +1,131 @@
+"""Trees of states: nested dicts, as Flax returns them, walked by tag."""
+
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+
+import jax
+
+from sowlog._state import State, broadcast
+
+_INDEX_DIGITS = 2
+
+
+def is_state(leaf: Any) -> TypeGuard[State]:
+    """Says whether a node of a tree is a state: the leaf of everything here."""
+    return isinstance(leaf, State)
+
+
+def leaves_by_tag(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (tag, leaf): the path's parts joined by "/"; a leaf is a state or whatever a pytree ends in.
+
+    Positions in tuples and lists (Flax's default collects a value per call in a tuple) are indices: "x/00".
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_state)[0]:
+        yield "/".join(_key_name(key) for key in path), leaf
+
+
+def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
+    """Returns the tags of an array's elements in row-major order: zero-padded, so that they sort as numbers.
+
+    Example:
+        >>> index_tags("load", (3,))
+        ['load/00', 'load/01', 'load/02']
+    """
+    tags = [tag]
+    for size in shape:
+        tags = [f"{prefix}/{padded_index(index, size)}" for prefix in tags for index in range(size)]
+    return tags
+
+
+def padded_index(index: int, size: int) -> str:
+    """Returns an index as text, as wide as the largest of `size`, two digits at least."""
+    return str(index).zfill(max(_INDEX_DIGITS, len(str(size - 1))))
+
+
+def merge(a: Any, b: Any) -> Any:
+    """Returns the tree of merged states of two trees of one structure.
+
+    Args:
+        a: a tree of states, for example `updates["metrics"]` of one microbatch.
+        b: the same of the next one.
+
+    Raises:
+        ValueError: one of the trees has a state that the other has not; the message names it.
+        TypeError: a leaf is no state, so how it merges is unknown.
+
+    Example:
+        >>> import sowlog
+        >>> a, b = ({"loss": sowlog.mean.of(x)} for x in (1.0, 3.0))
+        >>> float(sowlog.merge(a, b)["loss"].compute())
+        2.0
+    """
+    _check_same_tags(a, b)
+    return jax.tree_util.tree_map_with_path(_merge_leaf, a, b, is_leaf=is_state)
+
+
+def empty_like(tree: Any) -> Any:
+    """Returns the tree of states that have seen nothing, with the structure, shapes and dtypes of `tree`.
+
+    It is the start of a `lax.scan` over microbatches; zeros are not (the max of negative values is not 0).
+    `tree` may hold `jax.ShapeDtypeStruct`s, so `jax.eval_shape` of a step serves.
+
+    Raises:
+        TypeError: a leaf is no state, so what its empty value is, is unknown.
+
+    Example:
+        >>> import sowlog
+        >>> metrics = {"norm": sowlog.max.of(-4.0)}
+        >>> float(sowlog.merge(sowlog.empty_like(metrics), metrics)["norm"].compute())
+        -4.0
+    """
+    return jax.tree_util.tree_map_with_path(_empty_leaf, tree, is_leaf=is_state)
+
+
+def _merge_leaf(path: Any, a: Any, b: Any) -> State:
+    if not is_state(a):
+        raise TypeError(_no_state(path, a))
+    try:
+        return a.merge(b)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"while merging {_path_tag(path)}")
+        raise
+
+
+def _empty_leaf(path: Any, leaf: Any) -> State:
+    if not is_state(leaf):
+        raise TypeError(_no_state(path, leaf))
+    return broadcast(leaf.reducer.init_fn(), leaf.seen.shape)
+
+
+def _check_same_tags(a: Any, b: Any) -> None:
+    tags_a, tags_b = ({tag for tag, _ in leaves_by_tag(tree)} for tree in (a, b))
+    if tags_a != tags_b:
+        differing = [f"only the first has {', '.join(sorted(tags_a - tags_b))}"] if tags_a - tags_b else []
+        differing += [f"only the second has {', '.join(sorted(tags_b - tags_a))}"] if tags_b - tags_a else []
+        raise ValueError(
+            f"the trees to merge differ: {'; '.join(differing)}. "
+            "Start from sowlog.empty_like(tree) of a whole step, not from {}."
+        )
+
+
+def _no_state(path: Any, leaf: Any) -> str:
+    return (
+        f"{_path_tag(path)} is {type(leaf).__name__}, not a state, so how it accumulates is unknown: "
+        "write sowlog.mean.of(value) (or sum, max, last ...) where it enters the tree."
+    )
+
+
+def _path_tag(path: Any) -> str:
+    return "/".join(_key_name(key) for key in path) or "the tree"
+
+
+def _key_name(key: Any) -> str:
+    match key:
+        case jax.tree_util.DictKey(key=name) | jax.tree_util.FlattenedIndexKey(key=name):
+            return str(name)
+        case jax.tree_util.SequenceKey(idx=index):
+            return str(index).zfill(_INDEX_DIGITS)
+        case jax.tree_util.GetAttrKey(name=name):
+            return name
+        case _:
+            return str(key)
