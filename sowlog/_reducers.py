@@ -4,7 +4,7 @@ Each says what the parts of one state are and how two of them merge; `_state` do
 """
 
 import dataclasses
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,8 @@ class Max(Reducer):
 @dataclasses.dataclass(frozen=True, repr=False)
 class Last(Reducer):
     """The last element of non-zero weight, in row-major order: the one reducer whose order counts."""
+
+    ordered: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return jnp.zeros((), jnp.float32)

@@ -13,7 +13,7 @@ shapes) is settled once, here, for all of them, a user's own included:
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,7 @@ class Reducer(abc.ABC):
     Attributes:
         axis: the axes of a sown value that are reduced; None means all. The others are kept: they become the
             leading axes of the state, and an index at the end of the tag.
+        ordered: whether the order of merges matters, as for `last` (of the class; False for nearly all).
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,6 +104,7 @@ class Reducer(abc.ABC):
     """
 
     axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
+    ordered: ClassVar[bool] = False
 
     @abc.abstractmethod
     def empty(self) -> Parts:
@@ -162,8 +164,7 @@ class Reducer(abc.ABC):
     @final
     def init_fn(self) -> State:
         """Returns the state before anything was sown: Flax's `init_fn`."""
-        parts = jax.tree.map(jnp.asarray, self.empty())
-        return State(parts, jnp.zeros((), jnp.bool_), self)
+        return State(jax.tree.map(_strong, self.empty()), jnp.zeros((), jnp.bool_), self)
 
     @final
     def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
@@ -393,6 +394,11 @@ def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:
         raise ValueError(f"{reducer} cannot reduce axis {outside[0]} of a value with {ndim} axes.")
     reduced = {axis % ndim for axis in axes}
     return [axis for axis in range(ndim) if axis not in reduced]
+
+
+def _strong(leaf: Any) -> jax.Array:
+    """Returns a leaf as an array of strong dtype: the weak type of a Python 0.0 would cost a second trace."""
+    return jnp.asarray(leaf, jnp.asarray(leaf).dtype)
 
 
 def _cast_like(parts: Parts, like: Parts) -> Parts:

@@ -1,0 +1,132 @@
+"""The laws of reducers, as assertions: see `sowlog.testing.assert_reducer_laws`."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog._state import Reducer, State
+
+_Closeness = Callable[[str, State, State], None]
+"""Asserts that two states compute the same; the first argument names the law."""
+
+_SAMPLES: tuple[np.ndarray[Any, Any], ...] = (
+    np.array([-3.0, -50.25, -7.5], np.float32),
+    np.array([[4.0, -0.0], [1e-3, 12.0]], np.float32),
+    np.array(-1.5, np.float32),
+    np.array([2.0], np.float32),
+)
+
+
+def assert_reducer_laws(
+    reducer: Reducer, values: Sequence[Any] = _SAMPLES, *, rtol: float = 1e-6, atol: float = 1e-7
+) -> None:
+    """Asserts that a reducer accumulates rightly, however its values arrive.
+
+    The empty state is the identity of `merge` on both sides, bit for bit; `merge` is associative and (unless
+    the reducer is `ordered`) commutative; states keep their structure, shapes and strong dtypes, float32 or
+    wider; one call, several calls, a merge of parts, `jit` and `lax.scan` give one result.
+
+    Args:
+        reducer: ours or your own.
+        values: three arrays or more that it accepts, of any shapes; the default ones hold negative numbers
+            and -0.0.
+        rtol: the relative error allowed between two ways to the same number.
+        atol: the absolute error allowed.
+
+    Raises:
+        AssertionError: a law does not hold; the message names it.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.testing.assert_reducer_laws(sowlog.std)
+    """
+    states = [reducer.of(value) for value in values]
+    _assert_identity(reducer, states)
+    _assert_steady(reducer, values)
+    close = _closeness(rtol, atol)
+    _assert_neutral(reducer, states, close)
+    a, b, c = states[:3]
+    close("merge is associative", a.merge(b).merge(c), a.merge(b.merge(c)))
+    if not reducer.ordered:
+        close("merge is commutative", a.merge(b), b.merge(a))
+    _assert_one_number(reducer, values, states, close)
+
+
+def _assert_identity(reducer: Reducer, states: list[State]) -> None:
+    empty = reducer.init_fn()
+    if np.asarray(empty.seen).any():
+        raise AssertionError(f"{reducer}: the empty state says that something was sown.")
+    for state in states:
+        for side, merged in (("left", empty.merge(state)), ("right", state.merge(empty))):
+            if _bits(merged) != _bits(state):
+                raise AssertionError(
+                    f"{reducer}: empty is not the {side} identity of merge: {state} -> {merged}."
+                )
+
+
+def _assert_neutral(reducer: Reducer, states: list[State], close: _Closeness) -> None:
+    """The reducer's own `merge` too must leave a value alone that it merges with its own `empty`."""
+    empty = reducer.init_fn()
+    for state in states:
+        left, right = reducer.merge(empty.parts, state.parts), reducer.merge(state.parts, empty.parts)
+        close("empty() is neutral on the left of merge", dataclasses.replace(state, parts=left), state)
+        if not reducer.ordered:
+            close("empty() is neutral on the right of merge", dataclasses.replace(state, parts=right), state)
+
+
+def _assert_steady(reducer: Reducer, values: Sequence[Any]) -> None:
+    """The start fixes structure, shape, dtype and weak type: otherwise a carry fails, or a step retraces."""
+    empty = _signature(reducer.init_fn())
+    for value in values:
+        grown = _signature(reducer.reduce_fn(reducer.init_fn(), value))
+        if grown != empty:
+            raise AssertionError(
+                f"{reducer}: the state changes its structure as it grows: {empty} -> {grown}."
+            )
+    narrow = [leaf for leaf in empty[1] if leaf[1] != np.bool_ and leaf[1].itemsize < 4]
+    weak = [leaf for leaf in empty[1] if leaf[2]]
+    if narrow or weak:
+        raise AssertionError(f"{reducer}: state narrower than 32 bits {narrow}, or of weak type {weak}.")
+
+
+def _assert_one_number(
+    reducer: Reducer, values: Sequence[Any], states: list[State], close: _Closeness
+) -> None:
+    together = reducer.of(np.concatenate([np.ravel(value) for value in values]))
+    in_calls = reducer.init_fn()
+    for value in values:
+        in_calls = reducer.reduce_fn(in_calls, value)
+    close("one call and several calls agree", in_calls, together)
+    parts = states[0].merge(states[1]).merge(states[2])
+    for state in states[3:]:
+        parts = parts.merge(state)
+    close("calls and merged parts agree", parts, together)
+    flat = np.concatenate([np.ravel(value) for value in values])
+    scanned, _ = jax.lax.scan(lambda state, x: (reducer.reduce_fn(state, x), None), reducer.init_fn(), flat)
+    close("a lax.scan over the elements agrees", scanned, together)
+    close("jit agrees", jax.jit(reducer.of)(flat), together)
+
+
+def _closeness(rtol: float, atol: float) -> _Closeness:
+    def close(law: str, a: State, b: State) -> None:
+        left, right = (jax.tree.leaves(state.compute()) for state in (a, b))
+        for x, y in zip(left, right, strict=True):
+            np.testing.assert_allclose(
+                np.asarray(x), np.asarray(y), rtol=rtol, atol=atol, err_msg=f"{a.reducer}: {law}"
+            )
+
+    return close
+
+
+def _signature(state: State) -> tuple[Any, list[tuple[tuple[int, ...], np.dtype[Any], bool]]]:
+    leaves, structure = jax.tree.flatten(state)
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    return structure, [(array.shape, array.dtype, array.weak_type) for array in arrays]
+
+
+def _bits(state: State) -> list[tuple[Any, bytes]]:
+    return [(leaf.dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(state)]

@@ -1,0 +1,365 @@
+"""The laws of reducers, for every public one, against float64 NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import sowlog
+from sowlog.testing import assert_reducer_laws
+from tests.oracles import ORACLES, expected, public_reducers, tolerance
+
+REDUCERS = public_reducers()
+each_reducer = pytest.mark.parametrize("name", sorted(REDUCERS))
+
+# Few shapes: each costs a compilation.
+_shapes = st.sampled_from([(), (1,), (7,), (3, 2)])
+_numbers = st.floats(-1e4, 1e4, width=16).map(lambda x: x + 0.0)
+_arrays = _shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=_numbers))
+
+
+@functools.cache
+def _jitted(reducer):
+    return jax.jit(reducer.reduce_fn)
+
+
+def _accumulate(reducer, values, weights=None):
+    state = reducer.init_fn()
+    for index, value in enumerate(values):
+        sown = value if weights is None else sowlog.weighted(value, weights[index])
+        state = _jitted(reducer)(state, sown)
+    return state
+
+
+def test_every_public_reducer_has_an_oracle():
+    """A new public reducer cannot slip past the laws: it needs an oracle here."""
+    assert set(REDUCERS) == set(ORACLES)
+
+
+@each_reducer
+def test_laws_hold(name):
+    """Identity, associativity, commutativity, steady structure and one number hold for each public reducer."""
+    assert_reducer_laws(REDUCERS[name])
+
+
+@each_reducer
+@given(values=st.lists(_arrays, min_size=1, max_size=4))
+def test_values_in_several_calls_give_the_oracles_number(name, values):
+    """What several calls accumulate is NumPy's float64 result over everything."""
+    result = float(_accumulate(REDUCERS[name], values).compute())
+    assert result == pytest.approx(expected(name, values), rel=1e-6, abs=tolerance(name, values) or 1e-12)
+
+
+@each_reducer
+@given(data=st.data())
+def test_weights_count_by_element(name, data):
+    """A weight per element weighs that element, and an element of weight 0 does not count at all."""
+    values = data.draw(st.lists(_arrays, min_size=1, max_size=3))
+    weights = [
+        data.draw(hnp.arrays(np.float32, value.shape, elements=st.sampled_from([0.0, 1.0, 0.5, 2.0])))
+        for value in values
+    ]
+    state = _accumulate(REDUCERS[name], values, weights)
+    assert bool(state.seen) == any(np.any(weight) for weight in weights)
+    if state.seen:
+        wanted = expected(name, values, weights)
+        assert float(state.compute()) == pytest.approx(wanted, rel=1e-6, abs=tolerance(name, values) or 1e-12)
+
+
+@each_reducer
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int8", "int32", "uint32", "bool"])
+def test_every_real_dtype_accumulates_in_float32_or_wider(name, dtype):
+    """Whatever the input's dtype, 600 ones are 600 ones: bfloat16 alone would stop at 256."""
+    reducer = REDUCERS[name]
+    ones = jnp.ones(600, dtype)
+    state, _ = jax.lax.scan(lambda s, x: (reducer.reduce_fn(s, x), None), reducer.init_fn(), ones)
+    assert float(state.compute()) == expected(name, [np.ones(600)])
+    assert all(leaf.dtype.itemsize >= 4 for leaf in jax.tree.leaves(state.parts))
+
+
+@each_reducer
+def test_ten_million_bfloat16_values_err_by_less_than_a_millionth(name):
+    """After 10^7 accumulations of bfloat16 values with mean -50 the relative error is at most 1e-6."""
+    reducer = REDUCERS[name]
+    block = np.random.default_rng(0).normal(-50.0, 3.0, 10_000)
+    values = jnp.asarray(block, jnp.bfloat16)
+
+    @jax.jit
+    def accumulate(values):
+        def one(index, state):
+            return reducer.reduce_fn(state, values[index % values.size])
+
+        return jax.lax.fori_loop(0, 10_000_000, one, reducer.init_fn())
+
+    exact = np.asarray(values.astype(jnp.float32), np.float64)
+    wanted = expected(name, [np.tile(exact, 1000)])
+    assert float(accumulate(values).compute()) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mean", "nonfinite"])
+def test_counts_are_exact_beyond_float32(name):
+    """Counts of 2^40 and more lose nothing: 2^40 + 3 elements are told from 2^40."""
+    reducer = REDUCERS[name]
+    state = reducer.of(np.nan)
+    start = state
+    for _ in range(40):
+        state = state.merge(state)
+    for _ in range(3):
+        state = state.merge(start)
+    pair = state.parts["weight"] if name == "mean" else state.parts
+    assert int(pair.hi) + int(pair.lo) == 2**40 + 3
+
+
+def test_integers_are_summed_exactly():
+    """A sum of 32-bit integers keeps the digits that float32 has no room for."""
+    state = sowlog.sum.of(jnp.array([2**24 + 1, 2**30 + 1, -(2**24)], jnp.int32))
+    assert int(state.parts.hi) + int(state.parts.lo) == 2**30 + 2
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-19, 1e19, 1e30])
+@pytest.mark.parametrize("name", ["rms", "std"])
+def test_squares_neither_overflow_nor_vanish(name, magnitude):
+    """Values whose squares float32 cannot hold have their rms and std all the same."""
+    values = [np.array([1.0, -2.0, 4.0], np.float32) * np.float32(magnitude), np.float32(magnitude) * 3]
+    assert float(_accumulate(REDUCERS[name], values).compute()) == pytest.approx(
+        expected(name, values), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e5, 1e7])
+def test_a_distant_mean_costs_the_std_no_digits(offset):
+    """The std of values around 10^4 and more is right, where E[x^2] - E[x]^2 gives 0."""
+    values = [np.float32(offset) + np.array([-1.0, 1.0, 1.0, -1.0], np.float32) for _ in range(5)]
+    assert float(_accumulate(sowlog.std, values).compute()) == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((10**6, 8), 0), ((8, 10**6), 1), ((10**7,), None), ((100, 1000, 30), (0, 2))]
+)
+def test_a_large_value_is_summed_within_a_millionth(shape, axis):
+    """One sown array is summed by XLA's tree: good to 1e-6 whichever axes are reduced."""
+    values = np.full(shape, 0.1, np.float32)
+    state = jax.jit(sowlog.sum(axis=axis).of)(values)
+    np.testing.assert_allclose(state.compute(), np.sum(values, axis, dtype=np.float64), rtol=1e-6)
+
+
+@each_reducer
+def test_absent_is_not_nan(name):
+    """A state that saw nothing is told from one that saw a NaN."""
+    reducer = REDUCERS[name]
+    assert not reducer.init_fn().seen
+    assert not reducer.of(jnp.ones(3), weight=0.0).seen
+    assert not reducer.of(jnp.ones((0,))).seen
+    sown = reducer.of(jnp.nan)
+    assert sown.seen
+    assert float(sown.compute()) == 1.0 if name == "nonfinite" else np.isnan(sown.compute())
+
+
+@each_reducer
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_values_are_shown_as_numpy_would(name, bad):
+    """NaN and Inf reach the result as in NumPy; they do not become another number."""
+    values = [np.float32(1.0), np.float32(bad), np.float32(2.0)]
+    with np.errstate(invalid="ignore"):
+        wanted = expected(name, values)
+    np.testing.assert_equal(float(_accumulate(REDUCERS[name], values).compute()), wanted)
+
+
+@each_reducer
+def test_masked_elements_do_not_count_even_if_nan(name):
+    """Padding that holds NaN and has weight 0 leaves no trace."""
+    value = np.array([1.0, np.nan, 3.0], np.float32)
+    mask = np.array([True, False, True])
+    wanted = expected(name, [np.array([1.0, 3.0])])
+    assert float(REDUCERS[name].of(value, weight=mask).compute()) == pytest.approx(wanted)
+
+
+@each_reducer
+def test_kept_axes_are_independent_states(name):
+    """`axis=` reduces the named axes only, and each kept element is what its own values give."""
+    value = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    weight = np.random.default_rng(1).integers(1, 3, size=(4, 3, 2)).astype(np.float32)
+    reducer = REDUCERS[name](axis=(0, -1))
+    state = reducer.reduce_fn(reducer.reduce_fn(reducer.init_fn(), value), sowlog.weighted(value, weight))
+    assert state.seen.shape == (3,)
+    both = [np.ones_like(weight), weight]
+    for kept in range(3):
+        wanted = expected(name, [value[:, kept]] * 2, [w[:, kept] for w in both])
+        assert float(state.compute()[kept]) == pytest.approx(wanted, rel=1e-6)
+
+
+@each_reducer
+def test_gradients_pass_through_a_state(name):
+    """In plain Flax a sown value may be trained on: no gradient is lost, and none is NaN."""
+
+    def through_state(x):
+        return REDUCERS[name].of(x).merge(REDUCERS[name].of(2 * x)).compute()
+
+    gradient = jax.grad(through_state)(jnp.array([1.0, -2.0, 4.0]))
+    assert np.all(np.isfinite(gradient))
+    if name in ("sum", "mean"):
+        np.testing.assert_allclose(gradient, 3.0 if name == "sum" else 0.5, rtol=1e-6)
+
+
+def test_a_mean_is_weighted_by_elements():
+    """The mean over a call with three elements and one with one is over four elements."""
+    state = sowlog.mean.of([1.0, 2.0, 3.0]).merge(sowlog.mean.of(10.0))
+    assert float(state.compute()) == 4.0
+
+
+def test_last_is_ordered():
+    """`last` says that its order counts, and keeps the later value."""
+    assert sowlog.last.ordered
+    assert [name for name, reducer in REDUCERS.items() if reducer.ordered] == ["last"]
+    assert float(sowlog.last.of(1.0).merge(sowlog.last.of(2.0)).compute()) == 2.0
+
+
+def test_a_weight_is_never_matched_to_an_axis_by_chance():
+    """A mask of fewer axes is an error even where NumPy would find an axis of its size."""
+    with pytest.raises(
+        ValueError,
+        match=r"weight of shape \(4,\) does not fit a value of shape \(4, 4\).*weight\[..., None\]",
+    ):
+        sowlog.mean.of(jnp.ones((4, 4)), weight=jnp.ones(4))
+
+
+def test_a_broadcast_mask_counts_what_it_covers():
+    """A mask of size 1 along an axis counts once for each element that it covers."""
+    value, mask = jnp.array([[1.0, 3.0], [5.0, 7.0]]), jnp.array([[1], [0]])
+    assert float(sowlog.mean.of(value, weight=mask).compute()) == 2.0
+
+
+def test_complex_values_are_refused():
+    """A complex value names its dtype and the real numbers to sow."""
+    with pytest.raises(TypeError, match=r"must be real, got complex64: sow jnp.abs"):
+        sowlog.mean.of(jnp.ones(2, jnp.complex64))
+
+
+def test_what_is_no_number_is_refused():
+    """A string names its type."""
+    with pytest.raises(TypeError, match="a value must be a real number or an array of them, got str"):
+        sowlog.mean.of("high")
+
+
+def test_an_axis_outside_the_value_is_refused():
+    """An axis that the value does not have names the reducer, the axis and the number of axes."""
+    with pytest.raises(ValueError, match=r"mean\(axis=2\) cannot reduce axis 2 of a value with 1 axes"):
+        sowlog.mean(axis=2).of(jnp.ones(3))
+
+
+def test_an_unknown_setting_is_refused():
+    """A setting that does not exist lists those that do; a value is no setting."""
+    with pytest.raises(TypeError, match="mean has no setting axes; it has: axis"):
+        sowlog.mean(axes=0)
+
+
+def test_states_of_two_reducers_do_not_merge():
+    """Merging a mean with a max names both reducers and the cause."""
+    with pytest.raises(TypeError, match="a state of mean with one of max: two reducers share one name"):
+        sowlog.mean.of(1.0).merge(sowlog.max.of(1.0))
+    with pytest.raises(TypeError, match="mean was given the accumulated value of max"):
+        sowlog.mean.reduce_fn(sowlog.max.init_fn(), 1.0)
+
+
+def test_a_number_is_not_merged_as_a_state():
+    """Merging with a bare number shows how to make it a state."""
+    with pytest.raises(TypeError, match=r"with float: make it a state first, `sowlog.mean.of\(value\)`"):
+        sowlog.mean.of(1.0).merge(1.0)
+
+
+def test_values_of_changing_shape_are_refused():
+    """With kept axes a value must keep its shape; the error shows both."""
+    vector = sowlog.mean(axis=())
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
+        vector.of(jnp.ones(3)).merge(vector.of(jnp.ones(2)))
+
+
+def test_reducers_are_static_and_compared_by_value():
+    """Two equal configurations are one structure for JAX, so that equal steps share one trace."""
+    assert sowlog.mean(axis=0) == sowlog.mean(axis=0) != sowlog.mean
+    assert hash(sowlog.mean(axis=0)) == hash(sowlog.mean(axis=0))
+    assert jax.tree.structure(sowlog.mean.of(1.0)) == jax.tree.structure(sowlog.mean.init_fn())
+    assert repr(sowlog.mean(axis=0)) == "mean(axis=0)"
+
+
+class GeometricMean(sowlog.Reducer):
+    """A user's own reducer, by subclassing."""
+
+    def empty(self):
+        return {"logs": jnp.zeros(()), "weight": jnp.zeros(())}
+
+    def lift(self, value, weight):
+        weight = jnp.ones_like(value) if weight is None else weight
+        return {"logs": jnp.sum(jnp.log(jnp.abs(value)) * weight), "weight": jnp.sum(weight)}
+
+    def merge(self, a, b):
+        return jax.tree.map(jnp.add, a, b)
+
+    def compute(self, parts):
+        return {"value": jnp.exp(parts["logs"] / parts["weight"]), "weight": parts["weight"]}
+
+
+_POSITIVE = [np.array([1.0, 4.0]), np.array([2.0]), np.array([[8.0, 1.5]])]
+
+
+def test_a_users_subclass_obeys_the_laws():
+    """Four methods make a reducer that accumulates, stacks and keeps axes like ours."""
+    assert_reducer_laws(GeometricMean(), _POSITIVE)
+    state = GeometricMean(axis=0).of([[1.0, 3.0], [4.0, 3.0]], weight=[[1.0], [1.0]])
+    np.testing.assert_allclose(state.compute()["value"], [2.0, 3.0], rtol=1e-6)
+
+
+def test_a_reducer_built_from_functions_obeys_the_laws():
+    """init, add, merge and compute make a reducer; its accumulator keeps init's dtype."""
+    count_large = sowlog.Reducer.build(
+        init=lambda: jnp.zeros((), jnp.int32),
+        add=lambda n, x: n + jnp.sum(x > 1),
+        merge=lambda a, b: a + b,
+        compute=lambda n: n,
+        name="count_large",
+    )
+    assert_reducer_laws(count_large, _POSITIVE)
+    assert float(count_large.of(_POSITIVE[0]).compute()) == 1.0
+    with pytest.raises(
+        ValueError, match="count_large was built from functions and its `add` takes no weight"
+    ):
+        count_large.of(1.0, weight=2.0)
+
+
+def test_a_python_number_as_init_is_made_an_array_of_strong_dtype():
+    """`init=lambda: 0.0` starts a float32 state, not a weakly typed one that is traced twice."""
+    total = _broken(init=lambda: 0.0)
+    assert_reducer_laws(total)
+    assert not jax.tree.leaves(total.init_fn())[0].weak_type
+
+
+def _broken(**changes):
+    functions = {
+        "init": lambda: jnp.zeros(()),
+        "add": lambda n, x: n + jnp.sum(x),
+        "merge": lambda a, b: a + b,
+        "compute": lambda n: n,
+    }
+    return sowlog.Reducer.build(**{**functions, **changes}, name="broken")
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"init": lambda: jnp.ones(())}, "neutral"),
+        ({"merge": lambda a, b: a - b}, "neutral|associative"),
+        ({"merge": lambda a, b: (a + b) / 2}, "neutral|associative"),
+        ({"merge": lambda a, b: a + b + 0.1 * b * (a != 0) * (b != 0)}, "associative|commutative"),
+        ({"add": lambda n, x: n + jnp.mean(x)}, "one call and several calls"),
+        ({"init": lambda: jnp.zeros((), jnp.bfloat16)}, "narrower than 32 bits"),
+    ],
+)
+def test_the_laws_catch_a_broken_reducer(changes, law):
+    """Each way to get a reducer wrong fails the law that it breaks."""
+    with pytest.raises(AssertionError, match=law):
+        assert_reducer_laws(_broken(**changes))
