@@ -1,0 +1,111 @@
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboardX.record_writer import RecordWriter, masked_crc32c
+
+from sowlog import _events
+from sowlog._events import CorruptEventFile, EventFile, frame, read_payloads
+from tests.full_disk import file_size_limit
+
+
+@given(payload=st.binary(max_size=300))
+def test_a_frame_is_what_tensorboardx_writes(payload, tmp_path_factory):
+    """Framing is byte for byte that of tensorboardX's own record writer."""
+    path = tmp_path_factory.mktemp("frame") / "file"
+    writer = RecordWriter(str(path))
+    writer.write(payload)
+    writer.close()
+    assert frame(payload) == path.read_bytes()
+    assert _events.masked_crc32c(payload) == masked_crc32c(payload)
+
+
+@given(payloads=st.lists(st.binary(max_size=40), max_size=8))
+def test_what_was_framed_is_read_back(payloads, tmp_path_factory):
+    """Every payload comes back, in order, the empty one too."""
+    path = tmp_path_factory.mktemp("frame") / "file"
+    path.write_bytes(b"".join(map(frame, payloads)))
+    assert list(read_payloads(path)) == payloads
+
+
+def damaged(tmp_path: Path, bytes_: bytes) -> CorruptEventFile:
+    """Return the error that reading raises; two whole records come first."""
+    path = tmp_path / "events.out.tfevents.1.h"
+    path.write_bytes(frame(b"one") + frame(b"two") + bytes_)
+    read = []
+    with pytest.raises(CorruptEventFile, match=r"record 2 at byte 38") as caught:
+        read.extend(read_payloads(path))
+    assert (caught.value.path, caught.value.offset, caught.value.record) == (path, 38, 2)
+    return caught.value
+
+
+@pytest.mark.parametrize("kept", range(1, 19))
+def test_a_record_cut_anywhere_is_reported_as_cut(tmp_path, kept):
+    """Whatever is missing of the last record, the report says that it is cut short, and where."""
+    assert "is cut short" in str(damaged(tmp_path, frame(b"end")[:kept]))
+
+
+@pytest.mark.parametrize("bit", range(19 * 8))
+def test_every_flipped_bit_is_found(tmp_path, bit):
+    """No single bit of a record can flip unseen."""
+    record = bytearray(frame(b"end"))
+    record[bit // 8] ^= 1 << bit % 8
+    assert "damaged" in str(damaged(tmp_path, bytes(record)))
+
+
+def test_a_tail_of_zeros_is_damage(tmp_path):
+    """Zeros, as a crashed file system leaves them, are no empty records."""
+    assert "damaged length" in str(damaged(tmp_path, bytes(64)))
+
+
+def test_an_absurd_length_takes_no_memory(tmp_path):
+    """A length of 2^62 with a right checksum is compared with the file, not allocated."""
+    length = struct.pack("<Q", 1 << 62)
+    header = length + struct.pack("<I", _events.masked_crc32c(length))
+    assert "is cut short" in str(damaged(tmp_path, header + b"x" * 30))
+
+
+def test_payloads_before_the_damage_are_yielded(tmp_path):
+    """What is whole is read before the error is raised."""
+    path = tmp_path / "file"
+    path.write_bytes(frame(b"one") + b"\0")
+    payloads = read_payloads(path)
+    assert next(payloads) == b"one"
+    with pytest.raises(CorruptEventFile, match="record 1 at byte 19"):
+        next(payloads)
+
+
+def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
+    """Readers take files by name: a later writer's name is later, whatever its clock says."""
+    names = [EventFile(tmp_path, clock=lambda now=now: now).path.name for now in (2e9, 1e9, 1e9, 2e9, 3e9)]
+    assert names == sorted(names)
+    assert len(set(names)) == 5
+
+
+def test_a_foreign_file_with_a_later_stamp_is_outsorted(tmp_path):
+    """Files of other programs count too."""
+    (tmp_path / "events.out.tfevents.1999999999.host.v2").touch()
+    (tmp_path / "notes.txt").touch()
+    assert EventFile(tmp_path, clock=lambda: 1e9).path.name.startswith("events.out.tfevents.2000000000.")
+
+
+def test_a_record_that_does_not_fit_leaves_nothing_behind(tmp_path):
+    """When the disk is full the torn record is cut off, and writing goes on when there is room."""
+    file = EventFile(tmp_path)
+    file.append(frame(b"first"))
+    with file_size_limit(50), pytest.raises(OSError, match="File too large"):
+        file.append(frame(b"x" * 100))
+    assert file.path.read_bytes() == frame(b"first")
+    file.append(frame(b"second"))
+    file.close()
+    assert list(read_payloads(file.path)) == [b"first", b"second"]
+
+
+def test_a_folder_without_event_files_is_named(tmp_path):
+    """The error says which folder, and what belongs there."""
+    with pytest.raises(FileNotFoundError, match="holds no event file"):
+        _events.event_files(tmp_path)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        _events.event_files(tmp_path / "nowhere")
