@@ -1,0 +1,187 @@
+import threading
+import time
+
+import pytest
+
+from sowlog._background import Background
+
+
+class Recorder:
+    """Work that keeps what it was given, and raises where told."""
+
+    def __init__(self, failing=()):
+        self.done = []
+        self.failing = failing
+        self.finished = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def work(self, item):
+        """Wait for the gate, then do it."""
+        self.gate.wait()
+        self.done.append(item)
+        if item in self.failing:
+            raise ValueError(f"cannot do {item}")
+
+    def finish(self):
+        """Count."""
+        self.finished += 1
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts a Background, ended after the test."""
+    started = []
+
+    def start(recorder, *, size=8, patience=10.0):
+        background = Background(recorder.work, recorder.finish, size=size, patience=patience)
+        started.append((recorder, background))
+        return background
+
+    yield start
+    for recorder, background in started:
+        recorder.gate.set()
+        background.end_soon()
+
+
+def test_items_are_done_in_order_on_another_thread(start):
+    """One thread, first in first out."""
+    recorder = Recorder()
+    threads = []
+    background = start(recorder)
+    for item in range(100):
+        background.put(item)
+    background.call(lambda: threads.append(threading.current_thread()))
+    assert recorder.done == list(range(100))
+    assert threads[0] is not threading.current_thread()
+
+
+def test_an_error_is_raised_at_the_next_call_once(start):
+    """The failed item's error comes back, the item given with that call is done, and then all is well."""
+    recorder = Recorder(failing=[1])
+    background = start(recorder)
+    background.put(1)
+    with pytest.raises(ValueError, match="cannot do 1"):
+        background.call(lambda: None)
+    background.put(2)
+    background.call(lambda: None)
+    assert recorder.done == [1, 2]
+
+
+def test_put_raises_an_earlier_error_and_still_queues(start):
+    """An error never costs the item of the call that raises it."""
+    recorder = Recorder(failing=[1])
+    background = start(recorder)
+    background.put(1)
+    while not recorder.done or background._completed < 1:
+        time.sleep(0.001)
+    with pytest.raises(ValueError, match="cannot do 1"):
+        background.put(2)
+    background.end()
+    assert recorder.done == [1, 2]
+
+
+def test_a_calls_own_error_comes_back_to_it(start):
+    """What the called function raises is raised by call, with earlier errors noted."""
+
+    def fail():
+        raise OSError("no disk")
+
+    background = start(Recorder(failing=[1]))
+    background.put(1)
+    with pytest.raises(OSError, match="no disk") as caught:
+        background.call(fail)
+    assert caught.value.__notes__ == ["Before it: ValueError: cannot do 1"]
+    background.end()
+
+
+def test_end_does_all_and_finishes_once(start):
+    """After end everything is done, finish ran last, and ending again changes nothing."""
+    recorder = Recorder()
+    background = start(recorder)
+    for item in range(5):
+        background.put(item)
+    background.end()
+    background.end()
+    assert (recorder.done, recorder.finished) == (list(range(5)), 1)
+    assert not background._thread.is_alive()
+
+
+def test_nothing_is_taken_after_the_end(start):
+    """Put and call after end are errors."""
+    background = start(Recorder())
+    background.end()
+    with pytest.raises(RuntimeError, match="this Logger is closed"):
+        background.put(1)
+    with pytest.raises(RuntimeError, match="this Logger is closed"):
+        background.call(lambda: None)
+
+
+def test_a_full_queue_makes_put_wait_for_room(start):
+    """The bound holds: put returns only when an item was taken."""
+    recorder = Recorder()
+    recorder.gate.clear()
+    background = start(recorder, size=2)
+    background.put(0)
+    while background._queue:
+        time.sleep(0.001)
+    background.put(1)
+    background.put(2)
+    threading.Timer(0.05, recorder.gate.set).start()
+    background.put(3)
+    assert recorder.gate.is_set()
+    background.end()
+    assert recorder.done == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("wait", ["put", "call", "end"])
+def test_every_wait_ends_when_the_work_hangs(start, wait):
+    """With a device or disk that hangs, put, call and end give up and say what they waited for."""
+    recorder = Recorder()
+    recorder.gate.clear()
+    background = start(recorder, size=1, patience=0.05)
+    background.put(0)
+    while background._queue:
+        time.sleep(0.001)
+    background.put(1)
+    waits = {"put": lambda: background.put(2), "call": lambda: background.call(int), "end": background.end}
+    with pytest.raises(TimeoutError, match=r"finished nothing for 0\.05 s"):
+        waits[wait]()
+    recorder.gate.set()
+
+
+def test_slow_progress_is_no_hang(start):
+    """Patience runs from the last item done, not from the beginning of the wait."""
+    recorder = Recorder()
+    background = Background(lambda _: time.sleep(0.03), recorder.finish, size=16, patience=0.1)
+    for item in range(10):
+        background.put(item)
+    background.end()
+    assert recorder.finished == 1
+
+
+def test_many_threads_may_put(start):
+    """Nothing is lost or doubled when several threads put, and each one's order is kept."""
+    recorder = Recorder()
+    background = start(recorder, size=4)
+
+    def put_all(name):
+        for number in range(200):
+            background.put((name, number))
+
+    threads = [threading.Thread(target=put_all, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    background.end()
+    assert sorted(recorder.done) == [(name, number) for name in range(4) for number in range(200)]
+    for name in range(4):
+        own = [number for owner, number in recorder.done if owner == name]
+        assert own == sorted(own)
+
+
+def test_the_queue_must_hold_something():
+    """A size below one is refused."""
+    with pytest.raises(ValueError, match="queue_size is 0"):
+        Background(print, int, size=0)
