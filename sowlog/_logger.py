@@ -1,0 +1,137 @@
+"""The logger: step and metrics in, records out, with the training thread free at once."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from sowlog._background import Background
+from sowlog._delivery import Delivery, Item, start_copy
+from sowlog._packing import prepare
+from sowlog.writers import Writer
+from sowlog.writers.tensorboard import TensorBoardWriter
+
+_QUEUE_SIZE = 1024
+# What an event file can hold.
+_MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
+
+
+class Logger:
+    """Writes the metrics of each step without making training wait.
+
+    `log(step, metrics)` starts the copy off the device, queues it and returns; a thread of the logger's
+    own waits for the values and writes them. What a killed process loses is what is still queued: at most
+    `queue_size` steps and the one being written.
+
+    Args:
+        logdir: the folder of this run; made if it is not there.
+        writers: where records go; a TensorBoardWriter on `logdir` if not given.
+        queue_size: how many steps may wait for the writers before `log` waits for room.
+        resume_from: the first step that will be logged when a run continues. Its series then show
+            these steps once: what an earlier, interrupted process logged at and after it is superseded.
+
+    Raises:
+        OSError: if the run's file cannot be made.
+        ValueError: for `resume_from` with `writers` of your own, which need to be told themselves.
+
+    Example:
+        >>> import tempfile, sowlog
+        >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+        ...     for step in range(3):
+        ...         log(step, {"loss": 1.0 / (step + 1)})
+    """
+
+    def __init__(
+        self,
+        logdir: str | PathLike[str],
+        *,
+        writers: Sequence[Writer] | None = None,
+        queue_size: int = _QUEUE_SIZE,
+        resume_from: int | None = None,
+    ) -> None:
+        if writers is None:
+            writers = [TensorBoardWriter(logdir, resume_from=resume_from)]
+        elif resume_from is not None:
+            raise ValueError(
+                "resume_from was given together with writers: give it to the writer, as in "
+                f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])"
+            )
+        self._delivery = Delivery(writers)
+        self._background = Background(self._delivery.deliver, self._delivery.close, size=queue_size)
+        # A logger that is dropped without close still writes all; its thread then ends by itself.
+        weakref.finalize(self, self._background.end_soon).atexit = False
+
+    def __call__(self, step: int, metrics: Any) -> None:
+        """Log the metrics of one step.
+
+        Args:
+            step: a Python or NumPy integer within int64.
+            metrics: what `sowlog.pack` returned in the step, or any nested dict of states, scalars and
+                arrays. Its device arrays must not be donated afterwards.
+
+        Raises:
+            WriterError: if a writer failed at an earlier step. This step is queued all the same.
+            TypeError: if the step is no integer, or lives on a device.
+            ValueError: if it is beyond int64.
+            RuntimeError: after `close`.
+        """
+        wall_time = time.time()
+        if type(step) is not int or not _MIN_STEP <= step <= _MAX_STEP:
+            step = _checked_step(step)
+        packed, scalars = prepare(metrics)
+        if packed is not None:
+            start_copy(packed.buffer)
+        self._background.put(Item(step, wall_time, packed, scalars))
+
+    def flush(self) -> None:
+        """Return when all that was logged before is on disk.
+
+        Raises:
+            WriterError: if some of it was lost; the message says how much.
+            TimeoutError: if device or disk hang.
+        """
+        self._background.call(self._delivery.flush)
+
+    def close(self) -> None:
+        """Write all that was logged, and close the writers; closing again does nothing.
+
+        Raises:
+            WriterError: if some was lost since the last flush; the message says how much.
+            TimeoutError: if device or disk hang.
+        """
+        self._background.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"And sowlog could not write all that was logged: {failure}")
+
+
+def _checked_step(step: object) -> int:
+    if isinstance(step, jax.Array):
+        raise TypeError(
+            "the step is a jax.Array, and reading it would make training wait for the device: count on the "
+            "host, `for step, batch in enumerate(batches)`, or log(int(step), metrics) where waiting is fine"
+        )
+    if isinstance(step, bool) or not isinstance(step, int | np.integer):
+        raise TypeError(
+            f"the step is {step!r}, a {type(step).__name__}; it must be an integer: log(step, metrics)"
+        )
+    if not _MIN_STEP <= step <= _MAX_STEP:
+        raise ValueError(f"the step is {step}; an event file holds steps of int64, up to {_MAX_STEP}")
+    return int(step)

@@ -1,0 +1,327 @@
+import gc
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sowlog._delivery import WriterError
+from sowlog._logger import Logger
+from sowlog._packing import pack
+from sowlog.testing import MemoryWriter, read_events
+from tests.tensorboard_reading import tensorboard_scalars
+
+
+@jax.jit
+def step_metrics(x):
+    """Return two scalars, packed."""
+    return pack({"double": 2 * x, "half": x / 2})
+
+
+class FailingWriter:
+    """Fails at the given steps, and keeps the others."""
+
+    def __init__(self, *failing, flush_fails=False):
+        self.failing = failing
+        self.flush_fails = flush_fails
+        self.steps = []
+
+    def write(self, record):
+        """Keep the step, or fail."""
+        if record.step in self.failing:
+            raise OSError(f"no disk at {record.step}")
+        self.steps.append(record.step)
+
+    def flush(self):
+        """Fail if told so."""
+        if self.flush_fails:
+            raise OSError("cannot sync")
+
+    def close(self):
+        """Do as flush does."""
+        self.flush()
+
+
+class GatedWriter(MemoryWriter):
+    """Waits with each record until the gate is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = threading.Event()
+
+    def write(self, record):
+        """Wait, then keep it."""
+        self.open.wait(10)
+        super().write(record)
+
+
+@pytest.fixture
+def memory():
+    """Return a writer that keeps the records."""
+    return MemoryWriter()
+
+
+@pytest.fixture
+def log(tmp_path, memory):
+    """Return a logger on it, closed after the test."""
+    with Logger(tmp_path, writers=[memory]) as log:
+        yield log
+
+
+def test_packed_metrics_reach_tensorboard(tmp_path):
+    """Every step is there once, with its own values, through TensorBoard's reader."""
+    with Logger(tmp_path) as log:
+        for step in range(20):
+            log(step, step_metrics(float(step)))
+    series = tensorboard_scalars(tmp_path)
+    assert {tag: each[:2] for tag, each in series.items()} == {
+        "double": (list(range(20)), [2.0 * step for step in range(20)]),
+        "half": (list(range(20)), [step / 2 for step in range(20)]),
+    }
+
+
+def test_the_wall_time_is_that_of_the_call(tmp_path):
+    """Not of the write, which may come much later."""
+    gate = GatedWriter()
+    with Logger(tmp_path, writers=[gate]) as log:
+        before = time.time()
+        log(0, {"x": 1.0})
+        log(1, {"x": 1.0})
+        after = time.time()
+        time.sleep(0.05)
+        gate.open.set()
+    assert all(before <= record.wall_time <= after for record in gate.records)
+
+
+def test_a_loop_runs_with_every_implicit_transfer_forbidden(log, memory):
+    """Neither log nor its thread transfers anything that was not asked for."""
+    xs = [jnp.float32(step) for step in range(5)]
+    with jax.transfer_guard("disallow"):
+        for step, x in enumerate(xs):
+            log(step, step_metrics(x))
+        log.flush()
+    assert [record.values.tolist() for record in memory.records] == [[2.0 * s, s / 2] for s in range(5)]
+
+
+def test_log_does_not_wait_for_the_device(log):
+    """Log returns while the step is still computing."""
+    slow = jax.jit(lambda x: pack({"x": jax.lax.fori_loop(0, 100, lambda _, y: jnp.tanh(y @ y), x).sum()}))
+    x = jnp.ones((500, 500))
+    slow(x).buffer.block_until_ready()
+    packed = slow(x)
+    log(0, packed)
+    assert not packed.buffer.is_ready()
+
+
+def test_host_scalars_and_device_values_share_a_record(log, memory):
+    """A nested dict of both is one record, with one tags tuple for all steps."""
+    for step in range(3):
+        log(step, {"lr": 0.5, "model": {"loss": jnp.float32(step)}})
+    log.flush()
+    assert [dict(zip(r.tags, r.values.tolist(), strict=True)) for r in memory.records] == [
+        {"model/loss": float(step), "lr": 0.5} for step in range(3)
+    ]
+    assert all(record.tags is memory.records[0].tags for record in memory.records)
+
+
+def test_records_cannot_be_changed(log, memory):
+    """Writers share a record, so none may write into it."""
+    log(0, {"host": 1.0})
+    log(1, step_metrics(1.0))
+    log.flush()
+    for record in memory.records:
+        with pytest.raises(ValueError, match="read-only"):
+            record.values[0] = 2.0
+
+
+def test_a_host_value_beyond_float32_is_infinite(log, memory):
+    """An event file's scalar is a float32; no warning, no error, and not another number."""
+    log(0, {"big": 1e300, "small": -1e300})
+    log.flush()
+    assert memory.records[0].values.tolist() == [np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("step", [7, np.int32(7), np.uint8(7), np.int64(7)])
+def test_python_and_numpy_integers_are_steps(log, memory, step):
+    """The record holds a plain int."""
+    log(step, {"x": 1.0})
+    log.flush()
+    assert type(memory.records[0].step) is int
+    assert memory.records[0].step == 7
+
+
+@pytest.mark.parametrize("step", [1.0, "1", None, True, np.float32(1), np.array([1])])
+def test_anything_else_is_no_step(log, step):
+    """The error shows what was given and the right call."""
+    with pytest.raises(TypeError, match=r"must be an integer: log\(step, metrics\)"):
+        log(step, {"x": 1.0})
+
+
+def test_a_step_on_the_device_is_refused(log):
+    """Reading it would wait for the device; the error has the line to write."""
+    with pytest.raises(TypeError, match=r"log\(int\(step\), metrics\)"):
+        log(jnp.int32(3), {"x": 1.0})
+
+
+@pytest.mark.parametrize("step", [2**63, -(2**63) - 1])
+def test_a_step_beyond_int64_is_refused(log, step):
+    """An event file cannot hold it."""
+    with pytest.raises(ValueError, match="int64"):
+        log(step, {"x": 1.0})
+
+
+def test_flush_is_a_barrier(tmp_path):
+    """All that was logged is in the file when flush returns, every time."""
+    with Logger(tmp_path) as log:
+        for step in range(200):
+            log(step, {"x": float(step)})
+            log.flush()
+            assert len(read_events(tmp_path)) == step + 1
+
+
+def test_a_writers_error_reaches_the_next_call_once(tmp_path, memory):
+    """It names writer, step and cause; training goes on, and the other writer has every step."""
+    failing = FailingWriter(3)
+    log = Logger(tmp_path, writers=[failing, memory])
+    log(3, {"x": 1.0})
+    while not log._background._errors:
+        time.sleep(0.001)
+    with pytest.raises(WriterError, match=r"FailingWriter failed at step 3: OSError: no disk at 3") as caught:
+        log(4, {"x": 1.0})
+    assert isinstance(caught.value.__cause__, OSError)
+    log(5, {"x": 1.0})
+    with pytest.raises(WriterError, match=r"FailingWriter lost 1 record, at steps 3 to 3.*no disk at 3"):
+        log.close()
+    assert memory.records[-1].step == failing.steps[-1] == 5
+    assert memory.closed
+
+
+def test_a_writer_that_goes_on_failing_raises_once_and_counts(tmp_path):
+    """A row of failures is one error at the next call, and a number at flush."""
+    log = Logger(tmp_path, writers=[FailingWriter(*range(10))])
+    raised = 0
+    for step in range(10):
+        try:
+            log(step, {"x": 1.0})
+        except WriterError:
+            raised += 1
+        time.sleep(0.002)
+    assert raised == 1
+    with pytest.raises(WriterError, match="lost 10 records, at steps 0 to 9"):
+        log.flush()
+    log(10, {"x": 1.0})
+    log.flush()
+    log.close()
+
+
+def test_a_flush_that_fails_raises(tmp_path, memory):
+    """The cause is there, and the next writer is flushed all the same."""
+    log = Logger(tmp_path, writers=[FailingWriter(flush_fails=True), memory])
+    with pytest.raises(WriterError, match=r"FailingWriter\.flush\(\) failed: OSError: cannot sync"):
+        log.flush()
+    with pytest.raises(WriterError, match=r"FailingWriter\.close\(\) failed: OSError: cannot sync"):
+        log.close()
+    assert memory.closed
+
+
+def test_a_buffer_donated_after_log_is_an_error_that_says_so(tmp_path, memory):
+    """A buffer that the next step took for itself is gone; the next call says which step lost it."""
+    gate = GatedWriter()
+    log = Logger(tmp_path, writers=[gate, memory])
+    log(4, step_metrics(1.0))
+    packed = step_metrics(1.0)
+    log(5, packed)
+    packed.buffer.delete()
+    gate.open.set()
+    with pytest.raises(WriterError, match=r"reading the device lost 1 record, at steps 5 to 5.*deleted"):
+        log.flush()
+    log(6, step_metrics(1.0))
+    log.close()
+    assert [record.step for record in memory.records] == [4, 6]
+
+
+def test_log_after_close_is_an_error(tmp_path):
+    """Nothing is written where nobody would read it."""
+    log = Logger(tmp_path)
+    log.close()
+    log.close()
+    with pytest.raises(RuntimeError, match="this Logger is closed"):
+        log(0, {"x": 1.0})
+    with pytest.raises(RuntimeError, match="this Logger is closed"):
+        log.flush()
+
+
+def log_and_raise(log):
+    """Log a step, then fail as a training step may."""
+    log(0, {"x": 1.0})
+    raise KeyError("mine")
+
+
+def test_an_exception_inside_the_with_wins_and_all_is_written(tmp_path):
+    """The user's exception comes out; what was logged before it is on disk."""
+    with pytest.raises(KeyError, match="mine"), Logger(tmp_path) as log:
+        log_and_raise(log)
+    assert len(read_events(tmp_path)) == 1
+
+
+def test_a_loggers_error_is_noted_on_the_users_exception(tmp_path):
+    """Neither hides the other."""
+    with pytest.raises(KeyError, match="mine") as caught, Logger(tmp_path, writers=[FailingWriter(0)]) as log:
+        log_and_raise(log)
+    assert "FailingWriter lost 1 record" in caught.value.__notes__[0]
+
+
+def test_two_loggers_in_one_folder_lose_nothing(tmp_path):
+    """Each has a file of its own, in the same second too."""
+    with Logger(tmp_path) as first, Logger(tmp_path) as second:
+        for step in range(10):
+            first(step, {"first": 1.0})
+            second(step, {"second": 2.0})
+    series = tensorboard_scalars(tmp_path)
+    assert series["first"].steps == series["second"].steps == list(range(10))
+
+
+def test_a_resumed_logger_continues_the_series(tmp_path):
+    """The overlap shows once, with the later values."""
+    with Logger(tmp_path) as log:
+        for step in range(8):
+            log(step, {"x": 0.0})
+    with Logger(tmp_path, resume_from=5) as log:
+        for step in range(5, 10):
+            log(step, {"x": 1.0})
+    assert tensorboard_scalars(tmp_path)["x"][:2] == (list(range(10)), [0.0] * 5 + [1.0] * 5)
+
+
+def test_resuming_with_own_writers_says_where_it_belongs(tmp_path, memory):
+    """The writers were made before; the error has the line to write."""
+    with pytest.raises(ValueError, match=r"TensorBoardWriter\(logdir, resume_from=5\)"):
+        Logger(tmp_path, writers=[memory], resume_from=5)
+
+
+def test_a_dropped_logger_writes_all_and_ends_its_thread(tmp_path, memory):
+    """Forgetting close costs neither records nor a thread."""
+    log = Logger(tmp_path, writers=[memory])
+    thread = log._background._thread
+    log(0, {"x": 1.0})
+    del log
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (len(memory.records), memory.closed) == (1, True)
+
+
+def test_log_from_several_threads_loses_nothing(tmp_path, memory):
+    """Each thread's records are there, in its order."""
+    with Logger(tmp_path, writers=[memory], queue_size=4) as log:
+        threads = [
+            threading.Thread(target=lambda k=k: [log(i, {f"t{k}": float(i)}) for i in range(100)])
+            for k in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for k in range(4):
+        assert [r.step for r in memory.records if r.tags == (f"t{k}",)] == list(range(100))

@@ -1,0 +1,154 @@
+import math
+import struct
+
+import numpy as np
+import pytest
+
+from sowlog._events import read_payloads
+from sowlog._record import Record
+from sowlog.testing import read_events
+from sowlog.writers.tensorboard import TensorBoardWriter
+from tests.tensorboard_reading import tensorboard_scalars
+
+
+def record(step, values, wall_time=1.5):
+    """Return a record of a dict of values."""
+    return Record(step, wall_time, tuple(values), np.array(list(values.values()), np.float32))
+
+
+def write(logdir, *records, **options):
+    """Write records to a new file of the folder, and close it."""
+    writer = TensorBoardWriter(logdir, **options)
+    for each in records:
+        writer.write(each)
+    writer.close()
+    return writer.path
+
+
+def test_tensorboard_reads_one_point_per_tag_and_step(tmp_path):
+    """Steps, values and wall times come back through TensorBoard's own reader."""
+    values = [{"a": step + 0.5, "b/c": -step} for step in range(5)]
+    write(tmp_path, *(record(step, values[step], wall_time=1e9 + step) for step in range(5)))
+    assert tensorboard_scalars(tmp_path) == {
+        "a": ([0, 1, 2, 3, 4], [0.5, 1.5, 2.5, 3.5, 4.5], [1e9 + step for step in range(5)]),
+        "b/c": ([0, 1, 2, 3, 4], [0.0, -1.0, -2.0, -3.0, -4.0], [1e9 + step for step in range(5)]),
+    }
+
+
+def test_a_record_is_one_event(tmp_path):
+    """All values of a step share one event: the file has a version event and one per record."""
+    path = write(tmp_path, record(1, {f"tag{i}": i for i in range(100)}), record(2, {"tag0": 0}))
+    assert len(list(read_payloads(path))) == 3
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, -0.0, 1e-45, -1e-40, 3.4028235e38, 0.0])
+def test_every_float32_comes_back_bit_for_bit(tmp_path, value):
+    """Infinities, denormals, the largest and the negative zero are written as they are."""
+    write(tmp_path, record(3, {"x": value}))
+    (read,) = tensorboard_scalars(tmp_path)["x"].values
+    assert struct.pack("<f", read) == np.float32(value).tobytes()
+
+
+def test_a_nan_is_a_point(tmp_path):
+    """A NaN that was sown is written, and is there to see."""
+    write(tmp_path, record(3, {"x": math.nan}))
+    series = tensorboard_scalars(tmp_path)["x"]
+    assert series.steps == [3]
+    assert math.isnan(series.values[0])
+
+
+TAGS = [
+    "a b",
+    "a_b",
+    "a:b",
+    "a/b",
+    "/a",
+    "a/",
+    "Größe/π",
+    "損失",
+    "🌱",
+    "x" * 10_000,
+    "\\",
+    '"',
+    "\n",
+    "%s {0}",
+]
+
+
+def test_odd_tags_are_kept_apart_and_as_they_are(tmp_path):
+    """No tag is mangled: not spaces, not colons, not unicode, nor one of ten thousand characters."""
+    write(tmp_path, record(0, {tag: i for i, tag in enumerate(TAGS)}))
+    assert {tag: series.values for tag, series in tensorboard_scalars(tmp_path).items()} == {
+        tag: [i] for i, tag in enumerate(TAGS)
+    }
+
+
+def test_an_empty_tag_is_a_tag(tmp_path):
+    """The writer does not judge: an empty tag is written."""
+    write(tmp_path, record(0, {"": 1.0}))
+    assert [(point.tag, point.value) for point in read_events(tmp_path)] == [("", 1.0)]
+
+
+@pytest.mark.parametrize("step", [0, -1, -(2**63), 2**31, 2**40, 2**63 - 1])
+def test_any_int64_is_a_step(tmp_path, step):
+    """Negative steps and those beyond 2^31 come back."""
+    write(tmp_path, record(step, {"x": 1.0}))
+    assert tensorboard_scalars(tmp_path)["x"].steps == [step]
+
+
+def test_steps_that_repeat_or_go_back_are_all_written(tmp_path):
+    """What was logged is in the file, in order; a reader may choose."""
+    write(tmp_path, *(record(step, {"x": i}) for i, step in enumerate([3, 3, 1, 2])))
+    assert [(point.step, point.value) for point in read_events(tmp_path)] == [(3, 0), (3, 1), (1, 2), (2, 3)]
+
+
+def test_a_record_without_values_writes_nothing(tmp_path):
+    """A step at which nothing was sown leaves no event."""
+    path = write(tmp_path, record(1, {}))
+    assert path.stat().st_size == write(tmp_path).stat().st_size
+
+
+def test_two_writers_in_one_folder_keep_their_own_files(tmp_path):
+    """Two in the same second: nothing of either is lost."""
+    first, second = (TensorBoardWriter(tmp_path, clock=lambda: 1e9) for _ in range(2))
+    first.write(record(1, {"first": 1.0}))
+    second.write(record(1, {"second": 2.0}))
+    first.close()
+    second.close()
+    assert {tag: series.values for tag, series in tensorboard_scalars(tmp_path).items()} == {
+        "first": [1.0],
+        "second": [2.0],
+    }
+
+
+@pytest.mark.parametrize("skew", [0, -3600, 3600])
+def test_a_resumed_run_reads_as_one_series(tmp_path, skew):
+    """Steps that a killed process had logged beyond the checkpoint show once, with the new values."""
+    write(tmp_path, *(record(step, {"x": step}) for step in range(10)), clock=lambda: 1e9)
+    resumed = (record(step, {"x": 100 + step}) for step in range(6, 12))
+    write(tmp_path, *resumed, resume_from=6, clock=lambda: 1e9 + skew)
+    series = tensorboard_scalars(tmp_path)["x"]
+    assert series.steps == list(range(12))
+    assert series.values == [0, 1, 2, 3, 4, 5, *range(106, 112)]
+
+
+def test_resuming_from_the_first_step_supersedes_all(tmp_path):
+    """resume_from=0 is a step like another."""
+    write(tmp_path, record(0, {"x": 1.0}), record(1, {"x": 1.0}))
+    write(tmp_path, record(0, {"x": 2.0}), resume_from=0)
+    assert tensorboard_scalars(tmp_path)["x"][:2] == ([0], [2.0])
+
+
+def test_a_written_record_is_readable_before_any_flush(tmp_path):
+    """Write hands the record to the operating system: a reader, or a kill, finds it whole."""
+    writer = TensorBoardWriter(tmp_path)
+    for step in range(50):
+        writer.write(record(step, {"x": step}))
+        assert [point.step for point in read_events(tmp_path)] == list(range(step + 1))
+    writer.close()
+
+
+def test_read_events_takes_a_file_or_a_folder(tmp_path):
+    """Both give the same points."""
+    path = write(tmp_path, record(2, {"x": 0.25}, wall_time=12.5))
+    assert read_events(path) == read_events(str(tmp_path)) == [(2, "x", 0.25, 12.5)]
