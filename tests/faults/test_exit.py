@@ -1,0 +1,184 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sowlog.testing import read_events
+
+PRELUDE = """
+import jax, jax.numpy as jnp, sys, os, signal, threading, time
+from sowlog._logger import Logger
+from sowlog._packing import pack
+step_metrics = jax.jit(lambda x: pack({"x": jax.lax.fori_loop(0, 20, lambda _, y: jnp.tanh(y @ y), x).sum()}))
+x = jnp.ones((200, 200))
+"""
+
+
+def steps(logdir):
+    """Return the steps on disk."""
+    return [point.step for point in read_events(logdir)]
+
+
+def test_exit_without_close_writes_all(tmp_path, run_script):
+    """What was logged before the interpreter ends is on disk, though the device was still at it."""
+    child = run_script(
+        PRELUDE
+        + """
+log = Logger(logdir)
+for step in range(100):
+    log(step, step_metrics(x))
+"""
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert steps(tmp_path) == list(range(100))
+
+
+def test_exit_with_the_logger_made_before_the_backend(tmp_path, run_script):
+    """Jax sets up, and cleans up, its backend on first use; the order of making does not matter."""
+    child = run_script(
+        """
+        from sowlog._logger import Logger
+        log = Logger(logdir)
+        import jax.numpy as jnp
+        for step in range(100):
+            log(step, {"x": jnp.float32(step)})
+        """
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert steps(tmp_path) == list(range(100))
+
+
+def test_death_by_an_exception_writes_all(tmp_path, run_script):
+    """The last steps before a crash are the ones one wants to see."""
+    child = run_script(
+        PRELUDE
+        + """
+log = Logger(logdir)
+for step in range(100):
+    log(step, step_metrics(x))
+raise ValueError("training diverged")
+"""
+    )
+    assert child.returncode == 1
+    assert "training diverged" in child.stderr
+    assert steps(tmp_path) == list(range(100))
+
+
+def test_sys_exit_in_the_middle_keeps_the_status(tmp_path, run_script):
+    """The program's exit status is its own."""
+    child = run_script(PRELUDE + 'log = Logger(logdir)\nlog(0, {"x": 1.0})\nsys.exit(7)')
+    assert (child.returncode, steps(tmp_path)) == (7, [0])
+
+
+def test_a_loss_at_exit_is_shown(run_script):
+    """A writer that fails while the interpreter ends still has its error seen."""
+    child = run_script(
+        """
+        from sowlog._logger import Logger
+        class Failing:
+            def write(self, record): raise OSError("no disk")
+            def flush(self): pass
+            def close(self): pass
+        log = Logger(logdir, writers=[Failing()])
+        log(3, {"x": 1.0})
+        """
+    )
+    assert "Failing lost 1 record, at steps 3 to 3. The first failed with OSError: no disk" in child.stderr
+
+
+def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
+    """The wait at exit ends too, and says why."""
+    child = run_script(
+        """
+        import threading
+        from sowlog._background import Background
+        background = Background(lambda item: threading.Event().wait(), lambda: None, size=4, patience=0.2)
+        background.put(0)
+        """
+    )
+    assert child.returncode == 0
+    assert "finished nothing for 0.2 s" in child.stderr
+
+
+FORK = """
+import os, sys, warnings
+warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads; this one is the point
+from sowlog._logger import Logger
+log = Logger(logdir)
+log(0, {"x": 1.0})
+pid = os.fork()
+if pid == 0:
+    {child}
+    sys.exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+log(1, {"x": 1.0})
+log.close()
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("child", ["pass", "log.close()", "del log"])
+def test_a_forked_child_ends_and_leaves_the_parents_file_alone(tmp_path, run_script, child):
+    """The child, which has no writer thread, neither hangs nor writes; the parent goes on."""
+    result = run_script(FORK.replace("{child}", child))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert steps(tmp_path) == [0, 1]
+
+
+@pytest.mark.parametrize("child", ['log(5, {"x": 1.0})', "log.flush()"])
+def test_logging_in_a_forked_child_is_an_error(tmp_path, run_script, child):
+    """It says what to do instead."""
+    result = run_script(FORK.replace("{child}", child))
+    assert result.returncode == 1
+    assert "make a new Logger in the child" in result.stderr
+    assert steps(tmp_path) == [0, 1]
+
+
+def test_a_signal_handler_may_log_and_close(tmp_path, run_script):
+    """A handler that runs in the middle of log does not wait for the thread it interrupted."""
+    child = run_script(
+        """
+        import signal, sys, threading, os
+        from sowlog._logger import Logger
+        log = Logger(logdir, queue_size=2)
+        def leave(number, frame):
+            log.flush()
+            log.close()
+            sys.exit(5)
+        signal.signal(signal.SIGTERM, leave)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        step = 0
+        while True:
+            log(step, {"x": 1.0})
+            step += 1
+        """
+    )
+    assert (child.returncode, child.stderr) == (5, "")
+    written = steps(tmp_path)
+    assert written == list(range(len(written)))
+    assert len(written) > 10
+
+
+def test_ctrl_c_writes_all(tmp_path):
+    """KeyboardInterrupt leaves the loop; all that was logged is on disk."""
+    code = f"""
+import sys
+from sowlog._logger import Logger
+with Logger({str(tmp_path)!r}) as log:
+    step = 0
+    while True:
+        log(step, {{"x": 1.0}})
+        if step == 50:
+            print("running", flush=True)
+        step += 1
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    written = steps(tmp_path)
+    assert written == list(range(len(written)))
+    assert len(written) > 50
