@@ -9,6 +9,8 @@ TensorBoard at every step:
     log(step, metrics)                                          # returns at once
 """
 
+from sowlog import testing, writers
+from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._packing import Packed, compute, pack
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
@@ -17,6 +19,7 @@ from sowlog._state import Reducer, State, weighted
 from sowlog._tree import empty_like, merge
 
 __all__ = [
+    "Logger",
     "Packed",
     "Reducer",
     "State",
@@ -35,6 +38,8 @@ __all__ = [
     "sow_loss",
     "std",
     "sum",
+    "testing",
     "total_loss",
     "weighted",
+    "writers",
 ]

@@ -96,9 +96,8 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
         A float32 scalar; 0 when no loss was sown and none was expected.
 
     Raises:
-        KeyError: `updates` has no "losses", so it does not come from `sowlog.collect`.
+        LookupError: an expected loss was not sown, or `updates` does not come from `sowlog.collect`.
         TypeError: something other than `sow_loss` wrote to the collection.
-        LookupError: an expected loss was not sown.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog
@@ -111,7 +110,7 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
         5.0
     """
     if COLLECTION not in updates:
-        raise KeyError(
+        raise LookupError(
             f'no "{COLLECTION}" among {sorted(updates)}: pass the updates that '
             "`y, updates = sowlog.collect(model.apply)(variables, x)` returns."
         )

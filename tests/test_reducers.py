@@ -43,7 +43,7 @@ def test_every_public_reducer_has_an_oracle():
 
 @each_reducer
 def test_laws_hold(name):
-    """Identity, associativity, commutativity, steady structure and one number hold for each public reducer."""
+    """Identity, associativity, commutativity, steady structure and one number hold for each."""
     assert_reducer_laws(REDUCERS[name])
 
 

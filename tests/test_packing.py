@@ -1,0 +1,246 @@
+"""pack and compute: a tree to one buffer and back."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sowlog
+from sowlog._packing import ABSENT, _jitted_pack, prepare
+from tests.oracles import public_reducers
+
+REDUCERS = public_reducers()
+
+
+def _decode(packed):
+    tags, values = packed.layout.decode(np.asarray(packed.buffer))
+    return dict(zip(tags, values.tolist(), strict=True))
+
+
+def _mixed_tree(count):
+    values = np.linspace(-3.0, 5.0, count * 4, dtype=np.float32).reshape(count, 4)
+    names = sorted(REDUCERS)
+    return {
+        f"layer_{i}": {names[i % len(names)]: REDUCERS[names[i % len(names)]].of(row), "raw": float(i)}
+        for i, row in enumerate(values)
+    }
+
+
+@pytest.mark.parametrize("count", [1, 9, 70])
+def test_every_result_travels_in_one_array(count):
+    """A packed tree is one uint32 array whose words decode to each state's own result."""
+    tree = _mixed_tree(count)
+    packed = jax.jit(sowlog.pack)(tree)
+    assert len(jax.tree.leaves(packed)) == 1
+    assert packed.buffer.dtype == jnp.uint32
+    decoded = _decode(packed)
+    assert len(decoded) == 2 * count
+    for layer, metrics in tree.items():
+        for name, leaf in metrics.items():
+            wanted = leaf if name == "raw" else float(leaf.compute())
+            assert decoded[f"{layer}/{name}"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_vectors_and_stacks_get_an_index_each():
+    """Kept axes, stacked axes and plain arrays end the tag with padded indices, in row-major order."""
+    tree = {
+        "load": sowlog.mean(axis=0).of([[1.0, 2.0], [3.0, 4.0]]),
+        "stack": jax.vmap(sowlog.max.of)(jnp.arange(6.0).reshape(3, 2)),
+        "matrix": jnp.array([[1.0, 2.0]]),
+    }
+    assert _decode(sowlog.pack(tree)) == {
+        "load/00": 2.0,
+        "load/01": 3.0,
+        "stack/00": 1.0,
+        "stack/01": 3.0,
+        "stack/02": 5.0,
+        "matrix/00/00": 1.0,
+        "matrix/00/01": 2.0,
+    }
+
+
+class MeanAndPeak(sowlog.Reducer):
+    """A reducer with two results."""
+
+    def empty(self):
+        return {"mean": sowlog.mean.empty(), "peak": sowlog.max.empty()}
+
+    def lift(self, value, weight):
+        return {"mean": sowlog.mean.lift(value, weight), "peak": sowlog.max.lift(value, weight)}
+
+    def merge(self, a, b):
+        return {
+            "mean": sowlog.mean.merge(a["mean"], b["mean"]),
+            "peak": sowlog.max.merge(a["peak"], b["peak"]),
+        }
+
+    def compute(self, parts):
+        return {"mean": sowlog.mean.compute(parts["mean"]), "peak": parts["peak"]}
+
+
+def test_named_results_stand_before_the_index():
+    """A reducer with several results adds their names, then the index: `act/peak/03`."""
+    state = jax.vmap(MeanAndPeak().of)(jnp.array([[1.0, 3.0], [5.0, 9.0]]))
+    assert _decode(sowlog.pack({"act": state})) == {
+        "act/mean/00": 2.0,
+        "act/mean/01": 7.0,
+        "act/peak/00": 3.0,
+        "act/peak/01": 9.0,
+    }
+
+
+def test_absent_is_not_nan_and_nan_is_not_absent():
+    """What was not sown gives no point; a NaN that was sown, of whatever payload, is kept."""
+    impostor = jax.lax.bitcast_convert_type(jnp.uint32(ABSENT), jnp.float32)
+    tree = {"absent": sowlog.mean.init_fn(), "nan": sowlog.mean.of(jnp.nan), "raw": impostor, "x": 1.0}
+    decoded = _decode(jax.jit(sowlog.pack)(tree))
+    assert sorted(decoded) == ["nan", "raw", "x"]
+    assert np.isnan(decoded["nan"])
+    assert np.isnan(decoded["raw"])
+
+
+def test_elements_of_a_vector_may_be_absent_one_by_one():
+    """An expert that received no token has no point; the others have theirs."""
+    state = sowlog.mean(axis=0).of([[1.0, 2.0]], weight=[[1, 0]])
+    assert _decode(sowlog.pack({"load": state})) == {"load/00": 1.0}
+
+
+def test_decoding_a_full_buffer_copies_no_tags():
+    """Where nothing is absent the layout's own tuple comes back: what a writer caches by."""
+    packed = sowlog.pack({"a": 1.0, "b": 2.0})
+    assert packed.layout.decode(np.asarray(packed.buffer))[0] is packed.layout.scalars
+
+
+def test_equal_layouts_are_one_object():
+    """Two traces of one structure share their layout."""
+    assert sowlog.pack({"a": 1.0}).layout is sowlog.pack({"a": 2.0}).layout
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int32", "uint8", "bool"])
+def test_plain_scalars_of_every_dtype_are_packed(dtype):
+    """Scalars beside the states are converted to float32."""
+    assert _decode(sowlog.pack({"x": jnp.ones((), dtype)})) == {"x": 1.0}
+
+
+def test_an_empty_tree_packs_to_an_empty_buffer():
+    """A model that sows nothing logs nothing."""
+    packed = jax.jit(sowlog.pack)({})
+    assert (packed.layout.scalars, packed.buffer.shape) == ((), (0,))
+
+
+def test_two_metrics_with_one_tag_are_refused():
+    """A slash in a name can meet a path; the tag is named."""
+    with pytest.raises(ValueError, match="two metrics have the tag a/b: rename one of them"):
+        sowlog.pack({"a": {"b": 1.0}, "a/b": 2.0})
+
+
+@pytest.mark.parametrize("tree", [1.0, {"": 1.0}])
+def test_a_metric_needs_a_name(tree):
+    """A bare value, or an empty name, is refused with the dict to write."""
+    with pytest.raises(ValueError, match=r'a metric has no name: log a dict, {"loss": value}'):
+        sowlog.pack(tree)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (jnp.ones(2000), ValueError, r"act/x has shape \(2000,\).*Reduce it: sowlog.mean.of"),
+        (jnp.ones(2, jnp.complex64), TypeError, "act/x has dtype complex64: a metric is a real number"),
+        ("high", TypeError, "act/x is str: a metric is a real number, a small array or a state"),
+    ],
+)
+def test_what_is_no_metric_is_refused_by_tag(value, error, message):
+    """An array of thousands, a complex number and a string are named with their tag."""
+    with pytest.raises(error, match=message):
+        sowlog.pack({"act": {"x": value}})
+
+
+def test_compute_of_concrete_states_leaves_out_what_was_not_sown():
+    """The result is a NumPy scalar by tag."""
+    computed = sowlog.compute({"a": {"b": sowlog.mean.of([1.0, 3.0]), "c": sowlog.max.init_fn()}})
+    assert computed == {"a/b": np.float32(2.0)}
+    assert isinstance(computed["a/b"], np.float32)
+
+
+def test_compute_of_traced_states_gives_traced_scalars():
+    """Inside jit the results are scalars by tag, NaN where nothing was sown."""
+
+    @jax.jit
+    def step(x):
+        return sowlog.compute({"a": sowlog.mean.of(x), "b": sowlog.max.init_fn(), "c": x[0] > 0})
+
+    computed = step(jnp.array([1.0, 3.0]))
+    assert float(computed["a"]) == 2.0
+    assert np.isnan(computed["b"])
+    assert float(computed["c"]) == 1.0
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=3),
+        st.floats(width=32, allow_nan=False, allow_subnormal=False),
+        max_size=6,
+    )
+)
+def test_any_tag_and_value_survives(values):
+    """Tags are not mangled and float32 values come back bit for bit."""
+    decoded = _decode(sowlog.pack({tag: jnp.float32(value) for tag, value in values.items()}))
+    assert decoded == values
+
+
+def test_prepare_keeps_host_numbers_on_the_host():
+    """Python and NumPy numbers never visit the device; the rest is packed in one array."""
+    tree = {"opt": {"lr": 0.1, "epoch": np.int64(3)}, "loss": sowlog.mean.of(2.0), "v": np.array([1.0, 2.0])}
+    with jax.transfer_guard("disallow"):
+        packed, numbers = prepare(tree)
+    assert numbers == {"opt/lr": 0.1, "opt/epoch": 3.0, "v/00": 1.0, "v/01": 2.0}
+    assert _decode(packed) == {"loss": 2.0}
+
+
+def test_prepare_passes_a_packed_tree_through():
+    """What the step packed is not touched again."""
+    packed = sowlog.pack({"loss": 1.0})
+    assert prepare(packed) == (packed, {})
+    assert prepare({"lr": 0.5}) == (None, {"lr": 0.5})
+
+
+def test_prepare_compiles_once_per_structure():
+    """The second step with the same metrics compiles nothing."""
+    tree = {"loss": sowlog.mean.of(2.0), "seldom_used_name": jnp.ones(())}
+    prepare(tree)
+    compiled = _jitted_pack._cache_size()
+    prepare({"loss": sowlog.mean.of(3.0), "seldom_used_name": jnp.zeros(())})
+    assert _jitted_pack._cache_size() == compiled
+    prepare({"loss": sowlog.mean.of(3.0), "another_name": jnp.zeros(())})
+    assert _jitted_pack._cache_size() == compiled + 1
+
+
+def test_prepare_refuses_a_packed_tree_inside_a_tree():
+    """The remedy is to pack everything together."""
+    with pytest.raises(TypeError, match=r"add the other metrics before packing, `sowlog.pack\({\*\*metrics"):
+        prepare({"train": sowlog.pack({"loss": 1.0}), "lr": 0.1})
+
+
+def test_one_tag_on_host_and_device_is_refused():
+    """A host number cannot hide a device value of its tag."""
+    with pytest.raises(ValueError, match="two metrics have the tag a/b"):
+        prepare({"a": {"b": 1.0}, "a/b": jnp.ones(())})
+
+
+def test_packing_leaves_the_step_without_callbacks():
+    """Nothing in the step calls back to the host."""
+
+    class Sower(nn.Module):
+        def __call__(self, x):
+            for name, reducer in REDUCERS.items():
+                sowlog.sow(self, name, x, reducer)
+
+    def step(x):
+        return sowlog.pack(sowlog.collect(Sower().apply)({}, x)[1])
+
+    text = jax.jit(step).lower(jnp.ones(3)).as_text()
+    assert "callback" not in text
+    assert "custom_call" not in text
