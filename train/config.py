@@ -1,0 +1,167 @@
+"""The schema of an experiment's configuration, and nothing that needs JAX.
+
+Each section is a frozen class; `task`, `data` and `optimizer` are tagged unions on `name`. A field's
+description is its documentation. Types are strict: `steps: "800"` is a mistake, not 800.
+"""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Options(BaseModel):
+    """A section of the configuration: unknown keys, other types, NaN and infinity are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _disagree(key: str, message: str) -> PydanticCustomError:
+    """An error about fields that are valid each by itself, reported at `key` of the section."""
+    return PydanticCustomError("disagree", "{message}", {"key": key, "message": message})
+
+
+class DigitsTask(Options):
+    """A small convolutional classifier with BatchNorm and dropout."""
+
+    learns_from: ClassVar[str] = "digits"
+    name: Literal["digits"]
+    width: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="Channels of the first convolution.")
+    dropout: Fraction = Field(0.1, description="Probability that a feature is dropped before the last layer.")
+
+
+class MoeLmTask(Options):
+    """A byte-level transformer whose feed-forward layers are a top-k mixture of experts."""
+
+    learns_from: ClassVar[str] = "text"
+    name: Literal["moe_lm"]
+    width: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="Size of the residual stream.")
+    layers: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="Number of transformer blocks.")
+    heads: Count = Field(4, description="Attention heads; they divide the width.")
+    experts: Annotated[int, Field(ge=2, le=4096)] = Field(8, description="Experts of each layer.")
+    top_k: Count = Field(2, description="Experts that each token is sent to.")
+    expert_width: Count = Field(128, description="Hidden units of one expert.")
+    capacity: Positive = Field(
+        1.25, description="Places of an expert, in multiples of its fair share of tokens."
+    )
+    load_balance: NonNegative = Field(
+        0.01,
+        description="Weight of the Switch load-balance loss (arXiv 2101.03961); its value is 1 at balance.",
+    )
+    router_z: NonNegative = Field(
+        0.001, description="Weight of the router z-loss (ST-MoE, arXiv 2202.08906)."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.top_k > self.experts:
+            raise _disagree("top_k", f"{self.top_k} experts a token, but experts is {self.experts}")
+        if self.width % self.heads:
+            raise _disagree("heads", f"{self.heads} heads do not divide the width of {self.width}")
+        return self
+
+
+class DigitsData(Options):
+    """scikit-learn's handwritten digits: 1797 images of 8 by 8 pixels, a fifth of them held out."""
+
+    name: Literal["digits"]
+    batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(64, description="Images a training step sees.")
+
+
+class TextData(Options):
+    """Bytes of text; the last tenth is held out."""
+
+    name: Literal["text"]
+    path: str | None = Field(
+        None, description="A text file, or a folder of them; null is the Python standard library's source."
+    )
+    max_bytes: Annotated[int, Field(ge=1)] = Field(16_000_000, description="Read no more bytes than this.")
+    length: Count = Field(64, description="Bytes of one sequence.")
+    batch_size: Count = Field(16, description="Sequences a training step sees.")
+    eval_batches: Count = Field(32, description="Held-out batches an evaluation sees, spread evenly.")
+
+
+class OptimizerOptions(Options):
+    """What every optimizer has: a schedule and clipping."""
+
+    learning_rate: Positive = Field(1e-3, description="The highest learning rate of the schedule.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine",
+        description="What follows the warmup: the same rate, or a cosine that ends at 0 with the run.",
+    )
+    warmup: Annotated[int, Field(ge=0)] = Field(0, description="Steps of the linear rise from 0.")
+    clip_norm: Positive | None = Field(1.0, description="Clip the gradient to this global norm; null: never.")
+
+
+class AdamOptions(OptimizerOptions):
+    """Adam (arXiv 1412.6980)."""
+
+    name: Literal["adam"]
+    b1: Fraction = Field(0.9, description="Decay of the first moment.")
+    b2: Fraction = Field(0.999, description="Decay of the second moment.")
+    eps: Positive = Field(1e-8, description="Added to the root of the second moment.")
+
+
+class AdamWOptions(OptimizerOptions):
+    """Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+    name: Literal["adamw"]
+    b1: Fraction = Field(0.9, description="Decay of the first moment.")
+    b2: Fraction = Field(0.999, description="Decay of the second moment.")
+    eps: Positive = Field(1e-8, description="Added to the root of the second moment.")
+    weight_decay: NonNegative = Field(
+        0.01, description="Decay of matrices, times the learning rate; biases and scales are left alone."
+    )
+
+
+class SgdOptions(OptimizerOptions):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"]
+    momentum: Fraction = Field(0.9, description="Share of the last update that is kept; 0 is plain descent.")
+    nesterov: bool = Field(False, description="Look ahead along the momentum.")  # noqa: FBT003
+
+
+class EvalOptions(Options):
+    """When the held-out data is looked at."""
+
+    every: Count = Field(100, description="Steps between two evaluations; one more follows the last step.")
+
+
+class CheckpointOptions(Options):
+    """When the run is saved."""
+
+    every: Count = Field(200, description="Steps between two checkpoints; one more follows the last step.")
+    keep: Count = Field(2, description="Number of checkpoints that are kept.")
+
+
+class Config(Options):
+    """One experiment."""
+
+    task: DigitsTask | MoeLmTask = Field(discriminator="name", description="Model and loss.")
+    data: DigitsData | TextData = Field(discriminator="name", description="What it learns from.")
+    optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(
+        discriminator="name", description="How it learns."
+    )
+    steps: Annotated[int, Field(ge=1, le=10**12)] = Field(
+        description="Length of the run. A finished run goes on when this is raised."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="Decides weights, batches and dropout."
+    )
+    eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
+    checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.data.name != self.task.learns_from:
+            raise _disagree(
+                "data.name",
+                f'the task {self.task.name} learns from "{self.task.learns_from}", got "{self.data.name}"',
+            )
+        return self

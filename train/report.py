@@ -1,0 +1,211 @@
+"""What the program says: the only file that writes to the terminal."""
+
+import contextlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # Mistakes are told without JAX.
+    import jax
+
+    from train.loop import Outcome
+
+
+def mistakes(lines: str) -> None:
+    """Tells why the run cannot begin."""
+    print(lines, file=sys.stderr)
+
+
+def begun(folder: Path, *, is_continued: bool) -> None:
+    """Tells where the run is kept."""
+    print(f"{'continues' if is_continued else 'run'} {folder}", flush=True)
+
+
+def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None) -> None:
+    """Tells how the run ended, what came of it and how to look at it."""
+    console = Console(highlight=False)
+    if outcome.trained or outcome.evaluated:
+        console.print(_table(outcome))
+    if outcome.updates:
+        console.print(_speed(outcome))
+    if stopped_by:
+        console.print(
+            f"stopped by {stopped_by.name}, saved at step {outcome.step}; to go on, the same command with"
+        )
+        console.print(f"--workdir {shlex.quote(str(folder))}")
+    console.print(f"tensorboard --logdir {shlex.quote(str(folder))} --samples_per_plugin scalars=0")
+
+
+def _table(outcome: "Outcome") -> Table:
+    table = Table("", "last step", "held out", title=f"after {outcome.step} steps", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for tag in outcome.evaluated or outcome.trained:
+        table.add_row(tag, _number(outcome.trained.get(tag)), _number(outcome.evaluated.get(tag)))
+    return table
+
+
+def _speed(outcome: "Outcome") -> str:
+    first = f"{outcome.compiling:.1f} s to the first step"
+    rest = outcome.updates - 1
+    if not rest:
+        return first
+    return f"{first}, {outcome.training:.1f} s for the other {rest} ({rest / outcome.training:.1f} steps/s)"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _values(values: dict[str, float]) -> str:
+    """Shows the values of the whole model; those of single layers are for TensorBoard."""
+    return "  ".join(f"{tag} {value:#.4g}" for tag, value in values.items() if "/" not in tag)
+
+
+class Screen(Protocol):
+    """Where a run is shown."""
+
+    interval: float
+    """Seconds between two states of progress."""
+
+    def line(self, text: str) -> None:
+        """Shows a line that stays."""
+        ...
+
+    def progress(self, step: int, values: str, pace: str) -> None:
+        """Shows how far the run has come."""
+        ...
+
+
+class Pipe:
+    """Plain lines, for a file, a pipe or a log of CI."""
+
+    interval = 10.0
+
+    def __init__(self, steps: int):
+        self._steps = steps
+
+    def line(self, text: str) -> None:
+        """Shows a line that stays."""
+        print(text, flush=True)
+
+    def progress(self, step: int, values: str, pace: str) -> None:
+        """Shows how far the run has come."""
+        self.line(f"step {step}/{self._steps}  {values}  {pace}".rstrip())
+
+
+class Terminal:
+    """A live line at the bottom of a terminal."""
+
+    interval = 0.2
+
+    def __init__(self, steps: int, live: Progress):
+        self._live = live
+        self._task = live.add_task("compiling", total=steps, pace="")
+
+    def line(self, text: str) -> None:
+        """Shows a line that stays."""
+        self._live.console.print(text, highlight=False)
+
+    def progress(self, step: int, values: str, pace: str) -> None:
+        """Shows how far the run has come."""
+        self._live.update(self._task, completed=step, description=values, pace=pace)
+
+
+@contextlib.contextmanager
+def screen(steps: int) -> Generator[Screen]:
+    """Gives the screen that suits standard output: live on a terminal, else plain lines."""
+    if not sys.stdout.isatty():
+        yield Pipe(steps)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
+    with Progress(*columns) as live:
+        yield Terminal(steps, live)
+
+
+class Display:
+    """Shows a run as it goes. A value is read once it has arrived, so that the device never waits.
+
+    Args:
+        target: where to show it.
+        steps: length of the run.
+    """
+
+    def __init__(self, target: Screen, steps: int):
+        self._screen, self._steps = target, steps
+        self._training, self._evaluation = _Arrival(), _Arrival()
+        self._pace = _Pace(steps)
+        self._due = 0.0
+
+    def trained(self, step: int, values: "dict[str, jax.Array]") -> None:
+        """Notes a step, and shows what has arrived meanwhile."""
+        if (evaluation := self._evaluation.take()) is not None:
+            self._screen.line(f"step {evaluation[0]}/{self._steps}  held out: {_values(evaluation[1])}")
+        now = time.perf_counter()
+        if now < self._due:
+            return
+        self._training.send(step, values)
+        if (training := self._training.take()) is not None:
+            self._screen.progress(training[0], _values(training[1]), self._pace.describe(training[0], now))
+            self._due = now + self._screen.interval
+
+    def evaluated(self, step: int, values: "dict[str, jax.Array]") -> None:
+        """Notes an evaluation, to be shown when it is done."""
+        self._evaluation.send(step, values)
+
+
+class _Arrival:
+    """Values on their way from the device, which are read when they are there."""
+
+    def __init__(self) -> None:
+        self._waiting: tuple[int, dict[str, jax.Array]] | None = None
+
+    def send(self, step: int, values: "dict[str, jax.Array]") -> None:
+        """Takes values, unless others are still waiting."""
+        self._waiting = self._waiting or (step, values)
+
+    def take(self) -> tuple[int, dict[str, float]] | None:
+        """Gives the values that were waiting if they have arrived."""
+        if self._waiting is None or not all(map(_is_ready, self._waiting[1].values())):
+            return None
+        (step, values), self._waiting = self._waiting, None
+        return step, {tag: float(value) for tag, value in values.items()}
+
+
+def _is_ready(array: Any) -> bool:
+    return array.is_ready()  # A method of every array that jax.Array does not declare.
+
+
+class _Pace:
+    """Steps per second since the first step, which compiles, was done."""
+
+    def __init__(self, steps: int):
+        self._steps = steps
+        self._first: tuple[int, float] | None = None
+
+    def describe(self, step: int, now: float) -> str:
+        """Gives steps per second and the time that remains; nothing yet the first time."""
+        first, then = self._first = self._first or (step, now)
+        if step == first:
+            return ""
+        rate = (step - first) / (now - then)
+        return f"{rate:.1f} steps/s  {_duration((self._steps - step) / rate)} left"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

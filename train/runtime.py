@@ -1,0 +1,30 @@
+"""JAX as this program uses it: with a compilation cache, and quiet."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def set_up() -> None:
+    """Sets up the compilation cache, and keeps libraries' notes off the terminal."""
+    # Orbax and absl tell of each save; their warnings and errors still come through.
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    settings: Any = jax.config  # Does not declare its settings.
+    if settings.jax_compilation_cache_dir is None and (folder := _cache_folder()) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _cache_folder() -> Path | None:
+    """Gives a folder of the user's to keep compiled programs in; None if there is none to write in."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(base) if base else Path.home() / ".cache") / "sowlog" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows the user's home.
+        return None

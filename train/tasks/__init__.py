@@ -1,0 +1,65 @@
+"""Tasks: what is learned. Each is one file to copy: a model that sows, and a class with the form of `Task`.
+
+To add your own: copy a file of this folder, give it a class of options in `train/config.py`, and add it to
+`build` below.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from train.config import DigitsTask, MoeLmTask
+
+Variables = dict[str, Any]
+"""Flax variable collections: "params", and what else the model keeps (such as "batch_stats")."""
+
+Batch = dict[str, jax.Array]
+
+
+class Forward(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        loss: the task's own loss, a float32 scalar, without what the model sowed.
+        metrics: sowlog states computed outside the model, by name.
+        updates: what `sowlog.collect` returned: "metrics", "losses" and the mutable collections.
+    """
+
+    loss: jax.Array
+    metrics: dict[str, Any]
+    updates: dict[str, Any]
+
+
+class Task(Protocol):
+    """A model with its loss."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of the losses that the model must sow; one that is missing is an error, never 0."""
+        ...
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Tags (or globs of them) that the final table shows, the most important first."""
+        ...
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Draws the variables of a new run."""
+        ...
+
+    def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
+        """Runs the model on a batch: to train with `key`, the randomness of this step; None to evaluate."""
+        ...
+
+
+def build(options: DigitsTask | MoeLmTask) -> Task:
+    """Builds the task that the configuration names."""
+    match options:
+        case DigitsTask():
+            from train.tasks.digits import Digits  # noqa: PLC0415 - a task is imported when it is used
+
+            return Digits(options)
+        case MoeLmTask():
+            from train.tasks.moe_lm import MoeLm  # noqa: PLC0415
+
+            return MoeLm(options)
