@@ -53,17 +53,15 @@ def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def pack_header(size: int) -> bytes:
+    """Return what stands before a payload of `size` bytes."""
+    length = struct.pack("<Q", size)
+    return length + struct.pack("<I", masked_crc32c(length))
+
+
 def frame(payload: bytes) -> bytes:
     """Return the whole record that carries `payload`."""
-    length = struct.pack("<Q", len(payload))
-    return b"".join(
-        (
-            length,
-            struct.pack("<I", masked_crc32c(length)),
-            payload,
-            struct.pack("<I", masked_crc32c(payload)),
-        )
-    )
+    return pack_header(len(payload)) + payload + struct.pack("<I", masked_crc32c(payload))
 
 
 def read_payloads(path: Path) -> Iterator[bytes]:
@@ -135,17 +133,35 @@ class EventFile:
 
     Each record reaches the operating system in one write before `append` returns, so a killed process
     loses none of them; one that does not fit is cut off again.
+
+    Args:
+        logdir: its folder; made if it is not there.
+        opening: the framed records it begins with. If they cannot be written there is no file.
+        clock: seconds since the epoch, for its name.
     """
 
-    def __init__(self, logdir: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, logdir: Path, opening: bytes, *, clock: Callable[[], float] = time.time) -> None:
         logdir.mkdir(parents=True, exist_ok=True)
         self.path = logdir / unique_name(logdir, clock())
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._end = 0
         self._torn = False
-        _sync_folder(logdir)
+        try:
+            self.append(opening)
+            _sync_folder(logdir)
+        except OSError:
+            self.discard()
+            raise
 
-    def append(self, record: bytes) -> None:
+    @property
+    def deleted(self) -> bool:
+        """Whether nobody can find the file any more, though writing to it may still succeed."""
+        try:
+            return os.fstat(self._fd).st_nlink == 0
+        except OSError:  # a network file system forgets deleted files altogether
+            return True
+
+    def append(self, record: bytes | memoryview) -> None:
         """Write one framed record at the end of the last whole one.
 
         Raises:
@@ -180,6 +196,11 @@ class EventFile:
             self.sync()
         finally:
             os.close(self._fd)
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        os.close(self._fd)
+        self.path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

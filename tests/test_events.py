@@ -79,7 +79,7 @@ def test_payloads_before_the_damage_are_yielded(tmp_path):
 
 def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
     """Readers take files by name: a later writer's name is later, whatever its clock says."""
-    names = [EventFile(tmp_path, clock=lambda now=now: now).path.name for now in (2e9, 1e9, 1e9, 2e9, 3e9)]
+    names = [EventFile(tmp_path, b"", clock=lambda now=now: now).path.name for now in (2e9, 1e9, 1e9, 2e9, 3e9)]
     assert names == sorted(names)
     assert len(set(names)) == 5
 
@@ -88,13 +88,12 @@ def test_a_foreign_file_with_a_later_stamp_is_outsorted(tmp_path):
     """Files of other programs count too."""
     (tmp_path / "events.out.tfevents.1999999999.host.v2").touch()
     (tmp_path / "notes.txt").touch()
-    assert EventFile(tmp_path, clock=lambda: 1e9).path.name.startswith("events.out.tfevents.2000000000.")
+    assert EventFile(tmp_path, b"", clock=lambda: 1e9).path.name.startswith("events.out.tfevents.2000000000.")
 
 
 def test_a_record_that_does_not_fit_leaves_nothing_behind(tmp_path):
     """When the disk is full the torn record is cut off, and writing goes on when there is room."""
-    file = EventFile(tmp_path)
-    file.append(frame(b"first"))
+    file = EventFile(tmp_path, frame(b"first"))
     with file_size_limit(50), pytest.raises(OSError, match="File too large"):
         file.append(frame(b"x" * 100))
     assert file.path.read_bytes() == frame(b"first")

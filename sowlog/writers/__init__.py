@@ -6,7 +6,15 @@ from typing import Protocol
 
 from sowlog._record import Record
 
-__all__ = ["Writer"]
+__all__ = ["Every", "StalledError", "Writer"]
+
+
+class StalledError(Exception):
+    """Raised by a writer's `write` when nothing of the record was written and a later try may succeed.
+
+    The logger keeps the record, warns once, and tries again before the next record and at flush and close.
+    Any other exception means that the record is lost.
+    """
 
 
 class Writer(Protocol):
@@ -28,3 +36,41 @@ class Writer(Protocol):
     def close(self) -> None:
         """Flush and release what is held; called once, last."""
         ...
+
+
+class Every:
+    """A writer that passes on each n-th step to another one.
+
+    Args:
+        steps: the cadence; a record is passed on when its step is a multiple.
+        writer: the writer that gets it.
+
+    Example:
+        >>> import sowlog, sowlog.testing
+        >>> from sowlog.writers import Every
+        >>> all_steps, some = sowlog.testing.MemoryWriter(), sowlog.testing.MemoryWriter()
+        >>> with sowlog.Logger("unused", writers=[all_steps, Every(10, some)]) as log:
+        ...     for step in range(25):
+        ...         log(step, {"loss": 1.0})
+        >>> len(all_steps.records), [record.step for record in some.records]
+        (25, [0, 10, 20])
+    """
+
+    def __init__(self, steps: int, writer: Writer) -> None:
+        if steps < 1:
+            raise ValueError(f"a cadence of {steps} steps was given to Every; it must be 1 or more")
+        self._steps = steps
+        self._writer = writer
+
+    def write(self, record: Record) -> None:
+        """Pass on the record of a step that is a multiple of the cadence."""
+        if record.step % self._steps == 0:
+            self._writer.write(record)
+
+    def flush(self) -> None:
+        """Flush the other writer."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the other writer."""
+        self._writer.close()

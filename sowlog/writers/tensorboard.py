@@ -5,11 +5,13 @@ Only the classes are used: the queue and the flush of tensorboardX's SummaryWrit
 
 from __future__ import annotations
 
+import functools
+import struct
 import time
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 # Generated modules make their classes at import, where no type checker sees them.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
@@ -17,15 +19,21 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 
 from sowlog._events import EventFile, frame
 from sowlog._record import Record
+from sowlog._template import RecordTemplate
+from sowlog.writers import StalledError
 
 _FILE_VERSION = "brain.Event:2"
+# Templates kept: enough for training, evaluation and some sets of absent values to alternate.
+_TEMPLATES = 64
 
 
 class TensorBoardWriter:
     """Writes each record as one event of a new event file.
 
     A record reaches the operating system in one write before `write` returns, so a killed process loses
-    none that was written. Tags are kept as they are.
+    none that was written. Tags are kept as they are. While the disk is full or the folder cannot be
+    written, nothing torn stays in the file and the logger tries again; if the file was deleted, a new one
+    is begun.
 
     Args:
         logdir: the folder of the run; made if it is not there.
@@ -51,11 +59,13 @@ class TensorBoardWriter:
         resume_from: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._file = EventFile(Path(logdir), clock=clock)
-        self._append(Event(wall_time=clock(), file_version=_FILE_VERSION))
-        if resume_from is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._append(Event(wall_time=clock(), step=resume_from, session_log=start))
+        self._logdir = Path(logdir)
+        self._resume_from = resume_from
+        self._clock = clock
+        self._file = self._begin_file()
+        # A template belongs to its writer, as its buffer is filled anew for each record.
+        self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
+        self._recent: dict[int, tuple[tuple[str, ...], RecordTemplate]] = {}
 
     @property
     def path(self) -> Path:
@@ -63,23 +73,75 @@ class TensorBoardWriter:
         return self._file.path
 
     def write(self, record: Record) -> None:
-        """Append one event with all values of the record."""
+        """Append one event with all values of the record.
+
+        Raises:
+            StalledError: if it cannot be written now.
+        """
         if not record.tags:
             return
-        pairs = zip(record.tags, record.values.tolist(), strict=True)
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in pairs])
-        self._append(Event(wall_time=record.wall_time, step=record.step, summary=summary))
+        event = self._template(record.tags).fill(record.step, record.wall_time, record.values)
+        try:
+            self._require_file()
+            self._file.append(event)
+        except OSError as error:
+            raise StalledError(f"{self._file.path} cannot be written: {error}") from error
 
     def flush(self) -> None:
-        """Return when all that was written is on the disk itself."""
+        """Return when all that was written is on the disk itself.
+
+        Raises:
+            OSError: if it cannot be brought there, or was deleted there.
+        """
+        if self._file.deleted:
+            raise FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
         self._file.sync()
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
-    def _append(self, event: Any) -> None:
-        self._file.append(frame(event.SerializeToString()))
+    def _begin_file(self) -> EventFile:
+        events = [Event(wall_time=self._clock(), file_version=_FILE_VERSION)]
+        if self._resume_from is not None:
+            start = SessionLog(status=SessionLog.START)
+            events.append(Event(wall_time=self._clock(), step=self._resume_from, session_log=start))
+        opening = b"".join(frame(event.SerializeToString()) for event in events)
+        return EventFile(self._logdir, opening, clock=self._clock)
+
+    def _require_file(self) -> None:
+        """Begin a new file if this one was deleted, and say so: what it held is gone."""
+        if not self._file.deleted:
+            return
+        gone = self._file
+        self._file = self._begin_file()
+        gone.discard()
+        raise StalledError(f"{gone.path} was deleted under the run; {self._file.path.name} goes on from here")
+
+    def _template(self, tags: tuple[str, ...]) -> RecordTemplate:
+        # Hashing a thousand tags takes 10 us. Steps of one layout share the very tuple: look at that first.
+        known = self._recent.get(id(tags))
+        if known is not None:
+            return known[1]
+        if len(self._recent) >= _TEMPLATES:
+            self._recent.clear()
+        template = self._template_of(tags)
+        # Holding the tuple keeps its id from being given to another.
+        self._recent[id(tags)] = (tags, template)
+        return template
+
+
+def _make_template(tags: tuple[str, ...]) -> RecordTemplate:
+    return RecordTemplate(_event_of(tags, b"\1\1\1\1"), _event_of(tags, b"\2\2\2\2"))
+
+
+def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
+    (value,) = struct.unpack("<f", bits)
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag in tags])
+    return Event(summary=summary).SerializeToString()
 
 
 class ScalarPoint(NamedTuple):
