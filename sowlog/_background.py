@@ -1,9 +1,10 @@
 """One thread, one bounded queue, errors handed back.
 
 The thread owns its work: nothing else calls it. What is put is done in the order of the calls. Work that
-raises does not end the thread; its exception is raised at the next call from outside, once. Every wait
-ends: when what it waits for is reached, or when the thread made no progress for `patience` seconds.
-At interpreter exit all that was put is done first; a forked child leaves its parent's work alone.
+raises does not end the thread; its exception is raised at the next call from outside, once, and a Warning
+is issued there. Every wait ends: when what it waits for is reached, or when the thread made no progress
+for `patience` seconds. At interpreter exit all that was put is done first; a forked child leaves its
+parent's work alone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -21,6 +23,11 @@ PATIENCE = 600.0
 MAX_ERRORS = 64
 
 Item = TypeVar("Item")
+OnFull = Literal["block", "drop_oldest", "error"]
+
+
+class QueueFullError(RuntimeError):
+    """An item was not queued, since as many as allowed were waiting."""
 
 
 class _Call:
@@ -48,7 +55,9 @@ class Background(Generic[Item]):
     Args:
         work: called on the thread with each item.
         finish: called on the thread, last.
-        size: how many items may wait; `put` waits for room beyond it.
+        size: how many items may wait.
+        on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
+        on_drop: called for each item that is not done for want of room.
         patience: seconds without progress after which a wait gives up.
     """
 
@@ -58,13 +67,19 @@ class Background(Generic[Item]):
         finish: Callable[[], None],
         *,
         size: int,
+        on_full: OnFull = "block",
+        on_drop: Callable[[], None] = lambda: None,
         patience: float = PATIENCE,
     ) -> None:
         if size < 1:
             raise ValueError(f"queue_size is {size}; it must hold at least 1 record")
+        if on_full not in get_args(OnFull):
+            raise ValueError(f"on_full is {on_full!r}; choose one of {', '.join(get_args(OnFull))}")
         self._work = work
         self._finish = finish
         self._size = size
+        self._on_full = on_full
+        self._on_drop = on_drop
         self._patience = patience
         self._pid = os.getpid()
         self._queue: deque[Item | _Call] = deque()
@@ -85,6 +100,7 @@ class Background(Generic[Item]):
 
         Raises:
             RuntimeError: after `end`, or in a forked child.
+            QueueFullError: if the queue is full and is to raise; the item is not queued then.
             TimeoutError: if the queue was full and nothing of it was done within the patience; the
                 item is not queued then.
         """
@@ -92,12 +108,19 @@ class Background(Generic[Item]):
         with self._arrived:
             self._require_open()
             if len(self._queue) >= self._size:
-                self._wait(lambda: len(self._queue) < self._size, "room in its queue")
-                self._require_open()
+                self._make_room()
             self._queue.append(item)
             self._arrived.notify()
             if self._errors:
-                raise self._errors.popleft()
+                _hand_back(self._errors.popleft())
+
+    def check(self) -> None:
+        """Raise as `put` does, with nothing to put."""
+        self._require_own_process()
+        with self._arrived:
+            self._require_open()
+            if self._errors:
+                _hand_back(self._errors.popleft())
 
     def call(self, function: Callable[[], None]) -> None:
         """Call `function` on the thread after all that was put before, and wait for its end.
@@ -140,6 +163,33 @@ class Background(Generic[Item]):
         """End; what this raises is shown by the interpreter and changes no exit status."""
         self.end()
 
+    def _make_room(self) -> None:
+        if self._on_full == "drop_oldest":
+            self._drop_oldest()
+        elif self._on_full == "error":
+            self._on_drop()
+            raise QueueFullError(
+                f"{len(self._queue)} records wait for the writers, and this one was dropped: log less often "
+                f"(every=), allow more (queue_size=), or choose on_full='block' or 'drop_oldest'"
+            )
+        else:
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        try:
+            self._wait(lambda: len(self._queue) < self._size, "room in its queue")
+        except TimeoutError:
+            self._on_drop()
+            raise
+        self._require_open()
+
+    def _drop_oldest(self) -> None:
+        for place, entry in enumerate(self._queue):
+            if not isinstance(entry, _Call):
+                del self._queue[place]
+                self._on_drop()
+                return
+
     def _enqueue(self, function: Callable[[], None]) -> _Call:
         call = _Call(function)
         self._queue.append(call)
@@ -149,16 +199,16 @@ class Background(Generic[Item]):
     def _wait_for(self, call: _Call) -> None:
         """Wait until `call` is done and raise its error, or one that waits to be handed back."""
         self._wait(lambda: call.done, "all that was logged to be written")
-        handed_back = list(self._errors)
+        errors = [*([call.error] if call.error else []), *self._errors]
+        call.error = None
         self._errors.clear()
-        error, call.error = call.error, None
-        if error is None and handed_back:
-            error = handed_back.pop(0)
-        if error is None:
+        if not errors:
             return
-        for other in handed_back:
-            error.add_note(f"Before it: {type(other).__name__}: {other}")
-        raise error
+        # An error before a warning: only one can be raised, and the other becomes its note.
+        errors.sort(key=lambda error: isinstance(error, Warning))
+        for other in errors[1:]:
+            errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
+        _hand_back(errors[0])
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         while not reached():
@@ -209,3 +259,9 @@ class Background(Generic[Item]):
             self._work(entry)
         except BaseException as error:
             self._errors.append(error)
+
+
+def _hand_back(error: BaseException) -> None:
+    if not isinstance(error, Warning):
+        raise error
+    warnings.warn(error, stacklevel=4)  # the line that called the logger

@@ -7,6 +7,7 @@ and no loss stays unsaid.
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,11 +16,17 @@ import numpy as np
 
 from sowlog._packing import Packed
 from sowlog._record import Record
-from sowlog.writers import Writer
+from sowlog.writers import StalledError, Writer
+
+_DROPPED = "sowlog/dropped"
 
 
 class WriterError(RuntimeError):
     """Records that did not reach a writer; the message says which, where, why and how many."""
+
+
+class LossWarning(RuntimeWarning):
+    """Records that are late, or were dropped by the rule that was asked for."""
 
 
 class Item(NamedTuple):
@@ -40,43 +47,67 @@ def start_copy(buffer: jax.Array) -> None:
 
 
 class Delivery:
-    """Makes a record of each item and hands it to every writer. Lives on one thread."""
+    """Makes a record of each item and hands it to every writer. Lives on one thread.
 
-    def __init__(self, writers: Sequence[Writer]) -> None:
-        self._outlets = [_Outlet(writer) for writer in writers]
+    Args:
+        writers: where the records go.
+        backlog: how many records to keep for a writer that stalls.
+    """
+
+    def __init__(self, writers: Sequence[Writer], *, backlog: int) -> None:
+        self._outlets = [_Outlet(writer, backlog) for writer in writers]
         self._unread = _Account("reading the device")
+        self._dropped = 0
+        self._dropped_written = 0
+
+    def count_drop(self) -> None:
+        """Count a step that found no room in the queue. The only thing that other threads call."""
+        self._dropped += 1
 
     def deliver(self, item: Item) -> None:
         """Read one item's values and write them with each writer.
 
         Raises:
             WriterError: when a writer, or the read, begins to fail; every other writer was served.
+            LossWarning: when a writer begins to stall.
         """
+        if self._dropped != self._dropped_written:
+            self._dropped_written = self._dropped
+            item = item._replace(scalars={**item.scalars, _DROPPED: float(self._dropped)})
         try:
             record = _read(item)
         except Exception as error:
             _raise_first([self._unread.lose(item.step, error)])
             return
         self._unread.failing = False
-        _raise_first([outlet.write(record) for outlet in self._outlets])
+        _raise_first(outlet.write(record) for outlet in self._outlets)
 
     def flush(self) -> None:
         """Make durable what was delivered, in every writer.
 
         Raises:
-            WriterError: if a writer fails to, or lost records since the last flush.
+            WriterError: if a writer fails to, holds records that it cannot write, or lost some since the
+                last flush.
         """
-        outcomes = [outlet.finish(outlet.writer.flush) for outlet in self._outlets]
-        _raise_first([*outcomes, self._unread.settle()])
+        _raise_first([*[outlet.flush() for outlet in self._outlets], self._unread.settle()])
 
     def close(self) -> None:
         """Close every writer.
 
         Raises:
             WriterError: if a writer fails to, or lost records since the last flush.
+            LossWarning: if steps were dropped for want of room.
         """
-        outcomes = [outlet.finish(outlet.writer.close) for outlet in self._outlets]
-        _raise_first([*outcomes, self._unread.settle()])
+        outcomes = [*[outlet.close() for outlet in self._outlets], self._unread.settle()]
+        _raise_first([*outcomes, self._report_drops()])
+
+    def _report_drops(self) -> LossWarning | None:
+        if not self._dropped:
+            return None
+        return LossWarning(
+            f"{_counted(self._dropped, 'step')} found the queue full and dropped, as `{_DROPPED}` shows: log "
+            f"less often (every=) or allow more to wait (queue_size=)"
+        )
 
 
 class _Account:
@@ -91,10 +122,7 @@ class _Account:
 
     def lose(self, step: int, cause: Exception) -> WriterError | None:
         """Count a record; return the error to hand back when a row of failures begins here."""
-        if not self._lost:
-            self._cause, self._steps = cause, (step, step)
-        self._lost += 1
-        self._steps = (self._steps[0], step)
+        self.count(step, cause)
         if self.failing:
             return None
         self.failing = True
@@ -104,6 +132,13 @@ class _Account:
             cause,
         )
 
+    def count(self, step: int, cause: Exception | None) -> None:
+        """Count a record as lost."""
+        if not self._lost:
+            self._cause, self._steps = cause, (step, step)
+        self._lost += 1
+        self._steps = (self._steps[0], step)
+
     def settle(self) -> WriterError | None:
         """Return what was lost as an error, and count anew."""
         if not self._lost:
@@ -111,38 +146,84 @@ class _Account:
         lost, (first, last), cause = self._lost, self._steps, self._cause
         self._lost, self._cause = 0, None
         return _error(
-            f"{self.name} lost {lost} record{'s' * (lost > 1)}, at steps {first} to {last}. The first failed "
+            f"{self.name} lost {_counted(lost, 'record')}, at steps {first} to {last}. The first failed "
             f"with {_said(cause)}; mend that and log on.",
             cause,
         )
 
 
 class _Outlet:
-    """One writer and its account."""
+    """One writer, what it could not write yet, and the account of what it lost."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+    def __init__(self, writer: Writer, limit: int) -> None:
+        self._writer = writer
+        self._limit = limit
         self._account = _Account(type(writer).__name__)
+        self._backlog: deque[Record] = deque()
+        self._stall: StalledError | None = None
 
-    def write(self, record: Record) -> WriterError | None:
-        """Write, returning the error to hand back."""
-        try:
-            self.writer.write(record)
-        except Exception as error:
-            return self._account.lose(record.step, error)
-        self._account.failing = False
-        return None
+    def write(self, record: Record) -> Exception | None:
+        """Write what is late and then the record, returning what is to be handed back."""
+        if len(self._backlog) == self._limit:
+            self._account.count(self._backlog.popleft().step, self._stall)
+        self._backlog.append(record)
+        return self._write_backlog()
 
-    def finish(self, action: Callable[[], None]) -> WriterError | None:
-        """Flush or close, returning the error that says what failed and what was lost."""
+    def flush(self) -> Exception | None:
+        """Flush, returning the error that says what failed, what is late and what was lost."""
+        # What goes wrong here is late or lost, and so said below.
+        self._write_backlog()
+        return _merge(self._attempt(self._writer.flush), self._late(), self._account.settle())
+
+    def close(self) -> Exception | None:
+        """Close, returning the error that says what failed and what was lost."""
+        self._write_backlog()
+        while self._backlog:
+            self._account.count(self._backlog.popleft().step, self._stall)
+        return _merge(self._attempt(self._writer.close), self._account.settle())
+
+    def _write_backlog(self) -> Exception | None:
+        outcome = None
+        while self._backlog:
+            record = self._backlog[0]
+            try:
+                self._writer.write(record)
+            except StalledError as stall:
+                return outcome or self._begin_stall(record.step, stall)
+            except Exception as error:
+                outcome = self._account.lose(record.step, error) or outcome
+            else:
+                self._account.failing = False
+                self._stall = None
+            self._backlog.popleft()
+        return outcome
+
+    def _begin_stall(self, step: int, stall: StalledError) -> LossWarning | None:
+        """Return the warning to hand back when a row of stalls begins here."""
+        known, self._stall = self._stall, stall
+        if known is not None:
+            return None
+        return LossWarning(
+            f"{self._account.name} stalls at step {step}: {stall}. Training goes on: the last {self._limit} "
+            f"records are kept and tried again with each new one; flush() and close() raise if any is lost."
+        )
+
+    def _late(self) -> WriterError | None:
+        if not self._backlog:
+            return None
+        first, last = self._backlog[0].step, self._backlog[-1].step
+        return _error(
+            f"{self._account.name} could not write {_counted(len(self._backlog), 'record')} yet, at steps "
+            f"{first} to {last}: {self._stall}. They are kept and tried again.",
+            self._stall,
+        )
+
+    def _attempt(self, action: Callable[[], None]) -> WriterError | None:
         try:
             action()
         except Exception as error:
-            failure = _error(f"{self._account.name}.{action.__name__}() failed: {_said(error)}.", error)
-            if lost := self._account.settle():
-                failure.add_note(str(lost))
-            return failure
-        return self._account.settle()
+            return _error(f"{self._account.name}.{action.__name__}() failed: {_said(error)}.", error)
+        return None
 
 
 def _read(item: Item) -> Record:
@@ -170,13 +251,20 @@ def _join(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
     return first + second
 
 
-def _raise_first(outcomes: Iterable[WriterError | None]) -> None:
-    errors = [error for error in outcomes if error is not None]
-    if not errors:
-        return
-    for other in errors[1:]:
-        errors[0].add_note(str(other))
-    raise errors[0]
+def _raise_first(outcomes: Iterable[Exception | None]) -> None:
+    merged = _merge(*outcomes)
+    if merged is not None:
+        raise merged
+
+
+def _merge(*outcomes: Exception | None) -> Exception | None:
+    """Return one that tells of all: errors before warnings, the others as its notes."""
+    known = sorted(
+        (outcome for outcome in outcomes if outcome is not None), key=lambda error: isinstance(error, Warning)
+    )
+    for other in known[1:]:
+        known[0].add_note(str(other))
+    return known[0] if known else None
 
 
 def _error(message: str, cause: Exception | None) -> WriterError:
@@ -187,3 +275,7 @@ def _error(message: str, cause: Exception | None) -> WriterError:
 
 def _said(cause: Exception | None) -> str:
     return f"{type(cause).__name__}: {cause}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -12,7 +12,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from sowlog._background import Background
+from sowlog._background import Background, OnFull
 from sowlog._delivery import Delivery, Item, start_copy
 from sowlog._packing import prepare
 from sowlog.writers import Writer
@@ -33,13 +33,17 @@ class Logger:
     Args:
         logdir: the folder of this run; made if it is not there.
         writers: where records go; a TensorBoardWriter on `logdir` if not given.
-        queue_size: how many steps may wait for the writers before `log` waits for room.
+        every: log only the steps that are a multiple of it; the others cost nothing.
+        queue_size: how many steps may wait for the writers, and how many are kept for one that stalls.
+        on_full: what `log` does when so many wait: "block" until there is room, "drop_oldest" of them, or
+            raise an "error". What is dropped is counted in the scalar `sowlog/dropped`, and `close` warns.
         resume_from: the first step that will be logged when a run continues. Its series then show
             these steps once: what an earlier, interrupted process logged at and after it is superseded.
 
     Raises:
         OSError: if the run's file cannot be made.
-        ValueError: for `resume_from` with `writers` of your own, which need to be told themselves.
+        ValueError: for `every`, `queue_size` or `on_full` out of range, and for `resume_from` with
+            `writers` of your own, which need to be told themselves.
 
     Example:
         >>> import tempfile, sowlog
@@ -53,9 +57,13 @@ class Logger:
         logdir: str | PathLike[str],
         *,
         writers: Sequence[Writer] | None = None,
+        every: int = 1,
         queue_size: int = _QUEUE_SIZE,
+        on_full: OnFull = "block",
         resume_from: int | None = None,
     ) -> None:
+        if every < 1:
+            raise ValueError(f"every is {every}; it must be 1 step or more")
         if writers is None:
             writers = [TensorBoardWriter(logdir, resume_from=resume_from)]
         elif resume_from is not None:
@@ -63,8 +71,15 @@ class Logger:
                 "resume_from was given together with writers: give it to the writer, as in "
                 f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])"
             )
-        self._delivery = Delivery(writers)
-        self._background = Background(self._delivery.deliver, self._delivery.close, size=queue_size)
+        self._every = every
+        self._delivery = Delivery(writers, backlog=queue_size)
+        self._background = Background(
+            self._delivery.deliver,
+            self._delivery.close,
+            size=queue_size,
+            on_full=on_full,
+            on_drop=self._delivery.count_drop,
+        )
         # A logger that is dropped without close still writes all; its thread then ends by itself.
         weakref.finalize(self, self._background.end_soon).atexit = False
 
@@ -78,6 +93,8 @@ class Logger:
 
         Raises:
             WriterError: if a writer failed at an earlier step. This step is queued all the same.
+            QueueFullError: if the queue is full and `on_full` is "error".
+            TimeoutError: if it is full, and device or disk hang.
             TypeError: if the step is no integer, or lives on a device.
             ValueError: if it is beyond int64.
             RuntimeError: after `close`.
@@ -85,6 +102,9 @@ class Logger:
         wall_time = time.time()
         if type(step) is not int or not _MIN_STEP <= step <= _MAX_STEP:
             step = _checked_step(step)
+        if step % self._every:
+            self._background.check()
+            return
         packed, scalars = prepare(metrics)
         if packed is not None:
             start_copy(packed.buffer)

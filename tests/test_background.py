@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from sowlog._background import Background
+from sowlog._background import Background, QueueFullError
 
 
 class Recorder:
@@ -33,8 +33,8 @@ def start():
     """Return a function that starts a Background, ended after the test."""
     started = []
 
-    def start(recorder, *, size=8, patience=10.0):
-        background = Background(recorder.work, recorder.finish, size=size, patience=patience)
+    def start(recorder, *, size=8, patience=10.0, **options):
+        background = Background(recorder.work, recorder.finish, size=size, patience=patience, **options)
         started.append((recorder, background))
         return background
 
@@ -185,3 +185,113 @@ def test_the_queue_must_hold_something():
     """A size below one is refused."""
     with pytest.raises(ValueError, match="queue_size is 0"):
         Background(print, int, size=0)
+
+
+@pytest.fixture
+def full(start):
+    """Return a function that starts a Background whose queue of two is full, its thread held at item 0."""
+
+    def full(on_full):
+        recorder = Recorder()
+        recorder.gate.clear()
+        recorder.dropped = 0
+
+        def count():
+            recorder.dropped += 1
+
+        background = start(recorder, size=2, on_full=on_full, on_drop=count)
+        background.put(0)
+        while background._queue:
+            time.sleep(0.001)
+        background.put(1)
+        background.put(2)
+        return recorder, background
+
+    return full
+
+
+def test_drop_oldest_makes_room_and_counts(full):
+    """The newest are kept, nobody waits, and each drop is told."""
+    recorder, background = full("drop_oldest")
+    for item in range(3, 7):
+        background.put(item)
+    recorder.gate.set()
+    background.end()
+    assert (recorder.done, recorder.dropped) == ([0, 5, 6], 4)
+
+
+def test_drop_oldest_never_drops_a_flush(full):
+    """Someone waits for it."""
+    recorder, background = full("drop_oldest")
+    flushed = []
+    waiting = threading.Thread(target=background.call, args=(lambda: flushed.append(list(recorder.done)),))
+    waiting.start()
+    while len(background._queue) < 3:
+        time.sleep(0.001)
+    for item in range(3, 7):
+        background.put(item)
+    recorder.gate.set()
+    waiting.join(10)
+    background.end()
+    assert len(flushed) == 1
+    assert recorder.done == [0, 5, 6]
+
+
+def test_a_full_queue_may_raise(full):
+    """The item is not queued, the error says what to do, and the drop is told."""
+    recorder, background = full("error")
+    with pytest.raises(QueueFullError, match=r"2 records wait for the writers.*every=.*queue_size="):
+        background.put(3)
+    recorder.gate.set()
+    background.call(int)
+    background.put(4)
+    background.end()
+    assert (recorder.done, recorder.dropped) == ([0, 1, 2, 4], 1)
+
+
+def test_an_item_that_waited_in_vain_counts_as_dropped(start):
+    """A hung writer ends the wait for room, and the item given then is not done later."""
+    recorder = Recorder()
+    recorder.gate.clear()
+    dropped = []
+    background = start(recorder, size=1, patience=0.05, on_drop=lambda: dropped.append(1))
+    background.put(0)
+    while background._queue:
+        time.sleep(0.001)
+    background.put(1)
+    with pytest.raises(TimeoutError, match="room in its queue"):
+        background.put(2)
+    recorder.gate.set()
+    background.end()
+    assert (recorder.done, len(dropped)) == ([0, 1], 1)
+
+
+def test_an_unknown_rule_is_refused():
+    """The message lists the rules."""
+    with pytest.raises(ValueError, match="on_full is 'drop'; choose one of block, drop_oldest, error"):
+        Background(print, int, size=1, on_full="drop")
+
+
+def test_a_warning_is_issued_at_the_next_call(start):
+    """Work may hand back a warning, which stops nothing."""
+
+    def warn(item):
+        raise RuntimeWarning(f"late {item}")
+
+    background = Background(warn, lambda: None, size=4)
+    background.put(1)
+    with pytest.warns(RuntimeWarning, match="late 1"):
+        background.call(int)
+    background.end()
+
+
+def test_check_raises_what_put_would(start):
+    """An error reaches a call that has nothing to put, too."""
+    background = start(Recorder(failing=[1]))
+    background.check()
+    background.put(1)
+    while not background._errors:
+        time.sleep(0.001)
+    with pytest.raises(ValueError, match="cannot do 1"):
+        background.check()
+    background.check()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sowlog._delivery import WriterError
+from sowlog._delivery import LossWarning, WriterError
 from sowlog._logger import Logger
 from sowlog._packing import pack
 from sowlog.testing import MemoryWriter, read_events
@@ -325,3 +325,62 @@ def test_log_from_several_threads_loses_nothing(tmp_path, memory):
             thread.join()
     for k in range(4):
         assert [r.step for r in memory.records if r.tags == (f"t{k}",)] == list(range(100))
+
+
+def test_every_logs_the_multiples_only(tmp_path, memory):
+    """The steps between cost nothing, not even a look at their values."""
+    with Logger(tmp_path, writers=[memory], every=4) as log:
+        for step in range(10):
+            log(step, {"x": float(step)} if step % 4 == 0 else object())
+    assert [(record.step, *record.values) for record in memory.records] == [(0, 0.0), (4, 4.0), (8, 8.0)]
+
+
+def test_a_skipped_step_still_brings_errors(tmp_path):
+    """An error waits no longer than to the next call, and a closed logger refuses every step."""
+    log = Logger(tmp_path, writers=[FailingWriter(0)], every=4)
+    log(0, {"x": 1.0})
+    while not log._background._errors:
+        time.sleep(0.001)
+    with pytest.raises(WriterError, match="failed at step 0"):
+        log(1, {"x": 1.0})
+    with pytest.raises(WriterError, match="lost 1 record"):
+        log.close()
+    with pytest.raises(RuntimeError, match="this Logger is closed"):
+        log(2, {"x": 1.0})
+
+
+def test_every_must_be_a_step_or_more(tmp_path):
+    """Zero would log nothing, or divide by it."""
+    with pytest.raises(ValueError, match="every is 0"):
+        Logger(tmp_path, every=0)
+
+
+def test_dropped_steps_are_counted_logged_and_reported(tmp_path):
+    """With a slow writer the oldest go; the scalar and the warning at close say how many."""
+    gate = GatedWriter()
+    log = Logger(tmp_path, writers=[gate], queue_size=3, on_full="drop_oldest")
+    log(0, {"x": 0.0})
+    while log._background._queue:
+        time.sleep(0.001)
+    for step in range(1, 10):
+        log(step, {"x": 0.0})
+    gate.open.set()
+    with pytest.warns(LossWarning, match="6 steps found the queue full and dropped"):
+        log.close()
+    assert [record.step for record in gate.records] == [0, 7, 8, 9]
+    assert gate.records[1].tags == ("x", "sowlog/dropped")
+    assert gate.records[1].values.tolist() == [0.0, 6.0]
+
+
+def test_log_costs_microseconds_at_any_number_of_scalars(tmp_path):
+    """A guard against a stray transfer in the call, with room for a busy machine; benchmarks say more."""
+    with Logger(tmp_path) as log:
+        for number in (10, 1000):
+            metrics = jax.jit(lambda x, n=number: pack({f"tag{i}": x + i for i in range(n)}))(1.0)
+            metrics.buffer.block_until_ready()
+            costs = []
+            for step in range(200):
+                begin = time.perf_counter()
+                log(step, metrics)
+                costs.append(time.perf_counter() - begin)
+            assert sorted(costs)[100] < 150e-6

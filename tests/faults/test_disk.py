@@ -1,0 +1,150 @@
+import shutil
+import warnings
+
+import pytest
+
+from sowlog import Logger
+from sowlog._delivery import LossWarning, WriterError
+from sowlog.testing import read_events
+from tests.full_disk import file_size_limit
+from tests.tensorboard_reading import tensorboard_scalars
+
+
+def wide(step):
+    """Return metrics that take about 1.6 kB on disk."""
+    return {f"tag{i:03d}": float(step + i) for i in range(100)}
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Return a logger with a small queue; the test closes it."""
+    return Logger(tmp_path / "run", queue_size=8)
+
+
+def steps(tmp_path):
+    """Return the steps that TensorBoard shows."""
+    return tensorboard_scalars(tmp_path / "run")["tag000"].steps
+
+
+def log_all(log, steps):
+    """Log the steps, waiting for each; return the warnings."""
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        for step in steps:
+            log(step, wide(step))
+            log._background.call(int)
+    return [str(each.message) for each in issued]
+
+
+def test_a_full_disk_stops_nothing_and_loses_nothing_within_the_bound(log, tmp_path):
+    """Training goes on, one warning is issued, and when there is space all is written in order."""
+    log_all(log, range(3))
+    with file_size_limit(6_000):
+        (warning,) = log_all(log, range(3, 10))
+        assert "TensorBoardWriter stalls at step 3" in warning
+        assert "File too large" in warning
+        with pytest.raises(WriterError, match="could not write 7 records yet, at steps 3 to 9"):
+            log.flush()
+        # Nothing torn stays: the file is read whole while the disk is full.
+        assert len(read_events(tmp_path / "run")) == 300
+    assert log_all(log, range(10, 12)) == []
+    log.flush()
+    log.close()
+    assert steps(tmp_path) == list(range(12))
+
+
+def test_what_a_full_disk_costs_beyond_the_bound_is_said(log, tmp_path):
+    """Flush names the loss, the rest is there, and later steps follow."""
+    log_all(log, range(3))
+    with file_size_limit(6_000):
+        assert len(log_all(log, range(3, 20))) == 1
+    with pytest.raises(WriterError, match=r"lost 9 records, at steps 3 to 11.*File too large"):
+        log.flush()
+    log_all(log, [20])
+    log.close()
+    assert steps(tmp_path) == [0, 1, 2, *range(12, 21)]
+
+
+def test_closing_on_a_full_disk_ends_and_says_what_is_lost(log, tmp_path):
+    """Never a hang; the file stays whole."""
+    log_all(log, range(3))
+    with file_size_limit(6_000):
+        log_all(log, range(3, 6))
+        with pytest.raises(WriterError, match="lost 3 records, at steps 3 to 5"):
+            log.close()
+    assert steps(tmp_path) == [0, 1, 2]
+
+
+def test_a_full_disk_at_the_start_is_an_error_and_leaves_no_file(tmp_path):
+    """A run that cannot log says so before it trains."""
+    with file_size_limit(10), pytest.raises(OSError, match="File too large"):
+        Logger(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deleted_folder_is_made_again(log, tmp_path):
+    """What it held is gone, as was wished; what follows is not."""
+    log_all(log, range(3))
+    shutil.rmtree(tmp_path / "run")
+    (warning,) = log_all(log, range(3, 6))
+    assert "was deleted under the run" in warning
+    log.close()
+    assert steps(tmp_path) == [3, 4, 5]
+
+
+def test_flush_is_no_barrier_over_a_deleted_file(log, tmp_path):
+    """What was logged is not on disk, so flush and close raise."""
+    log_all(log, range(3))
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(WriterError, match="was deleted under the run, with all that it held"):
+        log.flush()
+    with pytest.raises(WriterError, match="was deleted under the run, with all that it held"):
+        log.close()
+
+
+def test_a_folder_that_cannot_be_made_again_is_tried_again(log, tmp_path):
+    """While something stands in its place the records are kept."""
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("in the way")
+    (warning,) = log_all(log, range(4))
+    assert "cannot be written" in warning
+    (tmp_path / "run").unlink()
+    log_all(log, range(4, 6))
+    log.flush()
+    log.close()
+    assert steps(tmp_path) == list(range(6))
+
+
+def test_a_deleted_resumed_file_still_supersedes(tmp_path):
+    """The file that takes its place begins with the same SessionLog START."""
+    run = tmp_path / "run"
+    with Logger(run) as log:
+        log_all(log, range(6))
+    log = Logger(run, resume_from=4)
+    log_all(log, range(4, 6))
+    max(run.iterdir()).unlink()
+    log_all(log, range(6, 8))
+    log.close()
+    assert steps(tmp_path) == [0, 1, 2, 3, 6, 7]
+
+
+def test_a_folder_made_read_only_keeps_its_open_file(log, tmp_path):
+    """The file is open already; permissions matter when opening."""
+    log_all(log, range(3))
+    (tmp_path / "run").chmod(0o500)
+    assert log_all(log, range(3, 6)) == []
+    log.close()
+    (tmp_path / "run").chmod(0o700)
+    assert steps(tmp_path) == list(range(6))
+
+
+def test_a_warning_that_is_an_error_still_logs(log, tmp_path):
+    """Under warnings-as-errors a stall raises at the next call, whose step is kept all the same."""
+    log_all(log, range(3))
+    with file_size_limit(6_000):
+        log(3, wide(3))
+        with pytest.raises(LossWarning, match="stalls at step 3"):
+            log._background.call(int)
+    log_all(log, [4])
+    log.close()
+    assert steps(tmp_path) == [0, 1, 2, 3, 4]

@@ -1,0 +1,169 @@
+import warnings
+
+import pytest
+
+from sowlog._delivery import Delivery, Item, LossWarning, WriterError
+from sowlog.testing import MemoryWriter
+from sowlog.writers import Every, StalledError
+
+
+class StallingWriter(MemoryWriter):
+    """Stalls while told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.stalled = False
+        self.tries = 0
+
+    def write(self, record):
+        """Keep it, or stall."""
+        self.tries += 1
+        if self.stalled:
+            raise StalledError("the disk is full")
+        super().write(record)
+
+    @property
+    def steps(self):
+        """The steps kept."""
+        return [record.step for record in self.records]
+
+
+def item(step, **scalars):
+    """Return an item of host scalars."""
+    return Item(step, 1.5, None, scalars or {"x": float(step)})
+
+
+def deliver(delivery, *steps):
+    """Deliver the steps; return what was handed back."""
+    handed_back = []
+    for step in steps:
+        try:
+            delivery.deliver(item(step))
+        except (WriterError, LossWarning) as error:
+            handed_back.append(error)
+    return handed_back
+
+
+def test_a_stall_warns_once_and_then_all_is_written_in_order():
+    """What came during the stall is written before what comes after it."""
+    writer = StallingWriter()
+    delivery = Delivery([writer], backlog=10)
+    deliver(delivery, 0)
+    writer.stalled = True
+    (warning,) = deliver(delivery, 1, 2, 3)
+    assert isinstance(warning, LossWarning)
+    assert "StallingWriter stalls at step 1: the disk is full" in str(warning)
+    writer.stalled = False
+    assert deliver(delivery, 4) == []
+    assert writer.steps == [0, 1, 2, 3, 4]
+    delivery.flush()
+    delivery.close()
+
+
+def test_a_stalled_writer_costs_one_try_per_record():
+    """The backlog is not tried record by record while the first of it fails."""
+    writer = StallingWriter()
+    writer.stalled = True
+    deliver(Delivery([writer], backlog=100), *range(50))
+    assert writer.tries == 50
+
+
+def test_the_backlog_is_bounded_and_what_it_loses_is_said():
+    """The oldest go first, and flush names how many are late and how many lost."""
+    writer = StallingWriter()
+    delivery = Delivery([writer], backlog=4)
+    writer.stalled = True
+    assert len(deliver(delivery, *range(10))) == 1
+    late = r"could not write 4 records yet, at steps 6 to 9: the disk is full"
+    with pytest.raises(WriterError, match=late) as caught:
+        delivery.flush()
+    assert "StallingWriter lost 6 records, at steps 0 to 5" in caught.value.__notes__[0]
+    writer.stalled = False
+    delivery.flush()
+    assert writer.steps == [6, 7, 8, 9]
+    delivery.close()
+
+
+def test_a_writer_closed_in_a_stall_says_what_is_lost():
+    """There is no later try, so what was kept is lost."""
+    writer = StallingWriter()
+    delivery = Delivery([writer], backlog=4)
+    writer.stalled = True
+    deliver(delivery, 1, 2)
+    with pytest.raises(WriterError, match=r"lost 2 records, at steps 1 to 2.*the disk is full"):
+        delivery.close()
+    assert writer.closed
+
+
+def test_a_second_stall_warns_again():
+    """Each row of stalls has one warning."""
+    writer = StallingWriter()
+    delivery = Delivery([writer], backlog=4)
+    for step in range(6):
+        writer.stalled = step in (1, 2, 4)
+        assert len(deliver(delivery, step)) == (step in (1, 4))
+    assert writer.steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_another_writer_is_served_during_a_stall():
+    """A stall is one writer's own."""
+    writer, other = StallingWriter(), MemoryWriter()
+    writer.stalled = True
+    deliver(Delivery([writer, other], backlog=4), 1, 2)
+    assert [record.step for record in other.records] == [1, 2]
+
+
+def test_errors_of_several_writers_are_told_together():
+    """The first is raised, the second its note."""
+
+    class Broken(MemoryWriter):
+        def write(self, record):
+            raise ValueError(f"broken at {record.step}")
+
+    with pytest.raises(WriterError, match="Broken failed at step 3") as caught:
+        Delivery([Broken(), Broken()], backlog=4).deliver(item(3))
+    assert "Broken failed at step 3" in caught.value.__notes__[0]
+
+
+def test_dropped_steps_become_a_scalar_of_the_next_record():
+    """`sowlog/dropped` is the number so far, written where it changed; close warns."""
+    memory = MemoryWriter()
+    delivery = Delivery([memory], backlog=4)
+    for step in range(6):
+        if step in (2, 3, 5):
+            delivery.count_drop()
+        if step != 2:
+            delivery.deliver(item(step))
+    dropped = {r.step: r.values[-1] for r in memory.records if r.tags[-1] == "sowlog/dropped"}
+    assert dropped == {3: 2.0, 5: 3.0}
+    with pytest.raises(LossWarning, match="3 steps found the queue full"):
+        delivery.close()
+
+
+def test_nothing_dropped_is_not_mentioned():
+    """No scalar, no warning."""
+    memory = MemoryWriter()
+    delivery = Delivery([memory], backlog=4)
+    delivery.deliver(item(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        delivery.close()
+    assert memory.records[0].tags == ("x",)
+
+
+def test_every_passes_on_its_steps_flush_and_close():
+    """A writer's own cadence."""
+    memory = MemoryWriter()
+    writer = Every(3, memory)
+    delivery = Delivery([writer], backlog=4)
+    deliver(delivery, *range(-3, 8))
+    delivery.flush()
+    delivery.close()
+    assert [record.step for record in memory.records] == [-3, 0, 3, 6]
+    assert memory.closed
+
+
+def test_every_needs_a_cadence():
+    """Zero steps is no cadence."""
+    with pytest.raises(ValueError, match="cadence of 0 steps"):
+        Every(0, MemoryWriter())
