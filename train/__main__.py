@@ -71,14 +71,11 @@ def _parse(argv: Sequence[str]) -> tuple[Path, list[str], str | None]:
     )
     parser.add_argument("--workdir", metavar="DIR", help="the run folder (default: a new one under runs/)")
     options, unknown = parser.parse_known_intermixed_args(list(argv))
-    if unknown:
-        settings = " ".join(text.lstrip("-") for text in unknown if "=" in text)
-        hint = f"; settings have no dashes: {settings}" if settings else ""
-        raise config_file.ConfigError([f"command line: unknown option {' '.join(unknown)}{hint}"])
+    overrides: list[str] = [*options.overrides, *unknown]  # What is unknown is told with all other mistakes.
     first: list[str] = [options.config] if options.config else []
     if first and "=" in first[0] and not Path(first[0]).exists():
-        return _find(DEFAULT), [*first, *options.overrides], options.workdir
-    return _find(first[0] if first else DEFAULT), options.overrides, options.workdir
+        return _find(DEFAULT), [*first, *overrides], options.workdir
+    return _find(first[0] if first else DEFAULT), overrides, options.workdir
 
 
 def _find(name: str) -> Path:

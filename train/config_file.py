@@ -45,16 +45,23 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with every mistake that can be told, each naming its place and its dotted key.
     """
-    tree, places, mistakes = _read(path)
     assignments: list[tuple[Key, Any]] = []
+    mistakes: list[str] = []
     for text in overrides:
         try:
             assignments.append(_parse_override(text))
         except ConfigError as error:
             mistakes.extend(error.mistakes)
+    try:
+        tree, places, doubles = _read(path)
+    except ConfigError as error:
+        raise ConfigError([*error.mistakes, *mistakes]) from None
+    mistakes.extend(doubles)
     # A name comes before the fields that it admits, in whatever order they were written.
     for key, value in sorted(assignments, key=lambda item: item[0][-1] != "name"):
         mistakes.extend(_assign(tree, key, value))
+        # Where the parts of an old value stood says nothing about the new one.
+        places = {other: place for other, place in places.items() if other[: len(key)] != key}
         places[key] = COMMAND_LINE
     return _validate(tree, places, str(path), mistakes)
 
@@ -114,6 +121,9 @@ def _locate(node: Any, prefix: Key, path: Path, places: dict[Key, str]) -> Itera
 
 def _parse_override(text: str) -> tuple[Key, Any]:
     """Splits `dotted.key=value`, and reads the value as YAML."""
+    if text.startswith("-"):
+        hint = f"; settings have no dashes: {text.lstrip('-')}" if "=" in text else ""
+        raise ConfigError([f"{COMMAND_LINE}: {text}: unknown option{hint}"])
     name, equals, value = text.partition("=")
     if not equals or not all(name.split(".")):
         raise ConfigError([f"{COMMAND_LINE}: {text}: not of the form key=value, such as steps=100"])
@@ -165,7 +175,7 @@ def _message(kind: str, key: Key, details: ErrorDetails, tree: Tree) -> str:
     context = details.get("ctx", {})
     value: object = details["input"]
     match kind:
-        case "extra_forbidden":
+        case "extra_forbidden" | "invalid_key":
             return "unknown key" + _did_you_mean_key(key, tree)
         case "missing":
             return "missing"
@@ -173,7 +183,7 @@ def _message(kind: str, key: Key, details: ErrorDetails, tree: Tree) -> str:
             return f"missing; one of {', '.join(_names(key[:-1]))}"
         case "union_tag_invalid" | "literal_error":
             choices = re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected"))))
-            given = context.get("tag", value)
+            given: object = cast(Tree, value)["name"] if kind == "union_tag_invalid" else value
             return (
                 f"must be one of {', '.join(choices)}, got {_show(given)}{_did_you_mean(str(given), choices)}"
             )

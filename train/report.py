@@ -41,7 +41,13 @@ def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | N
             f"stopped by {stopped_by.name}, saved at step {outcome.step}; to go on, the same command with"
         )
         console.print(f"--workdir {shlex.quote(str(folder))}")
-    console.print(f"tensorboard --logdir {shlex.quote(str(folder))} --samples_per_plugin scalars=0")
+    console.print(_tensorboard(folder, points=outcome.step + 1))
+
+
+def _tensorboard(folder: Path, *, points: int) -> str:
+    # TensorBoard shows a random 1000 points of a series, unless it is told to keep more (0 shows none).
+    keep = f" --samples_per_plugin scalars={points}" if points > 1000 else ""
+    return f"tensorboard --logdir {shlex.quote(str(folder))}{keep}"
 
 
 def _table(outcome: "Outcome") -> Table:

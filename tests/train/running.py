@@ -1,0 +1,84 @@
+"""Small runs of the real program, in this process."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from tests.tensorboard_reading import tensorboard_scalars
+from train import config_file, data, loop, run_folder, stopping
+from train.config import Config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+
+TINY_DIGITS = ("task.width=2", "data.batch_size=8", "steps=12", "eval.every=5", "checkpoint.every=4")
+TINY_MOE = (
+    *("task.width=8", "task.heads=2", "task.experts=4", "task.expert_width=8"),
+    *("data.length=16", "data.batch_size=4", "data.eval_batches=2", "data.max_bytes=200000"),
+    *("steps=7", "eval.every=3", "checkpoint.every=4"),
+)
+
+
+def digits(*overrides: str) -> Config:
+    return config_file.load(CONFIGS / "digits.yaml", [*TINY_DIGITS, *overrides])
+
+
+def moe(*overrides: str) -> Config:
+    return config_file.load(CONFIGS / "moe_lm.yaml", [*TINY_MOE, *overrides])
+
+
+class Watcher:
+    """A view that keeps what it is told, and may act at a step."""
+
+    def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None):
+        self.training: dict[int, dict[str, jax.Array]] = {}
+        self.evaluations: dict[int, dict[str, jax.Array]] = {}
+        self._at, self._act = at, act
+
+    def trained(self, step: int, values: dict[str, jax.Array]) -> None:
+        self.training[step] = values
+        if step == self._at:
+            self._act()
+
+    def evaluated(self, step: int, values: dict[str, jax.Array]) -> None:
+        self.evaluations[step] = values
+
+
+def run(config: Config, workdir: Path, watcher: Watcher | None = None) -> loop.Outcome:
+    """Trains as the program does."""
+    dataset = data.load(config.data)
+    with run_folder.RunFolder(workdir, config) as folder, stopping.Stop() as stop:
+        return loop.train(config, dataset, folder, watcher or Watcher(), stop)
+
+
+def run_until(config: Config, workdir: Path, step: int) -> loop.Outcome:
+    """Trains until a signal comes while a step is made."""
+    return run(config, workdir, Watcher(step, lambda: signal.raise_signal(signal.SIGTERM)))
+
+
+def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:
+    """Gives every point as TensorBoard reads it: step and the value's bits, by tag."""
+    return {
+        tag: [
+            (step, np.float32(value).tobytes())
+            for step, value in zip(series.steps, series.values, strict=True)
+        ]
+        for tag, series in tensorboard_scalars(workdir).items()
+    }
+
+
+def saved_arrays(workdir: Path, step: int) -> dict[str, bytes]:
+    """Gives the bits of every array of a checkpoint, by path, as orbax reads it without knowing our types."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        folder = (workdir / "checkpoints" / str(step) / "default").absolute()
+        metadata: Any = reader.metadata(folder).item_metadata.tree
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), metadata)
+        state = reader.restore(folder, like)
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
