@@ -1,13 +1,26 @@
-"""Event files read by TensorBoard itself: the reader that is not ours."""
+"""Event files read by TensorBoard itself, in Python and in Rust: the readers that are not ours."""
 
+import contextlib
+import subprocess
+import tempfile
+import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import grpc
 
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.
     warnings.simplefilter("ignore")
+    from tensorboard import context
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.data.grpc_provider import GrpcDataProvider, make_stub
+    from tensorboard.data.provider import RunTagFilter
+    from tensorboard_data_server import server_binary
+
+_ALL = 10**9
 
 
 class Series(NamedTuple):
@@ -23,6 +36,41 @@ def tensorboard_scalars(path: Path) -> dict[str, Series]:
     reader = EventAccumulator(str(path), size_guidance={"scalars": 0, "tensors": 0})
     reader.Reload()
     return {tag: _series(reader.Scalars(tag)) for tag in reader.Tags()["scalars"]}
+
+
+@contextlib.contextmanager
+def data_server(logdir: Path) -> Iterator[GrpcDataProvider]:
+    """Run the Rust data server on a folder of runs for a while."""
+    with tempfile.TemporaryDirectory() as scratch:
+        port_file = Path(scratch) / "port"
+        options = ["--reload=1", "--samples-per-plugin=scalars=all", "--port=0", f"--port-file={port_file}"]
+        with subprocess.Popen([server_binary(), f"--logdir={logdir}", *options]) as process:
+            try:
+                wait_until(lambda: port_file.exists() and port_file.read_text().endswith("\n"))
+                address = f"localhost:{port_file.read_text().strip()}"
+                with grpc.secure_channel(address, grpc.local_channel_credentials()) as channel:
+                    yield GrpcDataProvider(address, make_stub(channel))
+            finally:
+                process.kill()
+
+
+def data_server_series(server: GrpcDataProvider, tag: str) -> dict[str, Series]:
+    """Return the series of a tag by run, of what the server has loaded so far."""
+    found = server.read_scalars(
+        context.RequestContext(),
+        experiment_id="",
+        plugin_name="scalars",
+        downsample=_ALL,
+        run_tag_filter=RunTagFilter(tags=[tag]),
+    )
+    return {run: _series(points[tag]) for run, points in found.items()}
+
+
+def wait_until(reached: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    """Poll another process until it got there; whoever waits checks afterwards that it did."""
+    deadline = time.monotonic() + seconds
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _series(events) -> Series:

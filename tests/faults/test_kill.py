@@ -1,0 +1,79 @@
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sowlog._events import CorruptEventFile, event_files, read_payloads
+from sowlog.writers.tensorboard import scalar_points
+from tests.faults.kill_loggers import QUEUE_SIZE
+from tests.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
+
+# A hundred in the benchmark run, fewer in every test run: reading them back takes the time.
+KILLS = int(os.environ.get("SOWLOG_KILLS", "25"))
+
+
+class Killed(NamedTuple):
+    """What is left of a run."""
+
+    folder: Path
+    returned: int
+    steps: list[int]
+
+
+def whole_steps(folder):
+    """Return the steps of the whole records of a run; at most a torn one follows them."""
+    (path,) = event_files(folder)
+    steps = []
+    with contextlib.suppress(CorruptEventFile):
+        for payload in read_payloads(path):
+            steps.extend(sorted({point.step for point in scalar_points(payload)}))
+    return steps
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Return killed runs, with how many `log` calls had returned in each."""
+    folder = tmp_path_factory.mktemp("killed")
+    program = Path(__file__).with_name("kill_loggers.py")
+    command = [sys.executable, str(program), str(folder), str(KILLS), "0"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    folders = [folder / f"{run:03d}" for run in range(KILLS)]
+    returned = map(int, output.split())
+    return [Killed(run, calls, whole_steps(run)) for run, calls in zip(folders, returned, strict=True)]
+
+
+def test_a_killed_run_loses_at_most_what_was_queued(killed):
+    """Of the calls that returned, all are on disk but the queue and the record being written."""
+    for run in killed:
+        assert run.steps == list(range(len(run.steps)))
+        assert run.returned - len(run.steps) <= QUEUE_SIZE + 1
+
+
+def test_tensorboard_reads_killed_runs_to_the_last_whole_record(killed):
+    """In Python: every whole record's points, nothing else."""
+    for run in killed:
+        series = tensorboard_scalars(run.folder)
+        assert bool(series) == bool(run.steps)
+        for tag in sorted(series)[:: max(1, len(series) - 1)]:
+            assert series[tag].steps == series[tag].values == run.steps
+
+
+def test_the_data_server_reads_killed_runs_to_the_last_whole_record(killed):
+    """And in Rust."""
+    expected = {run.folder.name: run.steps for run in killed if run.steps}
+    with data_server(killed[0].folder.parent) as server:
+
+        def shown():
+            return {run: series.steps for run, series in data_server_series(server, "step").items()}
+
+        wait_until(lambda: shown() == expected)
+        assert shown() == expected
+
+
+def test_most_kills_met_a_logger_at_work(killed):
+    """The kills are spread over the life of a run."""
+    assert sum(bool(run.steps) for run in killed) > KILLS / 2
