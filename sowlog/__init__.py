@@ -10,6 +10,7 @@ TensorBoard at every step:
 """
 
 from sowlog import testing, writers
+from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._packing import Packed, compute, pack
@@ -19,6 +20,7 @@ from sowlog._state import Reducer, State, weighted
 from sowlog._tree import empty_like, merge
 
 __all__ = [
+    "HistogramValue",
     "Logger",
     "Packed",
     "Reducer",
@@ -26,6 +28,7 @@ __all__ = [
     "collect",
     "compute",
     "empty_like",
+    "histogram",
     "last",
     "max",
     "mean",
@@ -33,6 +36,7 @@ __all__ = [
     "min",
     "nonfinite",
     "pack",
+    "quantiles",
     "rms",
     "sow",
     "sow_loss",

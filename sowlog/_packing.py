@@ -14,8 +14,10 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from sowlog import _losses, _tree
+from sowlog._distributions import HistogramValue, bin_count
 from sowlog._state import State
 
 ABSENT = np.uint32(0x7FC0AB5E)
@@ -26,31 +28,74 @@ _MAX_ELEMENTS = 1024
 _FAN_IN = 8
 
 
+_HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class HistogramSlot:
+    """A histogram in a packed buffer: its counts, their residues, and its scalars.
+
+    Attributes:
+        tag: the histogram's tag.
+        sub_bins: its bins per power of two.
+    """
+
+    tag: str
+    sub_bins: int
+
+    @property
+    def words(self) -> int:
+        """How many words it takes."""
+        return 2 * bin_count(self.sub_bins) + len(_HISTOGRAM_SCALARS)
+
+    def decode(self, words: NDArray[np.uint32]) -> HistogramValue:
+        """Returns the histogram that its words hold, on the host."""
+        bins = bin_count(self.sub_bins)
+        values = words.view(np.float32)
+        exact = values[:bins].astype(np.float64) + values[bins : 2 * bins]
+        scalars = dict(zip(_HISTOGRAM_SCALARS, values[2 * bins :], strict=True))
+        return HistogramValue(counts=exact, residues=np.zeros_like(exact), sub_bins=self.sub_bins, **scalars)
+
+
 @final
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which word of a packed buffer is which tag.
+    """Which word of a packed buffer is which tag: the scalars first, then the histograms.
 
     Attributes:
-        scalars: the tag of each word; the words are the bits of float32 numbers.
+        scalars: the tag of each of the first words, which are the bits of float32 numbers.
+        histograms: what stands in the words that follow.
     """
 
     scalars: tuple[str, ...]
+    histograms: tuple[HistogramSlot, ...] = ()
 
-    def decode(self, words: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-        """Returns the tags and float32 values of what was sown.
+    def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Returns the tags and float32 values of the scalars that were sown.
 
         Args:
-            words: uint32, shape [len(scalars)]: a packed buffer on the host.
+            words: uint32, a packed buffer on the host.
 
         Returns:
             The tags and, of the same length, their values; `self.scalars` itself if nothing is absent.
         """
+        words = words[: len(self.scalars)]
         present = words != ABSENT
         values = words.view(np.float32)
         if present.all():
             return self.scalars, values
         return tuple(tag for tag, there in zip(self.scalars, present, strict=True) if there), values[present]
+
+    def decode_histograms(self, words: NDArray[np.uint32]) -> dict[str, HistogramValue]:
+        """Returns the histograms that were sown, by tag, as NumPy arrays; counts in float64."""
+        start, found = len(self.scalars), dict[str, HistogramValue]()
+        for slot in self.histograms:
+            own = words[start : start + slot.words]
+            start += slot.words
+            if own[0] != ABSENT:
+                found[slot.tag] = slot.decode(own)
+        return found
 
 
 @final
@@ -88,11 +133,17 @@ def pack(tree: Any) -> Packed:
         >>> packed.layout.scalars, packed.buffer.shape
         (('loss', 'lr'), (2,))
     """
-    segments = list(_segments(tree))
-    tags = tuple(tag for segment in segments for tag in segment.tags)
-    _check_tags(tags)
+    segments = sorted(_segments(tree), key=lambda segment: segment.sub_bins is not None)
+    scalars = tuple(tag for segment in segments if segment.sub_bins is None for tag in segment.tags)
+    histograms = tuple(
+        HistogramSlot(tag, segment.sub_bins)
+        for segment in segments
+        if segment.sub_bins is not None
+        for tag in segment.tags
+    )
+    _check_tags((*scalars, *(slot.tag for slot in histograms)))
     words = [segment.words for segment in segments]
-    return Packed(_concatenate(words) if words else jnp.zeros((0,), jnp.uint32), _intern(tags))
+    return Packed(_concatenate(words) if words else jnp.zeros((0,), jnp.uint32), _intern(scalars, histograms))
 
 
 def compute(tree: Any) -> dict[str, Any]:
@@ -102,8 +153,8 @@ def compute(tree: Any) -> dict[str, Any]:
         tree: as for `pack`.
 
     Returns:
-        A float32 scalar by tag: NumPy's for concrete states, and then without those that were not sown;
-        traced arrays for traced states, NaN where nothing was sown.
+        A float32 scalar (or `HistogramValue`) by tag: NumPy's for concrete states, and then without those
+        that were not sown; traced arrays for traced states, NaN where nothing was sown.
 
     Example:
         >>> import sowlog
@@ -113,10 +164,12 @@ def compute(tree: Any) -> dict[str, Any]:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
         packed = pack(tree)
         values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
-        return {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
+        computed = {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
+        return {**computed, **_traced_histograms(packed.layout, values)}
     packed = _jitted_pack(tree)
-    tags, values = packed.layout.decode(np.asarray(packed.buffer))
-    return dict(zip(tags, values, strict=True))
+    words = np.asarray(packed.buffer)
+    tags, values = packed.layout.decode(words)
+    return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
 
 
 def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
@@ -145,10 +198,17 @@ def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
 @final
 @dataclasses.dataclass(frozen=True)
 class _Segment:
-    """A stretch of the buffer: the words of one result of one kind of state."""
+    """A stretch of the buffer: the words of one result of one kind of state.
+
+    Attributes:
+        tags: one per scalar, or per histogram.
+        words: uint32, flat.
+        sub_bins: None for scalars; of histograms their bins per power of two.
+    """
 
     tags: list[str]
     words: jax.Array
+    sub_bins: int | None = None
 
 
 @jax.jit
@@ -157,9 +217,9 @@ def _jitted_pack(tree: Any) -> Packed:
 
 
 @functools.lru_cache(maxsize=256)
-def _intern(tags: tuple[str, ...]) -> Layout:
+def _intern(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> Layout:
     """Returns one object per layout, so that comparing two steps' layouts is comparing pointers."""
-    return Layout(tags)
+    return Layout(scalars, histograms)
 
 
 def _segments(tree: Any) -> Iterator[_Segment]:
@@ -189,16 +249,42 @@ def _state_segments(group: list[tuple[str, State]]) -> Iterator[_Segment]:
     first = group[0][1]
     batch = first.seen.shape
     stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
-    for suffix, values in _named(stacked.compute()).items():
+    seen = stacked.seen.ravel()
+    for suffix, result in _named(stacked.compute()).items():
         tags = [
             element
             for tag, _ in group
             for element in _tree.index_tags("/".join(filter(None, (tag, suffix))), batch)
         ]
-        words = jnp.where(stacked.seen.ravel(), _words(values.ravel()), ABSENT)
-        yield _Segment(tags, words)
+        if isinstance(result, HistogramValue):
+            yield from _histogram_segments(tags, seen, result)
+        else:
+            yield _Segment(tags, jnp.where(seen, _words(result.ravel()), ABSENT))
     if first.reducer == _losses.LOSS:
         yield from _loss_totals(group)
+
+
+def _histogram_segments(tags: list[str], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
+    """Yields the words of as many histograms as there are tags, and how many elements they left out."""
+    rows = [array.reshape(len(tags), -1) for array in (value.counts, value.residues)]
+    scalars = [getattr(value, name).reshape(len(tags), 1) for name in _HISTOGRAM_SCALARS]
+    words = _words(jnp.concatenate([*rows, *scalars], axis=1))
+    yield _Segment(tags, jnp.where(seen[:, None], words, ABSENT).ravel(), value.sub_bins)
+    left_out = (value.nan + value.positive_inf + value.negative_inf).ravel()
+    yield _Segment(
+        [f"{tag}/nonfinite" for tag in tags], jnp.where(seen & (left_out > 0), _words(left_out), ABSENT)
+    )
+
+
+def _traced_histograms(layout: Layout, values: jax.Array) -> dict[str, HistogramValue]:
+    start, found = len(layout.scalars), dict[str, HistogramValue]()
+    for slot in layout.histograms:
+        bins = bin_count(slot.sub_bins)
+        counts, residues, rest = jnp.split(values[start : start + slot.words], [bins, 2 * bins])
+        scalars = dict(zip(_HISTOGRAM_SCALARS, rest, strict=True))
+        found[slot.tag] = HistogramValue(counts, residues, sub_bins=slot.sub_bins, **scalars)
+        start += slot.words
+    return found
 
 
 def _loss_totals(group: list[tuple[str, State]]) -> Iterator[_Segment]:
@@ -213,7 +299,7 @@ def _loss_totals(group: list[tuple[str, State]]) -> Iterator[_Segment]:
         yield _Segment([f"{root}/total"], _words(_losses.objective_part(states).reshape(1)))
 
 
-def _named(result: Any) -> dict[str, jax.Array]:
+def _named(result: Any) -> dict[str, Any]:
     return result if isinstance(result, dict) else {"": result}
 
 

@@ -28,6 +28,15 @@ ORACLES: dict[str, Oracle] = {
 }
 
 
+DISTRIBUTIONS = frozenset({"histogram", "quantiles"})
+"""Reducers with more than a number as their result: their oracles are in test_distributions.py."""
+
+
+def scalar_reducers() -> dict[str, sowlog.Reducer]:
+    """Returns the public reducers whose result is one number."""
+    return {name: value for name, value in public_reducers().items() if name not in DISTRIBUTIONS}
+
+
 def public_reducers() -> dict[str, sowlog.Reducer]:
     """Returns every reducer of the public interface, found by introspection."""
     return {name: value for name, value in vars(sowlog).items() if isinstance(value, sowlog.Reducer)}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import sowlog
 from sowlog._packing import ABSENT, _jitted_pack, prepare
-from tests.oracles import public_reducers
+from tests.oracles import scalar_reducers
 
-REDUCERS = public_reducers()
+REDUCERS = scalar_reducers()
 
 
 def _decode(packed):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.oracles import expected, public_reducers
+from tests.oracles import expected, scalar_reducers
 
-REDUCERS = public_reducers()
+REDUCERS = scalar_reducers()
 
 
 def _tree(*arrays, axis=None):

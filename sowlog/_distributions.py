@@ -1,0 +1,276 @@
+"""Distributions: `histogram` and `quantiles`, on bins whose width grows with the value.
+
+A bin is read off the bits of a float32: its exponent and the first bits of its mantissa. So binning costs a
+shift and a clip per element, the bins are the same for every value ever sown, and two histograms merge by
+adding counts. The same idea bounds the relative error of a quantile by half a bin (Masson, Rim and Lee,
+"DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees", 2019).
+
+Bins run from the most negative values over zero to the largest. Magnitudes below 2^-32 are counted as zero,
+those from 2^32 on in the outermost bins; NaN and infinities are counted apart.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog import _compensated
+from sowlog._compensated import Pair, Squares
+from sowlog._state import Parts, Reducer
+
+_MIN_EXPONENT, _MAX_EXPONENT = -32, 32
+_MANTISSA_BITS, _EXPONENT_BIAS = 23, 127
+_MAX_SUB_BINS = 256
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class HistogramValue:
+    """A histogram as computed: counts by bin, and what is known exactly beside them.
+
+    Attributes:
+        counts: how many finite elements (or how much weight) fell in each bin, shape [*batch, bins]; float32,
+            or float64 once on the host.
+        residues: what float32 rounds off the counts: `counts + residues` is exact to 2^48.
+        min: the smallest finite element, shape [*batch].
+        max: the largest finite element.
+        sum: the sum of the finite elements.
+        sum_squares: the sum of their squares.
+        nan: how many elements were NaN.
+        positive_inf: how many were +Inf.
+        negative_inf: how many were -Inf.
+        sub_bins: bins per power of two (static).
+    """
+
+    counts: Any
+    residues: Any
+    min: Any
+    max: Any
+    sum: Any
+    sum_squares: Any
+    nan: Any
+    positive_inf: Any
+    negative_inf: Any
+    sub_bins: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The edges of the bins, shape [bins + 1], increasing; the outermost are infinite."""
+        return bin_edges(self.sub_bins)
+
+
+class _Counts(NamedTuple):
+    """What both reducers accumulate, in one array so that one scatter counts it all."""
+
+    bins: Pair
+    """Counts of shape [bins + 3]: the bins, then NaN, +Inf and -Inf."""
+    min: jax.Array
+    max: jax.Array
+
+    def finite(self) -> Pair:
+        """Returns the counts of the bins alone."""
+        return Pair(self.bins.hi[:-3], self.bins.lo[:-3])
+
+
+def bin_edges(sub_bins: int) -> NDArray[np.float64]:
+    """Returns the edges of the bins, float64 of shape [bins + 1], increasing; the outermost are infinite.
+
+    Args:
+        sub_bins: bins per power of two.
+    """
+    powers = np.exp2(np.arange(_MIN_EXPONENT, _MAX_EXPONENT, dtype=np.float64))
+    positive = (powers[:, None] * (1.0 + np.arange(sub_bins) / sub_bins)).ravel()
+    return np.concatenate([[-np.inf], -positive[:0:-1], [-positive[0], positive[0]], positive[1:], [np.inf]])
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Histogram(Reducer):
+    """The distribution of all elements, for TensorBoard's histogram and distribution tabs.
+
+    Bins are exponential: `sub_bins` to each power of two from 2^-32 to 2^32, for either sign, and one around
+    0. What is larger is counted in the outermost bins; NaN and infinities are counted apart, and logged as
+    `<tag>/nonfinite` when there are any.
+
+    Attributes:
+        sub_bins: bins per power of two, itself a power of two up to 256.
+    """
+
+    sub_bins: int = 4
+
+    def __post_init__(self) -> None:
+        _check_sub_bins(self, self.sub_bins)
+
+    def empty(self) -> Parts:
+        return {
+            "counts": _empty_counts(self.sub_bins),
+            "sum": _compensated.zero_pair(),
+            "squares": _compensated.zero_squares(),
+        }
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        value = value.astype(jnp.float32)
+        counts = _count(value, weight, self.sub_bins)
+        float_weight = None if weight is None else weight.astype(jnp.float32)
+
+        def moments(finite: jax.Array) -> tuple[Pair, Squares]:
+            # The magnitude is known from min and max: no further pass over the values.
+            largest = jnp.maximum(jnp.maximum(-counts.min, counts.max), 0.0)
+            weighted = finite if float_weight is None else finite * float_weight
+            squares = _compensated.squares_of(finite, float_weight, largest=largest)
+            return _compensated.total(weighted), squares
+
+        total, squares = _of_finite(moments, value, weight, counts.bins, 0.0)
+        return {"counts": counts, "sum": total, "squares": squares}
+
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        return {
+            "counts": _add_counts(a["counts"], b["counts"]),
+            "sum": _compensated.add(a["sum"], b["sum"]),
+            "squares": _compensated.add_squares(a["squares"], b["squares"]),
+        }
+
+    def compute(self, parts: Parts) -> HistogramValue:
+        counts: _Counts = parts["counts"]
+        squares: Squares = parts["squares"]
+        nan, positive_inf, negative_inf = counts.bins.value[-3:]
+        finite = counts.finite()
+        return HistogramValue(
+            counts=finite.hi,
+            residues=finite.lo,
+            min=counts.min,
+            max=counts.max,
+            sum=parts["sum"].value,
+            sum_squares=jnp.square(squares.scale) * squares.total.value,
+            nan=nan,
+            positive_inf=positive_inf,
+            negative_inf=negative_inf,
+            sub_bins=self.sub_bins,
+        )
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class Quantiles(Reducer):
+    """Quantiles of all finite elements: results p1, p5, p25, p50, p75, p95, p99.
+
+    A result is within a relative 1 / (2 * sub_bins) of the element whose rank is floor(q * (n - 1)) in sorted
+    order, 1/64 unless told otherwise, for magnitudes from 2^-32 to 2^32; what is smaller counts as 0.
+
+    Attributes:
+        percents: the percentages, each in [0, 100].
+        sub_bins: bins per power of two, itself a power of two up to 256.
+    """
+
+    percents: tuple[float, ...] = (1, 5, 25, 50, 75, 95, 99)
+    sub_bins: int = 32
+
+    def __post_init__(self) -> None:
+        _check_sub_bins(self, self.sub_bins)
+        outside = [percent for percent in self.percents if not 0 <= percent <= 100]
+        if outside or not self.percents:
+            raise ValueError(f"percents must hold numbers from 0 to 100, got {outside or 'none'}.")
+
+    def empty(self) -> Parts:
+        return _empty_counts(self.sub_bins)
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        return _count(value, weight, self.sub_bins)
+
+    def merge(self, a: _Counts, b: _Counts) -> Parts:
+        return _add_counts(a, b)
+
+    def compute(self, parts: _Counts) -> dict[str, jax.Array]:
+        below = jnp.cumsum(parts.finite().value)
+        total = below[-1]
+        # The element of rank r (from 0) lies in the first bin up to whose end there are more than r.
+        ranks = jnp.floor(jnp.asarray(self.percents, jnp.float32) / 100 * jnp.maximum(total - 1, 0))
+        index = jnp.searchsorted(below, ranks, side="right")
+        middle = jnp.asarray(_bin_middles(self.sub_bins), jnp.float32)[jnp.minimum(index, below.size - 1)]
+        values = jnp.where(total > 0, jnp.clip(middle, parts.min, parts.max), jnp.nan)
+        return {f"p{percent:g}": values[i] for i, percent in enumerate(self.percents)}
+
+
+def _check_sub_bins(reducer: Reducer, sub_bins: int) -> None:
+    if sub_bins not in (1 << bits for bits in range(_MAX_SUB_BINS.bit_length())):
+        name = type(reducer).__name__.lower()
+        raise ValueError(
+            f"{name}(sub_bins={sub_bins}): bins per power of two are 1, 2, 4 ... {_MAX_SUB_BINS}."
+        )
+
+
+def bin_count(sub_bins: int) -> int:
+    """Returns how many bins there are for so many to each power of two."""
+    return 2 * (_MAX_EXPONENT - _MIN_EXPONENT) * sub_bins + 1
+
+
+def _bin_middles(sub_bins: int) -> NDArray[np.float64]:
+    edges = bin_edges(sub_bins)
+    # The outermost bins are open: their inner edge stands for them, and the clip to min and max mends it.
+    edges[0], edges[-1] = edges[1], edges[-2]
+    return (edges[:-1] + edges[1:]) / 2
+
+
+def _empty_counts(sub_bins: int) -> _Counts:
+    size = bin_count(sub_bins) + 3
+    bins = Pair(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.float32))
+    return _Counts(bins, jnp.full((), jnp.inf, jnp.float32), jnp.full((), -jnp.inf, jnp.float32))
+
+
+def _add_counts(a: _Counts, b: _Counts) -> _Counts:
+    return _Counts(_compensated.add(a.bins, b.bins), jnp.minimum(a.min, b.min), jnp.maximum(a.max, b.max))
+
+
+def _count(value: jax.Array, weight: jax.Array | None, sub_bins: int) -> _Counts:
+    value = value.astype(jnp.float32)
+    amounts = jnp.ones(value.shape, jnp.int32) if weight is None else weight
+    amounts = amounts.astype(jnp.int32) if amounts.dtype == jnp.bool_ else amounts
+    zeros = jnp.zeros(bin_count(sub_bins) + 3, amounts.dtype)
+    bins = _compensated.elementwise(zeros.at[_bin_index(value, sub_bins).ravel()].add(amounts.ravel()))
+    smallest = _of_finite(lambda x: jnp.min(x, initial=jnp.inf), value, weight, bins, jnp.inf)
+    largest = _of_finite(lambda x: jnp.max(x, initial=-jnp.inf), value, weight, bins, -jnp.inf)
+    return _Counts(bins, smallest, largest)
+
+
+def _of_finite(
+    function: Callable[[jax.Array], Any],
+    value: jax.Array,
+    weight: jax.Array | None,
+    bins: Pair,
+    neutral: float,
+) -> Any:
+    """Returns a function of the values, with `neutral` for those that are not finite or have weight 0.
+
+    Masking costs as much as reducing, and the bins know whether there is anything to mask.
+    """
+
+    def masked(value: jax.Array) -> Any:
+        counted = jnp.isfinite(value) if weight is None else jnp.isfinite(value) & (weight != 0)
+        return function(jnp.where(counted, value, neutral))
+
+    if weight is not None:
+        return masked(value)
+    return jax.lax.cond(jnp.any(bins.hi[-3:] > 0), masked, function, value)
+
+
+def _bin_index(value: jax.Array, sub_bins: int) -> jax.Array:
+    """Returns the bin of each float32: its exponent and first mantissa bits, mirrored for negative values."""
+    sub_bits = sub_bins.bit_length() - 1
+    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
+    magnitude = ((bits & jnp.uint32(0x7FFFFFFF)) >> (_MANTISSA_BITS - sub_bits)).astype(jnp.int32)
+    lowest = (_MIN_EXPONENT + _EXPONENT_BIAS) << sub_bits
+    bins = bin_count(sub_bins)
+    # 0 is the bin around zero, 1 .. bins // 2 the bins outwards.
+    outwards = jnp.clip(magnitude - lowest + 1, 0, bins // 2)
+    index = bins // 2 + jnp.where(bits >> 31, -outwards, outwards)
+    apart = jnp.where(jnp.isnan(value), bins, jnp.where(value > 0, bins + 1, bins + 2))
+    return jnp.where(jnp.isfinite(value), index, apart)
+
+
+histogram = Histogram()
+quantiles = Quantiles()

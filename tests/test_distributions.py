@@ -1,0 +1,251 @@
+"""Histograms and quantiles against NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import sowlog
+from sowlog._distributions import bin_edges
+from tests.oracles import DISTRIBUTIONS
+
+each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
+PERCENTS = sowlog.quantiles.percents
+# The quantiles' stated relative error, half a bin.
+ERROR = 1 / 64
+
+_floats = st.floats(-(2.0**30), 2.0**30, width=32).filter(lambda x: x == 0 or abs(x) > 2.0**-30)
+_arrays = hnp.arrays(np.float32, st.sampled_from([(1,), (40,), (5, 8)]), elements=_floats)
+
+
+@functools.cache
+def _of(reducer):
+    # Operation by operation, thousands of bins cost a compilation each.
+    return jax.jit(reducer.of)
+
+
+_compute = jax.jit(sowlog.State.compute)
+_merge = jax.jit(sowlog.State.merge)
+_count = _of(sowlog.histogram)
+
+
+def _quantiles(x):
+    return _compute(_of(sowlog.quantiles)(x))
+
+
+def _sample(kind, size=10_001):
+    generator = np.random.default_rng(0)
+    return {
+        "normal": generator.normal(3.0, 10.0, size),
+        "lognormal": generator.lognormal(0.0, 3.0, size),
+        "negative": -generator.exponential(0.01, size),
+        "constant": np.full(size, 7.25),
+        "two values": generator.choice([-1.0, 1e4], size),
+        "zeros": np.zeros(size),
+    }[kind].astype(np.float32)
+
+
+KINDS = ["normal", "lognormal", "negative", "constant", "two values", "zeros"]
+
+
+def _finite_edges(sub_bins=4):
+    return np.clip(bin_edges(sub_bins), -1e300, 1e300)
+
+
+@pytest.mark.parametrize("sub_bins", [1, 4, 64])
+@given(x=_arrays)
+def test_counts_are_numpys(sub_bins, x):
+    """Every element falls in the bin that NumPy finds for it between the same edges."""
+    histogram = _compute(_of(sowlog.histogram(sub_bins=sub_bins))(x))
+    # An edge belongs to the bin further from zero, so negative values are counted in the mirror.
+    positive, _ = np.histogram(x[x >= 0].astype(np.float64), _finite_edges(sub_bins))
+    negative, _ = np.histogram(-x[x < 0].astype(np.float64), _finite_edges(sub_bins))
+    np.testing.assert_array_equal(histogram.counts, positive + negative[::-1])
+    np.testing.assert_array_equal(histogram.residues, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_stands_beside_the_counts_is_exact(kind, dtype):
+    """Smallest, largest, sum and sum of squares are those of the elements, not of the bins."""
+    x = jnp.asarray(_sample(kind), dtype)
+    exact = np.asarray(x.astype(jnp.float32), np.float64)
+    value = _compute(_count(x))
+    assert float(value.counts.sum()) == exact.size
+    assert (float(value.min), float(value.max)) == (exact.min(), exact.max())
+    np.testing.assert_allclose(value.sum, exact.sum(), rtol=1e-6, atol=1e-6 * np.abs(exact).sum())
+    np.testing.assert_allclose(value.sum_squares, np.sum(exact**2), rtol=1e-6)
+    assert [float(x) for x in (value.nan, value.positive_inf, value.negative_inf)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_quantiles_are_within_their_stated_error(kind, dtype):
+    """Each quantile is within 1/64 of the element of its rank."""
+    x = jnp.asarray(_sample(kind), dtype)
+    exact = np.asarray(x.astype(jnp.float32), np.float64)
+    wanted = np.percentile(exact, PERCENTS, method="lower")
+    results = _quantiles(x)
+    assert list(results) == ["p1", "p25", "p5", "p50", "p75", "p95", "p99"]
+    for percent, quantile in zip(PERCENTS, wanted, strict=True):
+        assert float(results[f"p{percent}"]) == pytest.approx(quantile, rel=ERROR)
+
+
+@given(x=_arrays)
+def test_quantiles_of_few_elements_are_within_their_stated_error(x):
+    """The bound holds for any elements, ties and both signs included."""
+    results = _quantiles(x)
+    for percent, quantile in zip(PERCENTS, np.percentile(x, PERCENTS, method="lower"), strict=True):
+        assert float(results[f"p{percent}"]) == pytest.approx(quantile, rel=ERROR, abs=0)
+
+
+def test_nan_and_infinities_are_counted_apart():
+    """They fall in no bin and spoil neither sum nor bounds."""
+    value = _compute(_count(jnp.array([1.0, jnp.nan, jnp.inf, -jnp.inf, 3.0, jnp.nan])))
+    assert float(value.counts.sum()) == 2.0
+    assert (float(value.min), float(value.max), float(value.sum), float(value.sum_squares)) == (1, 3, 4, 10)
+    assert (float(value.nan), float(value.positive_inf), float(value.negative_inf)) == (2, 1, 1)
+    assert float(_quantiles(jnp.array([jnp.nan, 2.0, jnp.inf]))["p50"]) == 2.0
+
+
+def test_values_beyond_the_bins_are_counted_at_their_ends():
+    """Magnitudes under 2^-32 count as zero, and those from 2^32 on in the outermost bins."""
+    tiny, huge = 2.0**-33, 2.0**100
+    counts = np.asarray(_compute(_count(jnp.array([tiny, -tiny, 0.0, -0.0, huge, -huge]))).counts)
+    assert (counts[0], counts[counts.size // 2], counts[-1]) == (1, 4, 1)
+    assert counts.sum() == 6
+
+
+@each_distribution
+def test_nothing_finite_gives_no_quantile_and_an_empty_histogram(name):
+    """All-NaN values were sown, and have no finite element: NaN, and counts of 0."""
+    state = getattr(sowlog, name).of(jnp.full(4, jnp.nan))
+    assert state.seen
+    result = state.compute()
+    if name == "quantiles":
+        assert all(np.isnan(value) for value in result.values())
+    else:
+        assert float(result.counts.sum()) == 0.0
+        assert float(result.nan) == 4.0
+
+
+@each_distribution
+def test_nothing_sown_is_absent(name):
+    """An empty array, or one of weight 0, is a state that saw nothing."""
+    reducer = getattr(sowlog, name)
+    assert not reducer.of(jnp.ones((0,))).seen
+    assert not reducer.of(jnp.ones(3), weight=0).seen
+    assert sowlog.compute({"x": reducer.init_fn()}) == {}
+
+
+@pytest.mark.parametrize("weight_dtype", ["float32", "int32", "bool"])
+def test_weights_weigh_the_counts(weight_dtype):
+    """A weight counts an element so much, and a NaN of weight 0 not at all."""
+    x = np.array([1.0, 2.0, np.nan, 5.0], np.float32)
+    weight = np.array([1, 3, 0, 2]).astype(weight_dtype)
+    value = _compute(_count(x, weight))
+    repeated = _compute(_count(np.repeat(x[[0, 1, 3]], weight[[0, 1, 3]].astype(int))))
+    for field in ("counts", "sum", "sum_squares", "min", "max", "nan"):
+        np.testing.assert_array_equal(getattr(value, field), getattr(repeated, field))
+    median = _compute(_of(sowlog.quantiles)(x, weight))["p50"]
+    assert float(median) == pytest.approx(2.0, rel=ERROR)
+
+
+@each_distribution
+def test_parts_merge_to_the_whole(name):
+    """The distribution of two halves, merged, is that of all, count by count."""
+    x = _sample("lognormal")
+    of = _of(getattr(sowlog, name))
+    merged = _compute(_merge(of(x[:3000]), of(x[3000:])))
+    for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(_compute(of(x))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_counts_are_exact_beyond_float32():
+    """Ten million in one bin and three more are ten million and three: beyond 2^24 by merging."""
+    state = _count(np.full(10_000_000, 1.5, np.float32))
+    for _ in range(3):
+        state = _merge(state, state)
+    value = _compute(_merge(state, _count(np.full(3, 1.5, np.float32))))
+    exact = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
+    assert exact.max() == exact.sum() == 80_000_003
+
+
+@each_distribution
+def test_kept_axes_have_their_own_distribution(name):
+    """`axis=0` keeps the columns: each has the distribution of its own elements."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    reducer = getattr(sowlog, name)
+    kept = jax.tree.map(lambda leaf: leaf[1], _compute(_of(reducer(axis=0))(x)))
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(_compute(_of(reducer)(x[:, 1]))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_quantiles_are_results_by_name_in_the_buffer():
+    """Chosen percentages name the results."""
+    tree = {"act": _of(sowlog.quantiles(percents=(50, 99.9)))(np.arange(1.0, 1001.0))}
+    computed = sowlog.compute(tree)
+    assert set(computed) == {"act/p50", "act/p99.9"}
+    assert computed["act/p99.9"] == pytest.approx(999.0, rel=ERROR)
+
+
+@pytest.mark.parametrize(
+    ("reducer", "settings", "message"),
+    [
+        ("histogram", {"sub_bins": 3}, r"histogram\(sub_bins=3\): bins per power of two are 1, 2, 4"),
+        ("quantiles", {"sub_bins": 0}, r"quantiles\(sub_bins=0\)"),
+        ("quantiles", {"percents": (50, 101)}, r"percents must hold numbers from 0 to 100, got \[101\]"),
+        ("quantiles", {"percents": ()}, "percents must hold numbers from 0 to 100, got none"),
+    ],
+)
+def test_impossible_settings_are_refused(reducer, settings, message):
+    """The error shows the setting and what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        getattr(sowlog, reducer)(**settings)
+
+
+def _assert_same_histogram(actual, wanted):
+    np.testing.assert_array_equal(actual.counts, np.asarray(wanted.counts, np.float64) + wanted.residues)
+    for field in ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf"):
+        np.testing.assert_array_equal(getattr(actual, field), getattr(wanted, field))
+
+
+def test_histograms_travel_in_the_same_buffer():
+    """Scalars and histograms share one array; stacked ones have an index, absent ones are left out."""
+    x = _sample("normal", 30).reshape(3, 10)
+    tree = {
+        "act": _count(x),
+        "stack": jax.jit(jax.vmap(sowlog.histogram(sub_bins=2).of))(x),
+        "none": sowlog.histogram.init_fn(),
+        "loss": sowlog.mean.of(2.0),
+    }
+    packed = jax.jit(sowlog.pack)(tree)
+    words = np.asarray(packed.buffer)
+    assert len(jax.tree.leaves(packed)) == 1
+    tags, values = packed.layout.decode(words)
+    assert dict(zip(tags, values.tolist(), strict=True)) == {"loss": 2.0}
+    histograms = packed.layout.decode_histograms(words)
+    assert sorted(histograms) == ["act", "stack/00", "stack/01", "stack/02"]
+    _assert_same_histogram(histograms["act"], _compute(tree["act"]))
+    second = _compute(jax.tree.map(lambda leaf: leaf[1], tree["stack"]))
+    _assert_same_histogram(histograms["stack/01"], second)
+    assert histograms["stack/01"].edges.size == histograms["stack/01"].counts.size + 1
+
+
+def test_what_a_histogram_left_out_is_told():
+    """NaN and infinities show up as `<tag>/nonfinite`, and only when there are any."""
+    assert set(sowlog.compute({"act": _count(jnp.array([1.0, 2.0]))})) == {"act"}
+    computed = sowlog.compute({"act": _count(jnp.array([1.0, jnp.nan, jnp.inf]))})
+    assert computed["act/nonfinite"] == 2.0
+
+
+def test_histograms_compute_under_jit():
+    """Inside jit compute gives traced histograms, equal to the concrete ones."""
+    x = _sample("normal", 100)
+    traced = jax.jit(lambda x: sowlog.compute({"act": sowlog.histogram.of(x)}))(x)["act"]
+    _assert_same_histogram(sowlog.compute({"act": _count(x)})["act"], traced)
