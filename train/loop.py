@@ -117,7 +117,7 @@ def train(
     """
     with Checkpoints(folder.checkpoints, keep=config.checkpoint.keep) as checkpoints:
         trainer = Trainer(config, dataset, checkpoints)
-        devices = [f"{device.platform} {device.device_kind}" for device in jax.devices()]
+        devices = [device.device_kind for device in jax.devices()]
         folder.write_meta(seed=config.seed, argv=argv, devices=devices, step=trainer.step)
         first = trainer.step if folder.is_continued else None
         with sowlog.Logger(folder.path, resume_from=first) as log, jax.transfer_guard("disallow"):

@@ -138,7 +138,8 @@ def screen(steps: int) -> Generator[Screen]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[pace]}"),
     )
-    with Progress(*columns) as live:
+    # Transient: the table that follows says where the run ended.
+    with Progress(*columns, transient=True) as live:
         yield Terminal(steps, live)
 
 
