@@ -23,6 +23,8 @@ from crc32c import crc32c
 
 HEADER_SIZE = 12
 FOOTER_SIZE = 4
+_READ_AHEAD = 1 << 20
+_KNOWN_HEADERS = 4096
 
 _counter = itertools.count()
 _STAMP = re.compile(r"tfevents\.(\d+)\.")
@@ -72,34 +74,49 @@ def read_payloads(path: Path) -> Iterator[bytes]:
     Raises:
         CorruptEventFile: at the first record that is cut short or fails a checksum.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        offset = 0
+    # Most records have one of a few sizes: a header seen before needs no second check.
+    known: dict[bytes, int] = {}
+    with path.open("rb", buffering=_READ_AHEAD) as file:
+        size = left = os.fstat(file.fileno()).st_size
         for record in itertools.count():
-            if offset == size:
+            if not left:
                 return
-            payload, cause = _read_payload(file, size - offset)
-            if cause:
-                raise CorruptEventFile(path, offset, record, cause)
+            try:
+                payload = _read_payload(file, left, known)
+            except _Damage as damage:
+                raise CorruptEventFile(path, size - left, record, str(damage)) from None
             yield payload
-            offset += HEADER_SIZE + len(payload) + FOOTER_SIZE
+            left -= HEADER_SIZE + len(payload) + FOOTER_SIZE
 
 
-def _read_payload(file: BinaryIO, left: int) -> tuple[bytes, str]:
-    """Return the next payload, or why there is none, of a file with `left` bytes to go."""
+class _Damage(Exception):  # noqa: N818 - never leaves this module
+    """Why there is no next payload."""
+
+
+def _read_payload(file: BinaryIO, left: int, known: dict[bytes, int]) -> bytes:
+    """Return the next payload of a file with `left` bytes to go."""
     header = file.read(HEADER_SIZE)
-    if len(header) < HEADER_SIZE:
-        return b"", f"is cut short: {left} bytes of a header of {HEADER_SIZE} are there"
-    length, length_crc = struct.unpack("<QI", header)
-    if masked_crc32c(header[:8]) != length_crc:
-        return b"", f"has a damaged length field (it says {length} bytes, its checksum does not match)"
+    length = known.get(header)
+    if length is None:
+        length = _checked_length(header)
+        if len(known) < _KNOWN_HEADERS:
+            known[header] = length
     if HEADER_SIZE + length + FOOTER_SIZE > left:
-        return b"", f"is cut short: {left} of {HEADER_SIZE + length + FOOTER_SIZE} bytes are there"
+        raise _Damage(f"is cut short: {left} of {HEADER_SIZE + length + FOOTER_SIZE} bytes are there")
     payload = file.read(length)
-    (payload_crc,) = struct.unpack("<I", file.read(FOOTER_SIZE))
-    if masked_crc32c(payload) != payload_crc:
-        return b"", f"has a damaged payload of {length} bytes (its checksum does not match)"
-    return payload, ""
+    footer = file.read(FOOTER_SIZE)
+    if masked_crc32c(payload) != int.from_bytes(footer, "little"):
+        raise _Damage(f"has a damaged payload of {length} bytes (its checksum does not match)")
+    return payload
+
+
+def _checked_length(header: bytes) -> int:
+    if len(header) < HEADER_SIZE:
+        raise _Damage(f"is cut short: {len(header)} bytes of a header of {HEADER_SIZE} are there")
+    length, crc = struct.unpack("<QI", header)
+    if masked_crc32c(header[:8]) != crc:
+        raise _Damage(f"has a damaged length field (it says {length} bytes, its checksum does not match)")
+    return length
 
 
 def event_files(path: Path) -> list[Path]:

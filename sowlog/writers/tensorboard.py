@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
 
 # Generated modules make their classes at import, where no type checker sees them.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
@@ -135,13 +137,18 @@ class TensorBoardWriter:
 
 
 def _make_template(tags: tuple[str, ...]) -> RecordTemplate:
-    return RecordTemplate(_event_of(tags, b"\1\1\1\1"), _event_of(tags, b"\2\2\2\2"))
+    return RecordTemplate(*event_bodies(tags))
 
 
 def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
     (value,) = struct.unpack("<f", bits)
     summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag in tags])
     return Event(summary=summary).SerializeToString()
+
+
+def event_bodies(tags: tuple[str, ...]) -> tuple[bytes, bytes]:
+    """Return two serialized Events of these tags, without time and step, that differ in the values only."""
+    return _event_of(tags, b"\1\1\1\1"), _event_of(tags, b"\2\2\2\2")
 
 
 class ScalarPoint(NamedTuple):
@@ -162,7 +169,36 @@ class ScalarPoint(NamedTuple):
 
 def scalar_points(payload: bytes) -> Iterator[ScalarPoint]:
     """Yield the plain scalars of one serialized Event, in order."""
-    event = Event.FromString(payload)
+    yield from _points(Event.FromString(payload))
+
+
+class ParsedEvent(NamedTuple):
+    """What an event means to a reader of scalars.
+
+    Attributes:
+        restart: the step from which on all that came before is superseded, if the event says so.
+        points: the event's plain scalars.
+    """
+
+    restart: int | None
+    points: list[ScalarPoint]
+
+
+def parse_event(payload: bytes) -> ParsedEvent:
+    """Parse one serialized Event.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        event = Event.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"holds no Event: {error}") from error
+    restarts = event.session_log.status == SessionLog.START
+    return ParsedEvent(event.step if restarts else None, list(_points(event)))
+
+
+def _points(event: Any) -> Iterator[ScalarPoint]:
     for value in event.summary.value:
         if value.WhichOneof("value") == "simple_value":
             yield ScalarPoint(event.step, value.tag, value.simple_value, event.wall_time)

@@ -1,0 +1,128 @@
+"""Shapes: serialized events that differ only in time, step and values, decoded together by columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+# How protobuf serializes an Event: wall_time as tag and 8 bytes; step, unless 0, as tag and varint; the rest.
+_TIME, _STEP = 0x09, 0x10
+_TIME_SIZE = 9
+
+
+@dataclass
+class Block:
+    """Points of one set of tags: a row for each event.
+
+    Attributes:
+        places: int64, shape [n]: where each event stands among all that are read.
+        steps: int64, shape [n].
+        wall_times: float64, shape [n], seconds since the epoch.
+        values: float32, shape [n, number of tags].
+    """
+
+    places: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    wall_times: NDArray[np.float64]
+    values: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Block:
+        """Return the chosen rows."""
+        return Block(self.places[rows], self.steps[rows], self.wall_times[rows], self.values[rows])
+
+
+def concatenate(blocks: list[Block]) -> Block:
+    """Return all rows in the order of their places."""
+    merged = Block(
+        np.concatenate([block.places for block in blocks]),
+        np.concatenate([block.steps for block in blocks]),
+        np.concatenate([block.wall_times for block in blocks]),
+        np.concatenate([block.values for block in blocks]),
+    )
+    if (np.diff(merged.places) > 0).all():
+        return merged
+    return merged.take(np.argsort(merged.places, kind="stable"))
+
+
+@final
+class Shape:
+    """The form of events of one size with one set of tags, and those held to be decoded.
+
+    Args:
+        tags: the tags of the event's scalars, in order.
+        size: the size of the serialized event.
+        low: the event without time and step, the bytes of its values being 1.
+        high: the same, these bytes being 2.
+    """
+
+    def __init__(self, tags: tuple[str, ...], size: int, low: bytes, high: bytes) -> None:
+        self.tags = tags
+        self.size = size
+        self._head = size - len(low)
+        body = np.frombuffer(low, np.uint8)
+        varies = body != np.frombuffer(high, np.uint8)
+        self._template = np.zeros(size, np.uint8)
+        self._fixed = np.zeros(size, np.uint8)
+        if self.regular:
+            self._fix_head()
+            self._template[self._head :] = body
+            self._fixed[self._head :] = np.where(varies, 0, 0xFF)
+        self._columns = self._head + np.flatnonzero(varies).astype(np.int32)
+        self.probe = (self._head, int(self._columns[0]))
+        self.held: list[bytes] = []
+        self.places: list[int] = []
+
+    @property
+    def regular(self) -> bool:
+        """Whether the head has room for a wall time, and for a step or nothing else."""
+        return self._head == _TIME_SIZE or _TIME_SIZE + 2 <= self._head <= _TIME_SIZE + 11
+
+    def _fix_head(self) -> None:
+        self._template[0], self._fixed[0] = _TIME, 0xFF
+        if self._head == _TIME_SIZE:
+            return
+        self._template[_TIME_SIZE], self._fixed[_TIME_SIZE] = _STEP, 0xFF
+        # A varint's size is in its bytes' highest bits: set in all but the last.
+        self._fixed[_TIME_SIZE + 1 : self._head] = 0x80
+        self._template[_TIME_SIZE + 1 : self._head - 1] = 0x80
+
+    def fits(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which rows of bytes, shape [n, size], differ from the form only where they may."""
+        return np.logical_not(((rows ^ self._template) & self._fixed).any(axis=1))
+
+    def holds(self, payload: bytes) -> bool:
+        """Return whether one event, of the right size, has this form."""
+        return bool(self.fits(np.frombuffer(payload, np.uint8)[None])[0])
+
+    def hold(self, payload: bytes, place: int) -> None:
+        """Keep an event that seems to have this form until `decode`."""
+        self.held.append(payload)
+        self.places.append(place)
+
+    def decode(self) -> tuple[Block, list[tuple[bytes, int]]]:
+        """Return the points of the held events, and those events that have another form after all."""
+        held, places = self.held, np.array(self.places, np.int64)
+        self.held, self.places = [], []
+        rows = np.frombuffer(b"".join(held), np.uint8).reshape(len(held), self.size)
+        fits = self.fits(rows)
+        misfits = [(held[row], int(places[row])) for row in np.flatnonzero(~fits)]
+        if misfits:
+            rows, places = rows[fits], places[fits]
+        return self._block(rows, places), misfits
+
+    def _block(self, rows: NDArray[np.uint8], places: NDArray[np.int64]) -> Block:
+        wall_times = np.ascontiguousarray(rows[:, 1:_TIME_SIZE]).view("<f8")[:, 0]
+        steps = _varints(rows[:, _TIME_SIZE + 1 : self._head])
+        values = np.take(rows, self._columns, axis=1).view("<f4")
+        return Block(places, steps, wall_times, values)
+
+
+def _varints(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the int64 that each row encodes as a varint; 0 where there is no byte."""
+    numbers = np.zeros(len(rows), np.uint64)
+    for index in range(rows.shape[1]):
+        numbers |= (rows[:, index] & 0x7F).astype(np.uint64) << np.uint64(7 * index)
+    return numbers.view(np.int64)

@@ -1,0 +1,278 @@
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+
+from sowlog import Logger, sum
+from sowlog._events import EventFile, frame, read_payloads
+from sowlog._reading import read
+from sowlog._record import Record
+from sowlog.writers.tensorboard import TensorBoardWriter
+from tests.tensorboard_reading import Series, tensorboard_scalars
+
+
+def as_series(run):
+    """Return a run in the form in which TensorBoard's reader gives it."""
+    return {
+        tag: Series(steps.tolist(), values.tolist(), run.wall_times[tag].tolist())
+        for tag, (steps, values) in run.scalars.items()
+    }
+
+
+def record(step, tags, seed=0):
+    """Return a record with values of its own."""
+    values = np.random.default_rng((abs(step), seed)).standard_normal(len(tags)).astype(np.float32)
+    return Record(step, 1.5e9 + seed + step / 8, tuple(tags), values)
+
+
+tag_sets = st.lists(st.text("ab/ö", min_size=1, max_size=4), min_size=1, max_size=4, unique=True)
+steps = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 300)
+
+
+@st.composite
+def sessions(draw):
+    """Draw files of one run: for each the step it resumes from, or None, and its records."""
+    layouts = draw(st.lists(tag_sets, min_size=1, max_size=3))
+    rows = st.lists(st.tuples(steps, st.sampled_from(layouts)), max_size=12)
+    resumes = st.none() | st.integers(0, 300)
+    return [(draw(resumes), draw(rows)) for _ in range(draw(st.integers(1, 3)))]
+
+
+@given(sessions=sessions())
+def test_read_agrees_with_tensorboard(sessions, tmp_path_factory):
+    """The same tags, steps, values and times, for any tags and steps, over files and restarts."""
+    folder = tmp_path_factory.mktemp("run")
+    for seed, (resume_from, rows) in enumerate(sessions):
+        writer = TensorBoardWriter(folder, resume_from=resume_from)
+        for step, tags in rows:
+            writer.write(record(step, tags, seed))
+        writer.close()
+    run = read(folder)
+    assert run.damage == ()
+    expected = tensorboard_scalars(folder)
+    assert {tag: series for tag, series in as_series(run).items() if series.steps} == {
+        tag: series for tag, series in expected.items() if series.steps
+    }
+
+
+def test_values_come_back_bit_for_bit(tmp_path):
+    """NaN, infinities, denormals and the negative zero included."""
+    bits = [0x7FC00000, 0x7F800000, 0xFF800000, 1, 0x80000000, 0x7F7FFFFF]
+    with Logger(tmp_path) as log:
+        for step, word in enumerate(bits):
+            log(step, {"x": np.array(word, np.uint32).view(np.float32)})
+    run = read(tmp_path)
+    assert run.scalars["x"].values.view(np.uint32).tolist() == bits
+    assert run.scalars["x"].steps.tolist() == list(range(6))
+
+
+def test_dtypes_are_those_of_the_format(tmp_path):
+    """int64 steps, float32 values, float64 times."""
+    with Logger(tmp_path) as log:
+        log(2**40, {"x": 1.0})
+    run = read(tmp_path)
+    steps, values = run.scalars["x"]
+    assert (steps.dtype, values.dtype, run.wall_times["x"].dtype) == (np.int64, np.float32, np.float64)
+    assert run.path == tmp_path
+
+
+def test_absent_values_leave_gaps(tmp_path):
+    """A tag has points at the steps at which it was sown."""
+    with Logger(tmp_path) as log:
+        for step in range(6):
+            log(step, {"a": sum.of(1.0), "b": sum.of(2.0) if step % 2 else sum.init_fn()})
+    run = read(tmp_path)
+    assert run.scalars["a"].steps.tolist() == [0, 1, 2, 3, 4, 5]
+    assert run.scalars["b"].steps.tolist() == [1, 3, 5]
+
+
+def test_one_scalar_per_event_is_read(tmp_path):
+    """TensorboardX's own add_scalar, and its other kinds beside it."""
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(300):
+            for tag in ("loss", "rate", "norm"):
+                writer.add_scalar(tag, step * len(tag), step)
+            writer.add_text("note", "text", step)
+            writer.add_histogram("weights", np.arange(10), step)
+    assert as_series(read(tmp_path)) == tensorboard_scalars(tmp_path)
+
+
+def test_events_of_the_same_size_are_told_apart(tmp_path):
+    """Two layouts that begin alike and have one size: the first is guessed, and the guess is checked."""
+    writer = TensorBoardWriter(tmp_path)
+    for step in range(40):
+        writer.write(record(step, ["same", f"tag{step // 3 % 4}"]))
+    writer.close()
+    assert as_series(read(tmp_path)) == tensorboard_scalars(tmp_path)
+
+
+def write_events(folder, *payloads):
+    """Write an event file of these payloads."""
+    file = EventFile(folder, b"".join(map(frame, payloads)))
+    file.close()
+    return file.path
+
+
+def test_scalars_with_metadata_or_doubled_are_read(tmp_path):
+    """What other programs may write and our writer does not."""
+    named = Summary.Value(tag="named", simple_value=2.0, metadata=SummaryMetadata(display_name="Name"))
+    twice = [Summary.Value(tag="x", simple_value=value) for value in (3.0, 4.0)]
+    events = [
+        Event(wall_time=1.5, step=step, summary=Summary(value=[named, *twice])).SerializeToString()
+        for step in range(3)
+    ]
+    write_events(tmp_path, Event(file_version="brain.Event:2").SerializeToString(), *events)
+    run = read(tmp_path)
+    assert run.scalars["named"].values.tolist() == [2.0] * 3
+    assert run.scalars["x"].steps.tolist() == [0, 0, 1, 1, 2, 2]
+    assert run.scalars["x"].values.tolist() == [3.0, 4.0] * 3
+
+
+def test_an_event_without_time_is_read(tmp_path):
+    """Protobuf leaves a zero out, so its head has another form."""
+    events = [
+        Event(step=step, summary=Summary(value=[Summary.Value(tag="x", simple_value=step)]))
+        for step in (0, 1, 300, 2**62)
+    ]
+    write_events(tmp_path, *(event.SerializeToString() for event in events))
+    run = read(tmp_path)
+    assert run.scalars["x"].steps.tolist() == [0, 1, 300, 2**62]
+    assert run.wall_times["x"].tolist() == [0.0] * 4
+
+
+def test_points_are_in_file_order_across_layouts(tmp_path):
+    """Steps that repeat or go back stay where they were written."""
+    writer = TensorBoardWriter(tmp_path)
+    written = [(3, ["x"]), (1, ["x", "y"]), (3, ["x"]), (2, ["y", "x"]), (2**40, ["x"]), (0, ["x", "y"])]
+    for step, tags in written:
+        writer.write(record(step, tags))
+    writer.close()
+    assert read(tmp_path).scalars["x"].steps.tolist() == [step for step, _ in written]
+
+
+def test_many_events_are_decoded_as_they_come(tmp_path, monkeypatch):
+    """What is held is bounded, and the result the same."""
+    with Logger(tmp_path) as log:
+        for step in range(500):
+            log(step, {"x": float(step)} if step % 5 else {"x": 1.0, "y": 2.0})
+    whole = as_series(read(tmp_path))
+    monkeypatch.setattr("sowlog._reading._HELD", 200)
+    assert as_series(read(tmp_path)) == whole == tensorboard_scalars(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Return the bytes of a small event file of ten steps."""
+    folder = tmp_path_factory.mktemp("sample")
+    with Logger(folder) as log:
+        for step in range(10):
+            log(step, {"a": float(step), "b": -float(step)})
+    (path,) = folder.iterdir()
+    return path.read_bytes()
+
+
+def read_bytes(folder, content):
+    """Write the content as an event file and read it; check what holds for any content."""
+    path = folder / "events.out.tfevents.1.host"
+    path.write_bytes(content)
+    run = read(path)
+    for steps, values in run.scalars.values():
+        assert len(steps) == len(values)
+        assert steps.tolist() == list(range(len(steps)))
+    assert run.damage == () or run.damage[0].path == path
+    return run
+
+
+@given(data=st.data())
+def test_a_cut_file_is_read_to_its_last_whole_record(data, sample, tmp_path_factory):
+    """The report names the byte at which the torn record begins."""
+    size = data.draw(st.integers(0, len(sample)))
+    run = read_bytes(tmp_path_factory.mktemp("cut"), sample[:size])
+    for damage in run.damage:
+        assert "is cut short" in str(damage)
+        assert damage.offset < size
+
+
+@given(data=st.data())
+def test_a_flipped_bit_is_reported_where_it_is(data, sample, tmp_path_factory):
+    """All records before it are read, and none after it."""
+    bit = data.draw(st.integers(0, len(sample) * 8 - 1))
+    flipped = bytearray(sample)
+    flipped[bit // 8] ^= 1 << bit % 8
+    run = read_bytes(tmp_path_factory.mktemp("flip"), flipped)
+    (damage,) = run.damage
+    assert damage.offset <= bit // 8
+    assert damage.record >= len(run.scalars.get("a", ([],))[0])
+
+
+@given(
+    tail=st.binary(min_size=1, max_size=100)
+    | st.integers(1, 5000).map(bytes)
+    | st.integers(0, 2**64 - 1).map(lambda length: struct.pack("<Q", length) + bytes(30))
+)
+def test_rubbish_after_the_records_is_reported(tail, sample, tmp_path_factory):
+    """Random bytes, zeros and absurd lengths end the file, with all ten steps read."""
+    run = read_bytes(tmp_path_factory.mktemp("tail"), sample + tail)
+    assert len(run.scalars["a"].steps) == 10
+    assert run.damage[0].offset == len(sample)
+
+
+@given(payload=st.binary(max_size=60))
+def test_a_whole_record_that_is_no_event_crashes_nothing(payload, sample, tmp_path_factory):
+    """A right checksum does not make an Event: it is one with nothing to show, or damage."""
+    run = read_bytes(tmp_path_factory.mktemp("rubbish"), sample + frame(payload))
+    assert len(run.scalars["a"].steps) == 10
+    assert len(run.damage) <= 1
+    for damage in run.damage:
+        assert (damage.offset, damage.record) == (len(sample), 11)
+
+
+@given(data=st.data())
+def test_a_changed_payload_with_a_right_checksum_is_still_sorted_right(data, sample, tmp_path_factory):
+    """Read by shape or by protobuf, the points are those that protobuf finds."""
+    folder = tmp_path_factory.mktemp("changed")
+    path = folder / "events.out.tfevents.1.host"
+    path.write_bytes(sample)
+    payloads = [bytearray(payload) for payload in read_payloads(path)]
+    payload = payloads[data.draw(st.integers(1, 10))]
+    payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(b"".join(frame(bytes(payload)) for payload in payloads))
+    run = read(path)
+    parsed, broken = [], 0
+    for payload in payloads:
+        try:
+            event = Event.FromString(bytes(payload))
+        except Exception:
+            broken += 1
+            continue
+        parsed += [
+            (event.step, v.tag) for v in event.summary.value if v.WhichOneof("value") == "simple_value"
+        ]
+    assert len(run.damage) == broken
+    if not broken:
+        found = [(step, tag) for tag, (steps, _) in run.scalars.items() for step in steps.tolist()]
+        assert sorted(found) == sorted(parsed)
+
+
+def test_damage_in_one_file_leaves_the_next_whole(tmp_path, sample):
+    """A killed process's torn file is followed by the resumed run's own."""
+    (tmp_path / "events.out.tfevents.1.host").write_bytes(sample[:-5])
+    with Logger(tmp_path, resume_from=7) as log:
+        for step in range(7, 12):
+            log(step, {"a": 100.0 + step})
+    run = read(tmp_path)
+    assert run.scalars["a"].steps.tolist() == list(range(12))
+    assert run.scalars["a"].values.tolist() == [*range(7), *range(107, 112)]
+    assert [damage.path.name for damage in run.damage] == ["events.out.tfevents.1.host"]
+    assert as_series(run) == tensorboard_scalars(tmp_path)
+
+
+def test_a_folder_without_event_files_is_an_error(tmp_path):
+    """The message says what belongs there."""
+    with pytest.raises(FileNotFoundError, match="holds no event file"):
+        read(tmp_path)
