@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -44,6 +45,11 @@ def start_copy(buffer: jax.Array) -> None:
     (device, *_) = buffer.devices()
     if device.platform != "cpu":
         buffer.copy_to_host_async()
+
+
+def reading() -> AbstractContextManager[None]:
+    """Return the context in which items are delivered: a guard against stray transfers allows these."""
+    return jax.transfer_guard_device_to_host("allow")
 
 
 class Delivery:
@@ -231,10 +237,7 @@ def _read(item: Item) -> Record:
     tags: tuple[str, ...] = ()
     values = np.empty(0, np.float32)
     if item.packed is not None:
-        # This fetch is meant, so it passes a guard that forbids stray ones; device_get costs thrice as much.
-        with jax.transfer_guard_device_to_host("allow"):
-            words = np.asarray(item.packed.buffer)
-        tags, values = item.packed.layout.decode(words)
+        tags, values = item.packed.layout.decode(np.asarray(item.packed.buffer))
     if item.scalars:
         tags = _join(tags, tuple(item.scalars))
         # A scalar of an event file is float32: 1e300 is inf there.

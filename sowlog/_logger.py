@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from sowlog._background import Background, OnFull
-from sowlog._delivery import Delivery, Item, start_copy
+from sowlog._delivery import Delivery, Item, reading, start_copy
 from sowlog._packing import prepare
 from sowlog.writers import Writer
 from sowlog.writers.tensorboard import TensorBoardWriter
@@ -79,6 +79,7 @@ class Logger:
             size=queue_size,
             on_full=on_full,
             on_drop=self._delivery.count_drop,
+            context=reading,
         )
         # A logger that is dropped without close still writes all; its thread then ends by itself.
         weakref.finalize(self, self._background.end_soon).atexit = False

@@ -1,3 +1,4 @@
+import contextlib
 import threading
 import time
 
@@ -295,3 +296,43 @@ def test_check_raises_what_put_would(start):
     with pytest.raises(ValueError, match="cannot do 1"):
         background.check()
     background.check()
+
+
+def test_an_item_put_to_an_idle_thread_is_done_at_once(start):
+    """The thread naps only while items keep coming; a first one after a pause wakes it."""
+    recorder = Recorder()
+    background = start(recorder)
+    while not background._asleep:
+        time.sleep(0.001)
+    background.put(1)
+    while not recorder.done:
+        time.sleep(0.0005)
+    assert not background._asleep
+
+
+def test_items_that_come_in_a_nap_are_done_after_it(start):
+    """Without anybody waiting for them."""
+    recorder = Recorder()
+    background = start(recorder, size=100)
+    background.call(int)
+    background.put(1)
+    background.put(2)
+    deadline = time.monotonic() + 10
+    while len(recorder.done) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert recorder.done == [1, 2]
+
+
+def test_the_thread_lives_in_the_given_context():
+    """The context is entered and left on the thread itself."""
+    threads = []
+
+    @contextlib.contextmanager
+    def context():
+        threads.append(threading.current_thread().name)
+        yield
+        threads.append(threading.current_thread().name)
+
+    background = Background(print, lambda: None, size=1, context=context)
+    background.end()
+    assert threads == ["sowlog-writer"] * 2

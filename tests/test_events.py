@@ -79,7 +79,9 @@ def test_payloads_before_the_damage_are_yielded(tmp_path):
 
 def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
     """Readers take files by name: a later writer's name is later, whatever its clock says."""
-    names = [EventFile(tmp_path, b"", clock=lambda now=now: now).path.name for now in (2e9, 1e9, 1e9, 2e9, 3e9)]
+    names = [
+        EventFile(tmp_path, b"", clock=lambda now=now: now).path.name for now in (2e9, 1e9, 1e9, 2e9, 3e9)
+    ]
     assert names == sorted(names)
     assert len(set(names)) == 5
 

@@ -384,3 +384,16 @@ def test_log_costs_microseconds_at_any_number_of_scalars(tmp_path):
                 log(step, metrics)
                 costs.append(time.perf_counter() - begin)
             assert sorted(costs)[100] < 150e-6
+
+
+def test_a_process_wide_guard_forbids_no_read_of_ours(tmp_path, memory):
+    """With transfers disallowed for every thread, the writer thread's own reads are still meant."""
+    before = jax.config.jax_transfer_guard
+    jax.config.update("jax_transfer_guard", "disallow")
+    try:
+        packed = step_metrics(jax.device_put(np.float32(3)))
+        with Logger(tmp_path, writers=[memory]) as log:
+            log(0, packed)
+    finally:
+        jax.config.update("jax_transfer_guard", before)
+    assert memory.records[0].values.tolist() == [6.0, 1.5]
