@@ -1,12 +1,14 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
+import sowlog
 from tests.tensorboard_reading import tensorboard_scalars
 from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
-from train import config_file, optimizer, run_folder
+from train import checkpoint, config_file, data, loop, optimizer, run_folder, step, tasks
 
 
 def test_every_step_has_one_point_and_every_evaluation_its_own(tmp_path) -> None:
@@ -155,3 +157,38 @@ def test_the_default_folder_is_new_each_time(tmp_path, monkeypatch) -> None:
     assert first.name.startswith("digits-")
     first.mkdir(parents=True)
     assert run_folder.default_path("digits") != first
+
+
+def test_a_step_trains_on_the_batch_of_its_number(tmp_path) -> None:
+    """The first loss is that of the new model on batch 0, the first evaluation that of the held-out data."""
+    config = digits("task.dropout=0", "steps=1", "seed=3")
+    run(config, tmp_path)
+    task, dataset = tasks.build(config.task), data.load(config.data)
+    rule, _ = optimizer.build(config.optimizer, steps=1)
+    batch = dataset.batch(3, 0)
+    variables = step.make_init(task, rule, seed=3)(batch).variables
+    first = task.forward(variables, batch, jax.random.key(0)).loss
+    assert tensorboard_scalars(tmp_path)["loss"].values == pytest.approx([float(first)], rel=1e-5)
+
+
+def test_what_was_logged_is_on_disk_before_its_checkpoint(tmp_path) -> None:
+    """A process that dies right after a save has lost nothing that the next one would not log again."""
+    order = []
+
+    class Log(sowlog.Logger):
+        def flush(self) -> None:
+            super().flush()
+            order.append("flushed")
+
+    class Recorded(checkpoint.Checkpoints):
+        def save(self, step: int, state: step.TrainState) -> None:
+            order.append("saves")
+            super().save(step, state)
+
+    config = digits()
+    with Recorded(tmp_path / "checkpoints", keep=1) as checkpoints, Log(tmp_path) as log:
+        trainer = loop.Trainer(config, data.load(config.data), checkpoints)
+        log(0, trainer.update().packed)
+        trainer.save(log)
+        assert checkpoints.latest() == 1
+    assert order[:2] == ["flushed", "saves"]
