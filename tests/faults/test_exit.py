@@ -160,6 +160,38 @@ def test_a_signal_handler_may_log_and_close(tmp_path, run_script):
     assert len(written) > 10
 
 
+def test_signals_in_the_middle_of_log_block_nothing(tmp_path, run_script):
+    """A handler that logs and flushes, run thousands of times at any line of log, never meets a held lock."""
+    child = run_script(
+        """
+        import signal
+        from sowlog import Logger
+        log = Logger(logdir, queue_size=4)
+        handled = 0
+        def handle(number, frame):
+            global handled
+            handled += 1
+            log(10**6 + handled, {"signal": 1.0})
+            if handled % 10 == 0:
+                log.flush()
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        step = 0
+        while handled < 2000:
+            log(step, {"x": 1.0})
+            step += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        log.close()
+        print(step, handled)
+        """
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    logged, handled = map(int, child.stdout.split())
+    points = read_events(tmp_path)
+    assert [point.step for point in points if point.tag == "x"] == list(range(logged))
+    assert sum(point.tag == "signal" for point in points) == handled
+
+
 def test_ctrl_c_writes_all(tmp_path):
     """KeyboardInterrupt leaves the loop; all that was logged is on disk."""
     code = f"""
