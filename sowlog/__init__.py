@@ -10,23 +10,29 @@ TensorBoard at every step:
 """
 
 from sowlog import testing, writers
+from sowlog._collecting import collect, discover
 from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._packing import Packed, compute, pack
+from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
-from sowlog._sowing import collect, sow, sow_loss
+from sowlog._replicas import all_reduce
+from sowlog._sowing import sow, sow_loss
 from sowlog._state import Reducer, State, weighted
 from sowlog._tree import empty_like, merge
 
 __all__ = [
     "HistogramValue",
     "Logger",
+    "LostMetricError",
     "Packed",
     "Reducer",
     "State",
+    "all_reduce",
     "collect",
     "compute",
+    "discover",
     "empty_like",
     "histogram",
     "last",

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import jax
 
-from sowlog import _sowing, _tree
+from sowlog import _collecting, _tree
 
 
 def assert_sown(
@@ -44,7 +44,7 @@ def assert_sown(
         >>> sowlog.testing.assert_sown(Block(), {}, jnp.ones(3), names="rms")
         ['rms']
     """
-    forward = functools.partial(_sowing.collect(model.apply), mutable=mutable, **kwargs)
+    forward = functools.partial(_collecting.collect(model.apply), mutable=mutable, **kwargs)
     _, updates = jax.eval_shape(forward, variables, *args)
     tree = {**updates["metrics"], "losses": updates["losses"]}
     sown = sorted(tag for tag, _ in _tree.leaves_by_tag(tree))

@@ -106,15 +106,56 @@ def squares_of(
     return Squares(scale, pair_of(jnp.sum(squares if weight is None else weight * squares)))
 
 
+def elementwise_squares(values: jax.Array, weight: jax.Array) -> Squares:
+    """Returns weight * value^2 for each element by itself."""
+    scale = _power_of_two(jnp.abs(values))
+    return Squares(scale, pair_of(weight * jnp.square(values * (1.0 / scale))))
+
+
 def add_squares(a: Squares, b: Squares) -> Squares:
     """Returns a + b on the larger of the two scales."""
     scale = jnp.maximum(a.scale, b.scale)
-    return Squares(scale, add(_rescale(a, scale), _rescale(b, scale)))
+    return Squares(scale, add(rescale(a, scale), rescale(b, scale)))
+
+
+def rescale(squares: Squares, scale: jax.Array) -> Pair:
+    """Returns the total that a sum of squares has on another scale, not below its own."""
+    factor = jnp.square(squares.scale * (1.0 / scale))
+    return Pair(squares.total.hi * factor, squares.total.lo * factor)
 
 
 def root_mean(squares: Squares, weight: Pair) -> jax.Array:
     """Returns sqrt(squares / weight) as float32."""
     return squares.scale * jnp.sqrt(squares.total.value / weight.value)
+
+
+def total_limbs(pair: Pair) -> jax.Array:
+    """Splits totals into three float32 limbs, shape [3, ...], that a plain sum over replicas adds up well.
+
+    A sum in float32 would round the 24 bits of hi. Its upper and lower half are summed apart (Veltkamp's
+    splitting), so replicas of similar size lose nothing.
+    """
+    upper = pair.hi * 4097.0
+    upper = jnp.where(jnp.isfinite(upper), upper - (upper - pair.hi), pair.hi)
+    rest = jnp.where(jnp.isfinite(pair.hi), pair.hi - upper, 0.0)
+    return jnp.stack([upper, rest, pair.lo])
+
+
+def count_limbs(pair: Pair) -> jax.Array:
+    """Splits counts below 2^48 into three float32 limbs, shape [3, ...], of multiples of 2^32, 2^16 and 1.
+
+    Summed over up to 128 replicas, each limb stays within float32's 24 bits: counts stay exact.
+    """
+    high = jnp.floor(pair.hi / 2.0**32) * 2.0**32
+    rest = pair.hi - high
+    middle = jnp.floor(rest / 2.0**16) * 2.0**16
+    lo_middle = jnp.floor(pair.lo / 2.0**16) * 2.0**16
+    return jnp.stack([high, middle + lo_middle, (rest - middle) + (pair.lo - lo_middle)])
+
+
+def of_limbs(limbs: jax.Array) -> Pair:
+    """Returns the pairs that (summed) limbs of shape [3, ...] stand for."""
+    return add(add(pair_of(limbs[0]), pair_of(limbs[1])), pair_of(limbs[2]))
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -136,8 +177,3 @@ def _power_of_two(magnitude: jax.Array) -> jax.Array:
     exponent = jax.lax.bitcast_convert_type(magnitude, jnp.uint32) & jnp.uint32(0x7F800000)
     power = jax.lax.bitcast_convert_type(exponent, jnp.float32)
     return jnp.where(jnp.isfinite(magnitude), jnp.clip(power, _MIN_SCALE, _MAX_SCALE), 1.0)
-
-
-def _rescale(squares: Squares, scale: jax.Array) -> Pair:
-    factor = jnp.square(squares.scale * (1.0 / scale))
-    return Pair(squares.total.hi * factor, squares.total.lo * factor)

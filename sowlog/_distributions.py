@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sowlog import _compensated
 from sowlog._compensated import Pair, Squares
-from sowlog._state import Parts, Reducer
+from sowlog._state import Exchange, Parts, Reducer
 
 _MIN_EXPONENT, _MAX_EXPONENT = -32, 32
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127
@@ -135,6 +135,17 @@ class Histogram(Reducer):
             "squares": _compensated.add_squares(a["squares"], b["squares"]),
         }
 
+    def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange:
+        counts: _Counts = parts["counts"]
+        bins, total = yield _compensated.count_limbs(counts.bins), _compensated.total_limbs(parts["sum"])
+        negated, largest, scale = yield -counts.min, counts.max, parts["squares"].scale
+        squares = yield _compensated.total_limbs(_compensated.rescale(parts["squares"], scale))
+        return {
+            "counts": _Counts(_compensated.of_limbs(bins), -negated, largest),
+            "sum": _compensated.of_limbs(total),
+            "squares": Squares(scale, _compensated.of_limbs(squares)),
+        }
+
     def compute(self, parts: Parts) -> HistogramValue:
         counts: _Counts = parts["counts"]
         squares: Squares = parts["squares"]
@@ -184,6 +195,12 @@ class Quantiles(Reducer):
 
     def merge(self, a: _Counts, b: _Counts) -> Parts:
         return _add_counts(a, b)
+
+    def exchange(self, parts: _Counts, seen: jax.Array, replica: jax.Array) -> Exchange:
+        bins = yield _compensated.count_limbs(parts.bins)
+        negated, largest = yield -parts.min, parts.max
+        yield ()
+        return _Counts(_compensated.of_limbs(bins), -negated, largest)
 
     def compute(self, parts: _Counts) -> dict[str, jax.Array]:
         below = jnp.cumsum(parts.finite().value)

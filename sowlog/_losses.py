@@ -8,14 +8,14 @@ merge of all states between passes.
 import dataclasses
 import fnmatch
 from collections.abc import Iterable, Mapping
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
 
 from sowlog import _compensated, _tree
 from sowlog._compensated import Pair
-from sowlog._state import Parts, Reducer, State
+from sowlog._state import Exchange, Parts, Reducer, State
 
 COLLECTION = "losses"
 """The variable collection that `sow_loss` writes to and `total_loss` reads."""
@@ -25,6 +25,8 @@ COLLECTION = "losses"
 @dataclasses.dataclass(frozen=True, repr=False)
 class Loss(Reducer):
     """The mean over passes of a loss, and of weight * loss: the part that entered the objective."""
+
+    counts_unseen: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return {name: _compensated.zero_pair() for name in ("value", "weighted", "passes")}
@@ -39,6 +41,12 @@ class Loss(Reducer):
 
     def merge(self, a: dict[str, Pair], b: dict[str, Pair]) -> Parts:
         return {name: _compensated.add(a[name], b[name]) for name in a}
+
+    def exchange(self, parts: dict[str, Pair], seen: jax.Array, replica: jax.Array) -> Exchange:
+        limbs = yield {name: _compensated.total_limbs(pair) for name, pair in parts.items()}
+        yield ()
+        yield ()
+        return {name: _compensated.of_limbs(limbs[name]) for name in parts}
 
     def compute(self, parts: dict[str, Pair]) -> dict[str, jax.Array]:
         passes = parts["passes"].value
@@ -71,15 +79,18 @@ def loss_state(value: Any, weight: Any) -> State:
 
 def add_in_pass(state: State, new: State) -> State:
     """Returns the loss after one more call in the same forward pass."""
-    parts: dict[str, Pair] = {
-        name: _compensated.add(state.parts[name], new.parts[name]) for name in state.parts
-    }
-    return State({**parts, "passes": state.parts["passes"]}, state.seen | new.seen, LOSS)
+    merged = state.merge(new)
+    a, b = state.parts["passes"], new.parts["passes"]
+    passes = Pair(jnp.maximum(a.hi, b.hi), jnp.maximum(a.lo, b.lo))
+    return dataclasses.replace(merged, parts={**merged.parts, "passes": passes})
 
 
-def sum_over_layers(losses: Any) -> Any:
-    """Returns the losses of one pass with the axes that transforms stacked (layers) summed away."""
-    return jax.tree.map(_sum_over_layers, losses, is_leaf=_tree.is_state)
+def finish_pass(losses: Any) -> Any:
+    """Returns the losses as one pass leaves them: summed over stacked layers, and counted as one pass.
+
+    A loss in a branch that was not taken counts too: its part of that pass's objective is 0.
+    """
+    return jax.tree.map(_finish_pass, losses, is_leaf=_tree.is_state)
 
 
 def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None = None) -> jax.Array:
@@ -123,22 +134,26 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
 def objective_part(losses: Iterable[State]) -> jax.Array:
     """Returns the sum of weight * value over losses: a float32 scalar, the mean over passes."""
     start = jnp.zeros((), jnp.float32)
-    return sum((jnp.sum(jnp.where(loss.seen, _weighted(loss), 0.0)) for loss in losses), start=start)
+    return sum((jnp.sum(_weighted(loss)) for loss in losses), start=start)
 
 
 def _weighted(loss: State) -> jax.Array:
     passes = loss.parts["passes"].value
-    return loss.parts["weighted"].value / jnp.where(loss.seen, passes, 1.0)
+    return loss.parts["weighted"].value / jnp.maximum(passes, 1.0)
 
 
-def _sum_over_layers(state: Any) -> Any:
-    if not _tree.is_state(state) or state.reducer != LOSS or not state.seen.ndim:
+def _finish_pass(state: Any) -> Any:
+    if not _tree.is_state(state) or state.reducer != LOSS:
         return state
     parts: dict[str, Pair] = {
-        name: _compensated.pair_of(jnp.sum(pair.hi)) if name != "passes" else _compensated.count(1)
+        name: _compensated.count(1) if name == "passes" else _sum_pair(pair)
         for name, pair in state.parts.items()
     }
     return State(parts, jnp.any(state.seen), LOSS)
+
+
+def _sum_pair(pair: Pair) -> Pair:
+    return Pair(jnp.sum(pair.hi), jnp.sum(pair.lo)) if pair.hi.ndim else pair
 
 
 def _check_losses(losses: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from sowlog import _compensated
 from sowlog._compensated import Pair, Squares
-from sowlog._state import Parts, Reducer
+from sowlog._state import Exchange, Parts, Reducer
 
 
 @final
@@ -27,6 +27,12 @@ class Sum(Reducer):
 
     def merge(self, a: Pair, b: Pair) -> Parts:
         return _compensated.add(a, b)
+
+    def exchange(self, parts: Pair, seen: jax.Array, replica: jax.Array) -> Exchange:
+        limbs = yield _compensated.total_limbs(parts)
+        yield ()
+        yield ()
+        return _compensated.of_limbs(limbs)
 
     def compute(self, parts: Pair) -> jax.Array:
         return parts.value
@@ -49,6 +55,15 @@ class Mean(Reducer):
     def merge(self, a: dict[str, Pair], b: dict[str, Pair]) -> Parts:
         return {name: _compensated.add(a[name], b[name]) for name in a}
 
+    def exchange(self, parts: dict[str, Pair], seen: jax.Array, replica: jax.Array) -> Exchange:
+        total, weight = yield (
+            _compensated.total_limbs(parts["total"]),
+            _compensated.count_limbs(parts["weight"]),
+        )
+        yield ()
+        yield ()
+        return {"total": _compensated.of_limbs(total), "weight": _compensated.of_limbs(weight)}
+
     def compute(self, parts: dict[str, Pair]) -> jax.Array:
         return parts["total"].value / parts["weight"].value
 
@@ -67,6 +82,12 @@ class Min(Reducer):
     def merge(self, a: jax.Array, b: jax.Array) -> Parts:
         return jnp.minimum(a, b)
 
+    def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
+        yield ()
+        negated = yield -parts
+        yield ()
+        return -negated
+
     def compute(self, parts: jax.Array) -> jax.Array:
         return parts
 
@@ -84,6 +105,12 @@ class Max(Reducer):
 
     def merge(self, a: jax.Array, b: jax.Array) -> Parts:
         return jnp.maximum(a, b)
+
+    def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
+        yield ()
+        largest = yield parts
+        yield ()
+        return largest
 
     def compute(self, parts: jax.Array) -> jax.Array:
         return parts
@@ -111,6 +138,14 @@ class Last(Reducer):
     def merge(self, a: jax.Array, b: jax.Array) -> Parts:
         del a
         return b
+
+    def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
+        """Keeps the value of the last replica that saw one."""
+        yield ()
+        index = jnp.where(seen, replica, -1).astype(jnp.float32)
+        last_index = yield index
+        value = yield jnp.where(seen & (index == last_index), parts, 0.0)
+        return value
 
     def compute(self, parts: jax.Array) -> jax.Array:
         return parts
@@ -158,6 +193,30 @@ class Std(Reducer):
             "m2": _compensated.add_squares(_compensated.add_squares(a["m2"], b["m2"]), between),
         }
 
+    def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange:
+        """Takes the second moments about the mean of all, and mends that mean's rounding at the end."""
+        own_weight = parts["weight"].value
+        limbs, weighted_mean = yield (
+            _compensated.count_limbs(parts["weight"]),
+            own_weight * parts["mean"].value,
+        )
+        weight = _compensated.of_limbs(limbs)
+        divisor = jnp.where(weight.value == 0, 1.0, weight.value)
+        center = weighted_mean / divisor
+        delta = jnp.where(seen, _compensated.subtract(parts["mean"], _compensated.pair_of(center)), 0.0)
+        between = _compensated.elementwise_squares(delta, own_weight)
+        own = _compensated.add_squares(parts["m2"], between)
+        scale = yield own.scale
+        moment, deviation = yield (
+            _compensated.total_limbs(_compensated.rescale(own, scale)),
+            own_weight * delta,
+        )
+        rest = deviation / divisor
+        excess = _compensated.elementwise_squares(rest, -weight.value)
+        m2 = _compensated.add_squares(Squares(scale, _compensated.of_limbs(moment)), excess)
+        mean = _compensated.add(_compensated.pair_of(center), _compensated.pair_of(rest))
+        return {"weight": weight, "mean": mean, "m2": m2}
+
     def compute(self, parts: Parts) -> jax.Array:
         return _compensated.root_mean(parts["m2"], parts["weight"])
 
@@ -184,6 +243,15 @@ class Rms(Reducer):
             "squares": _compensated.add_squares(a["squares"], b["squares"]),
         }
 
+    def exchange(self, parts: dict[str, Any], seen: jax.Array, replica: jax.Array) -> Exchange:
+        weight = yield _compensated.count_limbs(parts["weight"])
+        scale = yield parts["squares"].scale
+        squares = yield _compensated.total_limbs(_compensated.rescale(parts["squares"], scale))
+        return {
+            "weight": _compensated.of_limbs(weight),
+            "squares": Squares(scale, _compensated.of_limbs(squares)),
+        }
+
     def compute(self, parts: dict[str, Any]) -> jax.Array:
         squares: Squares = parts["squares"]
         return _compensated.root_mean(squares, parts["weight"])
@@ -203,6 +271,12 @@ class Nonfinite(Reducer):
 
     def merge(self, a: Pair, b: Pair) -> Parts:
         return _compensated.add(a, b)
+
+    def exchange(self, parts: Pair, seen: jax.Array, replica: jax.Array) -> Exchange:
+        limbs = yield _compensated.count_limbs(parts)
+        yield ()
+        yield ()
+        return _compensated.of_limbs(limbs)
 
     def compute(self, parts: Pair) -> jax.Array:
         return parts.value

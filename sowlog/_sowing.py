@@ -1,14 +1,13 @@
-"""Sowing in Flax modules and collecting around `apply`: the only file that imports flax."""
+"""Sowing in Flax modules."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen as nn
-from flax.core import scope as flax_scope
 
-from sowlog import _losses
+from sowlog import _losses, _recording
+from sowlog._recording import LostMetricError
 from sowlog._reducers import mean
 from sowlog._state import Reducer, State, Value
 
@@ -44,6 +43,7 @@ def sow(
     Raises:
         TypeError: `reducer` is no sowlog reducer, or another one used the name.
         ValueError: `collection` is "losses"; or `value` and `weight` do not fit.
+        LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog
@@ -61,7 +61,7 @@ def sow(
             f'"{_losses.COLLECTION}" holds what is trained on, which a reducer cannot say: '
             f'write sowlog.sow_loss(self, "{name}", value, weight=...).'
         )
-    if not _is_listening(module, collection):
+    if not _is_listening(module, collection, name):
         return False
     return _store(module, collection, name, reducer.of(jax.lax.stop_gradient(value), weight), State.merge)
 
@@ -83,64 +83,37 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
 
     Raises:
         ValueError: `value` or `weight` is not a scalar.
+        LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
 
     Example: see `total_loss`.
     """
-    if not _is_listening(module, _losses.COLLECTION):
+    if not _is_listening(module, _losses.COLLECTION, name):
         return False
     state = _losses.loss_state(value, weight)
     return _store(module, _losses.COLLECTION, name, state, _losses.add_in_pass)
 
 
-def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """Wraps a module's `apply` so that it also returns what was sown.
-
-    Args:
-        apply: `model.apply`, or a function of the same form.
-
-    Returns:
-        A function of `apply`'s arguments that returns `(y, updates)`: `updates["metrics"]` and
-        `updates["losses"]` hold what this one pass sowed (empty dicts if nothing), beside the collections
-        named in `mutable=`, which it takes as `apply` does.
-
-    Raises:
-        ValueError: (when called) the variables already hold sown values, which would be counted again.
-
-    Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
-        >>> model = nn.BatchNorm(use_running_average=False)
-        >>> x = jnp.ones((2, 3))
-        >>> variables = model.init(jax.random.key(0), x)
-        >>> y, updates = sowlog.collect(model.apply)(variables, x, mutable=["batch_stats"])
-        >>> sorted(updates)
-        ['batch_stats', 'losses', 'metrics']
-    """
-
-    @functools.wraps(apply)
-    def collected(
-        variables: Mapping[str, Any],
-        *args: Any,
-        mutable: Any = False,
-        **kwargs: Any,
-    ) -> tuple[Any, dict[str, Any]]:
-        _check_fresh(variables)
-        ours = [METRICS, _losses.COLLECTION]
-        y, updates = apply(variables, *args, mutable=flax_scope.union_filters(mutable, ours), **kwargs)
-        updates = {METRICS: {}, _losses.COLLECTION: {}, **updates}
-        updates[_losses.COLLECTION] = _losses.sum_over_layers(updates[_losses.COLLECTION])
-        return y, updates
-
-    return collected
-
-
-def _is_listening(module: nn.Module, collection: str) -> bool:
-    return module.is_mutable_collection(collection) and not module.is_initializing()
+def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
+    """Says whether to sow; raises where `collect` listens and a transform stands between."""
+    if module.is_initializing():
+        return False
+    listening = module.is_mutable_collection(collection)
+    recorder = _recording.current()
+    if recorder is not None and not listening and collection in (METRICS, _losses.COLLECTION):
+        recorder.check_heard(module, _recording.site_of(module, collection, name))
+    return listening
 
 
 def _store(
     module: nn.Module, collection: str, name: str, state: State, join: Callable[[State, State], State]
 ) -> bool:
     """Stores a state under a name, or joins it with the one already there."""
+    site = _recording.site_of(module, collection, name)
+    recorder = _recording.current()
+    if recorder is not None and recorder.hears():
+        recorder.note(module, site, state)
+        if site in recorder.withheld:
+            return True
 
     def reduce_fn(old: Any, new: State) -> State:
         if old is None:
@@ -156,8 +129,18 @@ def _store(
             error.add_note(f"while sowing {_place(module, name)}")
             raise
 
+    _check_name(module, collection, name)
     # None stands for the empty state: merging with that would change nothing, and cost a dozen operations.
     return module.sow(collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
+
+
+def _check_name(module: nn.Module, collection: str, name: str) -> None:
+    scope = module.scope
+    if scope is not None and None in scope.reservations.get(name, ()):
+        raise LostMetricError(
+            f"{_place(module, name)} is sown under the name of a submodule, whose own metrics would stand in "
+            f'its place in "{collection}": give it a name of its own.'
+        )
 
 
 def _check_reducer(module: nn.Module, name: str, reducer: Any) -> None:
@@ -165,17 +148,6 @@ def _check_reducer(module: nn.Module, name: str, reducer: Any) -> None:
         raise TypeError(
             f"{_place(module, name)}: {reducer!r} is no sowlog reducer. Use sowlog.mean, sowlog.max ..., "
             "build one with sowlog.Reducer.build, or use Flax's own module.sow(..., init_fn=, reduce_fn=)."
-        )
-
-
-def _check_fresh(variables: Mapping[str, Any]) -> None:
-    stale = [name for name in (METRICS, _losses.COLLECTION) if variables.get(name)]
-    if stale:
-        raise ValueError(
-            f"the variables passed to collect already hold {' and '.join(stale)}, which would be counted "
-            'twice. Keep only the parameters, `params = model.init(key, x)["params"]`, and pass '
-            '{"params": params}; to accumulate over steps, merge outside: '
-            '`metrics = sowlog.merge(metrics, updates["metrics"])`.'
         )
 
 

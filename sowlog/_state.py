@@ -12,7 +12,7 @@ shapes) is settled once, here, for all of them, a user's own included:
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, ClassVar, Self, final
 
 import jax
@@ -21,6 +21,9 @@ import jax.typing
 
 Parts = Any
 """A pytree of arrays: what a reducer accumulates."""
+
+Exchange = Generator[Any, Any, Parts]
+"""What a state gives to the other replicas, and gets from them: see `Reducer.exchange`."""
 
 Value = jax.typing.ArrayLike | Sequence[Any]
 """What can be sown: a real number or an array of them."""
@@ -85,6 +88,8 @@ class Reducer(abc.ABC):
         axis: the axes of a sown value that are reduced; None means all. The others are kept: they become the
             leading axes of the state, and an index at the end of the tag.
         ordered: whether the order of merges matters, as for `last` (of the class; False for nearly all).
+        counts_unseen: whether a state that saw nothing may still change what it is merged with, as a pass
+            without a loss changes the mean over passes (of the class; False for nearly all).
 
     Example:
         >>> import jax.numpy as jnp
@@ -105,6 +110,7 @@ class Reducer(abc.ABC):
 
     axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
     ordered: ClassVar[bool] = False
+    counts_unseen: ClassVar[bool] = False
 
     @abc.abstractmethod
     def empty(self) -> Parts:
@@ -127,6 +133,21 @@ class Reducer(abc.ABC):
     @abc.abstractmethod
     def compute(self, parts: Parts) -> Any:
         """Returns the result: a scalar, or a dict of scalars by name."""
+
+    def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange | None:
+        """Merges over replicas with three collectives that all metrics share; None gathers the states.
+
+        A generator that yields three times: trees to be summed over the replicas, then trees of which to
+        take the maximum, then trees to be summed again. Each yield returns the result; the generator
+        returns the merged parts. None (the default) costs a collective of its own, with bytes that grow
+        with the number of replicas.
+
+        Args:
+            parts: this replica's parts, with leading axes where the state has them.
+            seen: whether this replica saw anything, bool of shape [*batch].
+            replica: this replica's index, int32 scalar.
+        """
+        del parts, seen, replica
 
     @staticmethod
     def build(
@@ -317,6 +338,8 @@ class _Built(Reducer):
 
 def _merge_one(a: State, b: State) -> State:
     merged = a.reducer.merge(a.parts, b.parts)
+    if a.reducer.counts_unseen:
+        return State(merged, a.seen | b.seen, a.reducer)
 
     def select(both: jax.Array, only_a: jax.Array, only_b: jax.Array) -> jax.Array:
         return jnp.where(b.seen, jnp.where(a.seen, both, only_b), only_a)

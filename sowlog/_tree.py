@@ -81,9 +81,22 @@ def empty_like(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(_empty_leaf, tree, is_leaf=is_state)
 
 
+def check_states(tree: Any) -> None:
+    """Raises if a leaf of a tree is no state, naming it.
+
+    Raises:
+        TypeError: so how it accumulates is unknown.
+    """
+    jax.tree_util.tree_map_with_path(_check_state, tree, is_leaf=is_state)
+
+
+def _check_state(path: Any, leaf: Any) -> None:
+    if not is_state(leaf):
+        raise TypeError(_no_state(path, leaf))
+
+
 def _merge_leaf(path: Any, a: Any, b: Any) -> State:
-    if not is_state(a):
-        raise TypeError(_no_state(path, a))
+    _check_state(path, a)
     try:
         return a.merge(b)
     except (TypeError, ValueError) as error:
@@ -92,8 +105,7 @@ def _merge_leaf(path: Any, a: Any, b: Any) -> State:
 
 
 def _empty_leaf(path: Any, leaf: Any) -> State:
-    if not is_state(leaf):
-        raise TypeError(_no_state(path, leaf))
+    _check_state(path, leaf)
     return broadcast(leaf.reducer.init_fn(), leaf.seen.shape)
 
 

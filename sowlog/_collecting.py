@@ -1,0 +1,145 @@
+"""Collecting around `apply`: one pass, what it sowed, and nothing lost on the way."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import errors as flax_errors
+from flax.core import scope as flax_scope
+
+from sowlog import _losses, _tree
+from sowlog._recording import LostMetricError, Recorder, recording
+from sowlog._seeding import find_seeds
+from sowlog._sowing import METRICS
+
+_OURS = [METRICS, _losses.COLLECTION]
+
+
+def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """Wraps a module's `apply` so that it also returns what was sown.
+
+    A sow that a transform would drop raises. A model that sows in one branch of `nn.cond`, in `nn.switch`,
+    `nn.while_loop` or an `nn.scan` that carries the collection works as it stands: its states are there,
+    empty, before it runs.
+
+    Args:
+        apply: `model.apply`, or a function of the same form.
+
+    Returns:
+        A function of `apply`'s arguments that returns `(y, updates)`: `updates["metrics"]` and
+        `updates["losses"]` hold what this one pass sowed (empty dicts if nothing), beside the collections
+        named in `mutable=`, which it takes as `apply` does.
+
+    Raises:
+        ValueError: (when called) the variables already hold sown values, which would be counted again.
+        LostMetricError: (when called) a sown value would be lost or wrong.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
+        >>> model = nn.BatchNorm(use_running_average=False)
+        >>> x = jnp.ones((2, 3))
+        >>> variables = model.init(jax.random.key(0), x)
+        >>> y, updates = sowlog.collect(model.apply)(variables, x, mutable=["batch_stats"])
+        >>> sorted(updates)
+        ['batch_stats', 'losses', 'metrics']
+    """
+
+    @functools.wraps(apply)
+    def collected(
+        variables: Mapping[str, Any],
+        *args: Any,
+        mutable: Any = False,
+        **kwargs: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        _check_fresh(variables)
+
+        def run(seeds: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
+            filter = flax_scope.union_filters(mutable, _OURS)
+            return apply({**variables, **(seeds or {})}, *args, mutable=filter, **kwargs)
+
+        y, updates = _run_seeded_if_need_be(run)
+        updates = {METRICS: {}, _losses.COLLECTION: {}, **updates}
+        updates[_losses.COLLECTION] = _losses.finish_pass(updates[_losses.COLLECTION])
+        return y, updates
+
+    return collected
+
+
+def discover(
+    apply: Callable[..., Any], variables: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> dict[str, Any]:
+    """Finds what a model sows, without computing anything.
+
+    Args:
+        apply: `model.apply`.
+        variables: the model's variables; shapes and dtypes suffice (`jax.eval_shape` of `init`).
+        *args: the inputs, or their shapes and dtypes.
+        **kwargs: as for `collect(apply)`.
+
+    Returns:
+        `{"metrics": ..., "losses": ...}` of empty states: the start of a scan over microbatches.
+
+    Example:
+        >>> import flax.linen as nn, jax.numpy as jnp, sowlog
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow(self, "rms", x, sowlog.rms)
+        ...         return x
+        >>> sowlog.discover(Block().apply, {}, jnp.ones(3))["metrics"]["rms"].reducer
+        rms
+    """
+
+    def updates(variables: Any, args: Any) -> dict[str, Any]:
+        _, updates = collect(apply)(variables, *args, **kwargs)
+        return {name: updates[name] for name in _OURS}
+
+    return _tree.empty_like(jax.eval_shape(updates, variables, args))
+
+
+def _run_seeded_if_need_be(
+    run: Callable[..., tuple[Any, Mapping[str, Any]]],
+) -> tuple[Any, Mapping[str, Any]]:
+    """Runs a pass; one that JAX refuses for the structure of its loops and branches is run with seeds.
+
+    Most models need no seeds and pay for no search.
+    """
+    try:
+        return _run(run)
+    except TypeError as error:
+        refused = error
+    seeds = find_seeds(run, _OURS)
+    if not seeds:
+        raise refused
+    try:
+        return _run(functools.partial(run, seeds))
+    except TypeError:
+        # Sowing was not the cause, so the first error says best what is.
+        raise refused from None
+
+
+def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mapping[str, Any]]:
+    with recording(Recorder()) as recorder:
+        try:
+            y, updates = run()
+        except flax_errors.NameInUseError as error:
+            taken = [site for site in recorder.states if f'"{site.name}"' in str(error)]
+            if not taken:
+                raise
+            raise LostMetricError(
+                f"{taken[0]} is sown under a name that a submodule or parameter takes later ({error}): "
+                "give the metric a name of its own."
+            ) from error
+        recorder.check_returned(updates)
+        return y, updates
+
+
+def _check_fresh(variables: Mapping[str, Any]) -> None:
+    stale = [name for name in _OURS if variables.get(name)]
+    if stale:
+        raise ValueError(
+            f"the variables passed to collect already hold {' and '.join(stale)}, which would be counted "
+            'twice. Keep only the parameters, `params = model.init(key, x)["params"]`, and pass '
+            '{"params": params}; to accumulate over steps, merge outside: '
+            '`metrics = sowlog.merge(metrics, updates["metrics"])`.'
+        )

@@ -1,0 +1,217 @@
+"""What is sown during one `collect`, and what a transform would lose of it.
+
+Flax drops in silence what a lifted transform was not told to hand on, and lets values leak out of raw JAX
+transforms. While `collect` runs, every sow reports here, and each such loss becomes an error where it
+happens.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple
+
+import flax.core
+import jax
+from flax import linen as nn
+
+from sowlog import _transforms
+from sowlog._state import State
+from sowlog._transforms import Lift
+
+
+class LostMetricError(RuntimeError):
+    """A sown value would be lost or wrong; the message says where, why, and which line to write."""
+
+
+class Site(NamedTuple):
+    """Where a value is sown: all calls under one name in one module.
+
+    Attributes:
+        collection: the variable collection.
+        path: the module's path.
+        name: the metric's name.
+    """
+
+    collection: str
+    path: tuple[str, ...]
+    name: str
+
+    def __str__(self) -> str:
+        return "/".join((*self.path, self.name))
+
+
+class Recorder:
+    """The sows of one pass.
+
+    Attributes:
+        states: what was sown at each site last, as shapes and dtypes.
+        withheld: sites whose values are not stored in this pass; see `sowlog._seeding`.
+    """
+
+    def __init__(self, withheld: frozenset[Site] = frozenset()) -> None:
+        self.states: dict[Site, State] = {}
+        self.withheld = withheld
+        self._lifts: dict[Site, list[Lift]] = {}
+        self._stored: list[tuple[Site, object]] = []
+        self._depth = _transforms.apply_depth() + 1
+
+    def hears(self) -> bool:
+        """Says whether the caller runs in the `apply` that is collected, not in one inside it."""
+        return _transforms.apply_depth() == self._depth
+
+    def note(self, module: nn.Module, site: Site, state: State) -> None:
+        """Takes note of a value that is about to be stored.
+
+        Raises:
+            LostMetricError: the value would be lost, or be one for many.
+        """
+        _check_no_raw_transform(module, site)
+        lifts = _transforms.enclosing_lifts()
+        broadcast = [lift for lift in lifts if lift.broadcasts(site.collection)]
+        if broadcast:
+            raise LostMetricError(_broadcast_message(site))
+        self.states[site] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+        self._lifts[site] = lifts
+        self.note_stored(module, site)
+
+    def note_stored(self, module: nn.Module, site: Site) -> None:
+        """Takes note that something is stored at a site, unless it is withheld."""
+        if site not in self.withheld and module.scope is not None:
+            self._stored.append((site, module.scope.root))
+
+    def last_lifted(self) -> set[Site]:
+        """Returns the sites stored in the lifted transform (of a cond, the branch) that ran last."""
+        if not self._stored:
+            return set()
+        # Each run of a lifted transform has a root scope of its own.
+        last = self._stored[-1][1]
+        return {site for site, root in self._stored if root is last and root is not self._stored[0][1]}
+
+    def check_heard(self, module: nn.Module, site: Site) -> None:
+        """Raises if nobody listens to a sow although its pass is collected.
+
+        Raises:
+            LostMetricError: a lifted transform does not hand the collection back.
+        """
+        if not self.hears():
+            return
+        _check_no_raw_transform(module, site)
+        lifts = _transforms.enclosing_lifts()
+        deaf = [lift for lift in lifts if not lift.hands_back(site.collection)]
+        if lifts:
+            raise LostMetricError(_dropped_message(site, (deaf or lifts)[0]))
+
+    def check_returned(self, updates: Mapping[str, Any]) -> None:
+        """Raises if a value that was stored did not come back.
+
+        Raises:
+            LostMetricError: a transform dropped it on the way back.
+        """
+        for site in self.states:
+            if site not in self.withheld and not _holds(updates, site):
+                lifts = ", ".join(f"nn.{lift.name}" for lift in self._lifts[site]) or "a transform"
+                raise LostMetricError(
+                    f'{site} was sown to "{site.collection}" and did not come back: {lifts} around it '
+                    f'dropped it. Name "{site.collection}" among the variables that it hands back.'
+                )
+
+
+_current: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("sowlog_recorder", default=None)
+
+
+def current() -> Recorder | None:
+    """Returns the recorder of the innermost `collect` that is running, if one is."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Generator[Recorder]:
+    """Lets every sow report to a recorder."""
+    token = _current.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _current.reset(token)
+
+
+def site_of(module: nn.Module, collection: str, name: str) -> Site:
+    """Returns where a module sows."""
+    return Site(collection, tuple(module.path), name)
+
+
+def _check_no_raw_transform(module: nn.Module, site: Site) -> None:
+    trace = flax.core.current_trace()
+    scope = module.scope
+    while scope is not None:
+        if scope.trace_level != trace:
+            raise LostMetricError(_raw_message(site, _transforms.innermost_raw()))
+        scope = scope.parent
+
+
+def _holds(updates: Mapping[str, Any], site: Site) -> bool:
+    node: Any = updates.get(site.collection)
+    for key in (*site.path, site.name):
+        if not isinstance(node, Mapping) or key not in node:
+            return False
+        node = node[key]
+    return True
+
+
+def _broadcast_message(site: Site) -> str:
+    return (
+        f'{site} is sown in the body of an nn.scan that has variable_broadcast for "{site.collection}": '
+        "one value would come back for all its steps. Hand back one per step, "
+        f'nn.scan(..., variable_axes={{"{site.collection}": 0}}), or accumulate, '
+        f'variable_carry="{site.collection}".'
+    )
+
+
+_REMEDIES = {
+    "scan": 'nn.scan(..., variable_axes={{"params": 0, "{collection}": 0}})',
+    "vmap": 'nn.vmap(..., variable_axes={{"params": 0, "{collection}": 0}})',
+    "while_loop": 'nn.while_loop(..., carry_variables=["{collection}"])',
+    "remat": "nn.remat(Block) without variables=, which hands on all collections",
+    "jit": "nn.jit(Block) without variables=, which hands on all collections",
+    "vjp": "nn.vjp(..., variables=True), with vjp_variables= for what is differentiated",
+    "value_and_grad": "nn.value_and_grad(..., variables=True)",
+    "jvp": "nn.jvp(..., variables=True)",
+}
+
+
+def _dropped_message(site: Site, lift: Lift) -> str:
+    if lift.part == "cond_wrapper":
+        return (
+            f"{site} is sown in the cond_fn of an nn.while_loop, which hands back nothing: "
+            "sow it in body_fn, or after the loop."
+        )
+    remedy = _REMEDIES.get(lift.name, 'hand on "{collection}"').format(collection=site.collection)
+    return (
+        f'{site} is sown to "{site.collection}" inside nn.{lift.name}, which does not hand that collection '
+        f"back, so the value would be lost. Write: {remedy}."
+    )
+
+
+_LIFTED = {
+    "jax.lax.scan": "nn.scan",
+    "jax.lax.map": "nn.scan",
+    "jax.lax.fori_loop": "nn.while_loop",
+    "jax.lax.while_loop": "nn.while_loop",
+    "jax.lax.cond": "nn.cond",
+    "jax.lax.switch": "nn.switch",
+    "jax.checkpoint": "nn.remat",
+    "jax.jit": "nn.jit",
+    "jax.vmap": "nn.vmap",
+    "jax.grad": "nn.value_and_grad",
+    "jax.vjp": "nn.vjp",
+    "jax.jvp": "nn.jvp",
+}
+
+
+def _raw_message(site: Site, transform: str) -> str:
+    lifted = _LIFTED.get(transform)
+    instead = f"use {lifted} in place of {transform}, or " if lifted else ""
+    return (
+        f"{site} is sown inside {transform}, which knows nothing of Flax's collections: the value would leak "
+        f"out of it as a tracer, or count once for many. In the module, {instead}return the value from the "
+        "transformed function and sow it outside."
+    )

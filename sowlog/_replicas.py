@@ -1,0 +1,114 @@
+"""Merging over replicas: three collectives, whatever the number of metrics.
+
+What costs is the collective, not its bytes. So every state says what it has to be summed, what has to be
+compared, and what has to be summed once that is known (a second moment about the mean of all); each of the
+three travels as one vector.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sowlog import _tree
+from sowlog._state import Exchange, State
+
+Axis = Hashable | tuple[Hashable, ...]
+_Collective = Callable[[jax.Array, Any], jax.Array]
+
+
+def all_reduce(tree: Any, axis_name: Axis) -> Any:
+    """Merges a tree of states over the replicas of a mapped axis; each of them gets the result.
+
+    Call it inside `shard_map`, `pmap` or `vmap(axis_name=...)`, before `pack`: without it each replica would
+    report its own shard. `last` keeps the value of the highest index that saw one.
+
+    Args:
+        tree: a tree of states of one structure on all replicas.
+        axis_name: the mapped axis, or several.
+
+    Returns:
+        The merged tree, equal on all replicas. It takes one psum, one pmax and one more psum, whose bytes do
+        not depend on the number of replicas, and a gather for each reducer of your own without `exchange`.
+
+    Raises:
+        TypeError: a leaf is no state, so how it merges is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, sowlog
+        >>> step = lambda x: sowlog.all_reduce({"loss": sowlog.mean.of(x)}, "batch")
+        >>> states = jax.vmap(step, axis_name="batch")(jnp.array([1.0, 2.0, 6.0]))
+        >>> states["loss"].compute().tolist()
+        [3.0, 3.0, 3.0]
+    """
+    _tree.check_states(tree)
+    states, structure = jax.tree.flatten(tree, is_leaf=_tree.is_state)
+    replica = jax.lax.axis_index(axis_name)
+    exchanges = [state.reducer.exchange(state.parts, state.seen, replica) for state in states]
+    merged = iter(_exchange(_with_seen(states, exchanges), axis_name))
+    return structure.unflatten(
+        [
+            _gather(state, axis_name) if exchange is None else next(merged)
+            for state, exchange in zip(states, exchanges, strict=True)
+        ]
+    )
+
+
+def _with_seen(states: list[State], exchanges: list[Exchange | None]) -> list[Exchange]:
+    return [
+        _exchange_state(state, exchange)
+        for state, exchange in zip(states, exchanges, strict=True)
+        if exchange is not None
+    ]
+
+
+def _exchange_state(state: State, parts: Exchange) -> Exchange:
+    """Exchanges a whole state: its parts, and whether any replica saw something."""
+    sums = yield next(parts)
+    maxima, seen = yield parts.send(sums), state.seen.astype(jnp.float32)
+    last = yield parts.send(maxima)
+    return State(_finish(parts, last), seen > 0, state.reducer)
+
+
+def _exchange(exchanges: list[Exchange], axis_name: Axis) -> list[State]:
+    """Runs all exchanges in step, each of their rounds as one collective."""
+    given = [next(exchange) for exchange in exchanges]
+    for collective in (jax.lax.psum, jax.lax.pmax):
+        received = _travel_together(given, collective, axis_name)
+        given = [exchange.send(got) for exchange, got in zip(exchanges, received, strict=True)]
+    received = _travel_together(given, jax.lax.psum, axis_name)
+    return [_finish(exchange, got) for exchange, got in zip(exchanges, received, strict=True)]
+
+
+def _finish(exchange: Exchange, received: Any) -> Any:
+    try:
+        exchange.send(received)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError("an exchange yields three times: sums, maxima, and sums again.")
+
+
+def _travel_together(trees: Any, collective: _Collective, axis_name: Axis) -> Any:
+    leaves, structure = jax.tree.flatten(trees)
+    if not leaves:
+        return trees
+    together = collective(jnp.concatenate([leaf.ravel() for leaf in leaves]), axis_name)
+    parts = jnp.split(together, _ends([leaf.size for leaf in leaves]))
+    return structure.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def _ends(sizes: list[int]) -> list[int]:
+    ends = [0]
+    for size in sizes[:-1]:
+        ends.append(ends[-1] + size)
+    return ends[1:]
+
+
+def _gather(state: State, axis_name: Axis) -> State:
+    gathered = jax.lax.all_gather(state, axis_name)
+    count = gathered.seen.shape[0]
+    first, *rest = (jax.tree.map(lambda leaf, i=i: leaf[i], gathered) for i in range(count))
+    for other in rest:
+        first = first.merge(other)
+    return first

@@ -1,0 +1,126 @@
+"""Which transforms stand between a sow and the `apply` that collects it, read off the Python stack.
+
+Flax does not tell a module which lifted transform runs it, so the frames are asked; only while tracing, and
+only to name what went wrong. If a name moves upstream, the error says less; that there is one does not hang
+on it.
+"""
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+
+from flax.core import scope as flax_scope
+
+_LIFT = ("flax", "core", "lift.py")
+_APPLY = ("flax", "core", "scope.py")
+_PUBLIC_NAMES = {"checkpoint": "remat"}
+# Functions of JAX that run a function of the user's under a trace of their own.
+_RAW = {
+    ("loops.py", "scan"): "jax.lax.scan",
+    ("loops.py", "while_loop"): "jax.lax.while_loop",
+    ("loops.py", "fori_loop"): "jax.lax.fori_loop",
+    ("loops.py", "map"): "jax.lax.map",
+    ("conditionals.py", "cond"): "jax.lax.cond",
+    ("conditionals.py", "switch"): "jax.lax.switch",
+    ("ad_checkpoint.py", "checkpoint"): "jax.checkpoint",
+    ("pjit.py", "_cpp_pjit"): "jax.jit",
+    ("pjit.py", "_infer_params"): "jax.jit",
+    ("api.py", "vmap"): "jax.vmap",
+    ("api.py", "grad"): "jax.grad",
+    ("api.py", "value_and_grad"): "jax.grad",
+    ("api.py", "vjp"): "jax.vjp",
+    ("api.py", "jvp"): "jax.jvp",
+    ("api.py", "linearize"): "jax.linearize",
+    ("api.py", "jacfwd"): "jax.jacfwd",
+    ("api.py", "jacrev"): "jax.jacrev",
+    ("api.py", "pmap"): "jax.pmap",
+    ("shard_map.py", "shard_map"): "jax.shard_map",
+    ("_shard_map.py", "shard_map"): "jax.shard_map",
+}
+
+
+class Lift(NamedTuple):
+    """A lifted transform on the stack.
+
+    Attributes:
+        name: its name in flax.linen.
+        part: its inner function that runs: `cond_wrapper` of a while_loop, say.
+        outgoing: its filters of the collections that come back out; None if they are not known.
+    """
+
+    name: str
+    part: str
+    outgoing: tuple[Any, ...] | None
+
+    def hands_back(self, collection: str) -> bool:
+        """Says whether what is written to a collection comes back out, as far as is known."""
+        if self.part == "cond_wrapper":
+            return False
+        return self.outgoing is None or any(
+            flax_scope.in_filter(filter, collection) for filter in self.outgoing
+        )
+
+    def broadcasts(self, collection: str) -> bool:
+        """Says whether a loop hands back one value, though its body runs many times."""
+        # The first of nn.scan's filters is variable_broadcast, the second variable_carry.
+        return (
+            self.name == "scan" and bool(self.outgoing) and flax_scope.in_filter(self.outgoing[0], collection)
+        )
+
+
+def enclosing_lifts() -> list[Lift]:
+    """Returns the lifted transforms around the caller within the innermost `apply`, the innermost first."""
+    lifts: list[Lift] = []
+    name = part = ""
+    for frame in _frames():
+        function = frame.f_code.co_qualname
+        if _is_file(frame, _APPLY) and function.startswith("apply."):
+            break
+        if not _is_file(frame, _LIFT):
+            continue
+        if function == "pack.<locals>.wrapper":
+            outgoing = frame.f_locals.get("out_variable_filters")
+            lifts.append(Lift(_PUBLIC_NAMES.get(name, name), part, outgoing))
+            name = part = ""
+        else:
+            name, part = function.partition(".")[0], part or function.rpartition(".")[2]
+    return lifts
+
+
+def innermost_raw() -> str:
+    """Returns the name of the JAX transform that directly surrounds the caller, as a user writes it."""
+    for frame in _frames():
+        parts = frame.f_code.co_filename.replace("\\", "/").split("/")
+        name = _RAW.get((parts[-1], frame.f_code.co_qualname.partition(".")[0]))
+        if name and "jax" in parts:
+            # fori_loop is traced as a scan or while_loop that it calls itself.
+            return name if name not in ("jax.lax.scan", "jax.lax.while_loop") else _loop_name(frame, name)
+    return "a JAX transform"
+
+
+def apply_depth() -> int:
+    """Returns how many calls of Flax's `apply` are on the stack."""
+    return sum(
+        _is_file(frame, _APPLY) and frame.f_code.co_qualname.startswith("apply.") for frame in _frames()
+    )
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_file(frame: FrameType, end: tuple[str, ...]) -> bool:
+    return frame.f_code.co_filename.replace("\\", "/").endswith("/".join(end))
+
+
+def _loop_name(frame: FrameType, name: str) -> str:
+    outer = frame.f_back
+    while outer is not None and "/jax/" in outer.f_code.co_filename.replace("\\", "/"):
+        found = _RAW.get((outer.f_code.co_filename.rpartition("/")[2], outer.f_code.co_qualname))
+        name = found or name
+        outer = outer.f_back
+    return name
