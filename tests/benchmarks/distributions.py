@@ -1,0 +1,71 @@
+"""What a histogram or quantiles of many values cost beside their mean and standard deviation."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+
+import sowlog
+from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+
+_OURS = ("histogram", "quantiles")
+_BASES = ("jnp.mean and jnp.std", "sowlog.mean and sowlog.std")
+
+
+def measure_distributions(size: Size) -> list[Line]:
+    """Measures reducing an array of normal float32 numbers, against two ways of mean and std."""
+    values = jax.random.normal(jax.random.key(0), (size.elements,))
+    reducers = {name: getattr(sowlog, name, None) for name in _OURS}
+    runs = {
+        _BASES[0]: _timed(lambda x: (jnp.mean(x), jnp.std(x)), values),
+        _BASES[1]: _timed(lambda x: (_result(sowlog.mean, x), _result(sowlog.std, x)), values),
+        **{name: _timed(_result_of(reducer), values) for name, reducer in reducers.items() if reducer},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        runs["tensorboardX.add_histogram, on the host"] = _add_histogram(Path(folder), values)
+        figures = interleave(runs, size.rounds)
+    lines = [
+        Line(
+            f"{name} of {size.elements} values",
+            spread_of(milliseconds),
+            "ms",
+            paired_ratio(milliseconds, figures[base]),
+            base,
+            4.0 if name in _OURS else None,
+        )
+        for name, milliseconds in figures.items()
+        for base in _BASES
+        if name != base
+    ]
+    return [*lines, *(Line(f"{name} (sowlog has none yet)") for name in _OURS if not reducers[name])]
+
+
+def _result(reducer: sowlog.Reducer, value: jax.Array) -> Any:
+    return reducer.of(value).compute()
+
+
+def _result_of(reducer: sowlog.Reducer) -> Callable[[jax.Array], Any]:
+    return lambda value: _result(reducer, value)
+
+
+def _timed(function: Callable[[jax.Array], Any], values: jax.Array) -> Callable[[], float]:
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(values))
+    return lambda: cost_of(lambda: jax.block_until_ready(compiled(values))).wall * 1000
+
+
+def _add_histogram(folder: Path, values: jax.Array) -> Callable[[], float]:
+    writer = SummaryWriter(str(folder))
+
+    def add() -> None:
+        writer.add_histogram("values", np.asarray(values), 0)
+
+    add()
+    return lambda: cost_of(add).wall * 1000

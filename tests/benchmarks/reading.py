@@ -1,0 +1,71 @@
+"""How fast a run is read back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sowlog
+from sowlog._record import Record
+from sowlog.writers.tensorboard import TensorBoardWriter
+from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+from tests.benchmarks.steps import tags_of
+from tests.tensorboard_reading import tensorboard_scalars
+
+_PEER = "TensorBoard's EventAccumulator"
+
+
+def measure_reading(size: Size) -> list[Line]:
+    """Measures reading a run into arrays, packed and with one scalar an event."""
+    packed_tags = tags_of(max(size.counts))
+    cases = {
+        "packed": (packed_tags, size.read_scalars // len(packed_tags), 0.3),
+        "one per event": (tags_of(1), size.read_scalars, 3.0),
+    }
+    lines: list[Line] = []
+    for case, (tags, steps, target) in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            _write_run(Path(folder), tags, steps)
+            lines += _lines(f"{len(tags) * steps} scalars, {case}", Path(folder), target, size)
+    return lines
+
+
+def _write_run(folder: Path, tags: tuple[str, ...], steps: int) -> None:
+    writer = TensorBoardWriter(folder)
+    for step in range(steps):
+        writer.write(Record(step, 1e9 + step, tags, np.full(len(tags), step, np.float32)))
+    writer.close()
+
+
+def _lines(case: str, folder: Path, target: float, size: Size) -> list[Line]:
+    read = getattr(sowlog, "read", None)
+    runs: dict[str, Callable[[], float]] = {_PEER: _timed(tensorboard_scalars, folder)}
+    if read is not None:
+        runs["sowlog.read"] = _timed(lambda path: _use(read(path)), folder)
+    figures = interleave(runs, min(size.rounds, 3), {_PEER: 1})
+    lines = [
+        Line(
+            f"{case}: {name}",
+            spread_of(seconds),
+            "s",
+            paired_ratio(seconds, figures[_PEER]),
+            _PEER,
+            target if name != _PEER else None,
+            "measured",
+        )
+        for name, seconds in figures.items()
+    ]
+    return lines if read else [*lines, Line(f"{case}: sowlog.read (sowlog has none yet)", target=target)]
+
+
+def _timed(read: Callable[[Path], object], folder: Path) -> Callable[[], float]:
+    return lambda: cost_of(lambda: read(folder)).wall
+
+
+def _use(run: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns every series as arrays, should reading put that off."""
+    return [(np.asarray(steps), np.asarray(values)) for steps, values in run.scalars.values()]

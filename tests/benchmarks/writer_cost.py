@@ -1,0 +1,102 @@
+"""All CPU that writing takes, and how far it is from the least that the file format asks for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import jax
+import numpy as np
+from crc32c import crc32c
+
+import sowlog
+from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+from tests.benchmarks.peers import WRITING, Sowlog, Writing, absent, installed, missing
+from tests.benchmarks.steps import tags_of
+
+_FLOOR = "CRC and write of the same bytes"
+
+
+def measure_writer_cost(size: Size) -> list[Line]:
+    """Measures the CPU time of all threads for values that are there already, per scalar."""
+    lines: list[Line] = []
+    for count in size.counts:
+        with ExitStack() as stack:
+            runs = {
+                Sowlog.title: _sowlog(stack, count, size),
+                _FLOOR: _floor(stack, count, size),
+                **{peer.title: _peer(stack, peer, count, size) for peer in installed(WRITING)},
+            }
+            seldom = {peer.title: size.peer_rounds for peer in WRITING}
+            figures = interleave(runs, size.rounds, seldom)
+        lines += _lines(count, figures)
+        lines += [Line(f"{count} a step: {peer.title} (no {missing(peer)})") for peer in absent(WRITING)]
+    return lines
+
+
+def _lines(count: int, figures: dict[str, list[float]]) -> list[Line]:
+    lines: list[Line] = []
+    for name, values in figures.items():
+        against = _FLOOR if name == Sowlog.title else Sowlog.title
+        ratio = paired_ratio(values, figures[against])
+        target = 0.05 if name == Sowlog.title and count == 1000 else None
+        lines.append(
+            Line(f"{count} a step: {name}", spread_of(values), "us", ratio, against, target, "measured")
+        )
+    return lines
+
+
+def _folder(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+
+
+def _per_scalar(write: Callable[[], object], steps: int, count: int) -> Callable[[], float]:
+    """Returns what gives the CPU microseconds per scalar of writing that many steps."""
+    write()
+    return lambda: cost_of(write).cpu / (steps * count) * 1e6
+
+
+def _sowlog(stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
+    log = stack.enter_context(sowlog.Logger(_folder(stack)))
+    pack = jax.jit(lambda values: sowlog.pack(dict(zip(tags_of(count), values, strict=True))))
+    packed = [pack(np.full(count, i, np.float32)) for i in range(min(8, size.records))]
+    jax.block_until_ready(packed)
+
+    def write() -> None:
+        for step in range(size.records):
+            log(step, packed[step % len(packed)])
+        log.flush()
+
+    return _per_scalar(write, size.records, count)
+
+
+def _floor(stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
+    """Returns the same for bytes that need no more than their checksum."""
+    # 10 bytes of field keys and lengths, the tag and the value; time, step and framing once.
+    record = bytes(count * (10 + len(tags_of(1)[0])) + 34)
+    file = stack.enter_context((_folder(stack) / "floor").open("wb", buffering=0))
+
+    def write() -> None:
+        for _ in range(size.records):
+            crc32c(record)
+            file.write(record)
+        os.fsync(file.fileno())
+
+    return _per_scalar(write, size.records, count)
+
+
+def _peer(stack: ExitStack, kind: type[Writing], count: int, size: Size) -> Callable[[], float]:
+    peer = stack.enter_context(closing(kind(_folder(stack))))
+    values = dict.fromkeys(tags_of(count), 0.5)
+    # A peer needs up to 0.25 ms a scalar.
+    steps = max(1, min(size.records, 5000 // count, 20))
+
+    def write() -> None:
+        for step in range(steps):
+            peer.write(step, values)
+        peer.flush()
+
+    return _per_scalar(write, steps, count)
