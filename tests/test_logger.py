@@ -386,14 +386,24 @@ def test_log_costs_microseconds_at_any_number_of_scalars(tmp_path):
             assert sorted(costs)[100] < 150e-6
 
 
-def test_a_process_wide_guard_forbids_no_read_of_ours(tmp_path, memory):
+def test_a_process_wide_guard_forbids_no_read_of_ours(tmp_path):
     """With transfers disallowed for every thread, the writer thread's own reads are still meant."""
+    guards = []
+
+    class Guarded(MemoryWriter):
+        def write(self, record):
+            # On the CPU nothing is transferred, so look at what an accelerator would be asked.
+            guards.append(jax.config.jax_transfer_guard_device_to_host)
+            super().write(record)
+
+    writer = Guarded()
     before = jax.config.jax_transfer_guard
     jax.config.update("jax_transfer_guard", "disallow")
     try:
         packed = step_metrics(jax.device_put(np.float32(3)))
-        with Logger(tmp_path, writers=[memory]) as log:
+        with Logger(tmp_path, writers=[writer]) as log:
             log(0, packed)
     finally:
         jax.config.update("jax_transfer_guard", before)
-    assert memory.records[0].values.tolist() == [6.0, 1.5]
+    assert writer.records[0].values.tolist() == [6.0, 1.5]
+    assert guards == ["allow"]
