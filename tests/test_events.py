@@ -86,6 +86,11 @@ def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
     assert len(set(names)) == 5
 
 
+def test_two_that_name_a_file_at_once_choose_differently(tmp_path):
+    """Two processes may both look before either makes its file."""
+    assert len({_events.unique_name(tmp_path, 1e9) for _ in range(10)}) == 10
+
+
 def test_a_foreign_file_with_a_later_stamp_is_outsorted(tmp_path):
     """Files of other programs count too."""
     (tmp_path / "events.out.tfevents.1999999999.host.v2").touch()

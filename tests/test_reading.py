@@ -12,6 +12,7 @@ from sowlog import Logger, sum
 from sowlog._events import EventFile, frame, read_payloads
 from sowlog._reading import read
 from sowlog._record import Record
+from sowlog._shapes import Shape
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.tensorboard_reading import Series, tensorboard_scalars
 
@@ -161,8 +162,14 @@ def test_many_events_are_decoded_as_they_come(tmp_path, monkeypatch):
         for step in range(500):
             log(step, {"x": float(step)} if step % 5 else {"x": 1.0, "y": 2.0})
     whole = as_series(read(tmp_path))
+    held = []
+    hold = Shape.hold
     monkeypatch.setattr("sowlog._reading._HELD", 200)
+    monkeypatch.setattr(
+        Shape, "hold", lambda shape, *args: hold(shape, *args) or held.append(len(shape.held))
+    )
     assert as_series(read(tmp_path)) == whole == tensorboard_scalars(tmp_path)
+    assert max(held) < 20
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +264,19 @@ def test_a_changed_payload_with_a_right_checksum_is_still_sorted_right(data, sam
     if not broken:
         found = [(step, tag) for tag, (steps, _) in run.scalars.items() for step in steps.tolist()]
         assert sorted(found) == sorted(parsed)
+
+
+def test_a_step_that_is_no_varint_of_its_size_is_not_guessed(tmp_path, sample):
+    """A set high bit makes the step eat the next field: protobuf decides what that is."""
+    path = tmp_path / "events.out.tfevents.1.host"
+    path.write_bytes(sample)
+    payloads = list(read_payloads(path))
+    changed = bytearray(payloads[5])
+    changed[10] |= 0x80
+    path.write_bytes(b"".join(map(frame, [*payloads[:5], bytes(changed), *payloads[6:]])))
+    run = read(path)
+    assert run.scalars["a"].steps.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert [damage.record for damage in run.damage] == [5]
 
 
 def test_damage_in_one_file_leaves_the_next_whole(tmp_path, sample):
