@@ -1,0 +1,42 @@
+"""Writers that fail or wait, as a test tells them."""
+
+import threading
+
+from sowlog.testing import MemoryWriter
+
+
+class FailingWriter:
+    """Fails at the given steps, and keeps the others."""
+
+    def __init__(self, *failing, flush_fails=False):
+        self.failing = failing
+        self.flush_fails = flush_fails
+        self.steps = []
+
+    def write(self, record):
+        """Keep the step, or fail."""
+        if record.step in self.failing:
+            raise OSError(f"no disk at {record.step}")
+        self.steps.append(record.step)
+
+    def flush(self):
+        """Fail if told so."""
+        if self.flush_fails:
+            raise OSError("cannot sync")
+
+    def close(self):
+        """Do as flush does."""
+        self.flush()
+
+
+class GatedWriter(MemoryWriter):
+    """Waits with each record until the gate is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = threading.Event()
+
+    def write(self, record):
+        """Wait, then keep it."""
+        self.open.wait(10)
+        super().write(record)
