@@ -14,6 +14,7 @@ from sowlog._collecting import collect, discover
 from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._logger import Logger
 from sowlog._losses import total_loss
+from sowlog._microbatches import accumulate
 from sowlog._packing import Packed, compute, pack
 from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
@@ -29,6 +30,7 @@ __all__ = [
     "Packed",
     "Reducer",
     "State",
+    "accumulate",
     "all_reduce",
     "collect",
     "compute",

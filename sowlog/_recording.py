@@ -144,7 +144,7 @@ def _check_no_raw_transform(module: nn.Module, site: Site) -> None:
     scope = module.scope
     while scope is not None:
         if scope.trace_level != trace:
-            raise LostMetricError(_raw_message(site, _transforms.innermost_raw()))
+            raise LostMetricError(_raw_message(site, _transforms.innermost()))
         scope = scope.parent
 
 
@@ -208,6 +208,12 @@ _LIFTED = {
 
 
 def _raw_message(site: Site, transform: str) -> str:
+    if transform.startswith("nn."):
+        return (
+            f"{site} is sown inside {transform} by a module from outside of it, so the value would leak out "
+            "of it as a tracer. Use the module that the transformed function is given: "
+            f"{transform}(..., lambda module, x: module.layer(x), ...)."
+        )
     lifted = _LIFTED.get(transform)
     instead = f"use {lifted} in place of {transform}, or " if lifted else ""
     return (

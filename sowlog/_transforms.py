@@ -88,9 +88,12 @@ def enclosing_lifts() -> list[Lift]:
     return lifts
 
 
-def innermost_raw() -> str:
-    """Returns the name of the JAX transform that directly surrounds the caller, as a user writes it."""
+def innermost() -> str:
+    """Returns the name of the transform that directly surrounds the caller, as a user writes it."""
     for frame in _frames():
+        name = frame.f_code.co_qualname.partition(".")[0]
+        if _is_file(frame, _LIFT) and name not in ("pack", "_partial_pack"):
+            return f"nn.{_PUBLIC_NAMES.get(name, name)}"
         parts = frame.f_code.co_filename.replace("\\", "/").split("/")
         name = _RAW.get((parts[-1], frame.f_code.co_qualname.partition(".")[0]))
         if name and "jax" in parts:

@@ -1,0 +1,104 @@
+"""Microbatches: gradients and metrics of a batch that does not fit at once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sowlog import _losses, _tree
+from sowlog._state import State
+
+
+def accumulate(
+    step_fn: Callable[..., Any], microbatches: int, *, weight: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """Runs a function over microbatches in one `lax.scan`, with the result of the full batch.
+
+    Arrays in its result (gradients, the loss) are averaged over the microbatches, in float32; states are
+    merged as their reducers say: means by elements, sums added, losses averaged as the objective is.
+
+    Args:
+        step_fn: a function of the parameters and one batch argument or more, such as
+            `jax.grad(loss_fn, has_aux=True)`; each array of a batch has the examples on its first axis.
+        microbatches: how many to cut the batch into.
+        weight: a function of the batch arguments to the weight of a microbatch, a scalar, for an objective
+            that is a mean over a mask: `lambda batch: batch["mask"].sum()`. Averages, and the losses, then
+            weigh each microbatch so much. None weighs all alike.
+
+    Returns:
+        A function of the same arguments and result, for the full batch.
+
+    Raises:
+        ValueError: (when called) the examples cannot be cut into that many equal parts.
+        TypeError: (when called) the result holds what is neither a state nor a floating-point array.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, sowlog
+        >>> def loss_fn(w, x):
+        ...     return jnp.mean((w * x) ** 2), {"input": sowlog.max.of(x)}
+        >>> step = sowlog.accumulate(jax.grad(loss_fn, has_aux=True), 2)
+        >>> gradient, metrics = step(1.0, jnp.array([1.0, 2.0, 3.0, 4.0]))
+        >>> float(gradient), float(metrics["input"].compute())
+        (15.0, 4.0)
+    """
+
+    @functools.wraps(step_fn)
+    def accumulated(params: Any, *batch: Any) -> Any:
+        parts = jax.tree_util.tree_map_with_path(functools.partial(_cut, microbatches), batch)
+        shares = _shares(weight, microbatches, parts)
+        shapes = jax.eval_shape(lambda: step_fn(params, *jax.tree.map(lambda leaf: leaf[0], parts)))
+
+        def add(total: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, None]:
+            part, share = inputs
+            result = step_fn(params, *part)
+            join = functools.partial(_join, share, microbatches)
+            return jax.tree.map(join, total, result, is_leaf=_tree.is_state), None
+
+        start = jax.tree_util.tree_map_with_path(_start, shapes, is_leaf=_tree.is_state)
+        total, _ = jax.lax.scan(add, start, (parts, shares))
+        return jax.tree.map(_finish, total, shapes, is_leaf=_tree.is_state)
+
+    return accumulated
+
+
+def _cut(microbatches: int, path: Any, leaf: Any) -> jax.Array:
+    array = jnp.asarray(leaf)
+    if not array.shape or array.shape[0] % microbatches:
+        raise ValueError(
+            f"batch{jax.tree_util.keystr(path[1:])} of shape {array.shape} cannot be cut into {microbatches} "
+            "equal microbatches along its first axis: change the batch size, or pad and mask."
+        )
+    return array.reshape(microbatches, array.shape[0] // microbatches, *array.shape[1:])
+
+
+def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) -> jax.Array:
+    if weight is None:
+        return jnp.full((microbatches,), 1 / microbatches, jnp.float32)
+    weights = jax.vmap(weight)(*parts).astype(jnp.float32)
+    return weights / jnp.sum(weights)
+
+
+def _start(path: Any, leaf: Any) -> Any:
+    if _tree.is_state(leaf):
+        return _tree.empty_like(leaf)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        raise TypeError(
+            f"result{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, and how it accumulates is unknown: "
+            "return a state instead, sowlog.sum.of(value), sowlog.max.of(value) ..."
+        )
+    return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
+    if not _tree.is_state(total):
+        return total + share * new
+    if total.reducer == _losses.LOSS:
+        # Losses are weighed as the objective is, so that what is logged is what was trained on.
+        new = State(jax.tree.map(lambda leaf: leaf * share * microbatches, new.parts), new.seen, new.reducer)
+    return total.merge(new)
+
+
+def _finish(total: Any, shape: Any) -> Any:
+    return total if _tree.is_state(total) else total.astype(shape.dtype)

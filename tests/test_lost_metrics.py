@@ -1,0 +1,280 @@
+"""Numbers are not lost in silence: each way to lose one raises while tracing, with the line to write."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+import sowlog
+from sowlog import LostMetricError
+
+X = -jnp.arange(1.0, 4.0)
+
+
+class Sower(nn.Module):
+    """Sows a statistic and a loss; takes and returns a carry for loops."""
+
+    @nn.compact
+    def __call__(self, x, *rest):
+        sowlog.sow(self, "value", x, sowlog.max)
+        sowlog.sow_loss(self, "loss", jnp.sum(x))
+        return (x + 1, None) if rest else x + 1
+
+
+def _model(call):
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return call(self, x)
+
+    return Model()
+
+
+def _loop(condition, body, **kwargs):
+    return lambda module, x: nn.while_loop(condition, body, module, (x, 0), **kwargs)
+
+
+def _sowing_body(_, carry):
+    return Sower(name="sower")(carry[0]), carry[1] + 1
+
+
+def _sowing_condition(_, carry):
+    Sower(name="sower")(carry[0])
+    return carry[1] < 2
+
+
+BOTH = ["metrics", "losses"]
+
+# model -> (what the message says of the place and the transform, the line to write)
+DROPPED = {
+    "nn.scan without the collection": (
+        lambda m, x: nn.scan(Sower, length=2)(name="layers")(x, None),
+        r'layers/value is sown to "metrics" inside nn.scan',
+        r'nn.scan\(..., variable_axes={"params": 0, "metrics": 0}\)',
+    ),
+    "nn.vmap without the collection": (
+        lambda m, x: nn.vmap(Sower)(name="heads")(x),
+        r'heads/value is sown to "metrics" inside nn.vmap',
+        r'nn.vmap\(..., variable_axes={"params": 0, "metrics": 0}\)',
+    ),
+    "nn.scan with one of two collections": (
+        lambda m, x: nn.scan(Sower, length=2, variable_axes={"metrics": 0})(name="layers")(x, None),
+        r'layers/loss is sown to "losses" inside nn.scan',
+        r'variable_axes={"params": 0, "losses": 0}',
+    ),
+    "nn.while_loop that carries nothing": (
+        _loop(lambda m, c: c[1] < 2, _sowing_body),
+        r'sower/value is sown to "metrics" inside nn.while_loop',
+        r'nn.while_loop\(..., carry_variables=\["metrics"\]\)',
+    ),
+    "the condition of nn.while_loop": (
+        _loop(_sowing_condition, lambda m, c: (c[0], c[1] + 1), carry_variables=BOTH),
+        "sower/value is sown in the cond_fn of an nn.while_loop",
+        "sow it in body_fn, or after the loop",
+    ),
+    "nn.remat of the parameters only": (
+        lambda m, x: nn.remat(Sower, variables=["params"])(name="block")(x),
+        r'block/value is sown to "metrics" inside nn.remat',
+        r"nn.remat\(Block\) without variables=",
+    ),
+    "nn.vjp of the parameters only": (
+        lambda m, x: nn.vjp(lambda m, x: Sower(name="sower")(x), m, x, variables=["params"])[0],
+        r'sower/value is sown to "metrics" inside nn.vjp',
+        r"nn.vjp\(..., variables=True\)",
+    ),
+    "nn.jit of the parameters only": (
+        lambda m, x: nn.jit(Sower, variables=["params"])(name="block")(x),
+        r'block/value is sown to "metrics" inside nn.jit',
+        r"nn.jit\(Block\) without variables=",
+    ),
+    "the outer of two transforms": (
+        lambda m, x: nn.scan(nn.remat(Sower), length=2)(name="layers")(x, None),
+        r'layers/value is sown to "metrics" inside nn.scan',
+        r"nn.scan\(",
+    ),
+    "variable_broadcast": (
+        lambda m, x: nn.scan(Sower, length=2, variable_broadcast=BOTH)(name="layers")(x, None),
+        "layers/value is sown in the body of an nn.scan that has variable_broadcast",
+        r'variable_axes={"metrics": 0}\), or accumulate, variable_carry="metrics"',
+    ),
+}
+
+
+def _inside(transform):
+    return lambda m, x: transform(lambda x: Sower(name="sower")(x))(x)
+
+
+RAW = {
+    "jax.jit": (_inside(jax.jit), "nn.jit"),
+    "jax.vmap": (_inside(jax.vmap), "nn.vmap"),
+    "jax.checkpoint": (_inside(jax.checkpoint), "nn.remat"),
+    "jax.vjp": (_inside(lambda f: lambda x: jax.vjp(f, x)[0]), "nn.vjp"),
+    "jax.lax.scan": (
+        lambda m, x: jax.lax.scan(lambda c, _: (Sower(name="sower")(c), None), x, None, 2),
+        "nn.scan",
+    ),
+    "jax.lax.cond": (
+        lambda m, x: jax.lax.cond(x[0] > 0, lambda x: Sower(name="sower")(x), lambda x: x, x),
+        "nn.cond",
+    ),
+    "jax.lax.switch": (
+        lambda m, x: jax.lax.switch(0, [lambda x: Sower(name="sower")(x), lambda x: x], x),
+        "nn.switch",
+    ),
+    "jax.lax.while_loop": (
+        lambda m, x: jax.lax.while_loop(lambda c: c[0] < 0, lambda c: Sower(name="sower")(c), x),
+        "nn.while_loop",
+    ),
+    "jax.lax.fori_loop": (
+        lambda m, x: jax.lax.fori_loop(0, 2, lambda i, c: Sower(name="sower")(c), x),
+        "nn.while_loop",
+    ),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("case", list(DROPPED))
+def test_a_sow_that_a_lifted_transform_drops_raises(case, jit):
+    """The error names module path, metric, collection and transform, and the line to write."""
+    call, place, remedy = DROPPED[case]
+    forward = sowlog.collect(_model(call).apply)
+    with pytest.raises(LostMetricError, match=f"{place}.*{remedy}"):
+        (jax.jit(forward) if jit else forward)({}, X)
+
+
+@pytest.mark.parametrize("case", list(DROPPED))
+def test_nobody_listening_is_no_error(case):
+    """Without collect the same models run in silence: nothing is collected, so nothing is lost."""
+    call, _, _ = DROPPED[case]
+    _model(call).apply({}, X)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("transform", list(RAW))
+def test_a_sow_under_a_raw_transform_raises(transform, jit):
+    """Where a tracer would leak, or one value count for many, the transform and its lifted form are named."""
+    call, lifted = RAW[transform]
+    forward = sowlog.collect(_model(call).apply)
+    message = (
+        rf"sower/value is sown inside {transform}, .* use {lifted} in place of {transform}, or return the"
+    )
+    with pytest.raises(LostMetricError, match=message):
+        (jax.jit(forward) if jit else forward)({}, X)
+
+
+def test_a_sow_under_a_raw_gradient_raises():
+    """jax.grad of a closure that sows leaves a tracer behind in Flax."""
+    call = _inside(lambda f: jax.grad(lambda x: jnp.sum(f(x))))
+    with pytest.raises(LostMetricError, match=r"sower/value is sown inside jax\.(grad|vjp)"):
+        sowlog.collect(_model(call).apply)({}, X)
+
+
+def test_a_method_called_under_a_raw_transform_raises():
+    """The module may be older than the transform: what counts is where it sows."""
+
+    class Outer(nn.Module):
+        def setup(self):
+            self.inner = Sower()
+
+        def __call__(self, x):
+            return jax.jit(lambda x: self.inner(x))(x)
+
+    with pytest.raises(LostMetricError, match=r"inner/value is sown inside jax.jit"):
+        sowlog.collect(Outer().apply)({}, X)
+
+
+def test_a_module_from_outside_a_lifted_transform_raises():
+    """A branch that closes over a module of its surroundings leaks like a raw transform."""
+
+    class Outer(nn.Module):
+        def setup(self):
+            self.inner = Sower()
+
+        def __call__(self, x):
+            return nn.cond(x[0] > 0, lambda m, x: self.inner(x), lambda m, x: x, self, x)
+
+    message = (
+        r"inner/value is sown inside nn.cond by a module from outside of it.*lambda module, x: module.layer"
+    )
+    with pytest.raises(LostMetricError, match=message):
+        sowlog.collect(Outer().apply)({}, X)
+
+
+def test_a_name_that_a_submodule_has_is_refused():
+    """Flax would let the submodule's own metrics vanish, or say nothing of a sow."""
+
+    def call(module, x):
+        nn.Dense(2, name="head")(x)
+        sowlog.sow(module, "head", x)
+
+    params = _model(call).init(jax.random.key(0), X)
+    with pytest.raises(LostMetricError, match=r"head \(in Model\) is sown under the name of a submodule"):
+        sowlog.collect(_model(call).apply)(params, X)
+
+
+def test_a_submodule_that_takes_a_sown_name_is_refused():
+    """Flax's error does not say that a sow took the name; ours does."""
+
+    def call(module, x):
+        sowlog.sow(module, "head", x)
+        nn.Dense(2, name="head")(x)
+
+    params = _model(call).init(jax.random.key(0), X)
+    with pytest.raises(
+        LostMetricError, match="head is sown under a name that a submodule or parameter takes"
+    ):
+        sowlog.collect(_model(call).apply)(params, X)
+
+
+def test_a_model_applied_inside_a_model_is_its_own_affair():
+    """A frozen teacher's sows are not this pass's: nobody listens to them, and that is no loss."""
+
+    def call(module, x):
+        teacher = Sower().apply({}, x)
+        sowlog.sow(module, "distance", teacher - x)
+        return teacher
+
+    _, updates = sowlog.collect(_model(call).apply)({}, X)
+    assert sowlog.compute(updates["metrics"]) == {"distance": 1.0}
+
+
+def test_a_collect_inside_a_collect_has_its_own_passes():
+    """A model that collects from another gets what that one sowed, and sows its own."""
+
+    def call(module, x):
+        _, updates = sowlog.collect(Sower().apply)({}, x)
+        sowlog.sow(module, "inner_max", updates["metrics"]["value"].compute())
+
+    _, updates = sowlog.collect(_model(call).apply)({}, X)
+    assert sowlog.compute(updates) == {"metrics/inner_max": -1.0}
+
+
+def test_a_users_own_type_error_stays_as_it_is():
+    """The search for seeds does not hide what the model itself got wrong."""
+    with pytest.raises(TypeError, match="unsupported operand"):
+        sowlog.collect(_model(lambda m, x: x + "one").apply)({}, X)
+
+
+def test_branches_that_differ_in_their_results_stay_an_error():
+    """Seeds mend what sowing broke, and nothing else."""
+
+    def call(module, x):
+        return nn.cond(x[0] > 0, lambda m, x: Sower(name="sower")(x), lambda m, x: x[:2], module, x)
+
+    with pytest.raises(TypeError, match=r"branch|true_fun|cond"):
+        sowlog.collect(_model(call).apply)({}, X)
+
+
+def test_a_growing_tuple_in_a_loop_is_refused():
+    """Flax's default tuple would grow with each step of a loop, which JAX refuses."""
+
+    class Growing(nn.Module):
+        def __call__(self, x, _):
+            self.sow("metrics", "value", jnp.sum(x))
+            return x, None
+
+    def call(module, x):
+        return nn.scan(Growing, length=2, variable_carry="metrics")(name="steps")(x, None)
+
+    with pytest.raises(TypeError, match="structure"):
+        sowlog.collect(_model(call).apply)({}, X)

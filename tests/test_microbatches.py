@@ -1,0 +1,112 @@
+"""Microbatches give what the full batch gives."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sowlog
+from sowlog.testing import count_traces
+from tests.oracles import expected, scalar_reducers
+
+REDUCERS = scalar_reducers()
+X = np.random.default_rng(0).normal(-5.0, 2.0, (12, 3)).astype(np.float32)
+Y = np.random.default_rng(1).normal(size=12).astype(np.float32)
+# Ragged: the microbatches hold 3, 1, 2 and 3 counted examples.
+MASK = np.array([1, 1, 1, 0, 1, 0, 1, 1, 0, 1, 1, 1], np.float32)
+W = jnp.array([0.5, -1.0, 2.0])
+
+
+class Model(nn.Module):
+    """Sows its input by every reducer, masked, and a loss that is a mean over the mask."""
+
+    @nn.compact
+    def __call__(self, x, mask):
+        w = self.param("w", nn.initializers.ones, (3,))
+        prediction = x @ w
+        for name, reducer in REDUCERS.items():
+            sowlog.sow(self, name, x, reducer, weight=mask[:, None])
+        sowlog.sow_loss(self, "penalty", jnp.sum(mask * prediction**2) / jnp.sum(mask), weight=0.1)
+        return prediction
+
+
+def _loss_fn(params, batch):
+    prediction, updates = sowlog.collect(Model().apply)({"params": params}, batch["x"], batch["mask"])
+    error = (prediction - batch["y"]) ** 2
+    task = jnp.sum(batch["mask"] * error) / jnp.sum(batch["mask"])
+    updates["metrics"]["task"] = sowlog.mean.of(error, weight=batch["mask"])
+    return task + sowlog.total_loss(updates), updates
+
+
+def _batch(mask):
+    return {"x": jnp.asarray(X), "y": jnp.asarray(Y), "mask": jnp.asarray(mask)}
+
+
+STEP = jax.value_and_grad(_loss_fn, has_aux=True)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2, 4, 12])
+def test_equal_microbatches_are_the_full_batch(microbatches):
+    """Objective, gradients, losses and every reducer agree with one pass over everything."""
+    batch = _batch(np.ones(12, np.float32))
+    (value, updates), grads = jax.jit(sowlog.accumulate(STEP, microbatches))({"w": W}, batch)
+    (whole_value, whole_updates), whole_grads = STEP({"w": W}, batch)
+    assert float(value) == pytest.approx(float(whole_value), rel=1e-6)
+    np.testing.assert_allclose(grads["w"], whole_grads["w"], rtol=1e-5)
+    computed, whole = sowlog.compute(updates), sowlog.compute(whole_updates)
+    assert computed == pytest.approx(whole, rel=1e-6)
+
+
+def test_ragged_microbatches_are_the_full_batch_when_weighted():
+    """With the mask's sum as the weight, a masked mean is that of the full batch, and so is its gradient."""
+    batch = _batch(MASK)
+    step = sowlog.accumulate(STEP, 4, weight=lambda batch: batch["mask"].sum())
+    (value, updates), grads = jax.jit(step)({"w": W}, batch)
+    (whole_value, whole_updates), whole_grads = STEP({"w": W}, batch)
+    assert float(value) == pytest.approx(float(whole_value), rel=1e-6)
+    np.testing.assert_allclose(grads["w"], whole_grads["w"], rtol=1e-5)
+    assert sowlog.compute(updates) == pytest.approx(sowlog.compute(whole_updates), rel=1e-6)
+    for name in REDUCERS:
+        wanted = expected(name, [X], [MASK[:, None]])
+        assert float(updates["metrics"][name].compute()) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_what_is_logged_is_what_was_trained_on():
+    """The reported objective is the reported task loss and the reported losses/total."""
+    step = sowlog.accumulate(STEP, 4, weight=lambda batch: batch["mask"].sum())
+    (value, updates), _ = step({"w": W}, _batch(MASK))
+    computed = sowlog.compute(updates)
+    assert float(value) == pytest.approx(computed["metrics/task"] + computed["losses/total"], rel=1e-6)
+
+
+def test_accumulation_is_one_trace():
+    """The function is traced for its shapes and for the loop, and not again at later steps."""
+    step = count_traces(sowlog.accumulate(STEP, 4))
+    jitted = jax.jit(step)
+    for scale in (1.0, 2.0, 3.0):
+        jitted({"w": scale * W}, _batch(np.ones(12, np.float32)))
+    assert step.traces == 1
+
+
+def test_gradients_are_summed_in_float32():
+    """A thousand bfloat16 gradients average to their mean; their sum in bfloat16 would stand still."""
+
+    def gradient(params, x):
+        return jnp.mean(x.astype(jnp.bfloat16))
+
+    result = sowlog.accumulate(gradient, 1000)(None, jnp.full((1000, 1), 1.0))
+    assert result.dtype == jnp.bfloat16
+    assert float(result) == 1.0
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+    """The error names the array, its shape and the number."""
+    with pytest.raises(ValueError, match=r"batch\['mask'\] of shape \(12,\) cannot be cut into 5 equal"):
+        sowlog.accumulate(STEP, 5)({"w": W}, _batch(MASK))
+
+
+def test_a_count_in_the_result_is_refused():
+    """An integer could be summed or averaged: a state says which."""
+    with pytest.raises(TypeError, match=r"result\['n'\] has dtype int32.*sowlog.sum.of"):
+        sowlog.accumulate(lambda params, x: {"n": x.shape[0] * jnp.int32(1)}, 2)(None, jnp.ones(4))

@@ -1,0 +1,96 @@
+"""One number, however it was reached."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sowlog
+from sowlog._tree import is_state, leaves_by_tag
+from sowlog.testing import count_traces
+from tests.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS
+
+VALUES = np.random.default_rng(0).normal(-50.0, 3.0, (3, ROWS, 3)).astype(np.float32)
+
+
+def _merge_stacked(state: sowlog.State) -> sowlog.State:
+    while state.seen.ndim:
+        rows = [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(state.seen.shape[0])]
+        state = rows[0]
+        for row in rows[1:]:
+            state = state.merge(row)
+    return state
+
+
+def _by_name(tree: Any) -> dict[str, sowlog.State]:
+    """Returns one state per metric name: layers, stacked or not, merged in their order."""
+    found: dict[str, sowlog.State] = {}
+    for tag, state in leaves_by_tag(tree):
+        assert is_state(state)
+        name = tag.rpartition("/")[2]
+        merged = jax.jit(_merge_stacked)(state)
+        found[name] = found[name].merge(merged) if name in found else merged
+    return found
+
+
+def _oracle(name: str, rows: np.ndarray) -> Any:
+    return REDUCERS[name].of(rows).compute()
+
+
+def _structure(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in leaves]
+
+
+def _assert_one_number(updates: dict[str, Any]) -> None:
+    found = _by_name(updates["metrics"])
+    assert set(found) == set(REDUCERS)
+    for name, state in found.items():
+        for ours, wanted in zip(
+            jax.tree.leaves(state.compute()), jax.tree.leaves(_oracle(name, VALUES[0])), strict=True
+        ):
+            np.testing.assert_allclose(ours, wanted, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def _assert_trained_as_logged(updates: dict[str, Any], passes: int) -> None:
+    wanted = float(np.sum(VALUES[0], dtype=np.float64)) / passes
+    tree = {"losses": jax.tree.map(_merge_stacked, updates["losses"], is_leaf=is_state)}
+    computed = sowlog.compute(tree)
+    values = [value for tag, value in computed.items() if tag.endswith("/loss")]
+    assert sum(values) == pytest.approx(wanted, rel=1e-6)
+    assert computed["losses/total"] == pytest.approx(LOSS_WEIGHT * wanted, rel=1e-6)
+    assert float(sowlog.total_loss(tree)) == pytest.approx(LOSS_WEIGHT * wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("way", list(JITTED))
+def test_every_way_gives_one_number_in_one_trace(way):
+    """Each reducer has the oracle's result, losses are logged as trained on, three steps are one trace."""
+    function, passes = JITTED[way]
+    step = count_traces(function)
+    jitted = jax.jit(step)
+    steps = [jitted(jnp.asarray(rows)) for rows in VALUES]
+    _assert_one_number(steps[0])
+    _assert_trained_as_logged(steps[0], passes)
+    structures = [_structure(updates) for updates in steps]
+    assert step.traces == 1
+    assert structures[0] == structures[1] == structures[2]
+    assert not any(weak for _, _, weak in structures[0][1])
+
+
+@pytest.mark.parametrize("way", list(EAGER))
+def test_ways_outside_of_jit_give_one_number(way):
+    """The same holds where a way is no single jitted function."""
+    function, passes = EAGER[way]
+    updates = function(jnp.asarray(VALUES[0]))
+    _assert_one_number(updates)
+    _assert_trained_as_logged(updates, passes)
+
+
+def test_a_branch_not_taken_is_absent():
+    """What a branch did not sow gives no point: not inf, not 0, not NaN."""
+    function, _ = JITTED["nn.switch, different names"]
+    computed = sowlog.compute(jax.jit(function)(jnp.asarray(VALUES[0]))["metrics"])
+    assert computed
+    assert not [tag for tag in computed if "never" in tag]
