@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from train.step import TrainState
@@ -49,4 +50,14 @@ class Checkpoints:
         """
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))  # type: ignore[call-arg]
+        lent = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))  # type: ignore[call-arg]
+        return _own(lent)
+
+
+@jax.jit
+def _own(state: TrainState) -> TrainState:
+    """Copies a state into memory of JAX's own, which the step may take over.
+
+    What orbax reads may lie in NumPy's: to donate that ended jax 0.5.0 on the CPU with a broken heap.
+    """
+    return jax.tree.map(jnp.copy, state)

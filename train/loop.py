@@ -99,7 +99,8 @@ class Trainer:
     def save(self, log: sowlog.Logger) -> None:
         """Saves the state once all that was logged before it is on disk: a resumed run misses nothing."""
         log.flush()
-        self._checkpoints.save(self.step, self.state)
+        with jax.transfer_guard("allow"):
+            self._checkpoints.save(self.step, self.state)
 
 
 def train(

@@ -140,9 +140,16 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
     return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
 
 
-def _versions() -> dict[str, str]:
-    installed = {package: importlib.metadata.version(package) for package in PACKAGES}
-    return {"python": platform.python_version(), **installed}
+def _versions() -> dict[str, str | None]:
+    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    """Gives what is installed; None for a checkout that is used as it stands."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:

@@ -77,7 +77,9 @@ def saved_arrays(workdir: Path, step: int) -> dict[str, bytes]:
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         folder = (workdir / "checkpoints" / str(step) / "default").absolute()
-        metadata: Any = reader.metadata(folder).item_metadata.tree
+        metadata: Any = reader.metadata(folder)
+        for part in ("item_metadata", "tree"):  # Orbax has wrapped the tree of shapes since 0.11.0.
+            metadata = getattr(metadata, part, metadata)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), metadata)
         state = reader.restore(folder, like)
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]

@@ -67,7 +67,7 @@ def test_the_folder_tells_what_ran(tmp_path) -> None:
     assert start["step"] == 0
     assert start["argv"][:3] == ["python", "-m", "train"]
     assert {"python", "jax", "flax", "optax", "sowlog"} <= set(start["versions"])
-    assert start["devices"] == ["cpu"]
+    assert start["devices"] == ["cpu"] * jax.device_count()
     assert {folder.name for folder in (tmp_path / "checkpoints").iterdir()} == {"8", "12"}
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
 
