@@ -56,7 +56,9 @@ BENCHMARKS = {
     "writer_cost": Benchmark("All CPU of writing, per scalar", writer_cost.measure_writer_cost),
     "disk_bytes": Benchmark("Disk, per scalar", disk_bytes.measure_disk_bytes),
     "compile_time": Benchmark("Compile time added by metrics", compile_time.measure_compile_time),
-    "distributions": Benchmark("Distributions, on the device", distributions.measure_distributions),
+    "distributions": Benchmark(
+        "Distributions, on the device", distributions.measure_distributions, steps.share_one_core
+    ),
     "memory": Benchmark("Memory", memory.measure_memory),
     "reading": Benchmark("Reading back", reading.measure_reading),
 }

@@ -79,9 +79,9 @@ class Size:
 
 
 FULL = Size(
-    rounds=11,
+    rounds=9,
     peer_rounds=3,
-    chunk_s=0.2,
+    chunk_s=0.15,
     counts=(10, 100, 1000),
     step_ms=(1.0, 10.0),
     records=300,

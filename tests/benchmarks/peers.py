@@ -186,13 +186,18 @@ class WandbOffline(Writing):
         wandb = importlib.import_module("wandb")
         quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True)
         self._run = wandb.init(project="benchmark", dir=str(folder), mode="offline", settings=quiet)
+        self._teardown = wandb.teardown
         self._next = 0
-        self.close = self._run.finish
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         # It refuses steps that go back, and each repetition starts at 0.
         self._run.log(dict(values), step=self._next)
         self._next += 1
+
+    def close(self) -> None:
+        self._run.finish()
+        # Its service holds the end of the file back until it is told to go.
+        self._teardown()
 
 
 PEERS: tuple[type[Peer], ...] = (
