@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test lint lock clean
+.PHONY: train test bench lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
 
 test: $(READY)  ## Run the tests: make test ARGS="tests/test_reducers.py -k mean"
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(READY)  ## Style, types and the import contracts.
 	$(BIN)/ruff check .
