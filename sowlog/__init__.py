@@ -10,12 +10,16 @@ TensorBoard at every step:
 """
 
 from sowlog import testing, writers
+from sowlog._background import QueueFullError
 from sowlog._collecting import collect, discover
+from sowlog._delivery import LossWarning, WriterError
 from sowlog._distributions import HistogramValue, histogram, quantiles
+from sowlog._events import CorruptEventFile
 from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._microbatches import accumulate
 from sowlog._packing import Packed, compute, pack
+from sowlog._reading import Run, read
 from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
 from sowlog._replicas import all_reduce
@@ -24,12 +28,17 @@ from sowlog._state import Reducer, State, weighted
 from sowlog._tree import empty_like, merge
 
 __all__ = [
+    "CorruptEventFile",
     "HistogramValue",
     "Logger",
+    "LossWarning",
     "LostMetricError",
     "Packed",
+    "QueueFullError",
     "Reducer",
+    "Run",
     "State",
+    "WriterError",
     "accumulate",
     "all_reduce",
     "collect",
@@ -45,6 +54,7 @@ __all__ = [
     "nonfinite",
     "pack",
     "quantiles",
+    "read",
     "rms",
     "sow",
     "sow_loss",

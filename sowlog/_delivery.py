@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sowlog._distributions import HistogramValue
 from sowlog._packing import Packed
 from sowlog._record import Record
 from sowlog.writers import StalledError, Writer
@@ -236,8 +237,11 @@ def _read(item: Item) -> Record:
     """Wait for the device and return the item as a record."""
     tags: tuple[str, ...] = ()
     values = np.empty(0, np.float32)
+    histograms: dict[str, HistogramValue] = {}
     if item.packed is not None:
-        tags, values = item.packed.layout.decode(np.asarray(item.packed.buffer))
+        words = np.asarray(item.packed.buffer)
+        tags, values = item.packed.layout.decode(words)
+        histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:
         tags = _join(tags, tuple(item.scalars))
         # A scalar of an event file is float32: 1e300 is inf there.
@@ -245,7 +249,7 @@ def _read(item: Item) -> Record:
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
         values = np.concatenate((values, on_host))
     values.flags.writeable = False
-    return Record(item.step, item.wall_time, tags, values)
+    return Record(item.step, item.wall_time, tags, values, histograms)
 
 
 @functools.lru_cache(maxsize=64)

@@ -73,12 +73,11 @@ def read(path: str | PathLike[str]) -> Run:
 
     Example:
         >>> import tempfile, sowlog
-        >>> from sowlog._reading import read
         >>> logdir = tempfile.mkdtemp()
         >>> with sowlog.Logger(logdir) as log:
         ...     for step in range(3):
         ...         log(step, {"loss": 1.0 / 2**step})
-        >>> steps, values = read(logdir).scalars["loss"]
+        >>> steps, values = sowlog.read(logdir).scalars["loss"]
         >>> steps, values
         (array([0, 1, 2]), array([1.  , 0.5 , 0.25], dtype=float32))
     """

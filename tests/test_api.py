@@ -14,7 +14,18 @@ FUNCTIONS = {
     **{f"testing.{name}": getattr(sowlog.testing, name) for name in sowlog.testing.__all__},
 }
 # Returned or raised, not called: their example is that of the function that does so.
-RESULTS = {"HistogramValue", "LostMetricError", "Packed", "State", "sow_loss"}
+RESULTS = {
+    "CorruptEventFile",
+    "HistogramValue",
+    "LossWarning",
+    "LostMetricError",
+    "Packed",
+    "QueueFullError",
+    "Run",
+    "State",
+    "WriterError",
+    "sow_loss",
+}
 
 
 def test_all_lists_the_public_names():

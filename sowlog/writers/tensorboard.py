@@ -8,17 +8,22 @@ from __future__ import annotations
 import functools
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 # Generated modules make their classes at import, where no type checker sees them.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import (
+    HistogramProto,  # pyright: ignore[reportAttributeAccessIssue]
+    Summary,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
+from sowlog._distributions import HistogramValue
 from sowlog._events import EventFile, frame
 from sowlog._record import Record
 from sowlog._template import RecordTemplate
@@ -75,17 +80,24 @@ class TensorBoardWriter:
         return self._file.path
 
     def write(self, record: Record) -> None:
-        """Append one event with all values of the record.
+        """Append one event with all scalars of the record, and one with its histograms if it has any.
 
         Raises:
-            StalledError: if it cannot be written now.
+            StalledError: if they cannot be written now.
         """
-        if not record.tags:
+        events: bytes | memoryview = b""
+        if record.tags:
+            events = self._template(record.tags).fill(record.step, record.wall_time, record.values)
+        # One without a finite element has no bounds to write; its `<tag>/nonfinite` says why.
+        finite = {tag: histogram for tag, histogram in record.histograms.items() if np.any(histogram.counts)}
+        if finite:
+            event = _histogram_event(record.step, record.wall_time, finite)
+            events = b"".join((events, frame(event.SerializeToString())))
+        if not events:
             return
-        event = self._template(record.tags).fill(record.step, record.wall_time, record.values)
         try:
             self._require_file()
-            self._file.append(event)
+            self._file.append(events)
         except OSError as error:
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
 
@@ -134,6 +146,28 @@ class TensorBoardWriter:
         # Holding the tuple keeps its id from being given to another.
         self._recent[id(tags)] = (tags, template)
         return template
+
+
+def _histogram_event(step: int, wall_time: float, histograms: Mapping[str, HistogramValue]) -> Any:
+    values = [Summary.Value(tag=tag, histo=_histogram_proto(value)) for tag, value in histograms.items()]
+    return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
+
+
+def _histogram_proto(histogram: HistogramValue) -> Any:
+    """Return the buckets between the smallest and the largest element."""
+    filled = np.flatnonzero(histogram.counts)
+    buckets = slice(filled[0], filled[-1] + 1)
+    counts = histogram.counts[buckets]
+    limits = np.minimum(histogram.edges[1:][buckets], histogram.max)
+    return HistogramProto(
+        min=histogram.min,
+        max=histogram.max,
+        num=counts.sum(),
+        sum=histogram.sum,
+        sum_squares=histogram.sum_squares,
+        bucket_limit=limits,
+        bucket=counts,
+    )
 
 
 def _make_template(tags: tuple[str, ...]) -> RecordTemplate:
