@@ -56,8 +56,9 @@ class Checkpoints:
 
 @jax.jit
 def _own(state: TrainState) -> TrainState:
-    """Copies a state into memory of JAX's own, which the step may take over.
+    """Copies a state, as the step takes it over.
 
-    What orbax reads may lie in NumPy's: to donate that ended jax 0.5.0 on the CPU with a broken heap.
+    On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one that
+    donated copies made under jit did not. Why was not traced.
     """
     return jax.tree.map(jnp.copy, state)
