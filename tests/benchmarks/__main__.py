@@ -96,6 +96,7 @@ def _as_json(results: dict[str, list[Line]]) -> dict[str, list[dict[str, object]
                 "measured": line.measured and line.measured._asdict(),
                 "ratio": line.ratio and line.ratio._asdict(),
                 "met": line.met,
+                "sure": line.sure,
             }
             for line in lines
         ]

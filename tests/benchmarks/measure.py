@@ -43,6 +43,14 @@ class Line:
     bounds: Literal["ratio", "measured"] = "ratio"
 
     @property
+    def sure(self) -> bool:
+        """Whether both quartiles are on the same side of the target."""
+        figure = self.ratio if self.bounds == "ratio" else self.measured
+        if self.target is None or figure is None:
+            return True
+        return (figure.low <= self.target) == (figure.high <= self.target)
+
+    @property
     def met(self) -> bool | None:
         """Whether the median keeps the target; None without a target, and never True for what is absent."""
         figure = self.ratio if self.bounds == "ratio" else self.measured

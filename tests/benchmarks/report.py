@@ -46,9 +46,9 @@ def table(lines: Sequence[Line]) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     if line.measured is None:
-        return line.case, "absent", "", "", _target(line), _MET[line.met]
+        return line.case, "absent", "", "", _target(line), _met(line)
     measured = f"{_number(line.measured.median)} {line.unit}"
-    return line.case, measured, _ratio(line.ratio), line.against, _target(line), _MET[line.met]
+    return line.case, measured, _ratio(line.ratio), line.against, _target(line), _met(line)
 
 
 def _ratio(ratio: Spread | None) -> str:
@@ -62,6 +62,11 @@ def _target(line: Line) -> str:
     if line.target is None:
         return ""
     return f"<= {line.target:g} {'x' if line.bounds == 'ratio' else line.unit}".rstrip()
+
+
+def _met(line: Line) -> str:
+    """Returns the verdict, with a question mark where the spread reaches over the target."""
+    return _MET[line.met] + "?" * (not line.sure)
 
 
 def _number(value: float) -> str:

@@ -75,8 +75,10 @@ def _case_lines(
     *,
     with_cpu: bool,
 ) -> list[Line]:
-    runs = {peer.title: _repetition(peer, count, repeats, size.chunk_s) for peer in opened}
     seldom = {peer.title: size.peer_rounds for peer in opened if not isinstance(peer, Sowlog)}
+    # What others take is plain after half the time and fewer rounds.
+    seconds = {peer.title: size.chunk_s / (2 if peer.title in seldom else 1) for peer in opened}
+    runs = {peer.title: _repetition(peer, count, repeats, seconds[peer.title]) for peer in opened}
     lines: list[Line] = []
     for name, figures in interleave(runs, size.rounds, seldom).items():
         bound = None if name in seldom else target

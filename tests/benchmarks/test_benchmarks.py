@@ -62,6 +62,14 @@ def test_target_bounds_the_figure_it_names(bound: Literal["ratio", "measured"], 
     assert line.met is met
 
 
+def test_verdict_that_the_spread_reaches_over_is_in_doubt() -> None:
+    """A verdict is marked where one quartile keeps the target and the other does not."""
+    doubtful = Line("ours", ONE, "ms", Spread(0.9, 1.0, 1.2), "theirs", 1.1)
+    certain = Line("ours", ONE, "ms", Spread(0.9, 1.0, 1.05), "theirs", 1.1)
+    assert table([doubtful]).endswith("| yes? |")
+    assert table([certain]).endswith("| yes |")
+
+
 def test_interleave_pairs_by_round() -> None:
     """Every run is called once a round, seldom ones in the first rounds only."""
     calls = {"ours": 0, "theirs": 0}
