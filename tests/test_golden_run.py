@@ -86,3 +86,38 @@ def test_the_golden_run_is_what_numpy_computes(tmp_path):
     for tag, points in series.items():
         assert points.steps == list(range(STEPS))
         assert points.values == pytest.approx([step[tag] for step in wanted], rel=1e-5)
+
+
+class Forms(nn.Module):
+    """Sows in every form there is."""
+
+    @nn.compact
+    def __call__(self, x):
+        for scale in (1.0, 2.0):
+            sowlog.sow(self, "ours", scale * x)
+            self.sow("metrics", "plain", scale * x, **sowlog.max)
+            self.sow("metrics", "tuple", jnp.sum(scale * x))
+            self.sow("metrics", "raw", scale * x[0], init_fn=lambda: 0.0, reduce_fn=lambda a, b: a + b)
+            sowlog.sow(self, "own", scale * x, LARGE)
+
+
+LARGE = sowlog.Reducer.build(
+    init=lambda: 0, add=lambda n, x: n + jnp.sum(x > 3), merge=jnp.add, compute=lambda n: n, name="large"
+)
+
+
+def test_every_form_of_sowing_reaches_tensorboard(tmp_path):
+    """sowlog's form, plain Flax with a reducer, Flax's default, a raw pair and a user's own reducer."""
+    step = jax.jit(lambda x: sowlog.pack(sowlog.collect(Forms().apply)({}, x)[1]["metrics"]))
+    with sowlog.Logger(tmp_path) as log:
+        for index in range(2):
+            log(index, step(jnp.array([1.0, 2.0, 3.0]) + index))
+    values = {tag: points.values for tag, points in tensorboard_scalars(tmp_path).items()}
+    assert values == {
+        "ours": [3.0, 4.5],
+        "plain": [6.0, 8.0],
+        "tuple/00": [6.0, 9.0],
+        "tuple/01": [12.0, 18.0],
+        "raw": [3.0, 6.0],
+        "own": [2.0, 4.0],
+    }
