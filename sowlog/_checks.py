@@ -1,11 +1,14 @@
 """Checks of a user's own model and step: see `sowlog.testing`."""
 
+import contextlib
 import fnmatch
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, final
 
 import jax
+import jax.numpy as jnp
 
 from sowlog import _collecting, _tree
 
@@ -44,10 +47,7 @@ def assert_sown(
         >>> sowlog.testing.assert_sown(Block(), {}, jnp.ones(3), names="rms")
         ['rms']
     """
-    forward = functools.partial(_collecting.collect(model.apply), mutable=mutable, **kwargs)
-    _, updates = jax.eval_shape(forward, variables, *args)
-    tree = {**updates["metrics"], "losses": updates["losses"]}
-    sown = sorted(tag for tag, _ in _tree.leaves_by_tag(tree))
+    sown = list(sown_structure(model, variables, *args, mutable=mutable, **kwargs))
     wanted = [names] if isinstance(names, str) else list(names)
     missing = [name for name in wanted if not any(fnmatch.fnmatchcase(tag, name) for tag in sown)]
     if missing:
@@ -56,6 +56,93 @@ def assert_sown(
             f"it sows: {', '.join(sown) or 'nothing'}."
         )
     return sown
+
+
+def sown_structure(
+    model: Any, variables: Mapping[str, Any], *args: Any, mutable: Any = False, **kwargs: Any
+) -> dict[str, str]:
+    """Describes what a forward pass sows: a snapshot to keep in a test, so that a change of it is seen.
+
+    Args:
+        model: a Flax module.
+        variables: its variables, without sown collections.
+        *args: the inputs of its `__call__`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
+        mutable: further mutable collections, as for `collect`.
+        **kwargs: passed to `apply`: rngs=, method=, ...
+
+    Returns:
+        By tag, sorted, the reducer and the shape of its kept and stacked axes; of what Flax alone stored, its
+        dtype and shape.
+
+    Example:
+        >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow(self, "load", x, sowlog.mean(axis=0))
+        ...         return x
+        >>> sowlog.testing.sown_structure(Block(), {}, jnp.ones((5, 3)))
+        {'load': 'mean(axis=0)[3]'}
+    """
+    forward = functools.partial(_collecting.collect(model.apply), mutable=mutable, **kwargs)
+    _, updates = jax.eval_shape(forward, variables, *args)
+    tree = {**updates["metrics"], "losses": updates["losses"]}
+    return dict(sorted((tag, _describe(leaf)) for tag, leaf in _tree.leaves_by_tag(tree)))
+
+
+def _describe(leaf: Any) -> str:
+    kind, shape = (leaf.reducer, leaf.seen.shape) if _tree.is_state(leaf) else (leaf.dtype, leaf.shape)
+    return f"{kind}[{','.join(map(str, shape))}]" if shape else str(kind)
+
+
+# How Python reads a device array, one number or all of it.
+_READS = ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__", "item", "tolist")
+
+
+@contextlib.contextmanager
+def forbid_host_sync() -> Generator[None]:
+    """Makes waiting for the device an error in the calling thread: a stray `float(loss)` or `if x > 0`.
+
+    Put it around the loop that trains and logs. On accelerators it is `jax.transfer_guard("disallow")`; that
+    guard does not see reads on the CPU, where the host and the device share memory, so there the methods that
+    read an array are watched too. `np.asarray(x)` on the CPU is seen by neither.
+
+    Raises:
+        HostSyncError: (within) an array was read.
+
+    Example:
+        >>> import jax.numpy as jnp, sowlog.testing
+        >>> x = jnp.ones(())
+        >>> with sowlog.testing.forbid_host_sync():
+        ...     float(x)
+        Traceback (most recent call last):
+            ...
+        sowlog._checks.HostSyncError: float(x) waits for the device: log the array, or read it steps later.
+    """
+    owner, thread = type(jnp.zeros(())), threading.get_ident()
+    originals = {name: getattr(owner, name) for name in _READS}
+    try:
+        for name, original in originals.items():
+            setattr(owner, name, _forbidden(name, original, thread))
+        with jax.transfer_guard("disallow"):
+            yield
+    finally:
+        for name, original in originals.items():
+            setattr(owner, name, original)
+
+
+class HostSyncError(RuntimeError):
+    """The training thread waited for the device."""
+
+
+def _forbidden(name: str, original: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def read(array: Any, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return original(array, *args, **kwargs)
+        call = f"{name.strip('_')}(x)" if name.startswith("__") else f"x.{name}()"
+        raise HostSyncError(f"{call} waits for the device: log the array, or read it steps later.")
+
+    return read
 
 
 @final

@@ -1,6 +1,7 @@
-"""The laws of reducers, as assertions: see `sowlog.testing.assert_reducer_laws`."""
+"""Laws as assertions, for reducers and for a user's own metrics: see `sowlog.testing`."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sowlog import _packing, _replicas, _tree
 from sowlog._state import Reducer, State
 
 _Closeness = Callable[[str, State, State], None]
@@ -54,6 +56,85 @@ def assert_reducer_laws(
     if not reducer.ordered:
         close("merge is commutative", a.merge(b), b.merge(a))
     _assert_one_number(reducer, values, states, close)
+
+
+def assert_invariant(
+    function: Callable[[Any], Any],
+    batch: Any,
+    *,
+    over: Sequence[str] = ("microbatch", "scan", "shard"),
+    parts: int = 2,
+    rtol: float = 1e-6,
+    atol: float = 1e-7,
+) -> None:
+    """Asserts that metrics do not depend on how a batch is cut: each way gives the whole batch's numbers.
+
+    It catches what is not a state but should be (a mean of means), and what a model computes across examples.
+
+    Args:
+        function: from a batch to a tree of states, such as
+            `lambda x: sowlog.collect(model.apply)(variables, x)[1]["metrics"]`.
+        batch: a tree of arrays with the examples on their first axis, a multiple of `parts` of them.
+        over: the ways to try. "microbatch": parts merged in a Python loop; "scan": in a `lax.scan`; "shard":
+            as replicas, by `all_reduce`.
+        parts: how many parts to cut the batch into.
+        rtol: the relative error allowed.
+        atol: the absolute error allowed.
+
+    Raises:
+        AssertionError: a way gives another number; the message has its name, the tag and both numbers.
+        ValueError: `over` names a way that there is not.
+
+    Example:
+        >>> import jax.numpy as jnp, sowlog.testing
+        >>> x = jnp.arange(6.0)
+        >>> sowlog.testing.assert_invariant(lambda x: {"x": sowlog.mean.of(x)}, x)
+        >>> sowlog.testing.assert_invariant(lambda x: {"x": sowlog.last.of(jnp.max(x) - jnp.min(x))}, x)
+        Traceback (most recent call last):
+            ...
+        AssertionError: over "microbatch", x is 2.0; of the whole batch it is 5.0.
+    """
+    unknown = [way for way in over if way not in _CUTS]
+    if unknown:
+        raise ValueError(f"over={unknown[0]!r} is no way to cut a batch; there are {', '.join(_CUTS)}.")
+    whole = _packing.compute(jax.jit(function)(batch))
+    cut = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+    for way in over:
+        computed = _packing.compute(jax.jit(functools.partial(_CUTS[way], function))(cut))
+        _assert_equal_results(way, computed, whole, rtol=rtol, atol=atol)
+
+
+def _by_loop(function: Callable[[Any], Any], parts: Any) -> Any:
+    trees = [function(part) for part in _tree.unstack(parts)]
+    return functools.reduce(_tree.merge, trees)
+
+
+def _by_scan(function: Callable[[Any], Any], parts: Any) -> Any:
+    start = _tree.empty_like(jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts)))
+    return jax.lax.scan(lambda total, part: (_tree.merge(total, function(part)), None), start, parts)[0]
+
+
+def _by_shard(function: Callable[[Any], Any], parts: Any) -> Any:
+    reduced = jax.vmap(lambda part: _replicas.all_reduce(function(part), "parts"), axis_name="parts")(parts)
+    return jax.tree.map(lambda leaf: leaf[0], reduced)
+
+
+_CUTS = {"microbatch": _by_loop, "scan": _by_scan, "shard": _by_shard}
+
+
+def _assert_equal_results(
+    way: str, computed: dict[str, Any], whole: dict[str, Any], *, rtol: float, atol: float
+) -> None:
+    if set(computed) != set(whole):
+        raise AssertionError(
+            f'over "{way}", {", ".join(sorted(set(computed) ^ set(whole)))} is sown in only one of both.'
+        )
+    for tag, wanted in whole.items():
+        pairs = zip(jax.tree.leaves(computed[tag]), jax.tree.leaves(wanted), strict=True)
+        if not all(np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True) for a, b in pairs):
+            raise AssertionError(
+                f'over "{way}", {tag} is {computed[tag]}; of the whole batch it is {wanted}.'
+            )
 
 
 def _assert_identity(reducer: Reducer, states: list[State]) -> None:

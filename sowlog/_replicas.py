@@ -5,6 +5,7 @@ compared, and what has to be summed once that is known (a second moment about th
 three travels as one vector.
 """
 
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -106,9 +107,5 @@ def _ends(sizes: list[int]) -> list[int]:
 
 
 def _gather(state: State, axis_name: Axis) -> State:
-    gathered = jax.lax.all_gather(state, axis_name)
-    count = gathered.seen.shape[0]
-    first, *rest = (jax.tree.map(lambda leaf, i=i: leaf[i], gathered) for i in range(count))
-    for other in rest:
-        first = first.merge(other)
-    return first
+    first, *rest = _tree.unstack(jax.lax.all_gather(state, axis_name))
+    return functools.reduce(State.merge, rest, first)

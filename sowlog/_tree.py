@@ -81,6 +81,12 @@ def empty_like(tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(_empty_leaf, tree, is_leaf=is_state)
 
 
+def unstack(tree: Any) -> list[Any]:
+    """Returns a tree of arrays with one leading axis as a list of trees without it."""
+    size = jax.tree.leaves(tree)[0].shape[0]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(size)]
+
+
 def check_states(tree: Any) -> None:
     """Raises if a leaf of a tree is no state, naming it.
 

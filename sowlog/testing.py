@@ -5,13 +5,23 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from sowlog._checks import assert_sown, count_traces
+from sowlog._checks import HostSyncError, assert_sown, count_traces, forbid_host_sync, sown_structure
 from sowlog._events import event_files, read_payloads
-from sowlog._laws import assert_reducer_laws
+from sowlog._laws import assert_invariant, assert_reducer_laws
 from sowlog._record import Record
 from sowlog.writers.tensorboard import ScalarPoint, scalar_points
 
-__all__ = ["MemoryWriter", "assert_reducer_laws", "assert_sown", "count_traces", "read_events"]
+__all__ = [
+    "HostSyncError",
+    "MemoryWriter",
+    "assert_invariant",
+    "assert_reducer_laws",
+    "assert_sown",
+    "count_traces",
+    "forbid_host_sync",
+    "read_events",
+    "sown_structure",
+]
 
 
 class MemoryWriter:

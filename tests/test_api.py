@@ -25,6 +25,7 @@ RESULTS = {
     "State",
     "WriterError",
     "sow_loss",
+    "testing.HostSyncError",
 }
 
 

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 import pytest
 
 import sowlog
-from sowlog.testing import assert_sown, count_traces
+from sowlog.testing import (
+    HostSyncError,
+    assert_invariant,
+    assert_sown,
+    count_traces,
+    forbid_host_sync,
+    sown_structure,
+)
 
 
 class Model(nn.Module):
@@ -45,3 +52,80 @@ def test_count_traces_counts_retraces():
     assert step.traces == 1
     jitted(1.0)
     assert step.traces == 2
+
+
+def test_sown_structure_is_a_snapshot():
+    """A change of what is sown, by which reducer or in what shape, changes the snapshot."""
+    assert sown_structure(Model(), VARIABLES, X) == {"hidden_rms": "rms", "losses/l2": "loss"}
+    assert sown_structure(Model(), VARIABLES, X, loud=False) == {"losses/l2": "loss"}
+
+
+def test_metrics_of_states_are_invariant():
+    """States give one number over microbatches, a scan and shards, histograms and vectors included."""
+
+    def metrics(batch):
+        _, updates = sowlog.collect(Model().apply)(VARIABLES, batch)
+        by_feature = sowlog.mean(axis=0).of(batch)
+        return {**updates["metrics"], "histogram": sowlog.histogram.of(batch), "features": by_feature}
+
+    assert_invariant(metrics, jnp.arange(24.0).reshape(6, 4), parts=3)
+
+
+@pytest.mark.parametrize("way", ["microbatch", "scan", "shard"])
+def test_a_mean_of_means_is_not_invariant(way):
+    """A maximum that was averaged before it was sown depends on the cut; the error shows both numbers."""
+    with pytest.raises(AssertionError, match=f'over "{way}", peak is 3.0; of the whole batch it is 5.0'):
+        assert_invariant(lambda x: {"peak": sowlog.mean.of(jnp.max(x))}, _peaks(), over=[way])
+
+
+def _peaks():
+    return jnp.array([0.0, 1.0, 5.0, 2.0])
+
+
+def test_a_metric_that_only_a_part_sows_is_not_invariant():
+    """What is sown of a whole batch only is named."""
+
+    def metrics(x):
+        return {"x": sowlog.mean.of(x, weight=jnp.sum(x) > 7.0)}
+
+    with pytest.raises(AssertionError, match='over "microbatch", x is sown in only one of both'):
+        assert_invariant(metrics, _peaks())
+
+
+def test_an_unknown_way_is_refused():
+    """The error lists the ways that there are."""
+    with pytest.raises(ValueError, match="over='pmap' is no way to cut a batch; there are microb"):
+        assert_invariant(lambda x: {"x": sowlog.mean.of(x)}, jnp.ones(4), over=["pmap"])
+
+
+READS = {
+    "float": float,
+    "int": int,
+    "bool": bool,
+    "index": lambda x: range(3)[x.astype(jnp.int32)],
+    "item": lambda x: x.item(),
+    "tolist": lambda x: x.tolist(),
+    "array": jax.device_get,
+}
+
+
+@pytest.mark.parametrize("read", list(READS))
+def test_reading_an_array_is_forbidden(read):
+    """Each way to wait for the device raises within the guard, and works again after it."""
+    x = jnp.ones(()) * 1
+    if read == "index":
+        x = x.astype(jnp.int32)
+    with forbid_host_sync(), pytest.raises(HostSyncError, match=rf"{read}.* waits for the device"):
+        READS[read](x)
+    READS[read](x)
+
+
+def test_a_training_loop_that_logs_passes_the_guard(tmp_path):
+    """The logger's own thread reads, and the loop does not."""
+    step = jax.jit(lambda x: (x + 1, sowlog.pack({"x": sowlog.mean.of(x)})))
+    x = jnp.zeros(())
+    with sowlog.Logger(tmp_path) as log, forbid_host_sync():
+        for index in range(5):
+            x, metrics = step(x)
+            log(index, metrics)
+    assert [point.value for point in sowlog.testing.read_events(tmp_path)] == [0.0, 1.0, 2.0, 3.0, 4.0]

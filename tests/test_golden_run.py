@@ -107,7 +107,7 @@ LARGE = sowlog.Reducer.build(
 
 
 def test_every_form_of_sowing_reaches_tensorboard(tmp_path):
-    """sowlog's form, plain Flax with a reducer, Flax's default, a raw pair and a user's own reducer."""
+    """Our form, plain Flax with a reducer, Flax's default, a raw pair and a user's own reducer."""
     step = jax.jit(lambda x: sowlog.pack(sowlog.collect(Forms().apply)({}, x)[1]["metrics"]))
     with sowlog.Logger(tmp_path) as log:
         for index in range(2):
