@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import sowlog
-from tests.benchmarks.measure import Line, Size, spread_of
+from tests.benchmarks.measure import Line, Size, Spread, spread_of
 
 _TENTHS = 10
 # What the allocator may still add: it settles within some hundred thousand steps.
@@ -29,15 +29,15 @@ def measure_memory(size: Size) -> list[Line]:
             if (step + 1) % tenth == 0:
                 log.flush()
                 resident.append(_resident_mib())
-    ratio = spread_of([later / resident[0] for later in resident[1:]])
-    last = ratio._replace(median=resident[-1] / resident[0])
+    ratios = [later / resident[0] for later in resident[1:]]
+    growth = Spread(min(ratios), ratios[-1], max(ratios))
     return [
         Line(
             f"resident after {size.memory_steps} logged steps",
             spread_of([resident[-1]]),
             "MiB",
-            last,
-            f"after {tenth} ({resident[0]:.1f} MiB); spread over the tenths between",
+            growth,
+            f"after {tenth} ({resident[0]:.1f} MiB); spread over the tenths",
             _TOLERANCE,
         )
     ]
