@@ -139,7 +139,8 @@ def test_a_distant_mean_costs_the_std_no_digits(offset):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis"), [((10**6, 8), 0), ((8, 10**6), 1), ((10**7,), None), ((100, 1000, 30), (0, 2))]
+    ("shape", "axis"),
+    [((10**6, 8), 0), ((8, 10**6), 1), ((10**7,), None), ((100, 1000, 30), (0, 2)), ((16, 50, 300), None)],
 )
 def test_a_large_value_is_summed_within_a_millionth(shape, axis):
     """One sown array is summed by XLA's tree: good to 1e-6 whichever axes are reduced."""

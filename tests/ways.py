@@ -309,7 +309,9 @@ def _checkpoint(rows: jax.Array) -> dict[str, Any]:
         path = Path(folder) / "window"
         checkpointer.save(path, half)
         checkpointer.wait_until_finished()
-        restored = checkpointer.restore(path, jax.eval_shape(lambda: half))
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), half)
+        restored = checkpointer.restore(path, like)
     for row in rows[ROWS // 2 :]:
         restored = jax.jit(lambda window, row: sowlog.merge(window, _whole(row)))(restored, row)
     return restored
