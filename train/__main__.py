@@ -1,7 +1,8 @@
-"""`python -m train [CONFIG.yaml] [dotted.key=value ...] [--workdir DIR]`.
+"""`python -m train [CONFIG.yaml] [dotted.key=value ...] [--workdir DIR]`, and `--help` for all of it.
 
-Exit status: 0 when the run is finished; 2 for a mistake in configuration, data or run folder, before
-anything is trained; 130 after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a traceback for all else.
+Exit status: 0 when the run is finished, or what was asked for is told; 2 for a mistake in configuration, data
+or run folder, before anything is trained; 130 after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a
+traceback for all else.
 """
 
 import argparse
@@ -10,17 +11,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train import config_file, data, report, run_folder
+from train import config_file, config_help, data, report, run_folder
 from train.config import Config
+from train.mistakes import ConfigError
 from train.run_folder import RunFolder
 from train.stopping import Stop
 
 DEFAULT = "configs/moe_lm.yaml"
 
-EPILOG = """examples:
+EXAMPLES = """
+examples:
   python -m train                                   the default experiment
   python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
   python -m train --workdir runs/mine               a new run, or go on with the one that is there
+  python -m train configs/digits.yaml --print-config > mine.yaml
+
+A config may name others that it changes: "base: digits.yaml", or a list of files, relative to itself.
+Another name in a section (optimizer.name=sgd) drops the fields of the old choice. A list is set whole,
+key=[1,2], or by the item, key.0=1.
+
+settings, as key=value or nested in the YAML file:
 """
 
 
@@ -28,15 +38,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        file, overrides, workdir = _parse(argv)
-        config = config_file.load(file, overrides)
-        dataset = data.load(config.data)
-        folder = RunFolder(Path(workdir) if workdir else run_folder.default_path(file.stem), config)
-    except (config_file.ConfigError, data.DataError, run_folder.RunFolderError) as error:
+        return _run(argv)
+    except (ConfigError, data.DataError, run_folder.RunFolderError) as error:
         report.mistakes(str(error))
         return 2
     except KeyboardInterrupt:
         return _status(signal.SIGINT)
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = _parser()
+    options, file, overrides = _parse(parser, argv)
+    if options.help:
+        report.text(parser.format_help() + EXAMPLES + config_help.list_settings())
+        return 0
+    if options.list:
+        report.text(config_help.list_configs())
+        return 0
+    config = config_file.load(file, overrides)
+    if options.print_config:
+        report.text(config_file.dump(config).rstrip())
+        return 0
+    dataset = data.load(config.data, needs=config.task.needs)
+    if options.dry_run:
+        return _dry_run(config, dataset)
+    folder = RunFolder(
+        Path(options.workdir) if options.workdir else run_folder.default_path(file.stem), config
+    )
     with folder, Stop() as stop:
         return _train(config, dataset, folder, stop, argv)
 
@@ -54,14 +82,19 @@ def _train(config: Config, dataset: data.Dataset, folder: RunFolder, stop: Stop,
     return _status(stop.signal) if stop.signal else 0
 
 
-def _parse(argv: Sequence[str]) -> tuple[Path, list[str], str | None]:
-    """Splits the command line into the configuration file, overrides and the run folder."""
+def _dry_run(config: Config, dataset: data.Dataset) -> int:
+    from train import dry_run  # noqa: PLC0415
+
+    report.text(dry_run.describe(config, dataset))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m train",
         description="Trains one experiment and logs every step to TensorBoard.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG.yaml", help=f"the experiment (default: {DEFAULT})"
@@ -70,12 +103,29 @@ def _parse(argv: Sequence[str]) -> tuple[Path, list[str], str | None]:
         "overrides", nargs="*", metavar="key=value", help="a setting, such as optimizer.name=sgd"
     )
     parser.add_argument("--workdir", metavar="DIR", help="the run folder (default: a new one under runs/)")
+    for flag, what in _FLAGS.items():
+        parser.add_argument(*flag.split("/"), action="store_true", help=what)
+    return parser
+
+
+_FLAGS = {
+    "-h/--help": "show this, and every setting",
+    "--list": "list the configs with their purpose",
+    "--print-config": "print the whole configuration as YAML, and train nothing",
+    "--dry-run": "say how many parameters there are and what would be logged, without compiling",
+}
+
+
+def _parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, Path, list[str]]:
+    """Splits the command line into options, the configuration file and the overrides."""
     options, unknown = parser.parse_known_intermixed_args(list(argv))
     overrides: list[str] = [*options.overrides, *unknown]  # What is unknown is told with all other mistakes.
     first: list[str] = [options.config] if options.config else []
     if first and "=" in first[0] and not Path(first[0]).exists():
-        return _find(DEFAULT), [*first, *overrides], options.workdir
-    return _find(first[0] if first else DEFAULT), overrides, options.workdir
+        return options, _find(DEFAULT), [*first, *overrides]
+    return options, _find(first[0] if first else DEFAULT), overrides
 
 
 def _find(name: str) -> Path:

@@ -58,7 +58,7 @@ class Checkpoints:
 def _own(state: TrainState) -> TrainState:
     """Copies a state, as the step takes it over.
 
-    On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one that
-    donated copies made under jit did not. Why was not traced.
+    On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
+    that donated copies made under jit did not. Why was not traced.
     """
     return jax.tree.map(jnp.copy, state)

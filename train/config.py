@@ -4,9 +4,11 @@ Each section is a frozen class; `task`, `data` and `optimizer` are tagged unions
 description is its documentation. Types are strict: `steps: "800"` is a mistake, not 800.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -30,6 +32,7 @@ class DigitsTask(Options):
     """A small convolutional classifier with BatchNorm and dropout."""
 
     learns_from: ClassVar[str] = "digits"
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")
     name: Literal["digits"]
     width: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="Channels of the first convolution.")
     dropout: Fraction = Field(0.1, description="Probability that a feature is dropped before the last layer.")
@@ -39,6 +42,7 @@ class MoeLmTask(Options):
     """A byte-level transformer whose feed-forward layers are a top-k mixture of experts."""
 
     learns_from: ClassVar[str] = "text"
+    needs: ClassVar[tuple[str, ...]] = ("tokens",)
     name: Literal["moe_lm"]
     width: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="Size of the residual stream.")
     layers: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="Number of transformer blocks.")
@@ -84,6 +88,70 @@ class TextData(Options):
     length: Count = Field(64, description="Bytes of one sequence.")
     batch_size: Count = Field(16, description="Sequences a training step sees.")
     eval_batches: Count = Field(32, description="Held-out batches an evaluation sees, spread evenly.")
+
+
+def _check_plain(value: object, depth: int = 0) -> object:
+    """Refuses what would not be the same after it was written and read: dates, NaN, keys that are no text."""
+    if depth > 20:
+        raise _disagree("", "nested too deeply")
+    if isinstance(value, Mapping):
+        for key, inner in cast(Mapping[object, object], value).items():
+            _check_plain(inner, depth + 1)
+            if not isinstance(key, str):
+                raise _disagree("", f"a key must be text, got {key!r}")
+    elif isinstance(value, list):
+        for inner in cast(list[object], value):
+            _check_plain(inner, depth + 1)
+    elif not isinstance(value, str | bool | int | float | None) or value in (math.inf, -math.inf):
+        raise _disagree("", f"must be text, numbers, true, false or null, got {value!r}")
+    elif value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        raise _disagree("", "must be finite numbers, got nan")
+    return value
+
+
+def _check_reference(name: str) -> str:
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise _disagree("", f'must be of the form module:function, got "{name}"')
+    return name
+
+
+class FunctionData(Options):
+    """Your own data: a Python function, imported and called. No other setting can run code.
+
+    It returns a dict of arrays with the examples on the first axis, or an iterable of batches (dicts of
+    arrays); or a pair of either kind, the second of them held out.
+    """
+
+    name: Annotated[str, AfterValidator(_check_reference)] = Field(
+        description="module:function, found as `import module` finds it from the working folder."
+    )
+    arguments: Annotated[dict[str, Any], AfterValidator(_check_plain)] = Field(
+        {}, description="Keyword arguments of the function."
+    )
+    batch_size: Count = Field(64, description="Examples of a batch. An iterable makes its own batches.")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of the arrays that is held out, unless the function returns a pair."
+    )
+    eval_batches: Count = Field(
+        32, description="Batches of an iterable that are held out: of a pair's second, else its first."
+    )
+
+
+def tag_of(section: object) -> str | None:
+    """Gives the choice that a section's `name` makes in its union; None if it has no name."""
+    if isinstance(section, Mapping):
+        name = cast(Mapping[str, object], section).get("name")
+    else:
+        name = getattr(section, "name", None)
+    return "function" if isinstance(name, str) and ":" in name else None if name is None else str(name)
+
+
+DataOptions = (
+    Annotated[DigitsData, Tag("digits")]
+    | Annotated[TextData, Tag("text")]
+    | Annotated[FunctionData, Tag("function")]
+)
 
 
 class OptimizerOptions(Options):
@@ -144,7 +212,7 @@ class Config(Options):
     """One experiment."""
 
     task: DigitsTask | MoeLmTask = Field(discriminator="name", description="Model and loss.")
-    data: DigitsData | TextData = Field(discriminator="name", description="What it learns from.")
+    data: DataOptions = Field(discriminator=Discriminator(tag_of), description="What it learns from.")
     optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(
         discriminator="name", description="How it learns."
     )
@@ -159,9 +227,10 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.data.name != self.task.learns_from:
+        if not isinstance(self.data, FunctionData) and self.data.name != self.task.learns_from:
             raise _disagree(
                 "data.name",
-                f'the task {self.task.name} learns from "{self.task.learns_from}", got "{self.data.name}"',
+                f'the task {self.task.name} learns from "{self.task.learns_from}", got "{self.data.name}"; '
+                "or a function of your own, module:function",
             )
         return self

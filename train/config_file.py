@@ -1,38 +1,22 @@
-"""A configuration from a YAML file and `dotted.key=value` overrides, or every mistake in them at once."""
+"""A configuration from YAML files and `dotted.key=value` overrides, or every mistake in them at once.
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+A file may name other files as its `base` (one or a list, relative to itself): it is laid over them, the later
+over the earlier. Another `name` in a section drops the fields of the old choice, wherever it is given.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from train import mistakes, yaml_reading
 from train.config import Config
+from train.mistakes import COMMAND_LINE, ConfigError, Tree
+from train.schema import Key
 
-Key = tuple[str, ...]
-Tree = dict[str, Any]
-
-COMMAND_LINE = "command line"
-
-
-class ConfigError(Exception):
-    """What is wrong with a configuration, one line for each mistake."""
-
-    def __init__(self, mistakes: Sequence[str]):
-        super().__init__("\n".join(mistakes))
-        self.mistakes = tuple(mistakes)
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, with the floats that people write: YAML 1.1 reads 1e-3 as a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
-)
+BASE = "base"
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -45,25 +29,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with every mistake that can be told, each naming its place and its dotted key.
     """
-    assignments: list[tuple[Key, Any]] = []
-    mistakes: list[str] = []
-    for text in overrides:
-        try:
-            assignments.append(_parse_override(text))
-        except ConfigError as error:
-            mistakes.extend(error.mistakes)
-    try:
-        tree, places, doubles = _read(path)
-    except ConfigError as error:
-        raise ConfigError([*error.mistakes, *mistakes]) from None
-    mistakes.extend(doubles)
+    draft = _Draft()
+    assignments = list(_parse_overrides(overrides, draft.mistakes))
+    draft.lay_file(path, ())
+    if draft.is_incomplete:
+        raise ConfigError(draft.mistakes)
     # A name comes before the fields that it admits, in whatever order they were written.
     for key, value in sorted(assignments, key=lambda item: item[0][-1] != "name"):
-        mistakes.extend(_assign(tree, key, value))
-        # Where the parts of an old value stood says nothing about the new one.
-        places = {other: place for other, place in places.items() if other[: len(key)] != key}
-        places[key] = COMMAND_LINE
-    return _validate(tree, places, str(path), mistakes)
+        draft.assign(key, value)
+    return draft.check(str(path))
 
 
 def dump(config: Config) -> str:
@@ -82,41 +56,159 @@ def flatten(tree: Mapping[str, Any], prefix: Key = ()) -> dict[str, Any]:
     return flat
 
 
-def _read(path: Path) -> tuple[Tree, dict[Key, str], list[str]]:
-    """Gives a file's tree, the place of each of its keys, and the mistakes of its form."""
+class _Draft:
+    """A configuration in the making.
+
+    Attributes:
+        mistakes: a line for each that was found.
+        is_incomplete: whether a file could not be read, so that what is missing is not known.
+    """
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+        self.is_incomplete = False
+        self._tree: Tree = {}
+        self._places: dict[Key, str] = {}
+
+    def lay_file(self, path: Path, within: tuple[Path, ...]) -> None:
+        """Lays a file over the draft, after the files that it is based on.
+
+        Args:
+            path: the file.
+            within: the files that led to it, each based on the next.
+        """
+        try:
+            tree, lines = self._read(path)
+            bases = list(_bases(tree, path, lines))
+        except ConfigError as error:
+            self._give_up(error.mistakes)
+            return
+        chain = (*within, path)
+        for base in bases:
+            if base.resolve() in [file.resolve() for file in chain]:
+                loop = " -> ".join(map(str, (*chain, base)))
+                self._give_up([f"{path}:{lines[(BASE,)]}: base: leads back to itself: {loop}"])
+            else:
+                self.lay_file(base, chain)
+        self._lay(self._tree, tree, (), {key: f"{path}:{line}" for key, line in lines.items()})
+
+    def assign(self, key: Key, value: Any) -> None:
+        """Sets one key, as the command line says."""
+        section: Any = self._tree
+        for depth, name in enumerate(key[:-1]):
+            inner = self._enter(section, name)
+            if inner is None:
+                place = ".".join(key[: depth + 1])
+                problem = _why_not(section, name, place)
+                self.mistakes.append(f"{COMMAND_LINE}: {'.'.join(key)}: {problem}")
+                return
+            section = inner
+        if isinstance(section, list):
+            self._assign_item(cast(list[Any], section), key, value)
+            return
+        if key[-1] == "name":
+            self._choose(cast(Tree, section), value, key[:-1])
+        cast(Tree, section)[key[-1]] = value
+        self._forget(key)
+        self._places[key] = COMMAND_LINE
+
+    def check(self, file: str) -> Config:
+        """Gives the configuration, or raises with all mistakes."""
+        try:
+            config = Config.model_validate(self._tree)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            lines = [mistakes.explain(details, self._tree, self._places, file) for details in found]
+            raise ConfigError([*self.mistakes, *lines]) from None
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+        return config
+
+    def _read(self, path: Path) -> tuple[Tree, dict[Key, int]]:
+        """Gives a file's tree and the line of each of its keys."""
+        text = _read_text(path)
+        try:
+            tree, lines, doubles = yaml_reading.read(text)
+        except yaml_reading.ERRORS as error:
+            place = _place_of(path, error)
+            raise ConfigError([f"{place}: broken YAML: {mistakes.explain_yaml(error)}"]) from None
+        if not isinstance(tree, dict):
+            raise ConfigError([f"{path}: holds {mistakes.show(tree)} where a mapping of settings belongs"])
+        for key, line in doubles:
+            again = f"stands here a second time; it is already at {path}:{lines[key]}"
+            self.mistakes.append(f"{path}:{line}: {'.'.join(key)}: {again}")
+        return cast(Tree, tree), lines
+
+    def _give_up(self, lines: Iterable[str]) -> None:
+        self.mistakes = [*lines, *self.mistakes]
+        self.is_incomplete = True
+
+    def _lay(self, section: Tree, over: Tree, key: Key, places: Mapping[Key, str]) -> None:
+        """Lays a mapping over a section: mappings into mappings, all else in place of what was there."""
+        if "name" in over:
+            self._choose(section, over["name"], key)
+        for name, value in over.items():
+            inner = (*key, str(name))
+            if isinstance(value, dict) and isinstance(section.get(name), dict):
+                self._lay(section[name], cast(Tree, value), inner, places)
+            else:
+                section[name] = value
+                self._forget(inner)
+                self._places |= {k: place for k, place in places.items() if k[: len(inner)] == inner}
+
+    def _choose(self, section: Tree, name: object, key: Key) -> None:
+        """Begins a section anew where its name is another, as the old fields are not its."""
+        if section.get("name") != name:
+            section.clear()
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        """Forgets where the parts of an old value stood, which says nothing about the new one."""
+        self._places = {other: place for other, place in self._places.items() if other[: len(key)] != key}
+
+    def _enter(self, section: Any, name: str) -> Any:
+        """Gives the mapping or list under a name, a new mapping where nothing is; None for a value."""
+        if isinstance(section, list):
+            items = cast(list[Any], section)
+            return items[int(name)] if _is_index(name, items) and _has_keys(items[int(name)]) else None
+        if section.get(name) is None:
+            section[name] = {}
+        return section[name] if _has_keys(section[name]) else None
+
+    def _assign_item(self, items: list[Any], key: Key, value: Any) -> None:
+        if not _is_index(key[-1], items):
+            problem = f"the list has {len(items)} items, of which the first is 0"
+            self.mistakes.append(f"{COMMAND_LINE}: {'.'.join(key)}: {problem}")
+            return
+        items[int(key[-1])] = value
+        self._places[key] = COMMAND_LINE
+
+
+def _bases(tree: Tree, path: Path, lines: Mapping[Key, int]) -> Iterator[Path]:
+    """Takes the `base` out of a file's tree, and yields the files that it names."""
+    given = tree.pop(BASE, [])
+    for name in cast(list[object], given) if isinstance(given, list) else [given]:
+        if not isinstance(name, str) or not name or "\0" in name:
+            wanted = "must be a file or a list of files, relative to this one"
+            raise ConfigError([f"{path}:{lines[(BASE,)]}: base: {wanted}, got {mistakes.show(name)}"])
+        yield path.parent / Path(name).expanduser()
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes().decode()
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file{_similar_file(path)}"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read: {_one_line(error)}"]) from None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        tree: object = {} if node is None else loader.construct_document(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([f"{_place_of(path, error)}: broken YAML: {_explain_yaml(error)}"]) from None
-    if not isinstance(tree, dict):
-        raise ConfigError([f"{path}: holds {_show(tree)} where a mapping of settings belongs"])
-    places: dict[Key, str] = {}
-    mistakes = list(_locate(node, (), path, places))
-    return cast(Tree, tree), places, mistakes
+        raise ConfigError([f"{path}: no such file{mistakes.similar_file(path)}"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from None
 
 
-def _locate(node: Any, prefix: Key, path: Path, places: dict[Key, str]) -> Iterator[str]:
-    """Fills in where each key stands, and yields the keys that stand there twice."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for name, value in cast(list[tuple[yaml.Node, yaml.Node]], node.value):
-        key = (*prefix, str(name.value))
-        place = f"{path}:{name.start_mark.line + 1}"
-        if key in places:
-            yield f"{place}: {'.'.join(key)}: stands here a second time; it is already at {places[key]}"
-            continue
-        places[key] = place
-        # An alias may lead back to the mapping that holds it; no setting lies this deep.
-        if len(key) < 10:
-            yield from _locate(value, key, path, places)
+def _parse_overrides(overrides: Iterable[str], wrong: list[str]) -> Iterator[tuple[Key, Any]]:
+    for text in overrides:
+        try:
+            yield _parse_override(text)
+        except ConfigError as error:
+            wrong.extend(error.mistakes)
 
 
 def _parse_override(text: str) -> tuple[Key, Any]:
@@ -127,181 +219,28 @@ def _parse_override(text: str) -> tuple[Key, Any]:
     name, equals, value = text.partition("=")
     if not equals or not all(name.split(".")):
         raise ConfigError([f"{COMMAND_LINE}: {text}: not of the form key=value, such as steps=100"])
+    if name == BASE:
+        raise ConfigError([f"{COMMAND_LINE}: base: stands in files only; give the file itself: {value}"])
     try:
-        return tuple(name.split(".")), yaml.load(value, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([f"{COMMAND_LINE}: {name}: broken YAML: {_explain_yaml(error)}"]) from None
+        return tuple(name.split(".")), yaml_reading.read_value(value)
+    except yaml_reading.ERRORS as error:
+        raise ConfigError([f"{COMMAND_LINE}: {name}: broken YAML: {mistakes.explain_yaml(error)}"]) from None
 
 
-def _assign(tree: Tree, key: Key, value: Any) -> Iterator[str]:
-    """Sets one key of a tree; another `name` begins its section anew, as the old fields are not its."""
-    section = tree
-    for depth, name in enumerate(key[:-1]):
-        inner: object = section.setdefault(name, {})
-        if not isinstance(inner, dict):
-            place = ".".join(key[: depth + 1])
-            yield f"{COMMAND_LINE}: {'.'.join(key)}: {place} is {_show(inner)}, which has no keys"
-            return
-        section = cast(Tree, inner)
-    if key[-1] == "name" and section.get("name") != value:
-        section.clear()
-    section[key[-1]] = value
+def _has_keys(value: object) -> bool:
+    return isinstance(value, dict | list)
 
 
-def _validate(tree: Tree, places: Mapping[Key, str], file: str, mistakes: list[str]) -> Config:
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        found = [_explain(details, tree, places, file) for details in error.errors(include_url=False)]
-        raise ConfigError([*mistakes, *found]) from None
-    if mistakes:
-        raise ConfigError(mistakes)
-    return config
+def _is_index(name: str, items: list[Any]) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(items)
 
 
-def _explain(details: ErrorDetails, tree: Tree, places: Mapping[Key, str], file: str) -> str:
-    """Says one of pydantic's errors in a line that names the place, the dotted key and the next move."""
-    key = _key_of(details["loc"], tree)
-    context = details.get("ctx", {})
-    kind = details["type"]
-    if kind == "disagree":
-        key += tuple(context["key"].split("."))
-    elif kind in ("union_tag_invalid", "union_tag_not_found"):
-        key += ("name",)
-    return f"{_place(key, places, file)}: {'.'.join(key)}: {_message(kind, key, details, tree)}"
-
-
-def _message(kind: str, key: Key, details: ErrorDetails, tree: Tree) -> str:
-    context = details.get("ctx", {})
-    value: object = details["input"]
-    match kind:
-        case "extra_forbidden" | "invalid_key":
-            return "unknown key" + _did_you_mean_key(key, tree)
-        case "missing":
-            return "missing"
-        case "union_tag_not_found":
-            return f"missing; one of {', '.join(_names(key[:-1]))}"
-        case "union_tag_invalid" | "literal_error":
-            choices = re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected"))))
-            given: object = cast(Tree, value)["name"] if kind == "union_tag_invalid" else value
-            return (
-                f"must be one of {', '.join(choices)}, got {_show(given)}{_did_you_mean(str(given), choices)}"
-            )
-        case "disagree":
-            return str(context["message"])
-        case _:
-            wanted = _WANTED.get(kind) or details["msg"].replace("Input should be", "must be")
-            return f"{wanted}, got {_show(value)}"
-
-
-_WANTED = {
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "model_type": "must be a mapping of settings",
-    "model_attributes_type": "must be a mapping of settings",
-}
-
-
-def _key_of(loc: tuple[int | str, ...], tree: Tree) -> Key:
-    """Gives the dotted key of a pydantic location, which also names the choice made in each union."""
-    key: list[str] = []
-    inside: object = tree
-    tag: object = None
-    for part in loc:
-        if part == tag:
-            tag = None
-            continue
-        key.append(str(part))
-        inside = cast(Tree, inside).get(cast(str, part)) if isinstance(inside, dict) else None
-        tag = cast(Tree, inside).get("name") if isinstance(inside, dict) else None
-    return tuple(key)
-
-
-def _place(key: Key, places: Mapping[Key, str], file: str) -> str:
-    """Gives where the key was written, or the innermost section around it, or the file."""
-    return next((places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places), file)
-
-
-def _models(key: Key) -> list[type[BaseModel]]:
-    """Gives the classes that the section at `key` may have; of a union, all."""
-    models: list[type[BaseModel]] = [Config]
-    for name in key:
-        fields = [model.model_fields[name] for model in models if name in model.model_fields]
-        choices = [
-            choice
-            for field in fields
-            for choice in getattr(field.annotation, "__args__", (field.annotation,))
-        ]
-        models = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)]
-    return models
-
-
-def _names(key: Key) -> list[str]:
-    """Gives the `name`s that the union at `key` may take."""
-    return [name for model in _models(key) for name in model.model_fields["name"].annotation.__args__]  # type: ignore[union-attr]
-
-
-def _did_you_mean_key(key: Key, tree: Tree) -> str:
-    """Suggests a field of the same section, or else the same name in another."""
-    section: Any = tree
-    for name in key[:-1]:
-        section = section[name]
-    models = [m for m in _models(key[:-1]) if "name" not in m.model_fields or section.get("name") in _tags(m)]
-    siblings = [field for model in models for field in model.model_fields]
-    near = difflib.get_close_matches(key[-1], siblings, 1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    sections = {dotted: dotted.rpartition(".") for dotted in _all_keys()}
-    elsewhere = {
-        name: dotted for dotted, (section, _, name) in sections.items() if section != ".".join(key[:-1])
-    }
-    far = difflib.get_close_matches(key[-1], elsewhere, 1, 0.8)
-    return f"; did you mean {elsewhere[far[0]]}?" if far else f"; the keys here are {', '.join(siblings)}"
-
-
-def _tags(model: type[BaseModel]) -> tuple[str, ...]:
-    return cast(tuple[str, ...], getattr(model.model_fields["name"].annotation, "__args__", ()))
-
-
-def _all_keys(prefix: Key = ()) -> list[str]:
-    """Lists the dotted keys of the whole schema, sections included."""
-    keys: list[str] = []
-    for model in _models(prefix):
-        for field in model.model_fields:
-            keys += [".".join((*prefix, field)), *_all_keys((*prefix, field))]
-    return keys
-
-
-def _did_you_mean(given: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, choices, 1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _similar_file(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path("configs")
-    files = sorted(str(file) for file in folder.glob("*.y*ml"))
-    return _did_you_mean(str(path), files) or (f"; there are {', '.join(files)}" if files else "")
+def _why_not(section: Any, name: str, place: str) -> str:
+    if isinstance(section, list):
+        return f"{place} is no list or mapping"
+    return f"{place} is {mistakes.show(section[name])}, which has no keys"
 
 
 def _place_of(path: Path, error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f"{path}:{mark.line + 1}" if mark else str(path)
-
-
-def _explain_yaml(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return str(getattr(error, "problem", None) or _one_line(error))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _show(value: object) -> str:
-    text = f'"{value}"' if isinstance(value, str) else "null" if value is None else repr(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

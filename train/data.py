@@ -1,4 +1,4 @@
-"""Real data that is already on the machine: scikit-learn's digits, and text as bytes.
+"""Real data that is already on the machine, scikit-learn's digits and text as bytes, or a user's own.
 
 A batch is a pure function of seed and step, so that a run can be stopped and taken up anywhere without
 saving the state of an iterator. Everything here is NumPy: a mistake is told before JAX is imported.
@@ -15,13 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from train.config import DigitsData, TextData
-
-Batch = dict[str, NDArray[np.generic]]
-
-
-class DataError(Exception):
-    """The data cannot be had: one line that says what is wrong and what to do."""
+from train import user_data
+from train.config import DataOptions, DigitsData, TextData
+from train.user_data import Batch, DataError
 
 
 class Dataset(Protocol):
@@ -36,13 +32,23 @@ class Dataset(Protocol):
         ...
 
 
-def load(options: DigitsData | TextData) -> Dataset:
+def load(options: DataOptions, *, needs: tuple[str, ...] = ()) -> Dataset:
     """Reads the data that the configuration names.
 
+    Args:
+        options: the section `data` of the configuration.
+        needs: the arrays that the task takes from a batch, which a user's own data must have.
+
     Raises:
-        DataError: where it is absent, unreadable or too small.
+        DataError: where it is absent, unreadable, too small, or not what the task learns from.
     """
-    return Digits(options) if isinstance(options, DigitsData) else Text(options)
+    match options:
+        case DigitsData():
+            return Digits(options)
+        case TextData():
+            return Text(options)
+        case _:
+            return user_data.load(options, needs)
 
 
 def _generator(seed: int, step: int) -> np.random.Generator:

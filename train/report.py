@@ -24,6 +24,11 @@ def mistakes(lines: str) -> None:
     print(lines, file=sys.stderr)
 
 
+def text(lines: str) -> None:
+    """Tells what was asked for."""
+    print(lines, flush=True)
+
+
 def begun(folder: Path, *, is_continued: bool) -> None:
     """Tells where the run is kept."""
     print(f"{'continues' if is_continued else 'run'} {folder}", flush=True)

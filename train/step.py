@@ -38,6 +38,9 @@ class Report(NamedTuple):
     shown: dict[str, jax.Array]
 
 
+Metrics = dict[str, Any]
+"""A tree of sowlog states and numbers, as `sowlog.pack` takes it."""
+
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Report]]
 Evaluate = Callable[[Variables, Batch], Report]
 
@@ -57,12 +60,25 @@ def make_init(
 def make_train_step(
     task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, *, seed: int
 ) -> TrainStep:
-    """Returns the jitted training step. It takes the state over: the old one cannot be used again.
-
-    The step's randomness comes from seed and step alone, so a run that is taken up repeats it.
-    """
+    """Returns the jitted training step. It takes the state over: the old one cannot be used again."""
+    update = make_update(task, optimizer, schedule, seed=seed)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+        state, metrics = update(state, batch)
+        return state, _report(metrics, task)
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_update(
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, *, seed: int
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the function from a state and a batch to the next state and the step's metrics.
+
+    Its randomness comes from seed and step alone, so a run that is taken up repeats it.
+    """
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # Apart from the key of `init`, which draws from the seed itself.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
         rest = {name: value for name, value in state.variables.items() if name != "params"}
@@ -86,16 +102,22 @@ def make_train_step(
             },
         }
         variables = {"params": params, **{name: forward.updates[name] for name in rest}}
-        return TrainState(state.step + 1, variables, optimizer_state), _report(metrics, task)
+        return TrainState(state.step + 1, variables, optimizer_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return update
 
 
 def make_evaluate(task: Task) -> Evaluate:
     """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go."""
+    measure = make_measure(task)
+    return jax.jit(lambda variables, batches: _report(measure(variables, batches), task, prefix="eval"))
 
-    def evaluate(variables: Variables, batches: Batch) -> Report:
-        def metrics(batch: Batch) -> dict[str, Any]:
+
+def make_measure(task: Task) -> Callable[[Variables, Batch], Metrics]:
+    """Returns the function from variables and stacked batches to the metrics of all of them."""
+
+    def measure(variables: Variables, batches: Batch) -> Metrics:
+        def metrics(batch: Batch) -> Metrics:
             return _metrics(task.forward(variables, batch, None))
 
         def add(total: Any, batch: Batch) -> tuple[Any, None]:
@@ -104,9 +126,9 @@ def make_evaluate(task: Task) -> Evaluate:
         first = {name: array[0] for name, array in batches.items()}
         nothing = sowlog.empty_like(jax.eval_shape(metrics, first))
         total, _ = jax.lax.scan(add, nothing, batches)
-        return _report(total, task, prefix="eval")
+        return total
 
-    return jax.jit(evaluate)
+    return measure
 
 
 def _norm(tree: Any) -> jax.Array:
@@ -114,13 +136,13 @@ def _norm(tree: Any) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def _metrics(forward: Forward) -> dict[str, Any]:
+def _metrics(forward: Forward) -> Metrics:
     sown = forward.updates["metrics"]
     losses = {"losses": forward.updates["losses"]} if forward.updates["losses"] else {}
     return {"loss": sowlog.mean.of(forward.loss), **forward.metrics, **sown, **losses}
 
 
-def _report(metrics: dict[str, Any], task: Task, prefix: str | None = None) -> Report:
+def _report(metrics: Metrics, task: Task, prefix: str | None = None) -> Report:
     packed = sowlog.pack({prefix: metrics} if prefix else metrics)
     results = sowlog.compute(metrics)
     return Report(

@@ -12,15 +12,6 @@ from train import __main__ as program
 from train import report, runtime
 
 
-def test_help_needs_neither_jax_nor_a_config() -> None:
-    """It shows the form of the command, and an example."""
-    code = "import sys; from train.__main__ import main; sys.modules['jax'] = None; main(['--help'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert "python -m train [-h] [--workdir DIR] [CONFIG.yaml] [key=value ...]" in done.stdout
-    assert "configs/digits.yaml steps=500" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -50,20 +41,25 @@ def test_a_prefix_of_an_option_is_no_option(capsys: pytest.CaptureFixture[str]) 
     assert "--workdi=/tmp/x: unknown option" in capsys.readouterr().err
 
 
+def parsed(*arguments: str) -> tuple[str | None, Path, list[str]]:
+    options, file, overrides = program._parse(program._parser(), arguments)
+    return options.workdir, file, overrides
+
+
 def test_options_and_settings_come_in_any_order() -> None:
     """The first argument without an equals sign is the file."""
-    expected = (CONFIGS / "digits.yaml", ["steps=1", "seed=2"], "here")
+    expected = ("here", CONFIGS / "digits.yaml", ["steps=1", "seed=2"])
     file = str(CONFIGS / "digits.yaml")
-    assert program._parse([file, "steps=1", "--workdir", "here", "seed=2"]) == expected
-    assert program._parse(["--workdir=here", file, "steps=1", "seed=2"]) == expected
+    assert parsed(file, "steps=1", "--workdir", "here", "seed=2") == expected
+    assert parsed("--workdir=here", file, "steps=1", "seed=2") == expected
 
 
 def test_the_default_config_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the working folder first, then from beside the package."""
     monkeypatch.chdir(ROOT)
-    assert program._parse([])[0] == Path("configs/moe_lm.yaml")
+    assert parsed() == (None, Path("configs/moe_lm.yaml"), [])
     monkeypatch.chdir(tmp_path)
-    assert program._parse(["steps=1"]) == (CONFIGS / "moe_lm.yaml", ["steps=1"], None)
+    assert parsed("steps=1") == (None, CONFIGS / "moe_lm.yaml", ["steps=1"])
 
 
 def test_a_piped_run_reads_as_plain_lines(tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train.running import CONFIGS, digits, points, run, run_until, saved_arrays
+from train import __main__ as program
+from train import data
+from train.config import FunctionData
+
+HERE = "tests.train.test_user_data"
+
+
+def arrays(examples: int = 40, *, shift: int = 0) -> dict[str, np.ndarray]:
+    """Examples of which image and label hold the number."""
+    numbers = np.arange(shift, shift + examples)
+    return {
+        "image": np.broadcast_to(numbers[:, None, None, None] / 64, (examples, 8, 8, 1)),
+        "label": numbers % 10,
+    }
+
+
+def pair() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    return arrays(40), arrays(20, shift=100)
+
+
+def batches(count: int = 1000) -> Iterator[dict[str, np.ndarray]]:
+    for number in range(count):
+        yield {name: array[None, number] for name, array in arrays(number + 1).items()}
+
+
+def pair_of_batches(count: int = 1000) -> tuple[Iterator[dict], list[dict]]:
+    return batches(count), [arrays(4, shift=200), arrays(4, shift=204)]
+
+
+def unequal() -> dict[str, np.ndarray]:
+    return {"image": np.zeros((3, 8, 8, 1)), "label": np.zeros(4)}
+
+
+def scalars() -> dict[str, float]:
+    return {"image": 1.0, "label": 2.0}
+
+
+def words() -> dict[str, np.ndarray]:
+    return {"image": np.array(["a"]), "label": np.array(["b"])}
+
+
+def others() -> dict[str, np.ndarray]:
+    return {"x": np.zeros(3)}
+
+
+def growing() -> Iterator[dict[str, np.ndarray]]:
+    return (arrays(size) for size in itertools.count(1))
+
+
+def number() -> int:
+    return 3
+
+
+def mixed() -> tuple[dict, list]:
+    return arrays(), [arrays()]
+
+
+def few() -> list[dict]:
+    return [arrays(2)] * 3
+
+
+def load(function: str, **options: object) -> data.Dataset:
+    section = FunctionData.model_validate({"name": f"{HERE}:{function}", **options})
+    return data.load(section, needs=("image", "label"))
+
+
+def numbers(batch: dict[str, np.ndarray]) -> list[int]:
+    return [round(64 * float(image[0, 0, 0])) for image in batch["image"].reshape(-1, 8, 8, 1)]
+
+
+def test_arrays_are_split_and_drawn_from() -> None:
+    """Every example is in one of the parts; a batch is a pure function of seed and step, without repeats."""
+    dataset, other = (load("arrays", batch_size=8) for _ in range(2))
+    held_out = numbers(dataset.held_out())
+    drawn = {number for step in range(50) for number in numbers(dataset.batch(0, step))}
+    assert len(held_out) == 8
+    assert drawn | set(held_out) == set(range(40))
+    assert not drawn & set(held_out)
+    assert numbers(dataset.batch(3, 7)) == numbers(other.batch(3, 7)) != numbers(other.batch(3, 8))
+    assert len(set(numbers(dataset.batch(3, 7)))) == 8
+
+
+def test_held_out_arrays_are_cut_into_equal_batches() -> None:
+    """As few as hold them; of a pair, the second is held out whole."""
+    dataset = load("pair", batch_size=8)
+    assert dataset.held_out()["image"].shape == (3, 6, 8, 8, 1)
+    assert numbers(dataset.held_out()) == list(range(100, 118))
+    assert {number for step in range(50) for number in numbers(dataset.batch(0, step))} == set(range(40))
+
+
+def test_batches_of_an_iterable_come_in_its_order() -> None:
+    """Those after the held-out ones, each at its step, in whatever order they are asked for."""
+    dataset = load("batches", eval_batches=3)
+    assert numbers(dataset.held_out()) == [0, 1, 2]
+    assert [numbers(dataset.batch(0, step)) for step in (0, 1, 1, 5, 2, 0)] == [[3], [4], [4], [8], [5], [3]]
+
+
+def test_an_iterable_that_ends_is_begun_again() -> None:
+    """Each epoch without the batches that are held out."""
+    dataset = load("batches", eval_batches=2, arguments={"count": 5})
+    assert [numbers(dataset.batch(0, step))[0] for step in range(7)] == [2, 3, 4, 2, 3, 4, 2]
+
+
+def test_a_pair_of_iterables_trains_on_the_whole_first() -> None:
+    """The second is held out, up to the number of batches asked for."""
+    dataset = load("pair_of_batches", eval_batches=1)
+    assert numbers(dataset.held_out()) == [200, 201, 202, 203]
+    assert [numbers(dataset.batch(0, step)) for step in range(3)] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "line"),
+    [
+        ("unequal", {}, r"differ in their number of examples: \{'image': 3, 'label': 4\}"),
+        ("scalars", {}, r"differ in their number of examples: \{'image': None, 'label': None\}"),
+        ("words", {}, r"arrays that hold no numbers: .*<U1"),
+        ("others", {}, "gives the arrays x; the task also needs image, label"),
+        ("growing", {}, "held-out batches of different shapes"),
+        ("number", {}, "returned int: it must be a dict of arrays, an iterable"),
+        ("mixed", {}, r"returned \(dict, list\): it must be a dict"),
+        ("few", {}, "no batch to train on"),
+        ("batches", {"arguments": {"count": 0}}, "no batch to evaluate on"),
+        ("arrays", {"batch_size": 33}, "32 examples to train on and 8 held out, and data.batch_size is 33"),
+        ("arrays", {"arguments": {"size": 3}}, "does not fit: got an unexpected keyword argument"),
+        ("no_such", {}, f"the module {HERE} has no function no_such"),
+        ("HERE", {}, f"the module {HERE} has no function HERE"),
+    ],
+)  # fmt: skip
+def test_data_of_another_form_is_told(function: str, options: dict[str, object], line: str) -> None:
+    """With what there is and what was needed."""
+    with pytest.raises(data.DataError, match=line):
+        load(function, **options).batch(0, 0)
+
+
+def test_a_module_that_is_not_there_is_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """With where it was looked for."""
+    assert program.main([str(CONFIGS / "digits.yaml"), "data.name=no.such:data"]) == 2
+    assert "data.name=no.such:data: there is no module no; it is looked for in" in capsys.readouterr().err
+
+
+def test_a_module_is_found_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what fails within it is its own error, not ours."""
+    (tmp_path / "sowlog_test_data.py").write_text("def make():\n    import no_such_thing\n")
+    (tmp_path / "sowlog_test_broken.py").write_text("import no_such_thing\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if path])
+    for name in ("sowlog_test_data:make", "sowlog_test_broken:make"):
+        with pytest.raises(ModuleNotFoundError, match="no_such_thing"):
+            data.load(FunctionData(name=name))
+
+
+def test_a_run_on_an_iterable_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    """Bit for bit, where each call of the function gives the same; drawn batches are drawn again."""
+    config = digits(f"data.name={HERE}:batches", "data.eval_batches=2", "steps=6")
+    run(config, tmp_path / "straight")
+    run_until(config, tmp_path / "stopped", 2)
+    run(config, tmp_path / "stopped")
+    assert points(tmp_path / "stopped") == points(tmp_path / "straight")
+    assert saved_arrays(tmp_path / "stopped", 6) == saved_arrays(tmp_path / "straight", 6)

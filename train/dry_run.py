@@ -1,0 +1,82 @@
+"""What a run would be, from the shapes alone: nothing is compiled, and nothing computed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+import sowlog
+from train import optimizer, step, tasks
+from train.config import Config
+from train.data import Dataset
+
+
+def describe(config: Config, dataset: Dataset) -> str:
+    """Lists the parameters, and every tag that would be logged, with its reducer and what it costs.
+
+    Args:
+        config: the experiment.
+        dataset: its data, of which the shapes are looked at.
+    """
+    task = tasks.build(config.task)
+    rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
+    batch = dataset.batch(config.seed, 0)
+    state = jax.eval_shape(step.make_init(task, rule, seed=config.seed), batch)
+    update = step.make_update(task, rule, schedule, seed=config.seed)
+    _, trained = jax.eval_shape(update, state, batch)
+    measured = jax.eval_shape(step.make_measure(task), state.variables, dataset.held_out())
+    return "\n".join(
+        [
+            *_variables(state),
+            *_arrays("batch", batch),
+            *_metrics("each step", trained),
+            *_metrics(f"each evaluation, every {config.eval.every} steps", {"eval": measured}),
+        ]
+    )
+
+
+def _variables(state: step.TrainState) -> Iterator[str]:
+    for name, tree in sorted(state.variables.items(), key=lambda item: item[0] != "params"):
+        count, size = _size(tree)
+        yield f"{'parameters' if name == 'params' else name}: {count:,} numbers, {_bytes(size)}"
+    count, size = _size(state)
+    yield f"the whole state, as in a checkpoint: {count:,} numbers, {_bytes(size)}"
+
+
+def _arrays(title: str, arrays: dict[str, Any]) -> Iterator[str]:
+    yield f"{title}: " + ", ".join(
+        f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()
+    )
+
+
+def _metrics(title: str, metrics: step.Metrics) -> Iterator[str]:
+    packed = jax.eval_shape(sowlog.pack, metrics)
+    reducers = dict(_reducers(metrics))
+    yield f"{title}: {len(reducers)} tags in one buffer of {_bytes(4 * packed.buffer.size)}"
+    width = max(map(len, reducers))
+    yield from (f"  {tag:{width}}  {reducer}" for tag, reducer in sorted(reducers.items()))
+
+
+def _reducers(metrics: step.Metrics) -> Iterator[tuple[str, str]]:
+    """Yields each tag with its reducer. What comes of a state by itself tells the tags that are its own."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(metrics, is_leaf=_is_state)[0]:
+        tree = leaf
+        for key in reversed(path):
+            tree = {key.key: tree}
+        layout = jax.eval_shape(sowlog.pack, tree).layout
+        reducer = str(leaf.reducer) if _is_state(leaf) else "as computed"
+        for tag in (*layout.scalars, *(slot.tag for slot in layout.histograms)):
+            yield tag, reducer
+
+
+def _size(tree: Any) -> tuple[int, int]:
+    leaves = jax.tree.leaves(tree)
+    return sum(leaf.size for leaf in leaves), sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _bytes(size: int) -> str:
+    return f"{size:,} bytes"
+
+
+def _is_state(leaf: object) -> bool:
+    return isinstance(leaf, sowlog.State)
