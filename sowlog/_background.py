@@ -94,10 +94,12 @@ class Background(Generic[Item]):
         self._completed = 0
         self._asleep = False
         self._last: _Call | None = None
-        # Reentrant, so that a signal handler may log or flush while its own thread is inside `put`.
-        lock = threading.RLock()
-        self._arrived = threading.Condition(lock)
-        self._progressed = threading.Condition(lock)
+        # Reentrant, so that a signal handler may log or flush while its own thread is inside `put`. Entered
+        # itself, never through its conditions: their `__enter__` is Python code, in which a handler that
+        # raises (Ctrl-C does) would leave the lock held for good.
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
+        self._progressed = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="sowlog-writer", daemon=True)
         self._thread.start()
         # After jax's own clean-up was registered, so it runs before it: the device still answers.
@@ -113,7 +115,7 @@ class Background(Generic[Item]):
                 item is not queued then.
         """
         self._require_own_process()
-        with self._arrived:
+        with self._lock:
             self._require_open()
             if len(self._queue) >= self._size:
                 self._make_room()
@@ -126,7 +128,7 @@ class Background(Generic[Item]):
     def check(self) -> None:
         """Raise as `put` does, with nothing to put."""
         self._require_own_process()
-        with self._arrived:
+        with self._lock:
             self._require_open()
             if self._errors:
                 _hand_back(self._errors.popleft())
@@ -140,7 +142,7 @@ class Background(Generic[Item]):
             TimeoutError: if the thread made no progress within the patience.
         """
         self._require_own_process()
-        with self._arrived:
+        with self._lock:
             self._require_open()
             call = self._enqueue(function)
             self._wait_for(call)
@@ -154,7 +156,7 @@ class Background(Generic[Item]):
         """
         if os.getpid() != self._pid:
             return
-        with self._arrived:
+        with self._lock:
             if self._last is None:
                 self._last = self._enqueue(self._finish)
             self._wait_for(self._last)
@@ -164,7 +166,7 @@ class Background(Generic[Item]):
         """Let the thread end by itself when all is done; for an owner that is going away."""
         if os.getpid() != self._pid:
             return
-        with self._arrived:
+        with self._lock:
             if self._last is None:
                 self._last = self._enqueue(self._finish)
 
@@ -247,14 +249,14 @@ class Background(Generic[Item]):
         with self._context():
             while (entry := self._take()) is not None:
                 self._do(entry)
-                with self._progressed:
+                with self._lock:
                     self._completed += 1
                     self._progressed.notify_all()
         atexit.unregister(self._end_at_exit)
 
     def _take(self) -> Item | _Call | None:
         """Return the next entry, None after the last."""
-        with self._arrived:
+        with self._lock:
             while not self._queue:
                 if self._last is not None:
                     return None

@@ -174,8 +174,10 @@ def test_signals_in_the_middle_of_log_block_nothing(tmp_path, run_script):
             log(10**6 + handled, {"signal": 1.0})
             if handled % 10 == 0:
                 log.flush()
+            # Set anew each time: a handler that is slower than a timer of its own would nest without end.
+            signal.setitimer(signal.ITIMER_REAL, 0.0003)
         signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)
         step = 0
         while handled < 2000:
             log(step, {"x": 1.0})
@@ -190,6 +192,39 @@ def test_signals_in_the_middle_of_log_block_nothing(tmp_path, run_script):
     points = read_events(tmp_path)
     assert [point.step for point in points if point.tag == "x"] == list(range(logged))
     assert sum(point.tag == "signal" for point in points) == handled
+
+
+def test_a_handler_that_raises_anywhere_leaves_no_lock_held(tmp_path, run_script):
+    """As Ctrl-C does at any line: afterwards another thread can still log, and close ends."""
+    child = run_script(
+        """
+        import gc, signal, threading
+        from sowlog import Logger
+        class Interrupt(Exception): pass
+        def interrupt(number, frame): raise Interrupt
+        gc.disable()  # an exception out of jax's hook of the collector is only printed
+        log = Logger(logdir, queue_size=4)
+        signal.signal(signal.SIGALRM, interrupt)
+        interrupts = 0
+        for attempt in range(3000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0003 + attempt % 50 * 1e-6)
+                for _ in range(10_000):
+                    log(0, {"x": 1.0})
+            except (Interrupt, RuntimeError) as error:
+                # A wait that is left before it began has no lock to give back, and says so.
+                assert isinstance(error, Interrupt) or isinstance(error.__context__, Interrupt), error
+                interrupts += 1
+        assert interrupts > 2900
+        other = threading.Thread(target=log, args=(1, {"x": 1.0}), daemon=True)
+        other.start()
+        other.join(20)
+        assert not other.is_alive()
+        log.close()
+        """
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert steps(tmp_path)[-1] == 1
 
 
 def test_ctrl_c_writes_all(tmp_path):
