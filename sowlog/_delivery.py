@@ -171,10 +171,12 @@ class _Outlet:
 
     def write(self, record: Record) -> Exception | None:
         """Write what is late and then the record, returning what is to be handed back."""
-        if len(self._backlog) == self._limit:
-            self._account.count(self._backlog.popleft().step, self._stall)
         self._backlog.append(record)
-        return self._write_backlog()
+        outcome = self._write_backlog()
+        # After the try: what is late may have found its place just now.
+        if len(self._backlog) > self._limit:
+            self._account.count(self._backlog.popleft().step, self._stall)
+        return outcome
 
     def flush(self) -> Exception | None:
         """Flush, returning the error that says what failed, what is late and what was lost."""

@@ -65,6 +65,16 @@ def test_what_a_full_disk_costs_beyond_the_bound_is_said(log, tmp_path):
     assert steps(tmp_path) == [0, 1, 2, *range(12, 21)]
 
 
+def test_as_much_as_the_bound_may_wait_for_space(log, tmp_path):
+    """The record that finds space again costs none of those that waited."""
+    log_all(log, range(3))
+    with file_size_limit(6_000):
+        log_all(log, range(3, 11))
+    log_all(log, [11])
+    log.close()
+    assert steps(tmp_path) == list(range(12))
+
+
 def test_closing_on_a_full_disk_ends_and_says_what_is_lost(log, tmp_path):
     """Never a hang; the file stays whole."""
     log_all(log, range(3))
