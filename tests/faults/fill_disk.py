@@ -1,7 +1,7 @@
 """Run as a program in a mount namespace of its own: train on a small disk that is full now and then.
 
-Argument: a folder. A tmpfs is mounted on its `disk`; copies of the run's event file are kept in `full`, `space`
-and `end`, each as it is then. What the logger said is printed as JSON.
+Argument: a folder. A tmpfs is mounted on its `disk`; the run's event file is copied to `full`, `space` and
+`end`, each as it is then. What the logger said is printed as JSON.
 """
 
 import json
