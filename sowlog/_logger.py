@@ -90,7 +90,9 @@ class Logger:
         Args:
             step: a Python or NumPy integer within int64.
             metrics: what `sowlog.pack` returned in the step, or any nested dict of states, scalars and
-                arrays. Its device arrays must not be donated afterwards.
+                arrays. Its device arrays must not be donated afterwards. A name should stay scalar or
+                histogram: a tag that is both is written as such, and TensorBoard shows the kind that came
+                first.
 
         Raises:
             WriterError: if a writer failed at an earlier step. This step is queued all the same.
