@@ -38,6 +38,19 @@ def tensorboard_scalars(path: Path) -> dict[str, Series]:
     return {tag: _series(reader.Scalars(tag)) for tag in reader.Tags()["scalars"]}
 
 
+def tensorboard_points(path: Path) -> dict[tuple[str, str], list[tuple[int, object]]]:
+    """Return the steps and values of every point of a run folder, by kind and tag, unsampled."""
+    fields = {"scalars": "value", "histograms": "histogram_value", "tensors": "tensor_proto"}
+    reader = EventAccumulator(str(path), size_guidance=dict.fromkeys(fields, 0))
+    reader.Reload()
+    read = {"scalars": reader.Scalars, "histograms": reader.Histograms, "tensors": reader.Tensors}
+    return {
+        (kind, tag): [(event.step, getattr(event, field)) for event in read[kind](tag)]
+        for kind, field in fields.items()
+        for tag in reader.Tags()[kind]
+    }
+
+
 @contextlib.contextmanager
 def data_server(logdir: Path) -> Iterator[GrpcDataProvider]:
     """Run the Rust data server on a folder of runs for a while."""
