@@ -5,13 +5,30 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test bench lint lock clean
+.PHONY: train test test-matrix bench lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
 
 test: $(READY)  ## Run the tests: make test ARGS="tests/test_reducers.py -k mean"
 	$(BIN)/python -m pytest $(ARGS)
+
+# The lowest supported versions on 3.11, and the locked newest ones on 3.13 where that Python is at hand.
+MATRIX := tests/test_ways.py tests/test_lost_metrics.py tests/test_losses.py tests/test_sowing.py \
+	tests/test_reducers.py tests/test_distributions.py tests/test_replicas.py tests/test_microbatches.py \
+	tests/test_packing.py tests/test_tree.py tests/test_checks.py tests/test_golden_run.py
+FLOOR := .cache/floor
+NEWEST := .cache/newest
+NEWEST_PYTHON ?= python3.13
+
+test-matrix: $(FLOOR)/.ready  ## The tests of the device side on the lowest and the newest jax and flax.
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(FLOOR)/jax $(FLOOR)/bin/python -m pytest $(MATRIX) $(ARGS)
+	@if $(NEWEST_PYTHON) --version >/dev/null 2>&1; then $(MAKE) test-newest; \
+	else echo "test-matrix: $(NEWEST_PYTHON) is absent, so the newest versions were NOT tested"; fi
+
+.PHONY: test-newest
+test-newest: $(NEWEST)/.ready
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(NEWEST)/jax $(NEWEST)/bin/python -m pytest $(MATRIX) $(ARGS)
 
 bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
 	$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -28,10 +45,22 @@ lock: $(READY)  ## Renew requirements.lock from pyproject.toml.
 		--upgrade --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .cache
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(FLOOR)/.ready: pyproject.toml | $(READY)
+	$(PYTHON) -m venv --clear $(FLOOR)
+	$(BIN)/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct \
+		--editable '.[train,tensorboard,dev]'
+	touch $@
+
+$(NEWEST)/.ready: requirements.lock pyproject.toml
+	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@

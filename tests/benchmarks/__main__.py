@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.benchmarks import (
+    collecting,
     compile_time,
     disk_bytes,
     distributions,
@@ -56,6 +57,9 @@ BENCHMARKS = {
     "writer_cost": Benchmark("All CPU of writing, per scalar", writer_cost.measure_writer_cost),
     "disk_bytes": Benchmark("Disk, per scalar", disk_bytes.measure_disk_bytes),
     "compile_time": Benchmark("Compile time added by metrics", compile_time.measure_compile_time),
+    "collecting": Benchmark(
+        "Collecting in a real model", collecting.measure_collecting, collecting.two_devices
+    ),
     "distributions": Benchmark(
         "Distributions, on the device", distributions.measure_distributions, steps.share_one_core
     ),

@@ -1,0 +1,118 @@
+"""What collecting costs the program's own step of the MoE transformer, and a flush over replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sowlog
+from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+from train import config_file, optimizer, step, tasks
+
+_AGAINST = "the same step, its statistics not sown"
+_CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
+_STEPS = 10
+
+
+def two_devices() -> None:
+    """Gives a process two virtual devices; before JAX looks for them."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+
+def measure_collecting(size: Size) -> list[Line]:
+    """Measures CPU seconds of tracing, lowering and compiling the step, and of running it."""
+    init, train_step, batch = _program()
+    state = init(batch)
+    rounds = min(size.rounds, 7)
+    compiling = interleave(
+        {
+            "metrics": lambda: _compile(train_step(), state, batch),
+            "bare": _silently(lambda: _compile(train_step(), state, batch)),
+        },
+        rounds,
+    )
+    compiled = {
+        "metrics": train_step().lower(state, batch).compile(),
+        "bare": _silently(lambda: train_step().lower(state, batch).compile())(),
+    }
+    running = interleave(
+        {name: functools.partial(_run, function, init, batch) for name, function in compiled.items()}, rounds
+    )
+    scalars = len(jax.eval_shape(train_step(), state, batch)[1].packed.layout.scalars)
+    return [
+        _line(f"trace and compile, {scalars} scalars", compiling, 1.1),
+        _line(f"{_STEPS} steps, {scalars} scalars", running, None),
+        _collectives(copies=max(size.counts) // 50 + 1),
+    ]
+
+
+def _program() -> tuple[Callable[[Any], Any], Callable[[], Any], Any]:
+    config = config_file.load(_CONFIG, [])
+    task = tasks.build(config.task)
+    rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
+    batch = {"tokens": jnp.zeros((32, 65), jnp.uint8)}
+    make = functools.partial(step.make_train_step, task, rule, schedule, seed=0)
+    return step.make_init(task, rule, seed=0), make, batch
+
+
+@contextlib.contextmanager
+def _silence() -> Generator[None]:
+    sow, sowlog.sow = sowlog.sow, lambda *_, **__: False
+    try:
+        yield
+    finally:
+        sowlog.sow = sow
+
+
+def _silently(function: Callable[[], Any]) -> Callable[[], Any]:
+    def silent() -> Any:
+        with _silence():
+            return function()
+
+    return silent
+
+
+def _compile(function: Any, state: Any, batch: Any) -> float:
+    jax.clear_caches()
+    return cost_of(lambda: function.lower(state, batch).compile()).cpu
+
+
+def _run(compiled: Any, init: Callable[[Any], Any], batch: Any) -> float:
+    state = jax.block_until_ready(init(batch))
+
+    def run() -> None:
+        last = state
+        for _ in range(_STEPS):
+            last, report = compiled(last, batch)
+        jax.block_until_ready((last, report))
+
+    return cost_of(run).cpu
+
+
+def _line(case: str, figures: dict[str, list[float]], target: float | None) -> Line:
+    ratio = paired_ratio(figures["metrics"], figures["bare"])
+    return Line(case, spread_of(figures["metrics"]), "s", ratio, _AGAINST, target)
+
+
+def _collectives(*, copies: int) -> Line:
+    """Counts the collectives of a flush over two replicas, in the compiled program."""
+    reducers = [value for value in vars(sowlog).values() if isinstance(value, sowlog.Reducer)] * copies
+
+    def flush(x: jax.Array) -> Any:
+        metrics = {str(index): reducer.of(x) for index, reducer in enumerate(reducers)}
+        return sowlog.pack(sowlog.all_reduce(metrics, "replicas"))
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("replicas",))
+    spec = jax.sharding.PartitionSpec
+    mapped = jax.shard_map(flush, mesh=mesh, in_specs=spec("replicas"), out_specs=spec())
+    text = jax.jit(mapped).lower(jnp.ones(8)).compile().as_text()
+    count = spread_of([float(text.count(" all-reduce("))])
+    return Line(f"collectives of a flush, {len(reducers)} metrics", count, target=3, bounds="measured")
