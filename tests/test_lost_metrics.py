@@ -21,7 +21,7 @@ class Sower(nn.Module):
         return (x + 1, None) if rest else x + 1
 
 
-def _model(call):
+def model_of(call):
     class Model(nn.Module):
         @nn.compact
         def __call__(self, x):
@@ -137,7 +137,7 @@ RAW = {
 def test_a_sow_that_a_lifted_transform_drops_raises(case, jit):
     """The error names module path, metric, collection and transform, and the line to write."""
     call, place, remedy = DROPPED[case]
-    forward = sowlog.collect(_model(call).apply)
+    forward = sowlog.collect(model_of(call).apply)
     with pytest.raises(LostMetricError, match=f"{place}.*{remedy}"):
         (jax.jit(forward) if jit else forward)({}, X)
 
@@ -146,7 +146,7 @@ def test_a_sow_that_a_lifted_transform_drops_raises(case, jit):
 def test_nobody_listening_is_no_error(case):
     """Without collect the same models run in silence: nothing is collected, so nothing is lost."""
     call, _, _ = DROPPED[case]
-    _model(call).apply({}, X)
+    model_of(call).apply({}, X)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -154,7 +154,7 @@ def test_nobody_listening_is_no_error(case):
 def test_a_sow_under_a_raw_transform_raises(transform, jit):
     """Where a tracer would leak, or one value count for many, the transform and its lifted form are named."""
     call, lifted = RAW[transform]
-    forward = sowlog.collect(_model(call).apply)
+    forward = sowlog.collect(model_of(call).apply)
     message = (
         rf"sower/value is sown inside {transform}, .* use {lifted} in place of {transform}, or return the"
     )
@@ -166,7 +166,7 @@ def test_a_sow_under_a_raw_gradient_raises():
     """jax.grad of a closure that sows leaves a tracer behind in Flax."""
     call = _inside(lambda f: jax.grad(lambda x: jnp.sum(f(x))))
     with pytest.raises(LostMetricError, match=r"sower/value is sown inside jax\.(grad|vjp)"):
-        sowlog.collect(_model(call).apply)({}, X)
+        sowlog.collect(model_of(call).apply)({}, X)
 
 
 def test_a_method_called_under_a_raw_transform_raises():
@@ -207,9 +207,9 @@ def test_a_name_that_a_submodule_has_is_refused():
         nn.Dense(2, name="head")(x)
         sowlog.sow(module, "head", x)
 
-    params = _model(call).init(jax.random.key(0), X)
+    params = model_of(call).init(jax.random.key(0), X)
     with pytest.raises(LostMetricError, match=r"head \(in Model\) is sown under the name of a submodule"):
-        sowlog.collect(_model(call).apply)(params, X)
+        sowlog.collect(model_of(call).apply)(params, X)
 
 
 def test_a_submodule_that_takes_a_sown_name_is_refused():
@@ -219,11 +219,11 @@ def test_a_submodule_that_takes_a_sown_name_is_refused():
         sowlog.sow(module, "head", x)
         nn.Dense(2, name="head")(x)
 
-    params = _model(call).init(jax.random.key(0), X)
+    params = model_of(call).init(jax.random.key(0), X)
     with pytest.raises(
         LostMetricError, match="head is sown under a name that a submodule or parameter takes"
     ):
-        sowlog.collect(_model(call).apply)(params, X)
+        sowlog.collect(model_of(call).apply)(params, X)
 
 
 def test_a_model_applied_inside_a_model_is_its_own_affair():
@@ -234,7 +234,7 @@ def test_a_model_applied_inside_a_model_is_its_own_affair():
         sowlog.sow(module, "distance", teacher - x)
         return teacher
 
-    _, updates = sowlog.collect(_model(call).apply)({}, X)
+    _, updates = sowlog.collect(model_of(call).apply)({}, X)
     assert sowlog.compute(updates["metrics"]) == {"distance": 1.0}
 
 
@@ -245,14 +245,14 @@ def test_a_collect_inside_a_collect_has_its_own_passes():
         _, updates = sowlog.collect(Sower().apply)({}, x)
         sowlog.sow(module, "inner_max", updates["metrics"]["value"].compute())
 
-    _, updates = sowlog.collect(_model(call).apply)({}, X)
+    _, updates = sowlog.collect(model_of(call).apply)({}, X)
     assert sowlog.compute(updates) == {"metrics/inner_max": -1.0}
 
 
 def test_a_users_own_type_error_stays_as_it_is():
     """The search for seeds does not hide what the model itself got wrong."""
     with pytest.raises(TypeError, match="unsupported operand"):
-        sowlog.collect(_model(lambda m, x: x + "one").apply)({}, X)
+        sowlog.collect(model_of(lambda m, x: x + "one").apply)({}, X)
 
 
 def test_branches_that_differ_in_their_results_stay_an_error():
@@ -262,7 +262,7 @@ def test_branches_that_differ_in_their_results_stay_an_error():
         return nn.cond(x[0] > 0, lambda m, x: Sower(name="sower")(x), lambda m, x: x[:2], module, x)
 
     with pytest.raises(TypeError, match=r"branch|true_fun|cond"):
-        sowlog.collect(_model(call).apply)({}, X)
+        sowlog.collect(model_of(call).apply)({}, X)
 
 
 def test_a_growing_tuple_in_a_loop_is_refused():
@@ -277,4 +277,4 @@ def test_a_growing_tuple_in_a_loop_is_refused():
         return nn.scan(Growing, length=2, variable_carry="metrics")(name="steps")(x, None)
 
     with pytest.raises(TypeError, match="structure"):
-        sowlog.collect(_model(call).apply)({}, X)
+        sowlog.collect(model_of(call).apply)({}, X)

@@ -1,9 +1,10 @@
-"""The README's examples run as they stand."""
+"""The documents are true: the README's examples run, the table of transforms is the tests'."""
 
 import re
 from pathlib import Path
 
 from tests.tensorboard_reading import tensorboard_scalars
+from tests.transform_table import ARCHITECTURE, make_table, table_in
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -25,3 +26,8 @@ def test_the_examples_run_in_order_and_log_what_the_text_says(tmp_path, monkeypa
 def test_the_readme_is_short():
     """The one-minute story fits 150 lines."""
     assert len(README.read_text().splitlines()) <= 150
+
+
+def test_the_table_of_transforms_is_that_of_the_tests():
+    """What ARCHITECTURE.md says is what the tests prove; `python -m tests.transform_table` writes it."""
+    assert table_in(ARCHITECTURE.read_text()) == make_table()
