@@ -24,8 +24,9 @@ from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
 from sowlog._replicas import all_reduce
 from sowlog._sowing import sow, sow_loss
-from sowlog._state import Reducer, State, weighted
+from sowlog._state import Reducer, State
 from sowlog._tree import empty_like, merge
+from sowlog._values import weighted
 
 __all__ = [
     "CorruptEventFile",

@@ -9,7 +9,8 @@ from flax import linen as nn
 from sowlog import _losses, _recording
 from sowlog._recording import LostMetricError
 from sowlog._reducers import mean
-from sowlog._state import Reducer, State, Value
+from sowlog._state import Reducer, State
+from sowlog._values import Value
 
 METRICS = "metrics"
 """The variable collection that `sow` writes to unless told otherwise."""

@@ -12,21 +12,20 @@ shapes) is settled once, here, for all of them, a user's own included:
 
 import abc
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Self, final
 
 import jax
 import jax.numpy as jnp
-import jax.typing
+
+from sowlog import _values
+from sowlog._values import Value, Weighted
 
 Parts = Any
 """A pytree of arrays: what a reducer accumulates."""
 
 Exchange = Generator[Any, Any, Parts]
 """What a state gives to the other replicas, and gets from them: see `Reducer.exchange`."""
-
-Value = jax.typing.ArrayLike | Sequence[Any]
-"""What can be sown: a real number or an array of them."""
 
 
 @final
@@ -226,10 +225,12 @@ class Reducer(abc.ABC):
         """
         if isinstance(value, Weighted):
             return self.of(value.value, value.weight)
-        array = _real_array(value, "value")
+        array = _values.real_array(value, "value")
         if weight is None:
             return self._of_one_over_kept_axes(array)
-        return self._of_one_over_kept_axes(array, _fit_weight(_real_array(weight, "weight"), array))
+        return self._of_one_over_kept_axes(
+            array, _values.fit_weight(_values.real_array(weight, "weight"), array)
+        )
 
     def _of_one_over_kept_axes(self, *operands: jax.Array) -> State:
         function = self._of_one
@@ -274,34 +275,6 @@ class Reducer(abc.ABC):
         ]
         name = type(self).__name__.strip("_").lower()
         return f"{name}({', '.join(settings)})" if settings else name
-
-
-@final
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weighted:
-    """A value and its weight, for the plain form `module.sow(col, name, weighted(value, w), **reducer)`."""
-
-    value: Any
-    weight: Any
-
-
-def weighted(value: Value, weight: Value) -> Weighted:
-    """Pairs a value with its weight, for the plain form of sowing.
-
-    That is `module.sow("metrics", name, sowlog.weighted(value, w), **sowlog.mean)`.
-
-    Args:
-        value: a real number or array.
-        weight: a number, or an array with as many axes as `value` that broadcasts to it.
-
-    Example:
-        >>> import sowlog
-        >>> state = sowlog.mean.reduce_fn(sowlog.mean.init_fn(), sowlog.weighted([1.0, 5.0], [3, 1]))
-        >>> float(state.compute())
-        2.0
-    """
-    return Weighted(value, weight)
 
 
 @final
@@ -377,35 +350,6 @@ def broadcast(state: State, batch: tuple[int, ...]) -> State:
     return jax.tree.map(
         lambda x: jnp.broadcast_to(x.reshape((1,) * len(batch) + x.shape), batch + x.shape), state
     )
-
-
-def _real_array(value: Value, what: str) -> jax.Array:
-    try:
-        array = jnp.asarray(value)
-    except TypeError as error:
-        raise TypeError(
-            f"a {what} must be a real number or an array of them, got {type(value).__name__}."
-        ) from error
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"a {what} must be real, got {array.dtype}: sow jnp.abs(x), x.real or x.imag.")
-    if array.dtype == jnp.bool_ and what == "weight":
-        return array
-    if array.dtype in (jnp.int32, jnp.uint32, jnp.int64, jnp.uint64, jnp.float64):
-        return array
-    return array.astype(jnp.float32)
-
-
-def _fit_weight(weight: jax.Array, value: jax.Array) -> jax.Array:
-    fits = weight.ndim == value.ndim and all(
-        w in (1, v) for w, v in zip(weight.shape, value.shape, strict=True)
-    )
-    if weight.ndim and not fits:
-        raise ValueError(
-            f"a weight of shape {weight.shape} does not fit a value of shape {value.shape}: it must be a "
-            "scalar or have as many axes, each of size 1 or the value's. Add the missing axes yourself, "
-            "`weight[..., None]` for a mask per token, so that no axis is matched by chance."
-        )
-    return jnp.broadcast_to(weight, value.shape)
 
 
 def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:
