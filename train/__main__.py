@@ -1,8 +1,8 @@
 """`python -m train [CONFIG.yaml] [dotted.key=value ...] [--workdir DIR]`, and `--help` for all of it.
 
 Exit status: 0 when the run is finished, or what was asked for is told; 2 for a mistake in configuration, data
-or run folder, before anything is trained; 130 after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a
-traceback for all else.
+or run folder, before anything is trained; 3 when the objective or its gradient became NaN or infinite; 130
+after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a traceback for all else.
 """
 
 import argparse
@@ -79,6 +79,8 @@ def _train(config: Config, dataset: data.Dataset, folder: RunFolder, stop: Stop,
         view = report.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv)
     report.finished(outcome, folder.path, stopped_by=stop.signal)
+    if outcome.diverged:
+        return 3
     return _status(stop.signal) if stop.signal else 0
 
 

@@ -60,6 +60,11 @@ class MoeLmTask(Options):
     router_z: NonNegative = Field(
         0.001, description="Weight of the router z-loss (ST-MoE, arXiv 2202.08906)."
     )
+    bias_rate: NonNegative = Field(
+        0.0,
+        description="What a step adds to or takes from an expert's bias, by which experts are chosen and not "
+        "weighed, to balance them without a loss (DeepSeek-V3, arXiv 2412.19437); 0: no bias.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -68,6 +73,36 @@ class MoeLmTask(Options):
         if self.width % self.heads:
             raise _disagree("heads", f"{self.heads} heads do not divide the width of {self.width}")
         return self
+
+
+class VaeTask(Options):
+    """A variational autoencoder with Bernoulli pixels."""
+
+    learns_from: ClassVar[str] = "digits"
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+    name: Literal["vae"]
+    hidden: Annotated[list[Count], Field(min_length=1, max_length=100)] = Field(
+        [128], description="Widths of the encoder's layers; the decoder has them in reverse."
+    )
+    latents: Count = Field(8, description="Number of latent variables.")
+    beta: NonNegative = Field(1.0, description="Weight of the KL divergence; 1 is the ELBO.")
+    free_bits: NonNegative = Field(
+        0.0, description="Nats that each latent may say free of charge (arXiv 1606.04934)."
+    )
+
+
+class VqvaeTask(Options):
+    """An autoencoder through a codebook (VQ-VAE, arXiv 1711.00937)."""
+
+    learns_from: ClassVar[str] = "digits"
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+    name: Literal["vqvae"]
+    width: Count = Field(32, description="Channels of the convolutions.")
+    codes: Annotated[int, Field(ge=2, le=65536)] = Field(64, description="Size of the codebook.")
+    code_size: Count = Field(4, description="Numbers of one code.")
+    commitment: NonNegative = Field(
+        0.25, description="Weight of the loss that keeps the encoder near its codes."
+    )
 
 
 class DigitsData(Options):
@@ -147,6 +182,7 @@ def tag_of(section: object) -> str | None:
     return "function" if isinstance(name, str) and ":" in name else None if name is None else str(name)
 
 
+TaskOptions = DigitsTask | MoeLmTask | VaeTask | VqvaeTask
 DataOptions = (
     Annotated[DigitsData, Tag("digits")]
     | Annotated[TextData, Tag("text")]
@@ -208,10 +244,28 @@ class CheckpointOptions(Options):
     keep: Count = Field(2, description="Number of checkpoints that are kept.")
 
 
+class EarlyStopOptions(Options):
+    """When a run ends before its last step, as an evaluation no longer gets better."""
+
+    metric: str = Field("eval/loss", description="Tag of the evaluation's metric that is watched.")
+    better: Literal["lower", "higher"] = Field("lower", description="Which way the metric gets better.")
+    patience: Count = Field(5, description="Evaluations in a row that bring nothing better before the end.")
+    min_change: NonNegative = Field(0.0, description="A change that is no more than this is not better.")
+
+
+def _check_window(text: str) -> str:
+    first, _, last = text.partition(":")
+    if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()) or len(text) > 30:
+        raise _disagree("", f'must be two steps, such as 10:15, got "{text}"')
+    if int(first) >= int(last):
+        raise _disagree("", f"must end after it begins, got {text}")
+    return text
+
+
 class Config(Options):
     """One experiment."""
 
-    task: DigitsTask | MoeLmTask = Field(discriminator="name", description="Model and loss.")
+    task: TaskOptions = Field(discriminator="name", description="Model and loss.")
     data: DataOptions = Field(discriminator=Discriminator(tag_of), description="What it learns from.")
     optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(
         discriminator="name", description="How it learns."
@@ -221,6 +275,23 @@ class Config(Options):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="Decides weights, batches and dropout."
+    )
+    microbatches: Count = Field(
+        1, description="Parts that a batch is cut into, one after the other; they divide its size."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="What the model computes in; parameters, losses and metrics are float32."
+    )
+    ema: Fraction | None = Field(
+        None, description="Decay of the parameters' moving average, which is then evaluated; null: none."
+    )
+    stop_on_nan: bool = Field(
+        True,  # noqa: FBT003 - pydantic's form
+        description="End, saving nothing more, once the objective or its gradient is NaN or infinite.",
+    )
+    early_stop: EarlyStopOptions | None = Field(None, description="Early end; null: at the last step.")
+    profile: Annotated[str, AfterValidator(_check_window)] | None = Field(
+        None, description="Steps to profile for TensorBoard, FIRST:LAST, of which LAST is the first without."
     )
     eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
     checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")
@@ -232,5 +303,10 @@ class Config(Options):
                 "data.name",
                 f'the task {self.task.name} learns from "{self.task.learns_from}", got "{self.data.name}"; '
                 "or a function of your own, module:function",
+            )
+        if not isinstance(self.data, FunctionData) and self.data.batch_size % self.microbatches:
+            raise _disagree(
+                "microbatches",
+                f"{self.microbatches} microbatches do not divide data.batch_size, {self.data.batch_size}",
             )
         return self

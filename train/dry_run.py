@@ -21,10 +21,10 @@ def describe(config: Config, dataset: Dataset) -> str:
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     batch = dataset.batch(config.seed, 0)
-    state = jax.eval_shape(step.make_init(task, rule, seed=config.seed), batch)
-    update = step.make_update(task, rule, schedule, seed=config.seed)
+    state = jax.eval_shape(step.make_init(task, rule, config), batch)
+    update = step.make_update(task, rule, schedule, config)
     _, trained = jax.eval_shape(update, state, batch)
-    measured = jax.eval_shape(step.make_measure(task), state.variables, dataset.held_out())
+    measured = jax.eval_shape(step.make_measure(task, config), state.variables, dataset.held_out())
     return "\n".join(
         [
             *_variables(state),

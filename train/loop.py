@@ -16,8 +16,12 @@ import optax
 import sowlog
 from train import optimizer, step, tasks
 from train.checkpoint import Checkpoints
-from train.config import Config
+from train.config import Config, EarlyStopOptions
 from train.data import Dataset
+from train.early_stop import Waiting
+from train.mistakes import ConfigError, did_you_mean
+from train.nonfinite import FiniteCheck
+from train.profiling import Profiler
 from train.run_folder import RunFolder
 from train.step import TrainState
 from train.stopping import Stop
@@ -47,6 +51,8 @@ class Outcome:
         updates: number of updates that this process made.
         compiling: seconds until the first of them was done, nearly all of them compilation.
         training: seconds of all the others, with the evaluations and checkpoints between them.
+        ended_early: why it ended before its last step; empty if it did not, or by a signal.
+        diverged: whether it ended as the objective or its gradient was not finite.
     """
 
     step: int
@@ -55,6 +61,8 @@ class Outcome:
     updates: int
     compiling: float
     training: float
+    ended_early: str = ""
+    diverged: bool = False
 
 
 class Trainer:
@@ -64,27 +72,39 @@ class Trainer:
         config: the experiment.
         dataset: what it learns from.
         checkpoints: where its state is kept, and taken up from if one is there.
+
+    Raises:
+        ConfigError: the metric that early stopping watches is none of the evaluation's.
     """
 
     def __init__(self, config: Config, dataset: Dataset, checkpoints: Checkpoints):
         self.task: Task = tasks.build(config.task)
         rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
-        self._train_step = step.make_train_step(self.task, rule, schedule, seed=config.seed)
-        self._evaluate = step.make_evaluate(self.task)
-        self._dataset, self._seed, self._checkpoints = dataset, config.seed, checkpoints
+        self._train_step = step.make_train_step(self.task, rule, schedule, config)
+        self._evaluate = step.make_evaluate(self.task, config)
+        self._dataset, self._config, self._checkpoints = dataset, config, checkpoints
         self._held_out = jax.device_put(dataset.held_out())
         self.state, self.step = self._begin(rule)
+        if config.early_stop:
+            self._check_watched(config.early_stop)
 
     def _begin(self, rule: optax.GradientTransformation) -> tuple[TrainState, int]:
-        init = step.make_init(self.task, rule, seed=self._seed)
+        init = step.make_init(self.task, rule, self._config)
         batch = self._batch(0)
         saved = self._checkpoints.latest()
         if saved is None:
             return init(batch), 0
         return self._checkpoints.restore(saved, jax.eval_shape(init, batch)), saved
 
+    def _check_watched(self, options: EarlyStopOptions) -> None:
+        shown = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).shown
+        if options.metric.removeprefix("eval/") not in shown:
+            packed = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).packed
+            near = did_you_mean(options.metric, packed.layout.scalars)
+            raise ConfigError([f"early_stop.metric: no evaluation has {options.metric}{near}"])
+
     def _batch(self, at: int) -> Batch:
-        return jax.device_put(self._dataset.batch(self._seed, at))
+        return jax.device_put(self._dataset.batch(self._config.seed, at))
 
     def update(self) -> step.Report:
         """Makes one update; returns while the device works on it."""
@@ -94,7 +114,7 @@ class Trainer:
 
     def evaluate(self) -> step.Report:
         """Evaluates the state on the held-out data; returns while the device works on it."""
-        return self._evaluate(self.state.variables, self._held_out)
+        return self._evaluate(step.evaluated(self.state), self._held_out)
 
     def save(self, log: sowlog.Logger) -> None:
         """Saves the state once all that was logged before it is on disk: a resumed run misses nothing."""
@@ -102,11 +122,15 @@ class Trainer:
         with jax.transfer_guard("allow"):
             self._checkpoints.save(self.step, self.state)
 
+    def saved(self) -> int:
+        """Returns the number of updates that the last checkpoint holds."""
+        return self._checkpoints.latest() or 0
+
 
 def train(
     config: Config, dataset: Dataset, folder: RunFolder, view: View, stop: Stop, *, argv: Sequence[str] = ()
 ) -> Outcome:
-    """Trains until the last step or a signal, and saves.
+    """Trains until the last step, a signal, or what ends the run early, and saves.
 
     Args:
         config: the experiment.
@@ -121,37 +145,103 @@ def train(
         devices = [device.device_kind for device in jax.devices()]
         folder.write_meta(seed=config.seed, argv=argv, devices=devices, step=trainer.step)
         first = trainer.step if folder.is_continued else None
-        with sowlog.Logger(folder.path, resume_from=first) as log, jax.transfer_guard("disallow"):
-            return _run(config, trainer, log, view, stop)
+        with (
+            sowlog.Logger(folder.path, resume_from=first) as log,
+            Profiler(config.profile, folder.path) as profiler,
+            jax.transfer_guard("disallow"),
+        ):
+            return _Run(config, trainer, log, view, stop, profiler).go()
 
 
-def _run(config: Config, trainer: Trainer, log: sowlog.Logger, view: View, stop: Stop) -> Outcome:
-    first, begun = trainer.step, time.perf_counter()
-    trained, evaluated, compiling = {}, {}, 0.0
-    while trainer.step < config.steps and not stop.signal:
-        at = trainer.step
-        if at % config.eval.every == 0:
-            report = trainer.evaluate()
-            log(at, report.packed)
-            view.evaluated(at, report.shown)
-        report = trainer.update()
-        log(at, report.packed)
-        view.trained(at, report.shown)
-        trained = report.shown
-        if at == first:
-            jax.block_until_ready(trained)
-            compiling = time.perf_counter() - begun
-        if trainer.step % config.checkpoint.every == 0:
-            trainer.save(log)
-    jax.block_until_ready(trainer.state)
-    training = time.perf_counter() - begun - compiling
-    if not stop.signal:
-        report = trainer.evaluate()
-        log(trainer.step, report.packed)
-        evaluated = report.shown
-        view.evaluated(trainer.step, evaluated)
-    trainer.save(log)
-    return Outcome(trainer.step, _read(trained), _read(evaluated), trainer.step - first, compiling, training)
+class _Run:
+    """The loop over the steps.
+
+    Everything that could end it is looked at between two steps; what it then finds is in its attributes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        trainer: Trainer,
+        log: sowlog.Logger,
+        view: View,
+        stop: Stop,
+        profiler: Profiler,
+    ):
+        self._config, self._trainer, self._log, self._view = config, trainer, log, view
+        self._stop, self._profiler = stop, profiler
+        self._finite = FiniteCheck(is_on=config.stop_on_nan)
+        self._waiting = Waiting(config.early_stop)
+        self._trained: dict[str, jax.Array] = {}
+        self._evaluated: dict[str, jax.Array] = {}
+
+    def go(self) -> Outcome:
+        """Trains until the end."""
+        trainer, first, begun, compiling = self._trainer, self._trainer.step, time.perf_counter(), 0.0
+        while trainer.step < self._config.steps and not self._stop.signal:
+            if trainer.step % self._config.eval.every == 0 and self._is_stuck():
+                break
+            self._update()
+            if trainer.step == first + 1:
+                jax.block_until_ready(self._trained)
+                compiling = time.perf_counter() - begun
+            if self._finite.failed is not None or not self._save_if_due():
+                break
+        jax.block_until_ready(trainer.state)
+        training = time.perf_counter() - begun - compiling
+        self._finish()
+        return Outcome(
+            trainer.saved(),
+            _read(self._trained),
+            _read(self._evaluated),
+            trainer.step - first,
+            compiling,
+            training,
+            self._finite.reason or self._waiting.reason,
+            self._finite.failed is not None,
+        )
+
+    def _update(self) -> None:
+        at = self._trainer.step
+        self._profiler.before(at)
+        report = self._trainer.update()
+        self._log(at, report.packed)
+        self._view.trained(at, report.shown)
+        self._trained = report.shown
+        self._finite.note(at, report.finite)
+        self._profiler.after(at, report.shown)
+
+    def _evaluate(self) -> dict[str, jax.Array]:
+        report = self._trainer.evaluate()
+        self._log(self._trainer.step, report.packed)
+        self._view.evaluated(self._trainer.step, report.shown)
+        return report.shown
+
+    def _is_stuck(self) -> bool:
+        """Evaluates, and says whether the run is to end as it no longer gets better."""
+        shown = self._evaluate()
+        state = self._trainer.state
+        self._trainer.state = state._replace(patience=self._waiting.observe(state.patience, shown))
+        if self._waiting.reason:
+            self._evaluated = shown
+        return bool(self._waiting.reason)
+
+    def _save_if_due(self) -> bool:
+        """Saves at the steps that are due; returns whether the state was fit to be saved."""
+        if self._trainer.step % self._config.checkpoint.every:
+            return True
+        # A checkpoint waits for the device anyway, and must not hold what training cannot recover from.
+        if not self._finite.check_all():
+            return False
+        self._trainer.save(self._log)
+        return True
+
+    def _finish(self) -> None:
+        if not self._finite.check_all():
+            return
+        if not self._stop.signal and not self._evaluated:
+            self._evaluated = self._evaluate()
+        self._trainer.save(self._log)
 
 
 def _read(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -46,6 +46,8 @@ def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | N
             f"stopped by {stopped_by.name}, saved at step {outcome.step}; to go on, the same command with"
         )
         console.print(f"--workdir {shlex.quote(str(folder))}")
+    if outcome.ended_early:
+        console.print(f"ended early: {outcome.ended_early}\nsaved at step {outcome.step}")
     console.print(_tensorboard(folder, points=outcome.step + 1))
 
 

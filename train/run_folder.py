@@ -99,6 +99,7 @@ class RunFolder:
         differences = _differences(
             config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
         )
+        differences.pop("profile", None)  # It looks at the run, and does not change it.
         if old.steps <= config.steps:
             differences.pop("steps", None)
         if differences:

@@ -1,4 +1,4 @@
-"""The two jitted functions of a run: one training step, and one evaluation."""
+"""The jitted functions of a run: one training step, and one evaluation."""
 
 import fnmatch
 from collections.abc import Callable
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 
 import sowlog
+from train.config import Config
+from train.early_stop import Patience
 from train.tasks import Batch, Forward, Task, Variables
 
 
@@ -19,11 +21,15 @@ class TrainState(NamedTuple):
         step: int32 scalar, the number of updates made.
         variables: the model's collections, "params" among them.
         optimizer: optax's state.
+        average: the moving average of the parameters; empty without one.
+        patience: what early stopping remembers.
     """
 
     step: jax.Array
     variables: Variables
     optimizer: optax.OptState
+    average: dict[str, Any]
+    patience: Patience
 
 
 class Report(NamedTuple):
@@ -32,10 +38,12 @@ class Report(NamedTuple):
     Attributes:
         packed: every metric, for the logger.
         shown: the few that a person reads, float32 scalars by tag.
+        finite: bool scalar, whether the objective and its gradient (in an evaluation the loss) are finite.
     """
 
     packed: sowlog.Packed
     shown: dict[str, jax.Array]
+    finite: jax.Array
 
 
 Metrics = dict[str, Any]
@@ -46,79 +54,86 @@ Evaluate = Callable[[Variables, Batch], Report]
 
 
 def make_init(
-    task: Task, optimizer: optax.GradientTransformation, *, seed: int
+    task: Task, optimizer: optax.GradientTransformation, config: Config
 ) -> Callable[[Batch], TrainState]:
     """Returns the jitted function from a first batch, of which it takes only the shapes, to a new state."""
 
     def init(batch: Batch) -> TrainState:
-        variables = task.init(jax.random.key(seed), batch)
-        return TrainState(jnp.int32(0), variables, optimizer.init(variables["params"]))
+        variables = task.init(jax.random.key(config.seed), batch)
+        params = variables["params"]
+        average = {} if config.ema is None else jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.int32(0), variables, optimizer.init(params), average, Patience.new())
 
     return jax.jit(init)
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, *, seed: int
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
 ) -> TrainStep:
     """Returns the jitted training step. It takes the state over: the old one cannot be used again."""
-    update = make_update(task, optimizer, schedule, seed=seed)
+    update = make_update(task, optimizer, schedule, config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         state, metrics = update(state, batch)
-        return state, _report(metrics, task)
+        finite = jnp.isfinite(metrics["objective"]) & jnp.isfinite(metrics["norm"]["grads"])
+        return state, _report(metrics, task.results, finite)
 
     return jax.jit(train_step, donate_argnums=0)
 
 
 def make_update(
-    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, *, seed: int
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the function from a state and a batch to the next state and the step's metrics.
 
     Its randomness comes from seed and step alone, so a run that is taken up repeats it.
     """
+    differentiate = _make_differentiate(task, config)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # Apart from the key of `init`, which draws from the seed itself.
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
-        rest = {name: value for name, value in state.variables.items() if name != "params"}
-
-        def objective(params: Any) -> tuple[jax.Array, Forward]:
-            forward = task.forward({"params": params, **rest}, batch, key)
-            return forward.loss + sowlog.total_loss(forward.updates, expect=task.losses), forward
-
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
         params = state.variables["params"]
-        (value, forward), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        value, forward, grads = differentiate(state.variables, batch, key)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
         params = optax.apply_updates(params, updates)
         metrics = {
             **_metrics(forward),
             "objective": value,
             "learning_rate": schedule(state.step),
-            "norm": {
-                "grads": _norm(grads),
-                "updates": _norm(updates),
-                "params": _norm(params),
-            },
+            "norm": {"grads": _norm(grads), "updates": _norm(updates), "params": _norm(params)},
         }
-        variables = {"params": params, **{name: forward.updates[name] for name in rest}}
-        return TrainState(state.step + 1, variables, optimizer_state), metrics
+        variables = {"params": params, **task.advance(state.variables, forward.updates)}
+        average = state.average if config.ema is None else _average(config.ema, state, params)
+        return TrainState(state.step + 1, variables, optimizer_state, average, state.patience), metrics
 
     return update
 
 
-def make_evaluate(task: Task) -> Evaluate:
+def evaluated(state: TrainState) -> Variables:
+    """Returns the variables that an evaluation sees: the averaged parameters, if there are any."""
+    return {**state.variables, "params": state.average} if state.average else state.variables
+
+
+def make_evaluate(task: Task, config: Config) -> Evaluate:
     """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go."""
-    measure = make_measure(task)
-    return jax.jit(lambda variables, batches: _report(measure(variables, batches), task, prefix="eval"))
+    measure = make_measure(task, config)
+    watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
+
+    def evaluate(variables: Variables, batches: Batch) -> Report:
+        metrics = measure(variables, batches)
+        finite = jnp.isfinite(metrics["loss"].compute())
+        return _report(metrics, (*task.results, *watched), finite, prefix="eval")
+
+    return jax.jit(evaluate)
 
 
-def make_measure(task: Task) -> Callable[[Variables, Batch], Metrics]:
+def make_measure(task: Task, config: Config) -> Callable[[Variables, Batch], Metrics]:
     """Returns the function from variables and stacked batches to the metrics of all of them."""
 
     def measure(variables: Variables, batches: Batch) -> Metrics:
         def metrics(batch: Batch) -> Metrics:
-            return _metrics(task.forward(variables, batch, None))
+            return _metrics(_forward(task, config, variables, batch, None))
 
         def add(total: Any, batch: Batch) -> tuple[Any, None]:
             return sowlog.merge(total, metrics(batch)), None
@@ -129,6 +144,58 @@ def make_measure(task: Task) -> Callable[[Variables, Batch], Metrics]:
         return total
 
     return measure
+
+
+def _make_differentiate(
+    task: Task, config: Config
+) -> Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Forward, Any]]:
+    """Returns the function to a batch's objective, forward pass and gradient, whole or in parts."""
+
+    def differentiate(variables: Variables, batch: Batch, key: jax.Array) -> tuple[jax.Array, Forward, Any]:
+        def objective(params: Any) -> tuple[jax.Array, Forward]:
+            forward = _forward(task, config, {**variables, "params": params}, batch, key)
+            return forward.loss + sowlog.total_loss(forward.updates, expect=task.losses), forward
+
+        (value, forward), grads = jax.value_and_grad(objective, has_aux=True)(variables["params"])
+        return value, forward, grads
+
+    def differentiate_part(
+        arguments: tuple[Variables, jax.Array], batch: Batch, part: jax.Array
+    ) -> tuple[jax.Array, Forward, Any]:
+        variables, key = arguments
+        return differentiate(variables, batch, jax.random.fold_in(key, part[0]))
+
+    def differentiate_parts(
+        variables: Variables, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Forward, Any]:
+        accumulated = sowlog.accumulate(differentiate_part, config.microbatches)
+        return accumulated((variables, key), batch, jnp.arange(config.microbatches))
+
+    return differentiate if config.microbatches == 1 else differentiate_parts
+
+
+def _forward(
+    task: Task, config: Config, variables: Variables, batch: Batch, key: jax.Array | None
+) -> Forward:
+    """Runs the task with parameters and data in the precision to compute in; the rest is as it is kept."""
+    if config.precision == "float32":
+        return task.forward(variables, batch, key)
+    params = _halve(variables["params"])
+    forward = task.forward({**variables, "params": params}, _halve(batch), key)
+    return forward._replace(loss=forward.loss.astype(jnp.float32))
+
+
+def _halve(tree: Any) -> Any:
+    """Casts floating-point arrays to bfloat16; the gradient through it is float32."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def _average(ema: float, state: TrainState, params: Any) -> Any:
+    """Moves the average towards the parameters; at first faster, as it began at random ones."""
+    decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
 
 
 def _norm(tree: Any) -> jax.Array:
@@ -142,9 +209,10 @@ def _metrics(forward: Forward) -> Metrics:
     return {"loss": sowlog.mean.of(forward.loss), **forward.metrics, **sown, **losses}
 
 
-def _report(metrics: Metrics, task: Task, prefix: str | None = None) -> Report:
+def _report(
+    metrics: Metrics, results: tuple[str, ...], finite: jax.Array, prefix: str | None = None
+) -> Report:
     packed = sowlog.pack({prefix: metrics} if prefix else metrics)
-    results = sowlog.compute(metrics)
-    return Report(
-        packed, {tag: results[tag] for glob in task.results for tag in fnmatch.filter(results, glob)}
-    )
+    computed = sowlog.compute(metrics)
+    shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}
+    return Report(packed, shown, finite)

@@ -166,7 +166,7 @@ def test_a_step_trains_on_the_batch_of_its_number(tmp_path) -> None:
     task, dataset = tasks.build(config.task), data.load(config.data)
     rule, _ = optimizer.build(config.optimizer, steps=1)
     batch = dataset.batch(3, 0)
-    variables = step.make_init(task, rule, seed=3)(batch).variables
+    variables = step.make_init(task, rule, config)(batch).variables
     first = task.forward(variables, batch, jax.random.key(0)).loss
     assert tensorboard_scalars(tmp_path)["loss"].values == pytest.approx([float(first)], rel=1e-5)
 

@@ -113,11 +113,12 @@ class Trained:
     """A task after some steps, with the metrics of the first and the last of them."""
 
     def __init__(self, config: Config):
+        self.config = config
         self.task = tasks.build(config.task)
         self.data = data.load(config.data)
         rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
-        self.state = step.make_init(self.task, rule, seed=0)(self.data.batch(0, 0))
-        update = step.make_train_step(self.task, rule, schedule, seed=0)
+        self.state = step.make_init(self.task, rule, config)(self.data.batch(0, 0))
+        self.update = update = step.make_train_step(self.task, rule, schedule, config)
         for at in range(config.steps):
             self.state, report = update(self.state, self.data.batch(0, at))
             if at == 0:
@@ -125,7 +126,9 @@ class Trained:
         self.last = self.values(report)
 
     def evaluate(self) -> dict[str, float]:
-        return self.values(step.make_evaluate(self.task)(self.state.variables, self.data.held_out()))
+        return self.values(
+            step.make_evaluate(self.task, self.config)(self.state.variables, self.data.held_out())
+        )
 
     @staticmethod
     def values(report: step.Report) -> dict[str, float]:
@@ -202,16 +205,16 @@ def test_a_model_that_sows_no_expected_loss_is_an_error() -> None:
     task.losses = ("load_balance",)
     rule, schedule = optimizer.build(config.optimizer, steps=1)
     batch = data.load(config.data).batch(0, 0)
-    state = step.make_init(task, rule, seed=0)(batch)
+    state = step.make_init(task, rule, config)(batch)
     with pytest.raises(LookupError, match="expected the losses load_balance"):
-        step.make_train_step(task, rule, schedule, seed=0)(state, batch)
+        step.make_train_step(task, rule, schedule, config)(state, batch)
 
 
 def test_the_evaluation_weighs_its_batches_alike(trained_text: Trained) -> None:
     """All batches in one scan give what each gives alone, averaged."""
     trained = trained_text
     held_out = trained.data.held_out()["tokens"]
-    evaluate = step.make_evaluate(trained.task)
+    evaluate = step.make_evaluate(trained.task, trained.config)
     alone = [
         Trained.values(evaluate(trained.state.variables, {"tokens": held_out[i : i + 1]}))[
             "eval/bits_per_byte"
@@ -219,3 +222,65 @@ def test_the_evaluation_weighs_its_batches_alike(trained_text: Trained) -> None:
         for i in range(2)
     ]
     assert trained.evaluate()["eval/bits_per_byte"] == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def biased(seed: int, bias: list[float]) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray, dict]:
+    """Runs experts with biases; gives their input, probabilities, parameters, output and updates."""
+    layer = moe_lm.Moe(moe_options(bias_rate=0.1, capacity=4.0))
+    x = jax.random.normal(jax.random.key(seed), (2, TOKENS // 2, WIDTH)) * 3
+    params = layer.init(jax.random.key(seed + 1), x)["params"]
+    variables = {"params": params, moe_lm.BALANCE: {"bias": jnp.array(bias)}}
+    y, updates = sowlog.collect(layer.apply)(variables, x)
+    router = np.asarray(params["router"]["kernel"], np.float64)
+    tokens = np.asarray(x, np.float64).reshape(TOKENS, WIDTH)
+    return tokens, softmax(tokens @ router), params, np.asarray(y).reshape(TOKENS, WIDTH), updates
+
+
+def test_a_bias_decides_who_is_chosen_and_not_what_he_counts() -> None:
+    """With one too large to beat, an expert gets every token, at the gate of its probability."""
+    tokens, p, params, y, updates = biased(0, [0.0, 0.0, 5.0, 0.0])
+    chosen = np.argsort(-(p + np.array([0, 0, 5, 0])), axis=-1)[:, :2]
+    assert (chosen[:, 0] == 2).all()
+    gates = np.take_along_axis(p, chosen, -1)
+    gates /= gates.sum(-1, keepdims=True)
+    expected = np.zeros_like(tokens)
+    for rank in range(2):
+        for token, expert in enumerate(chosen[:, rank]):
+            hidden = gelu(tokens[token] @ np.asarray(params["up"][expert], np.float64))
+            expected[token] += gates[token, rank] * (hidden @ np.asarray(params["down"][expert], np.float64))
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    metrics = sowlog.compute(updates["metrics"])
+    assert metrics["load/02"] == 0.5
+    assert [metrics[f"bias/{expert:02}"] for expert in range(EXPERTS)] == [0, 0, 5, 0]
+
+
+def test_the_bias_moves_against_the_load_and_outside_the_gradient() -> None:
+    """A step's rate up for an expert with less than its share, down for one with more."""
+    trained = Trained(moe("steps=3", "task.bias_rate=0.25", "task.load_balance=0"))
+    bias = np.asarray(trained.state.variables[moe_lm.BALANCE]["blocks"]["moe"]["bias"])
+    before = np.array([[trained.last[f"blocks/moe/bias/{i:02}/{e:02}"] for e in range(4)] for i in range(2)])
+    load = np.array([[trained.last[f"blocks/moe/load/{i:02}/{e:02}"] for e in range(4)] for i in range(2)])
+    assert trained.first["blocks/moe/bias/00/00"] == 0
+    np.testing.assert_allclose(bias - before, 0.25 * np.sign(0.25 - load))
+    assert moe_lm.BALANCE not in Trained(moe("steps=1")).state.variables
+
+
+def test_biases_balance_the_experts() -> None:
+    """Step by step, where nothing else moves, all get their share, however the router leans."""
+    config = moe("task.bias_rate=0.01")
+    task, batch = tasks.build(config.task), data.load(config.data).batch(0, 0)
+    variables = task.init(jax.random.key(0), batch)
+    router = variables["params"]["blocks"]["moe"]["router"]["kernel"]
+    variables["params"]["blocks"]["moe"]["router"]["kernel"] = router.at[..., 0].add(1.0)
+
+    @jax.jit
+    def advance(variables: dict) -> tuple[dict, dict]:
+        updates = task.forward(variables, batch, None).updates
+        return {**variables, **task.advance(variables, updates)}, sowlog.compute(updates["metrics"])
+
+    busiest = []
+    for _ in range(100):
+        variables, metrics = advance(variables)
+        busiest.append(max(float(metrics[f"blocks/moe/busiest/{layer:02}"]) for layer in range(2)))
+    assert busiest[0] > 1.6
+    assert max(busiest[-10:]) < 1.3

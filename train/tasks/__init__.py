@@ -1,14 +1,14 @@
 """Tasks: what is learned. Each is one file to copy: a model that sows, and a class with the form of `Task`.
 
-To add your own: copy a file of this folder, give it a class of options in `train/config.py`, and add it to
-`build` below.
+To add your own: copy a file of this folder, give it a class of options in `train/config.py` and a place in
+the `TaskOptions` there, and add it to `build` below.
 """
 
 from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from train.config import DigitsTask, MoeLmTask
+from train.config import DigitsTask, MoeLmTask, TaskOptions, VaeTask, VqvaeTask
 
 Variables = dict[str, Any]
 """Flax variable collections: "params", and what else the model keeps (such as "batch_stats")."""
@@ -51,8 +51,17 @@ class Task(Protocol):
         """Runs the model on a batch: to train with `key`, the randomness of this step; None to evaluate."""
         ...
 
+    def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
+        """Gives the variables beside "params" for the next step, outside the gradient.
 
-def build(options: DigitsTask | MoeLmTask) -> Task:
+        Args:
+            variables: those of this step, before the parameters were updated.
+            updates: `Forward.updates` of the whole batch: merged over microbatches, arrays averaged.
+        """
+        ...
+
+
+def build(options: TaskOptions) -> Task:
     """Builds the task that the configuration names."""
     match options:
         case DigitsTask():
@@ -63,3 +72,11 @@ def build(options: DigitsTask | MoeLmTask) -> Task:
             from train.tasks.moe_lm import MoeLm  # noqa: PLC0415
 
             return MoeLm(options)
+        case VaeTask():
+            from train.tasks.vae import Vae  # noqa: PLC0415
+
+            return Vae(options)
+        case VqvaeTask():
+            from train.tasks.vqvae import Vqvae  # noqa: PLC0415
+
+            return Vqvae(options)

@@ -1,6 +1,8 @@
 # ruff: noqa: N803, N806 - names of arrays end in their axes
 """Handwritten digits: a convolutional network with BatchNorm and dropout that watches its activations."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -70,6 +72,11 @@ class Digits:
             mutable=["batch_stats"] if train else False,
             rngs={"dropout": key} if train else None,
         )
+        logits_BC = logits_BC.astype(jnp.float32)
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
         hits_B = jnp.argmax(logits_BC, axis=-1) == batch["label"]
         return Forward(loss_B.mean(), {"accuracy": sowlog.mean.of(hits_B)}, updates)
+
+    def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
+        """Gives the running statistics that the pass returned."""
+        return {"batch_stats": updates["batch_stats"]}

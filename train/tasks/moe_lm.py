@@ -18,6 +18,8 @@ from train.config import MoeLmTask
 from train.tasks import Batch, Forward, Variables
 
 BYTES = 256
+BALANCE = "balance"
+"""The variable collection of the experts' biases, which no gradient reaches."""
 
 
 def entropy(p: jax.Array) -> jax.Array:
@@ -41,10 +43,10 @@ class Attention(nn.Module):
         logits_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK) / math.sqrt(shape[-1])
         causal_TS = jnp.tril(jnp.ones((length, length), jnp.bool_))
         logits_BHTS = jnp.where(causal_TS[None, None], logits_BHTS, -jnp.inf)
-        attention_BHTS = jax.nn.softmax(logits_BHTS)
+        attention_BHTS = jax.nn.softmax(logits_BHTS.astype(jnp.float32))
         sowlog.sow(self, "max_logit", logits_BHTS, sowlog.max)
         sowlog.sow(self, "entropy", entropy(attention_BHTS))
-        y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", attention_BHTS, v_BSHK)
+        y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", attention_BHTS.astype(x_BTD.dtype), v_BSHK)
         return nn.DenseGeneral(width, axis=(-2, -1), use_bias=False, name="out")(y_BTHK)
 
 
@@ -63,17 +65,18 @@ class Moe(nn.Module):
         """Maps tokens through their experts."""
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         logits_NE = nn.Dense(self.options.experts, use_bias=False, name="router")(x_ND)
-        gates_NR, experts_NR = self._route(logits_NE)
+        # A router needs float32, whatever the experts compute in (Switch Transformer, section 2.4).
+        gates_NR, experts_NR = self._route(logits_NE.astype(jnp.float32))
         slots_RN, places = self._assign(experts_NR)
         y_SlotsD = self._experts(_dispatch(x_ND, slots_RN, self.options.experts, places))
         y_RND = y_SlotsD.at[slots_RN].get(mode="fill", fill_value=0)
-        return jnp.einsum("RND,NR->ND", y_RND, gates_NR).reshape(x_BTD.shape)
+        return jnp.einsum("RND,NR->ND", y_RND, gates_NR.astype(x_BTD.dtype)).reshape(x_BTD.shape)
 
     def _route(self, logits_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns each token's experts and their gates; sows the losses that keep the router useful."""
         options = self.options
         probabilities_NE = jax.nn.softmax(logits_NE)
-        gates_NR, experts_NR = jax.lax.top_k(probabilities_NE, options.top_k)
+        gates_NR, experts_NR = self._choose(probabilities_NE)
         load_E = jnp.mean(jax.nn.one_hot(experts_NR, options.experts), axis=(0, 1))
         # Switch Transformer, arXiv 2101.03961, equation 4: 1 when all experts get the same.
         balance = options.experts * jnp.sum(load_E * jnp.mean(probabilities_NE, axis=0))
@@ -87,6 +90,19 @@ class Moe(nn.Module):
         if options.top_k > 1:  # With one expert, its probability is all that trains the router.
             gates_NR /= jnp.sum(gates_NR, axis=-1, keepdims=True)
         return gates_NR, experts_NR
+
+    def _choose(self, probabilities_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the probabilities and numbers of each token's experts.
+
+        With a bias rate, each expert has a bias that decides whether it is chosen, and not what it counts.
+        """
+        options = self.options
+        if not options.bias_rate:
+            return jax.lax.top_k(probabilities_NE, options.top_k)
+        bias_E = self.variable(BALANCE, "bias", jnp.zeros, (options.experts,)).value
+        sowlog.sow(self, "bias", bias_E, sowlog.mean(axis=()))
+        _, experts_NR = jax.lax.top_k(probabilities_NE + bias_E[None], options.top_k)
+        return jnp.take_along_axis(probabilities_NE, experts_NR, axis=-1), experts_NR
 
     def _assign(self, experts_NR: jax.Array) -> tuple[jax.Array, int]:
         """Gives each choice its slot among all experts' places, or one past the last if it is dropped."""
@@ -149,7 +165,7 @@ class Transformer(nn.Module):
         # sown must be named beside the parameters, or nn.scan would drop it.
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False),
-            variable_axes={"params": 0, "metrics": 0, "losses": 0},
+            variable_axes={"params": 0, "metrics": 0, "losses": 0, BALANCE: 0},
             split_rngs={"params": True},
             length=options.layers,
         )
@@ -165,16 +181,29 @@ class MoeLm:
 
     def __init__(self, options: MoeLmTask):
         self._model = Transformer(options)
+        self._bias_rate = options.bias_rate
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws weights."""
-        return {"params": self._model.init(key, batch["tokens"][:, :-1])["params"]}
+        """Draws weights; the biases, if there are any, begin at 0."""
+        variables = self._model.init(key, batch["tokens"][:, :-1])
+        return {name: variables[name] for name in ("params", BALANCE) if name in variables}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
         """Returns the cross-entropy in nats per byte, and the same in bits; nothing here is random."""
         del key
         tokens_BT = batch["tokens"].astype(jnp.int32)
         logits_BTV, updates = sowlog.collect(self._model.apply)(variables, tokens_BT[:, :-1])
+        logits_BTV = logits_BTV.astype(jnp.float32)
         loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, tokens_BT[:, 1:])
         metrics: dict[str, Any] = {"bits_per_byte": sowlog.mean.of(loss_BT / math.log(2))}
         return Forward(loss_BT.mean(), metrics, updates)
+
+    def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
+        """Moves the bias of each expert against its load (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
+        if BALANCE not in variables:
+            return {}
+        moe = updates["metrics"]["blocks"]["moe"]
+        load_LE = moe["load"].compute()
+        missing_LE = jnp.mean(load_LE, axis=-1, keepdims=True) - load_LE
+        bias_LE = variables[BALANCE]["blocks"]["moe"]["bias"] + self._bias_rate * jnp.sign(missing_LE)
+        return {BALANCE: {"blocks": {"moe": {"bias": bias_LE}}}}
