@@ -6,18 +6,24 @@ cannot be stored is withheld, until the pass goes through; what was withheld is 
 entry of each module tells how transforms stack it, and so the shape of its seeds.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from sowlog._recording import LostMetricError, Recorder, Site, recording
 from sowlog._state import State, broadcast
 
 _PROBE = "sowlog probe"
+# A probe has more axes than any state; all are empty, so that the axes that transforms add stand out.
+_PROBE_AXES = 8
+_passes = itertools.count()
 Pass = Callable[[], tuple[Any, Mapping[str, Any]]]
 """Runs the model once and returns its result and updates."""
 
@@ -36,8 +42,9 @@ def find_seeds(run: Pass, collections: list[str]) -> dict[str, Any]:
     while True:
         recorder = Recorder(frozenset(withheld))
         try:
-            with recording(recorder), nn.intercept_methods(_probe(recorder, collections)):
-                _, updates = jax.eval_shape(run)
+            with recording(recorder), nn.intercept_methods(_probe(recorder, collections)), _fresh_traces():
+                # What the model returns need not be arrays; what it sows is.
+                updates = jax.eval_shape(lambda: run()[1])
         except TypeError:
             # The last transform that something was stored in is the one that could not take it.
             refused = recorder.last_lifted()
@@ -49,8 +56,19 @@ def find_seeds(run: Pass, collections: list[str]) -> dict[str, Any]:
         return _seeds({site: recorder.states[site] for site in needed}, updates)
 
 
+@contextlib.contextmanager
+def _fresh_traces() -> Generator[None]:
+    """Keeps this pass's traces apart from all others'.
+
+    A trace that `nn.jit` has cached runs no Python, so nothing in it could be withheld; and one cached
+    here, with probes in it, must not serve a real pass. Metadata are part of the key of JAX's caches.
+    """
+    with set_xla_metadata(sowlog_pass=str(next(_passes))):
+        yield
+
+
 def _probe(recorder: Recorder, collections: list[str]) -> Callable[..., Any]:
-    """Returns an interceptor that stores a scalar at the entry of every module."""
+    """Returns an interceptor that stores a probe at the entry of every module."""
 
     def enter(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
         module = context.module
@@ -61,7 +79,7 @@ def _probe(recorder: Recorder, collections: list[str]) -> Callable[..., Any]:
                 # A branch is a method of the module around it, which was entered before.
                 if wanted and not module.has_variable(collection, _PROBE):
                     recorder.note_stored(module, site)
-                    module.scope.put_variable(collection, _PROBE, jnp.zeros(()))
+                    module.scope.put_variable(collection, _PROBE, jnp.zeros((0,) * _PROBE_AXES))
         return call(*args, **kwargs)
 
     return enter
@@ -73,12 +91,19 @@ def _seeds(states: Mapping[Site, State], updates: Mapping[str, Any]) -> dict[str
         node = seeds.setdefault(site.collection, {})
         for key in site.path:
             node = node.setdefault(key, {})
-        stacked = _stacked_axes(updates.get(site.collection, {}), site)
-        node[site.name] = broadcast(state.reducer.init_fn(), stacked + state.seen.shape)
+        probed = _probed_shape(updates.get(site.collection, {}), site)
+        node[site.name] = broadcast(state.reducer.init_fn(), _stacked(state.seen.shape, probed))
     return seeds
 
 
-def _stacked_axes(probes: Any, site: Site) -> tuple[int, ...]:
+def _stacked(batch: tuple[int, ...], probed: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a state's batch shape with the axes that transforms added to a probe, at the same places."""
+    own = iter(batch)
+    found = [size for axis in probed for size in ([axis] if axis else itertools.islice(own, 1))]
+    return (*found, *own)
+
+
+def _probed_shape(probes: Any, site: Site) -> tuple[int, ...]:
     """Returns the shape that transforms give to what the module at a site stores."""
     shape: tuple[int, ...] | None = None
     for key in (*site.path, None):
