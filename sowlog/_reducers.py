@@ -83,10 +83,7 @@ class Min(Reducer):
         return jnp.minimum(a, b)
 
     def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
-        yield ()
-        negated = yield -parts
-        yield ()
-        return -negated
+        return -(yield from _largest_of_replicas(-parts))
 
     def compute(self, parts: jax.Array) -> jax.Array:
         return parts
@@ -107,10 +104,7 @@ class Max(Reducer):
         return jnp.maximum(a, b)
 
     def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
-        yield ()
-        largest = yield parts
-        yield ()
-        return largest
+        return (yield from _largest_of_replicas(parts))
 
     def compute(self, parts: jax.Array) -> jax.Array:
         return parts
@@ -280,6 +274,15 @@ class Nonfinite(Reducer):
 
     def compute(self, parts: Pair) -> jax.Array:
         return parts.value
+
+
+def _largest_of_replicas(values: jax.Array) -> Exchange:
+    """Exchanges values for the largest; a NaN travels as a flag, as collectives may pass over it."""
+    nan = jnp.isnan(values)
+    yield ()
+    largest, any_nan = yield jnp.where(nan, -jnp.inf, values), nan.astype(jnp.float32)
+    yield ()
+    return jnp.where(any_nan > 0, jnp.nan, largest)
 
 
 def _masked(value: jax.Array, weight: jax.Array | None, neutral: float) -> jax.Array:

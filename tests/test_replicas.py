@@ -97,6 +97,15 @@ def test_nan_and_infinities_pass_over_replicas():
     assert np.isnan(nan["mean"].compute())
 
 
+@pytest.mark.parametrize("name", ["min", "max"])
+@pytest.mark.parametrize("replica", range(4))
+def test_a_nan_on_one_device_is_not_passed_over(name, replica):
+    """The maximum that devices take of each other's numbers may ignore a NaN; ours must not."""
+    values = jnp.arange(4.0).at[replica].set(jnp.nan)
+    mapped = shard_map_over(lambda x: sowlog.all_reduce({"x": REDUCERS[name].of(x)}, "batch"), check=False)
+    assert np.isnan(jax.jit(mapped)(values)["x"].compute())
+
+
 def test_last_is_that_of_the_highest_replica_that_saw_one():
     """The order of replicas is the order of the axis."""
     values, seen = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1, 1, 1, 0])
