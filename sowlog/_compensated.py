@@ -69,20 +69,28 @@ def subtract(a: Pair, b: Pair) -> jax.Array:
 def total(values: jax.Array) -> Pair:
     """Returns the sum of all elements of `values` (any shape and real dtype) as one pair."""
     if values.dtype == jnp.bool_:
-        return _exact_pair(jnp.sum(values, dtype=jnp.int32))
+        return split(jnp.sum(values, dtype=jnp.int32))
     if jnp.issubdtype(values.dtype, jnp.integer) and values.dtype.itemsize >= 4:
-        low = values & 0xFFF
-        high = (values - low).astype(jnp.float32)
-        return add(pair_of(_sum(high)), pair_of(_sum(low.astype(jnp.float32))))
-    if values.dtype == jnp.float64:
-        hi = values.astype(jnp.float32)
-        return add(pair_of(_sum(hi)), pair_of(_sum((values - hi).astype(jnp.float32))))
-    return pair_of(_sum(values.astype(jnp.float32)))
+        return _integer_total(values)
+    hi, lo = split(values)
+    return pair_of(_sum(hi)) if values.dtype != jnp.float64 else add(pair_of(_sum(hi)), pair_of(_sum(lo)))
 
 
-def elementwise(values: jax.Array) -> Pair:
-    """Returns an array of int32 or float32 as pairs, element by element, without rounding."""
-    return _exact_pair(values) if jnp.issubdtype(values.dtype, jnp.integer) else pair_of(values)
+def split(values: jax.Array) -> Pair:
+    """Returns a real array as pairs, element by element; 32-bit integers exactly, wider ones to 2^48."""
+    if jnp.issubdtype(values.dtype, jnp.integer):
+        low = values & (0xFFF if values.dtype.itemsize <= 4 else 0xFFFFFF)
+        return add(pair_of((values - low).astype(jnp.float32)), pair_of(low.astype(jnp.float32)))
+    hi = values.astype(jnp.float32)
+    if values.dtype != jnp.float64:
+        return pair_of(hi)
+    return Pair(hi, jnp.where(jnp.isfinite(hi), values - hi, 0.0).astype(jnp.float32))
+
+
+def deviations(values: jax.Array, center: jax.Array) -> jax.Array:
+    """Returns `values - center` as float32, with the digits of integers and float64 that cancel."""
+    hi, lo = split(values)
+    return (hi - center) + lo
 
 
 def count(elements: int) -> Pair:
@@ -179,10 +187,17 @@ def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return sum_, jnp.where(jnp.isfinite(sum_), error, 0.0)
 
 
-def _exact_pair(integer: jax.Array) -> Pair:
-    """Returns an int32 as a pair without rounding: float32 alone holds 24 bits."""
-    low = integer & 0xFFF
-    return add(pair_of((integer - low).astype(jnp.float32)), pair_of(low.astype(jnp.float32)))
+def _integer_total(values: jax.Array) -> Pair:
+    """Returns the sum of integers, exact to 2^48.
+
+    A sum in 32 bits is right but for a multiple of 2^32, and one in float32 is near enough to tell which.
+    """
+    wrapped = jnp.sum(values, dtype=values.dtype)
+    if values.dtype.itemsize > 4:
+        return split(wrapped)
+    near = _sum(values.astype(jnp.float32))
+    wraps = jnp.round((near - wrapped.astype(jnp.float32)) / 2.0**32)
+    return add(pair_of(wraps * 2.0**32), split(wrapped))
 
 
 def _power_of_two(magnitude: jax.Array) -> jax.Array:

@@ -248,7 +248,7 @@ def _count(value: jax.Array, weight: jax.Array | None, sub_bins: int) -> _Counts
     amounts = jnp.ones(value.shape, jnp.int32) if weight is None else weight
     amounts = amounts.astype(jnp.int32) if amounts.dtype == jnp.bool_ else amounts
     zeros = jnp.zeros(bin_count(sub_bins) + 3, amounts.dtype)
-    bins = _compensated.elementwise(zeros.at[_bin_index(value, sub_bins).ravel()].add(amounts.ravel()))
+    bins = _compensated.split(zeros.at[_bin_index(value, sub_bins).ravel()].add(amounts.ravel()))
     smallest = _of_finite(lambda x: jnp.min(x, initial=jnp.inf), value, weight, bins, jnp.inf)
     largest = _of_finite(lambda x: jnp.max(x, initial=-jnp.inf), value, weight, bins, -jnp.inf)
     return _Counts(bins, smallest, largest)

@@ -167,7 +167,7 @@ class Std(Reducer):
         divisor = jnp.where(total_weight.value == 0, 1.0, total_weight.value)
         center = _weighted_total(value, weight).value / divisor
         # The deviations' own mean repairs the rounding of `center`.
-        deviation = _masked(value - center, weight, 0.0)
+        deviation = _masked(_compensated.deviations(value, center), weight, 0.0)
         rest = _weighted_total(deviation, weight).value / divisor
         float_weight = None if weight is None else weight.astype(jnp.float32)
         return {

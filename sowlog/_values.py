@@ -7,6 +7,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import jax.typing
+import numpy as np
 
 Value = jax.typing.ArrayLike | Sequence[Any]
 """What can be sown: a real number or an array of them."""
@@ -40,6 +41,21 @@ def weighted(value: Value, weight: Value) -> Weighted:
     return Weighted(value, weight)
 
 
+def narrowed(value: Any) -> Any:
+    """Returns a value, as float32 if it is integers of the host that JAX has no room for.
+
+    Without 64-bit types JAX keeps the lower half of a NumPy int64: 2^33 would be 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer | np.ndarray):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or not array.size:
+        return value
+    limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+    fits = limits.min <= array.min() and array.max() <= limits.max
+    return value if fits else array.astype(np.float32)
+
+
 def real_array(value: Value, what: str) -> jax.Array:
     """Returns a value or weight as an array: float32, or wider where it is wider, or int32, or bool.
 
@@ -47,8 +63,8 @@ def real_array(value: Value, what: str) -> jax.Array:
         TypeError: it is complex or no number.
     """
     try:
-        array = jnp.asarray(value)
-    except TypeError as error:
+        array = jnp.asarray(narrowed(value))
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"a {what} must be a real number or an array of them, got {type(value).__name__}."
         ) from error

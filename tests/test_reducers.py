@@ -245,6 +245,8 @@ def test_what_is_no_number_is_refused():
     """A string names its type."""
     with pytest.raises(TypeError, match="a value must be a real number or an array of them, got str"):
         sowlog.mean.of("high")
+    with pytest.raises(TypeError, match="a value must be a real number or an array of them, got NoneType"):
+        sowlog.mean.of(None)
 
 
 def test_an_axis_outside_the_value_is_refused():

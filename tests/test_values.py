@@ -1,0 +1,54 @@
+"""Values that have more digits than float32: integers, 64-bit types, numbers of the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sowlog
+from tests.oracles import public_reducers
+
+
+def _enabled_x64():
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # noqa: PLC0415  # where jax 0.5 has it
+
+    return enable_x64()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+@pytest.mark.parametrize("largest", [4095, 2**31 - 1])
+def test_large_arrays_of_integers_are_summed_exactly(dtype, largest):
+    """However many there are and wherever 32 bits overflow: not one unit is lost below 2^48."""
+    lowest = -largest if dtype is np.int32 else 0
+    values = np.random.default_rng(0).integers(lowest, largest, 100_003, endpoint=True).astype(dtype)
+    for array in (values, np.full(70_001, largest, dtype)):
+        parts = jax.jit(sowlog.sum.of)(array).parts
+        assert int(parts.hi) + int(parts.lo) == int(array.sum(dtype=np.int64))
+
+
+def test_the_std_of_integers_has_the_digits_that_cancel():
+    """Around 2^30 float32 tells only every 64th integer apart; their deviations are small numbers."""
+    values = np.array([2**30 - 1, 2**30 + 1, 2**30 + 3], np.int32)
+    assert float(sowlog.std.of(values).compute()) == pytest.approx(np.std(values), rel=1e-6)
+
+
+@pytest.mark.parametrize("large", [2**33, np.int64(2**33), np.uint64(2**33), np.array([2**33 - 1, 1])])
+def test_integers_of_the_host_that_jax_has_no_room_for_are_not_wrapped(large):
+    """Without 64-bit types JAX would keep the lower 32 bits of a NumPy int64, and so make 2^33 a 0."""
+    assert float(sowlog.sum.of(large).compute()) == 2.0**33
+    assert max(sowlog.compute({"tokens": large}).values()) == 2.0**33
+
+
+def test_states_are_float32_where_jax_has_64_bits():
+    """With 64-bit types a float64 value or weight leaves the structure as it is, and infinities infinite."""
+    with _enabled_x64():
+        values, weights = jnp.array([1.0, np.inf, 2.0]), jnp.array([0.5, 0.0, 2.0])
+        for name, reducer in public_reducers().items():
+            state = reducer.of(values, weights)
+            dtypes = [leaf.dtype for leaf in jax.tree.leaves(state)]
+            assert dtypes == [leaf.dtype for leaf in jax.tree.leaves(reducer.init_fn())], name
+        assert float(sowlog.sum.of(values).compute()) == np.inf
+        parts = sowlog.sum.of(jnp.array([2**40 + 1, 5])).parts
+        assert int(parts.hi) + int(parts.lo) == 2**40 + 6
