@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog import _losses, _tree
+from sowlog import _losses, _tree, _values
 from sowlog._distributions import HistogramValue, bin_count
 from sowlog._state import State
 
@@ -166,7 +166,9 @@ def compute(tree: Any) -> dict[str, Any]:
         values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
         computed = {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
         return {**computed, **_traced_histograms(packed.layout, values)}
-    packed = _jitted_pack(tree)
+    # What is concrete is computed now, also while something else is traced.
+    with jax.ensure_compile_time_eval():
+        packed = _jitted_pack(jax.tree.map(_values.narrowed, tree))
     words = np.asarray(packed.buffer)
     tags, values = packed.layout.decode(words)
     return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
@@ -178,6 +180,7 @@ def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
     A tree that was not packed in the step is packed here, by one cached jit.
     """
     if isinstance(metrics, Packed):
+        _check_one_step(metrics)
         return metrics, {}
     leaves, structure = jax.tree.flatten(metrics, is_leaf=_is_final)
     nested = [leaf for leaf in leaves if isinstance(leaf, Packed)]
@@ -233,6 +236,7 @@ def _segments(tree: Any) -> Iterator[_Segment]:
             arrays[array.shape].append((tag, array))
     for group in states.values():
         yield from _state_segments(group)
+    yield from _loss_totals(tagged for group in states.values() for tagged in group)
     for shape, group in arrays.items():
         tags = [element for tag, _ in group for element in _tree.index_tags(tag, shape)]
         yield _Segment(tags, _words(_concatenate([array.ravel() for _, array in group])))
@@ -260,8 +264,6 @@ def _state_segments(group: list[tuple[str, State]]) -> Iterator[_Segment]:
             yield from _histogram_segments(tags, seen, result)
         else:
             yield _Segment(tags, jnp.where(seen, _words(result.ravel()), ABSENT))
-    if first.reducer == _losses.LOSS:
-        yield from _loss_totals(group)
 
 
 def _histogram_segments(tags: list[str], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
@@ -287,12 +289,12 @@ def _traced_histograms(layout: Layout, values: jax.Array) -> dict[str, Histogram
     return found
 
 
-def _loss_totals(group: list[tuple[str, State]]) -> Iterator[_Segment]:
+def _loss_totals(tagged: Iterable[tuple[str, State]]) -> Iterator[_Segment]:
     """Yields `losses/total`, the sum of what entered the objective, for each tree of losses."""
     trees: dict[str, list[State]] = defaultdict(list)
-    for tag, state in group:
+    for tag, state in tagged:
         parts = tag.split("/")
-        if _losses.COLLECTION in parts:
+        if state.reducer == _losses.LOSS and _losses.COLLECTION in parts:
             root = "/".join(parts[: parts.index(_losses.COLLECTION) + 1])
             trees[root].append(state)
     for root, states in trees.items():
@@ -322,6 +324,15 @@ def _concatenate(vectors: list[jax.Array]) -> jax.Array:
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
 
 
+def _check_one_step(packed: Packed) -> None:
+    if packed.buffer.ndim != 1:
+        raise ValueError(
+            f"a packed buffer of shape {packed.buffer.shape} was logged: a scan or vmap has stacked the "
+            "results of several steps. Merge their states and pack once, or log each by itself: "
+            "`jax.tree.map(lambda leaf: leaf[i], packed)`."
+        )
+
+
 def _is_final(leaf: Any) -> bool:
     return isinstance(leaf, State | Packed)
 
@@ -337,7 +348,7 @@ def _host_numbers(tree: Any) -> Iterator[tuple[str, float]]:
 
 def _real_array(tag: str, leaf: Any) -> jax.Array:
     try:
-        array = jnp.asarray(leaf)
+        array = jnp.asarray(_values.narrowed(leaf))
     except TypeError as error:
         raise TypeError(
             f"{tag or 'the tree'} is {type(leaf).__name__}: a metric is a real number, a small array or a "

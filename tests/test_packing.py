@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sowlog
+from sowlog._losses import LOSS
 from sowlog._packing import ABSENT, _jitted_pack, prepare
 from tests.oracles import scalar_reducers
 
@@ -244,3 +245,24 @@ def test_packing_leaves_the_step_without_callbacks():
     text = jax.jit(step).lower(jnp.ones(3)).as_text()
     assert "callback" not in text
     assert "custom_call" not in text
+
+
+def test_stacked_losses_and_others_share_one_total():
+    """In plain Flax the losses of scanned layers are stacked, and those of other modules are not: one sum."""
+    losses = {"head": LOSS.of(1.0), "blocks": jax.vmap(LOSS.of)(jnp.array([2.0, 4.0]))}
+    computed = sowlog.compute({"losses": losses})
+    assert computed["losses/total"] == sowlog.total_loss({"losses": losses}) == 7.0
+
+
+def test_what_is_concrete_is_computed_while_something_else_is_traced():
+    """Results of an earlier step are numbers inside of a jitted function too."""
+    earlier = {"loss": sowlog.mean.of(2.0), "lr": 0.5}
+    assert jax.jit(lambda x: x + sum(sowlog.compute(earlier).values()))(1.0) == 3.5
+
+
+def test_buffers_of_several_steps_are_refused():
+    """A scan over steps stacks their buffers, which no single step can be told from."""
+    stacked = jax.vmap(lambda x: sowlog.pack({"a": x, "b": -x}))(jnp.arange(3.0))
+    with pytest.raises(ValueError, match=r"of shape \(3, 2\) was logged.*Merge their states and pack once"):
+        prepare(stacked)
+    assert prepare(jax.tree.map(lambda leaf: leaf[1], stacked))[0].buffer.shape == (2,)
