@@ -64,7 +64,8 @@ def sow(
         )
     if not _is_listening(module, collection, name):
         return False
-    return _store(module, collection, name, reducer.of(jax.lax.stop_gradient(value), weight), State.merge)
+    value, weight = jax.lax.stop_gradient((value, weight))
+    return _store(module, collection, name, reducer.of(value, weight), State.merge)
 
 
 def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0) -> bool:

@@ -208,6 +208,17 @@ def test_a_statistic_carries_no_gradient_and_a_loss_does():
     np.testing.assert_allclose(through("losses"), X)
 
 
+def test_the_weight_of_a_statistic_carries_no_gradient():
+    """What weighs an observation is observed too."""
+
+    class Weighed(nn.Module):
+        def __call__(self, x):
+            sowlog.sow(self, "mean", X, weight=x)
+
+    gradient = jax.grad(lambda x: _collect(Weighed(), x)[1]["metrics"]["mean"].compute())(X)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
 class Layer(nn.Module):
     """A layer for nn.scan: carry in, carry out."""
 
