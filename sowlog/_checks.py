@@ -83,8 +83,7 @@ def sown_structure(
         >>> sowlog.testing.sown_structure(Block(), {}, jnp.ones((5, 3)))
         {'load': 'mean(axis=0)[3]'}
     """
-    forward = functools.partial(_collecting.collect(model.apply), mutable=mutable, **kwargs)
-    _, updates = jax.eval_shape(forward, variables, *args)
+    updates = _collecting.sown_shapes(model.apply, variables, args, {**kwargs, "mutable": mutable})
     tree = {**updates["metrics"], "losses": updates["losses"]}
     return dict(sorted((tag, _describe(leaf)) for tag, leaf in _tree.leaves_by_tag(tree)))
 

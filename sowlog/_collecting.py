@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import errors as flax_errors
 from flax.core import scope as flax_scope
 
@@ -74,7 +75,7 @@ def discover(
     Args:
         apply: `model.apply`.
         variables: the model's variables; shapes and dtypes suffice (`jax.eval_shape` of `init`).
-        *args: the inputs, or their shapes and dtypes.
+        *args: the inputs, or their shapes and dtypes; what is no array (a flag, a name) is passed as it is.
         **kwargs: as for `collect(apply)`.
 
     Returns:
@@ -89,12 +90,24 @@ def discover(
         >>> sowlog.discover(Block().apply, {}, jnp.ones(3))["metrics"]["rms"].reducer
         rms
     """
+    updates = sown_shapes(apply, variables, args, kwargs)
+    return _tree.empty_like({name: updates[name] for name in _OURS})
 
-    def updates(variables: Any, args: Any) -> dict[str, Any]:
-        _, updates = collect(apply)(variables, *args, **kwargs)
-        return {name: updates[name] for name in _OURS}
 
-    return _tree.empty_like(jax.eval_shape(updates, variables, args))
+def sown_shapes(
+    apply: Callable[..., Any], variables: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the updates of a pass as shapes and dtypes, without computing anything."""
+    leaves, structure = jax.tree.flatten((variables, args))
+    abstract = [isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves]
+
+    def updates(arrays: list[Any]) -> dict[str, Any]:
+        rest = iter(arrays)
+        filled = [next(rest) if array else leaf for leaf, array in zip(leaves, abstract, strict=True)]
+        variables, args = structure.unflatten(filled)
+        return collect(apply)(variables, *args, **kwargs)[1]
+
+    return jax.eval_shape(updates, [leaf for leaf, array in zip(leaves, abstract, strict=True) if array])
 
 
 def _run_seeded_if_need_be(

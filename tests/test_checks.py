@@ -37,6 +37,20 @@ def test_assert_sown_returns_every_tag():
     assert assert_sown(Model(), VARIABLES, X, names=["hidden_rms", "losses/*"]) == ["hidden_rms", "losses/l2"]
 
 
+def test_flags_among_the_inputs_stay_what_they_are():
+    """A Python flag by position is no tracer, and what the model returns need not be arrays."""
+
+    class Flagged(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            if train:
+                sowlog.sow(self, "noise", x)
+            return "text"
+
+    assert sown_structure(Flagged(), {}, X, True) == {"noise": "mean"}
+    assert sowlog.discover(Flagged().apply, {}, X, False) == {"metrics": {}, "losses": {}}
+
+
 def test_assert_sown_names_what_is_missing_and_what_is_there():
     """A name that matches nothing fails with the list of what was sown; arguments reach the model."""
     with pytest.raises(AssertionError, match="Model does not sow hidden_rms; it sows: losses/l2"):
