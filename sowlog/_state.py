@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self, final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sowlog import _values
 from sowlog._values import Value, Weighted
@@ -256,7 +257,7 @@ class Reducer(abc.ABC):
                 f"{self} has no setting {', '.join(unknown)}; it has: {', '.join(names)}. "
                 "To reduce a value, write `.of(value)`."
             )
-        return dataclasses.replace(self, **settings)
+        return dataclasses.replace(self, **{name: _static(value) for name, value in settings.items()})
 
     def keys(self) -> tuple[str, str]:
         """Returns the names that `**reducer` unpacks to in `module.sow(col, name, value, **reducer)`."""
@@ -350,6 +351,13 @@ def broadcast(state: State, batch: tuple[int, ...]) -> State:
     return jax.tree.map(
         lambda x: jnp.broadcast_to(x.reshape((1,) * len(batch) + x.shape), batch + x.shape), state
     )
+
+
+def _static(setting: Any) -> Any:
+    """Returns a setting as a hashable one: a list as a tuple, a NumPy number as Python's."""
+    if isinstance(setting, list | tuple):
+        return tuple(_static(part) for part in setting)
+    return setting.item() if isinstance(setting, np.generic) else setting
 
 
 def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:

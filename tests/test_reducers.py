@@ -154,6 +154,7 @@ def test_absent_is_not_nan(name):
     """A state that saw nothing is told from one that saw a NaN."""
     reducer = REDUCERS[name]
     assert not reducer.init_fn().seen
+    assert np.isnan(reducer.init_fn().compute())
     assert not reducer.of(jnp.ones(3), weight=0.0).seen
     assert not reducer.of(jnp.ones((0,))).seen
     sown = reducer.of(jnp.nan)
@@ -253,6 +254,13 @@ def test_an_axis_outside_the_value_is_refused():
     """An axis that the value does not have names the reducer, the axis and the number of axes."""
     with pytest.raises(ValueError, match=r"mean\(axis=2\) cannot reduce axis 2 of a value with 1 axes"):
         sowlog.mean(axis=2).of(jnp.ones(3))
+
+
+@pytest.mark.parametrize("axis", [np.int64(0), [0], (np.int32(0),)])
+def test_settings_may_be_lists_and_numpy_numbers(axis):
+    """A setting is part of a tree's structure, which must be hashable: a jitted step takes the state."""
+    state = sowlog.mean(axis=axis).of(jnp.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(jax.jit(sowlog.State.compute)(state), [1.5, 2.5, 3.5])
 
 
 def test_an_unknown_setting_is_refused():
