@@ -12,7 +12,7 @@ from sowlog._logger import Logger
 from sowlog._packing import pack
 from sowlog.testing import MemoryWriter, read_events
 from tests.odd_writers import FailingWriter, GatedWriter
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.tensorboard_reading import tensorboard_scalars, wait_until
 
 
 @jax.jit
@@ -150,8 +150,7 @@ def test_a_writers_error_reaches_the_next_call_once(tmp_path, memory):
     failing = FailingWriter(3)
     log = Logger(tmp_path, writers=[failing, memory])
     log(3, {"x": 1.0})
-    while not log._background._errors:
-        time.sleep(0.001)
+    wait_until(lambda: bool(log._background._errors))
     with pytest.raises(WriterError, match=r"FailingWriter failed at step 3: OSError: no disk at 3") as caught:
         log(4, {"x": 1.0})
     assert isinstance(caught.value.__cause__, OSError)
@@ -303,8 +302,7 @@ def test_a_skipped_step_still_brings_errors(tmp_path):
     """An error waits no longer than to the next call, and a closed logger refuses every step."""
     log = Logger(tmp_path, writers=[FailingWriter(0)], every=4)
     log(0, {"x": 1.0})
-    while not log._background._errors:
-        time.sleep(0.001)
+    wait_until(lambda: bool(log._background._errors))
     with pytest.raises(WriterError, match="failed at step 0"):
         log(1, {"x": 1.0})
     with pytest.raises(WriterError, match="lost 1 record"):

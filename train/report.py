@@ -45,10 +45,11 @@ def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | N
         console.print(
             f"stopped by {stopped_by.name}, saved at step {outcome.step}; to go on, the same command with"
         )
-        console.print(f"--workdir {shlex.quote(str(folder))}")
+        console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
     if outcome.ended_early:
         console.print(f"ended early: {outcome.ended_early}\nsaved at step {outcome.step}")
-    console.print(_tensorboard(folder, points=outcome.step + 1))
+    # Soft: a command that is broken in two cannot be pasted.
+    console.print(_tensorboard(folder, points=outcome.step + 1), soft_wrap=True)
 
 
 def _tensorboard(folder: Path, *, points: int) -> str:

@@ -1,4 +1,6 @@
-from train import report
+import signal
+
+from train import loop, report
 
 
 class Value:
@@ -77,3 +79,13 @@ def test_the_pace_is_that_since_the_first_step() -> None:
     assert pace.describe(0, 5.0) == ""
     assert pace.describe(10, 7.0) == "5.0 steps/s  0:18 left"
     assert pace.describe(20, 4005.0) == "0.0 steps/s  4:26:40 left"
+
+
+def test_commands_to_paste_stay_on_one_line(capsys, tmp_path) -> None:
+    """However long the run's path is and however narrow the output, no command is broken in two."""
+    folder = tmp_path / ("long" * 40)
+    outcome = loop.Outcome(2000, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    report.finished(outcome, folder, stopped_by=signal.SIGTERM)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"--workdir {folder}" in lines
+    assert f"tensorboard --logdir {folder} --samples_per_plugin scalars=2001" in lines
