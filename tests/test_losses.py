@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import sowlog
+from sowlog._losses import LOSS
 
 
 class Quadratic(nn.Module):
@@ -143,3 +144,10 @@ def test_bfloat16_losses_are_accumulated_in_float32():
 
     assert float(jax.jit(total)(jnp.ones((), jnp.bfloat16))) == 260.0
     assert jax.eval_shape(jax.grad(total), jnp.ones((), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_the_total_of_no_pass_is_nothing():
+    """Empty losses, as a scan over microbatches starts from, add 0 to the objective and not NaN."""
+    empty = sowlog.empty_like({"losses": {"aux": LOSS.of(1.0)}})
+    assert sowlog.total_loss(empty) == 0.0
+    assert sowlog.compute(empty) == {"losses/total": 0.0}
