@@ -52,3 +52,10 @@ def test_states_are_float32_where_jax_has_64_bits():
         assert float(sowlog.sum.of(values).compute()) == np.inf
         parts = sowlog.sum.of(jnp.array([2**40 + 1, 5])).parts
         assert int(parts.hi) + int(parts.lo) == 2**40 + 6
+
+
+def test_a_mask_of_bools_is_counted_exactly():
+    """A mask of more than 2^24 elements has its exact weight, which a sum of float32 ones would round."""
+    mask = jnp.ones(2**24 + 3, jnp.bool_)
+    weight = jax.jit(lambda mask: sowlog.mean.of(mask, weight=mask))(mask).parts["weight"]
+    assert int(weight.hi) + int(weight.lo) == 2**24 + 3
