@@ -151,3 +151,21 @@ def test_the_total_of_no_pass_is_nothing():
     empty = sowlog.empty_like({"losses": {"aux": LOSS.of(1.0)}})
     assert sowlog.total_loss(empty) == 0.0
     assert sowlog.compute(empty) == {"losses/total": 0.0}
+
+
+def test_a_pass_that_did_not_take_the_branch_counts_in_the_mean():
+    """Its part of the objective was 0: over two passes a loss of 4 in one of them is logged as 2."""
+
+    class Branching(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            def sow(module, x):
+                sowlog.sow_loss(module, "aux", x)
+                return x
+
+            return nn.cond(x > 0, sow, lambda m, x: x, self, x)
+
+    passes = [sowlog.collect(Branching().apply)({}, jnp.float32(x))[1]["losses"] for x in (4, -4)]
+    for first, second in (passes, passes[::-1]):
+        merged = {"losses": sowlog.merge(first, second)}
+        assert sowlog.compute(merged)["losses/aux"] == sowlog.total_loss(merged) == 2.0
