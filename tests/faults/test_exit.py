@@ -230,8 +230,10 @@ def test_a_handler_that_raises_anywhere_leaves_no_lock_held(tmp_path, run_script
 def test_ctrl_c_writes_all(tmp_path):
     """KeyboardInterrupt leaves the loop; all that was logged is on disk."""
     code = f"""
-import sys
+import signal
 from sowlog._logger import Logger
+# A shell that runs the tests in the background lets its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Logger({str(tmp_path)!r}) as log:
     step = 0
     while True:
