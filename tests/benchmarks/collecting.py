@@ -59,8 +59,8 @@ def _program() -> tuple[Callable[[Any], Any], Callable[[], Any], Any]:
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     batch = {"tokens": jnp.zeros((32, 65), jnp.uint8)}
-    make = functools.partial(step.make_train_step, task, rule, schedule, seed=0)
-    return step.make_init(task, rule, seed=0), make, batch
+    make = functools.partial(step.make_train_step, task, rule, schedule, config)
+    return step.make_init(task, rule, config), make, batch
 
 
 @contextlib.contextmanager
