@@ -117,6 +117,16 @@ def squares_of(
     return Squares(scale, pair_of(_sum(squares if weight is None else weight * squares)))
 
 
+def squares_fit(largest: jax.Array) -> jax.Array:
+    """Tells whether squares of magnitudes up to `largest` neither overflow float32, 2^48 of them, nor vanish."""
+    return (largest >= 2.0**-40) & (largest <= 2.0**40)
+
+
+def unscaled_squares_of(values: jax.Array) -> Squares:
+    """Returns the sum of squares of a float32 array whose largest magnitude is one of those that fit."""
+    return Squares(jnp.asarray(np.float32(1.0)), pair_of(_sum(jnp.square(values))))
+
+
 def elementwise_squares(values: jax.Array, weight: jax.Array) -> Squares:
     """Returns weight * value^2 for each element by itself."""
     scale = _power_of_two(jnp.abs(values))

@@ -10,7 +10,6 @@ those from 2^32 on in the outermost bins; NaN and infinities are counted apart.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import jax
@@ -116,16 +115,7 @@ class Histogram(Reducer):
     def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         value = value.astype(jnp.float32)
         counts = _count(value, weight, self.sub_bins)
-        float_weight = None if weight is None else weight.astype(jnp.float32)
-
-        def moments(finite: jax.Array) -> tuple[Pair, Squares]:
-            # The magnitude is known from min and max: no further pass over the values.
-            largest = jnp.maximum(jnp.maximum(-counts.min, counts.max), 0.0)
-            weighted = finite if float_weight is None else finite * float_weight
-            squares = _compensated.squares_of(finite, float_weight, largest=largest)
-            return _compensated.total(weighted), squares
-
-        total, squares = _of_finite(moments, value, weight, counts.bins, 0.0)
+        total, squares = _moments(value, weight, counts)
         return {"counts": counts, "sum": total, "squares": squares}
 
     def merge(self, a: Parts, b: Parts) -> Parts:
@@ -246,48 +236,97 @@ def _add_counts(a: _Counts, b: _Counts) -> _Counts:
 
 def _count(value: jax.Array, weight: jax.Array | None, sub_bins: int) -> _Counts:
     value = value.astype(jnp.float32)
-    amounts = jnp.ones(value.shape, jnp.int32) if weight is None else weight
-    amounts = amounts.astype(jnp.int32) if amounts.dtype == jnp.bool_ else amounts
-    zeros = jnp.zeros(bin_count(sub_bins) + 3, amounts.dtype)
-    bins = _compensated.split(zeros.at[_bin_index(value, sub_bins).ravel()].add(amounts.ravel()))
-    smallest = _of_finite(lambda x: jnp.min(x, initial=jnp.inf), value, weight, bins, jnp.inf)
-    largest = _of_finite(lambda x: jnp.max(x, initial=-jnp.inf), value, weight, bins, -jnp.inf)
-    return _Counts(bins, smallest, largest)
+    return _count_elements(value, sub_bins) if weight is None else _count_weights(value, weight, sub_bins)
 
 
-def _of_finite(
-    function: Callable[[jax.Array], Any],
-    value: jax.Array,
-    weight: jax.Array | None,
-    bins: Pair,
-    neutral: float,
-) -> Any:
-    """Returns a function of the values, with `neutral` for those that are not finite or have weight 0.
+def _count_elements(value: jax.Array, sub_bins: int) -> _Counts:
+    """Counts each element once.
 
-    Masking costs as much as reducing, and the bins know whether there is anything to mask.
+    To tell NaN and infinities apart costs as much as the binning, and min and max know whether there are any:
+    only then they are taken out of the outermost bins, where their bits put them.
     """
+    counts = _scatter(_bin_index(value, sub_bins), jnp.ones(value.shape, jnp.int32), sub_bins)
+    smallest, largest = jnp.min(value, initial=jnp.inf), jnp.max(value, initial=-jnp.inf)
+    are_finite = jnp.isfinite(smallest) & jnp.isfinite(largest)
 
-    def masked(value: jax.Array) -> Any:
-        counted = jnp.isfinite(value) if weight is None else jnp.isfinite(value) & (weight != 0)
-        return function(jnp.where(counted, value, neutral))
+    def as_is(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return counts, smallest, largest
 
-    if weight is not None:
-        return masked(value)
-    return jax.lax.cond(jnp.any(bins.hi[-3:] > 0), masked, function, value)
+    def set_apart(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        finite = jnp.isfinite(value)
+        below = jnp.sum(~finite & jnp.signbit(value), dtype=jnp.int32)
+        above = jnp.sum(~finite & ~jnp.signbit(value), dtype=jnp.int32)
+        apart = jnp.stack([jnp.sum(is_kind, dtype=jnp.int32) for is_kind in _kinds_apart(value)])
+        mended = counts.at[0].add(-below).at[bin_count(sub_bins) - 1].add(-above).at[-3:].set(apart)
+        return mended, *_extremes(value, finite)
+
+    counted, smallest, largest = jax.lax.cond(are_finite, as_is, set_apart, value)
+    return _Counts(_compensated.split(counted), smallest, largest)
+
+
+def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> _Counts:
+    """Counts each element by its weight; one of weight 0 is none of the elements."""
+    index = _bin_index(value, sub_bins)
+    for place, is_kind in enumerate(_kinds_apart(value)):
+        index = jnp.where(is_kind, bin_count(sub_bins) + place, index)
+    amounts = weight.astype(jnp.int32) if weight.dtype == jnp.bool_ else weight
+    bins = _compensated.split(_scatter(index, amounts, sub_bins))
+    return _Counts(bins, *_extremes(value, jnp.isfinite(value) & (weight != 0)))
+
+
+def _kinds_apart(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jnp.isnan(value), value == jnp.inf, value == -jnp.inf
+
+
+def _extremes(value: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    smallest = jnp.min(jnp.where(counted, value, jnp.inf), initial=jnp.inf)
+    return smallest, jnp.max(jnp.where(counted, value, -jnp.inf), initial=-jnp.inf)
+
+
+def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int) -> jax.Array:
+    """Returns what falls in each bin. An unsigned index spares the test for negative ones."""
+    zeros = jnp.zeros(bin_count(sub_bins) + 3, amounts.dtype)
+    return zeros.at[index.ravel().astype(jnp.uint32)].add(amounts.ravel(), mode="promise_in_bounds")
 
 
 def _bin_index(value: jax.Array, sub_bins: int) -> jax.Array:
-    """Returns the bin of each float32: its exponent and first mantissa bits, mirrored for negative values."""
-    sub_bits = sub_bins.bit_length() - 1
-    bits = jax.lax.bitcast_convert_type(value, jnp.uint32)
-    magnitude = ((bits & jnp.uint32(0x7FFFFFFF)) >> (_MANTISSA_BITS - sub_bits)).astype(jnp.int32)
-    lowest = (_MIN_EXPONENT + _EXPONENT_BIAS) << sub_bits
-    bins = bin_count(sub_bins)
+    """Returns the bin of each float32: its exponent and first mantissa bits, mirrored for negative values.
+
+    NaN and infinities come to lie in the outermost bins.
+    """
+    shift = _MANTISSA_BITS - (sub_bins.bit_length() - 1)
+    bits = jax.lax.bitcast_convert_type(value, jnp.int32)
+    magnitude = (bits >> shift) & ((1 << (31 - shift)) - 1)
+    lowest = (_MIN_EXPONENT + _EXPONENT_BIAS) * sub_bins
     # 0 is the bin around zero, 1 .. bins // 2 the bins outwards.
-    outwards = jnp.clip(magnitude - lowest + 1, 0, bins // 2)
-    index = bins // 2 + jnp.where(bits >> 31, -outwards, outwards)
-    apart = jnp.where(jnp.isnan(value), bins, jnp.where(value > 0, bins + 1, bins + 2))
-    return jnp.where(jnp.isfinite(value), index, apart)
+    half = bin_count(sub_bins) // 2
+    outwards = jnp.clip(magnitude - (lowest - 1), 0, half)
+    sign = bits >> 31  # 0 or -1, with which two's complement negates.
+    return half + ((outwards ^ sign) - sign)
+
+
+def _moments(value: jax.Array, weight: jax.Array | None, counts: _Counts) -> tuple[Pair, Squares]:
+    """Returns the sum and the sum of squares of the finite elements.
+
+    A scale costs a pass of its own, and a mask as much again: an array of ordinary size needs neither.
+    """
+    largest = jnp.maximum(jnp.maximum(-counts.min, counts.max), 0.0)
+    float_weight = None if weight is None else weight.astype(jnp.float32)
+
+    def plainly(value: jax.Array) -> tuple[Pair, Squares]:
+        return _compensated.total(value), _compensated.unscaled_squares_of(value)
+
+    def carefully(value: jax.Array) -> tuple[Pair, Squares]:
+        counted = jnp.isfinite(value) if weight is None else jnp.isfinite(value) & (weight != 0)
+        finite = jnp.where(counted, value, 0.0)
+        weighted = finite if float_weight is None else finite * float_weight
+        squares = _compensated.squares_of(finite, float_weight, largest=largest)
+        return _compensated.total(weighted), squares
+
+    if weight is not None:
+        return carefully(value)
+    is_plain = _compensated.squares_fit(largest) & jnp.all(counts.bins.hi[-3:] == 0)
+    return jax.lax.cond(is_plain, plainly, carefully, value)
 
 
 histogram = Histogram()
