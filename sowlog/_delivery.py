@@ -10,14 +10,17 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from sowlog import _images
 from sowlog._distributions import HistogramValue
+from sowlog._images import Pixels
 from sowlog._packing import Packed
-from sowlog._record import Record
+from sowlog._record import Ending, HParams, Record
 from sowlog.writers import StalledError, Writer
 
 _DROPPED = "sowlog/dropped"
@@ -32,12 +35,15 @@ class LossWarning(RuntimeWarning):
 
 
 class Item(NamedTuple):
-    """What `log` queues: a step's values, which may still be under way on the device."""
+    """What one call queues: a step's values or images, which may still be under way on the device."""
 
     step: int
     wall_time: float
-    packed: Packed | None
-    scalars: Mapping[str, float]
+    packed: Packed | None = None
+    scalars: Mapping[str, float] = MappingProxyType({})
+    pixels: Pixels | None = None
+    hparams: HParams | None = None
+    ending: Ending | None = None
 
 
 def start_copy(buffer: jax.Array) -> None:
@@ -66,6 +72,7 @@ class Delivery:
         self._unread = _Account("reading the device")
         self._dropped = 0
         self._dropped_written = 0
+        self._last: Item | None = None
 
     def count_drop(self) -> None:
         """Count a step that found no room in the queue. The only thing that other threads call."""
@@ -98,13 +105,22 @@ class Delivery:
         """
         _raise_first([*[outlet.flush() for outlet in self._outlets], self._unread.settle()])
 
+    def end_with(self, last: Item) -> None:
+        """Set what `close` writes last; called by the training thread, before it asks for the close."""
+        self._last = last
+
     def close(self) -> None:
-        """Close every writer.
+        """Write what comes last, and close every writer.
 
         Raises:
             WriterError: if a writer fails to, or lost records since the last flush.
             LossWarning: if steps were dropped for want of room.
         """
+        if self._last is not None:
+            record = _read(self._last)
+            for outlet in self._outlets:
+                # A failure is in the outlet's account, which its close tells.
+                outlet.write(record)
         outcomes = [*[outlet.close() for outlet in self._outlets], self._unread.settle()]
         _raise_first([*outcomes, self._report_drops()])
 
@@ -251,7 +267,8 @@ def _read(item: Item) -> Record:
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
         values = np.concatenate((values, on_host))
     values.flags.writeable = False
-    return Record(item.step, item.wall_time, tags, values, histograms)
+    images = {} if item.pixels is None else _images.decode(item.pixels)
+    return Record(item.step, item.wall_time, tags, values, histograms, images, item.hparams, item.ending)
 
 
 @functools.lru_cache(maxsize=64)

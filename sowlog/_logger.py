@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
+from sowlog import _hparams, _images
 from sowlog._background import Background, OnFull
 from sowlog._delivery import Delivery, Item, reading, start_copy
 from sowlog._packing import prepare
+from sowlog._record import Ending
 from sowlog.writers import Writer
 from sowlog.writers.tensorboard import TensorBoardWriter
 
@@ -72,6 +75,7 @@ class Logger:
                 f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])"
             )
         self._every = every
+        self._has_hparams = False
         self._delivery = Delivery(writers, backlog=queue_size)
         self._background = Background(
             self._delivery.deliver,
@@ -113,6 +117,77 @@ class Logger:
             start_copy(packed.buffer)
         self._background.put(Item(step, wall_time, packed, scalars))
 
+    def image(self, step: int, tag: str, image: jax.Array | NDArray[Any]) -> None:
+        """Log an image, or a batch of images, of one step.
+
+        As for metrics, the copy off the device is started and queued; a thread of the logger's own waits
+        for it and encodes it as PNG, with Pillow: `pip install 'sowlog[images]'`.
+
+        Args:
+            step: as for `log`, and under the same `every`.
+            tag: its tag; those of a batch are `tag/00`, `tag/01` ...
+            image: shape [H, W], [H, W, C] or, as a batch, [N, H, W, C], where C is 1 (grey), 3 (RGB) or
+                4 (RGB and opacity). uint8, or floating-point numbers from 0 to 1, beyond which they are cut
+                off; bool is 0 and 1. A device array must not be donated afterwards.
+
+        Raises:
+            ModuleNotFoundError: if Pillow is not installed.
+            ValueError: if it has another shape, or no tag.
+            TypeError: if it is no array, or of another dtype.
+            Exception: all else as for `log`.
+
+        Example:
+            >>> import tempfile, jax.numpy as jnp, sowlog
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.image(0, "ramp", jnp.linspace(0, 1, 64).reshape(8, 8))
+            ...     log.image(0, "samples", jnp.zeros((4, 8, 8, 3)))
+        """
+        wall_time = time.time()
+        _images.require_encoder()
+        step = _checked_step(step)
+        pixels = _images.check(tag, image)
+        if step % self._every:
+            self._background.check()
+            return
+        if isinstance(pixels.array, jax.Array):
+            start_copy(pixels.array)
+        self._background.put(Item(step, wall_time, pixels=pixels))
+
+    def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
+        """Tell what this run was started with, for the table of runs in TensorBoard's HParams tab.
+
+        It goes into the run's own event file, and a run is a row as soon as it began. How it ended is told at
+        `close`: a success, or a failure if an exception left the `with` block. After Ctrl-C or `sys.exit`
+        nothing is told, since such a run may go on. TensorBoard keeps the first hyperparameters and the first
+        ending that a folder tells, so tell a resumed run the same ones again.
+
+        Args:
+            values: settings by name. A nested mapping gives dotted names; lists and None are shown as
+                text, and so are NaN and infinity.
+            metrics: tags of scalars that this run logs, of which the table shows the last point; all scalars
+                if none are given. TensorBoard takes the columns of one run for all, so give each run of a
+                comparison the same names.
+
+        Raises:
+            TypeError: if a name or a value is of no such type.
+            ValueError: if there are no values, or two have one name.
+            RuntimeError: if this logger has been told already, or was closed.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.hparams({"seed": 0, "optimizer": {"learning_rate": 1e-3}}, metrics=["eval/loss"])
+            ...     log(100, {"eval": {"loss": 0.25}})
+        """
+        hparams = _hparams.check(values, metrics)
+        if self._has_hparams:
+            raise RuntimeError(
+                "log.hparams was called a second time, and TensorBoard shows only the first: "
+                "give all hyperparameters of a run in one call"
+            )
+        self._has_hparams = True
+        self._background.put(Item(0, time.time(), hparams=hparams))
+
     def flush(self) -> None:
         """Return when all that was logged before is on disk.
 
@@ -129,6 +204,11 @@ class Logger:
             WriterError: if some was lost since the last flush; the message says how much.
             TimeoutError: if device or disk hang.
         """
+        self._end("success")
+
+    def _end(self, ending: Ending | None) -> None:
+        if self._has_hparams and ending is not None:
+            self._delivery.end_with(Item(0, time.time(), ending=ending))
         self._background.end()
 
     def __enter__(self) -> Self:
@@ -137,8 +217,10 @@ class Logger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Ctrl-C and sys.exit are no failures of the run, which may go on from its checkpoint.
+        interrupted = kind is not None and not issubclass(kind, Exception)
         try:
-            self.close()
+            self._end(None if interrupted else "success" if error is None else "failure")
         except Exception as failure:
             if error is None:
                 raise

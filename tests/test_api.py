@@ -12,6 +12,7 @@ PUBLIC = {name: getattr(sowlog, name) for name in sowlog.__all__}
 FUNCTIONS = {
     **{name: value for name, value in PUBLIC.items() if inspect.isfunction(value) or inspect.isclass(value)},
     **{f"testing.{name}": getattr(sowlog.testing, name) for name in sowlog.testing.__all__},
+    **{f"Logger.{name}": getattr(sowlog.Logger, name) for name in ("image", "hparams")},
 }
 # Returned or raised, not called: their example is that of the function that does so.
 RESULTS = {

@@ -8,26 +8,40 @@ from __future__ import annotations
 import functools
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 # Generated modules make their classes at import, where no type checker sees them.
+from tensorboardX.proto import api_pb2, plugin_hparams_pb2
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import (
     HistogramProto,  # pyright: ignore[reportAttributeAccessIssue]
     Summary,  # pyright: ignore[reportAttributeAccessIssue]
+    SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
 from sowlog._distributions import HistogramValue
 from sowlog._events import EventFile, frame
-from sowlog._record import Record
+from sowlog._images import encode_png
+from sowlog._record import Ending, HParams, Record
 from sowlog._template import RecordTemplate
 from sowlog.writers import StalledError
+
+# Modules without declarations, as far as a type checker can see.
+_api_proto: Any = api_pb2
+_hparams_proto: Any = plugin_hparams_pb2
+_HPARAM_KINDS: dict[type, tuple[int, str]] = {
+    bool: (_api_proto.DATA_TYPE_BOOL, "bool_value"),
+    int: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
+    float: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
+    str: (_api_proto.DATA_TYPE_STRING, "string_value"),
+}
 
 _FILE_VERSION = "brain.Event:2"
 # Templates kept: enough for training, evaluation and some sets of absent values to alternate.
@@ -80,7 +94,7 @@ class TensorBoardWriter:
         return self._file.path
 
     def write(self, record: Record) -> None:
-        """Append one event with all scalars of the record, and one with its histograms if it has any.
+        """Append one event with all scalars of the record, and one with all else if it has any.
 
         Raises:
             StalledError: if they cannot be written now.
@@ -88,10 +102,9 @@ class TensorBoardWriter:
         events: bytes | memoryview = b""
         if record.tags:
             events = self._template(record.tags).fill(record.step, record.wall_time, record.values)
-        # One without a finite element has no bounds to write; its `<tag>/nonfinite` says why.
-        finite = {tag: histogram for tag, histogram in record.histograms.items() if np.any(histogram.counts)}
-        if finite:
-            event = _histogram_event(record.step, record.wall_time, finite)
+        others = list(_other_values(record))
+        if others:
+            event = Event(wall_time=record.wall_time, step=record.step, summary=Summary(value=others))
             events = b"".join((events, frame(event.SerializeToString())))
         if not events:
             return
@@ -148,9 +161,54 @@ class TensorBoardWriter:
         return template
 
 
-def _histogram_event(step: int, wall_time: float, histograms: Mapping[str, HistogramValue]) -> Any:
-    values = [Summary.Value(tag=tag, histo=_histogram_proto(value)) for tag, value in histograms.items()]
-    return Event(wall_time=wall_time, step=step, summary=Summary(value=values))
+def _other_values(record: Record) -> Iterator[Any]:
+    """Yield what a record holds beside its scalars, as the values of a Summary."""
+    for tag, histogram in record.histograms.items():
+        # One without a finite element has no bounds to write; its `<tag>/nonfinite` says why.
+        if np.any(histogram.counts):
+            yield Summary.Value(tag=tag, histo=_histogram_proto(histogram))
+    for tag, image in record.images.items():
+        yield Summary.Value(tag=tag, image=_image_proto(image))
+    if record.hparams is not None:
+        yield from _hparams_values(record.hparams, record.wall_time)
+    if record.ending is not None:
+        yield _ending_value(record.ending, record.wall_time)
+
+
+def _image_proto(image: NDArray[np.uint8]) -> Any:
+    height, width, channels = image.shape
+    png = encode_png(image)
+    return Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
+
+
+def _hparams_values(hparams: HParams, wall_time: float) -> Iterator[Any]:
+    """Yield the run's start and, where metrics are chosen, the table's columns.
+
+    Without columns TensorBoard makes them itself: of all hyperparameters and all scalars of all runs.
+    """
+    start = _hparams_proto.SessionStartInfo(start_time_secs=wall_time)
+    infos: list[Any] = []
+    for name, value in hparams.values.items():
+        kind, field = _HPARAM_KINDS[type(value)]
+        setattr(start.hparams[name], field, value)
+        infos.append(_api_proto.HParamInfo(name=name, type=kind))
+    if hparams.metrics:
+        metrics = [_api_proto.MetricInfo(name=_api_proto.MetricName(tag=tag)) for tag in hparams.metrics]
+        yield _hparams_value("experiment", _api_proto.Experiment(hparam_infos=infos, metric_infos=metrics))
+    yield _hparams_value("session_start_info", start)
+
+
+def _ending_value(ending: Ending, wall_time: float) -> Any:
+    status = {"success": _api_proto.STATUS_SUCCESS, "failure": _api_proto.STATUS_FAILURE}[ending]
+    end = _hparams_proto.SessionEndInfo(status=status, end_time_secs=wall_time)
+    return _hparams_value("session_end_info", end)
+
+
+def _hparams_value(kind: str, data: Any) -> Any:
+    """Return data for the HParams plugin, which stands in the metadata of a value that has none itself."""
+    content = _hparams_proto.HParamsPluginData(version=0, **{kind: data}).SerializeToString()
+    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
+    return Summary.Value(tag=f"_hparams_/{kind}", metadata=SummaryMetadata(plugin_data=plugin))
 
 
 def _histogram_proto(histogram: HistogramValue) -> Any:

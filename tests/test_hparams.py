@@ -1,0 +1,205 @@
+import enum
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sowlog
+from sowlog._record import Record
+from sowlog.testing import MemoryWriter, read_events
+from tests.hparams_reading import Row, hparams_table, provided_table
+from tests.odd_writers import FailingWriter
+from tests.tensorboard_reading import data_server, wait_until
+
+
+class Choice(enum.IntEnum):
+    """A setting as an enumeration."""
+
+    THIRD = 3
+
+
+def log_run(logdir, values, *, metrics=(), last=0.5):
+    """Log a run of three steps, whose loss ends at `last`."""
+    with sowlog.Logger(logdir) as log:
+        log.hparams(values, metrics)
+        for step in range(3):
+            log(step, {"eval": {"loss": last + 2 - step}, "norm": 1.0})
+
+
+def test_the_table_has_a_row_per_run_with_its_last_metrics(tmp_path):
+    """Truth values, numbers and text, each as such; only the metrics that were asked for; in no sub-run."""
+    for seed in range(2):
+        values = {"seed": seed, "optimizer": {"name": "sgd", "nesterov": seed == 0}, "lr": 1e-3}
+        log_run(tmp_path / f"seed={seed}", values, metrics=["eval/loss"], last=seed)
+    table = hparams_table(tmp_path)
+    assert sorted(table.hparams) == ["lr", "optimizer.name", "optimizer.nesterov", "seed"]
+    assert table.metrics == ["eval/loss"]
+    expected = {"seed": 1.0, "optimizer.name": "sgd", "optimizer.nesterov": False, "lr": 1e-3}
+    assert table.rows["seed=1"] == Row(expected, {"eval/loss": 1.0}, "success")
+    assert table.rows["seed=0"].hparams["optimizer.nesterov"] is True
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed=0", "seed=1"]
+
+
+def test_the_data_server_shows_the_same_table(tmp_path):
+    """What `tensorboard` itself runs, in Rust; also where a run was resumed."""
+    log_run(tmp_path / "one", {"seed": 1}, metrics=["eval/loss"])
+    log_run(tmp_path / "two", {"seed": 2}, metrics=["eval/loss"])
+    with sowlog.Logger(tmp_path / "two", resume_from=2) as log:
+        log.hparams({"seed": 2}, ["eval/loss"])
+        log(2, {"eval": {"loss": 0.125}})
+    expected = hparams_table(tmp_path)
+    assert expected.rows["two"] == Row({"seed": 2.0}, {"eval/loss": 0.125}, "success")
+    with data_server(tmp_path) as server:
+        wait_until(lambda: provided_table(server) == expected)
+        assert provided_table(server) == expected
+
+
+def test_without_metrics_the_table_has_all_scalars(tmp_path):
+    """TensorBoard looks for them itself."""
+    log_run(tmp_path / "run", {"seed": 1})
+    assert hparams_table(tmp_path).rows["run"].metrics == {"eval/loss": 0.5, "norm": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "None"),
+        ([64, 64], "[64, 64]"),
+        ((1, "a"), "(1, 'a')"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (Choice.THIRD, 3.0),
+        (2**40, 2.0**40),
+        ("", ""),
+    ],
+)
+def test_values_are_shown_as_what_they_are(tmp_path, value, shown):
+    """Lists, None, NaN and infinity as text, and NumPy's and enumerations' numbers as numbers."""
+    log_run(tmp_path / "run", {"value": value})
+    assert hparams_table(tmp_path).rows["run"].hparams == {"value": shown}
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({}, ValueError, "no hyperparameters were given"),
+        ({"a": {}}, ValueError, "no hyperparameters were given"),
+        ({"a.b": 1, "a": {"b": 2}}, ValueError, "two hyperparameters have the name a.b"),
+        ({1: 2}, TypeError, "the hyperparameter 1 has a name of type int"),
+        ({"model": object()}, TypeError, "the hyperparameter model is of type object"),
+        ({"lr": jnp.float32(1)}, TypeError, r"the hyperparameter lr .*array.item\(\)"),
+    ],
+)
+def test_what_is_no_hyperparameter_is_refused(tmp_path, values, error, message):
+    """With its name, and what to give."""
+    with sowlog.Logger(tmp_path) as log, pytest.raises(error, match=message):
+        log.hparams(values)
+
+
+def test_metrics_are_a_list_of_tags(tmp_path):
+    """One text would be taken for its letters."""
+    with sowlog.Logger(tmp_path) as log, pytest.raises(TypeError, match=r"metrics=\['eval/loss'\]"):
+        log.hparams({"a": 1}, "eval/loss")
+
+
+def test_hparams_are_told_once(tmp_path):
+    """A second time, TensorBoard would show the first."""
+    with sowlog.Logger(tmp_path) as log:
+        log.hparams({"a": 1})
+        with pytest.raises(RuntimeError, match=r"a second time.*in one call"):
+            log.hparams({"b": 1})
+
+
+def test_hparams_are_told_before_the_close(tmp_path):
+    """As all that is logged."""
+    log = sowlog.Logger(tmp_path)
+    log.close()
+    with pytest.raises(RuntimeError, match="this Logger is closed"):
+        log.hparams({"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "success"), (ValueError, "failure"), (KeyboardInterrupt, "unknown"), (SystemExit, "unknown")],
+)
+def test_the_end_is_told_as_the_block_ended(tmp_path, error, status):
+    """An exception is a failure; after Ctrl-C the run may go on, so nothing is told."""
+
+    def run():
+        with sowlog.Logger(tmp_path / "run") as log:
+            log.hparams({"a": 1})
+            if error:
+                raise error("stop")
+
+    if error:
+        with pytest.raises(error, match="stop"):
+            run()
+    else:
+        run()
+    assert hparams_table(tmp_path).rows["run"].status == status
+
+
+def test_a_run_is_a_row_before_it_ends(tmp_path):
+    """And a killed one stays one."""
+    log = sowlog.Logger(tmp_path / "run")
+    log.hparams({"a": 1}, ["loss"])
+    log(0, {"loss": 2.0})
+    log.flush()
+    assert hparams_table(tmp_path).rows == {"run": Row({"a": 1.0}, {"loss": 2.0}, "unknown")}
+    log.close()
+    log.close()
+    assert hparams_table(tmp_path).rows["run"].status == "success"
+
+
+def test_a_writer_sees_the_start_and_the_end(tmp_path):
+    """As records like others, plain and without values; without hparams there is no end to tell."""
+    memory = MemoryWriter()
+    with sowlog.Logger(tmp_path, writers=[memory]) as log:
+        log.hparams({"a": {"b": 1}}, ["loss"])
+        log(7, {"loss": 1.0})
+    start, middle, end = memory.records
+    assert (start.step, start.tags, start.values.shape, start.ending) == (0, (), (0,), None)
+    assert (dict(start.hparams.values), start.hparams.metrics) == ({"a.b": 1}, ("loss",))
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        start.hparams.values["a.b"] = 2
+    assert (middle.hparams, middle.ending) == (None, None)
+    assert (end.hparams, end.ending) == (None, "success")
+    assert start.wall_time <= middle.wall_time <= end.wall_time
+    silent = MemoryWriter()
+    with sowlog.Logger(tmp_path, writers=[silent]) as log:
+        log(7, {"loss": 1.0})
+    assert [record.ending for record in silent.records] == [None]
+
+
+def test_a_record_needs_a_step_and_a_time_only():
+    """So that a writer's own tests need not change when records can hold more."""
+    record = Record(3, 1.5)
+    assert (record.tags, record.values.shape, dict(record.images), record.hparams) == ((), (0,), {}, None)
+    assert not record.values.flags.writeable
+
+
+def test_an_end_that_cannot_be_written_is_told(tmp_path):
+    """As any record that is lost."""
+    log = sowlog.Logger(tmp_path, writers=[FailingWriter(0)])
+    log.hparams({"a": 1})
+    with pytest.raises(sowlog.WriterError, match="lost 2 records"):
+        log.close()
+
+
+def test_scalars_are_read_beside_hparams(tmp_path):
+    """`sowlog.read` and `read_events` pass over what is no scalar."""
+    log_run(tmp_path / "run", {"seed": 1}, metrics=["eval/loss"])
+    run = sowlog.read(tmp_path / "run")
+    assert run.damage == ()
+    assert sorted(run.scalars) == ["eval/loss", "norm"]
+    assert len(read_events(tmp_path / "run")) == 6
+
+
+def test_every_does_not_hold_back_hparams(tmp_path):
+    """They belong to no step."""
+    with sowlog.Logger(tmp_path / "run", every=5) as log:
+        log.hparams({"a": 1})
+    assert hparams_table(tmp_path).rows["run"].hparams == {"a": 1.0}

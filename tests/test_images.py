@@ -1,0 +1,207 @@
+import io
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+import sowlog
+from sowlog.testing import MemoryWriter
+from tests.odd_writers import GatedWriter
+from tests.tensorboard_reading import EventAccumulator
+from tests.test_delivery import StallingWriter
+
+RAMP = np.linspace(0, 1, 48, dtype=np.float32)
+
+
+def tensorboard_images(path):
+    """Return the pixels of every image of a run by tag and step, as TensorBoard reads them."""
+    reader = EventAccumulator(str(path), size_guidance={"images": 0})
+    reader.Reload()
+    read = {}
+    for tag in reader.Tags()["images"]:
+        for event in reader.Images(tag):
+            pixels = np.asarray(PIL.Image.open(io.BytesIO(event.encoded_image_string)))
+            assert (event.height, event.width) == pixels.shape[:2]
+            read[tag, event.step] = pixels
+    return read
+
+
+def as_bytes(image):
+    """Return what 8 bits a channel make of pixels from 0 to 1."""
+    return np.rint(255 * np.asarray(image, np.float64)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (4, 4, 3), (3, 4, 4)])
+def test_tensorboard_shows_the_pixels(tmp_path, place, shape):
+    """Grey, RGB and with opacity, from the device or the host, bit for bit."""
+    image = RAMP.reshape(shape)
+    with sowlog.Logger(tmp_path) as log:
+        log.image(5, "ramp", place(image))
+        log.image(6, "ramp", place(as_bytes(image)))
+    read = tensorboard_images(tmp_path)
+    assert list(read) == [("ramp", 5), ("ramp", 6)]
+    expected = as_bytes(image)[..., 0] if shape[-1] == 1 else as_bytes(image)
+    np.testing.assert_array_equal(read["ramp", 5], expected)
+    np.testing.assert_array_equal(read["ramp", 6], expected)
+
+
+def test_a_batch_becomes_tags_that_sort(tmp_path):
+    """One per image, in the order of the batch."""
+    batch = np.stack([np.full((2, 3, 3), value, np.uint8) for value in range(12)])
+    with sowlog.Logger(tmp_path) as log:
+        log.image(0, "samples", batch)
+    read = tensorboard_images(tmp_path)
+    assert sorted(read) == [(f"samples/{index:02}", 0) for index in range(12)]
+    assert [int(pixels[0, 0, 0]) for _, pixels in sorted(read.items(), key=lambda item: item[0])] == [
+        *range(12)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ([[-0.5, 0.0, 0.25, 1.0, 1.5]], [[0, 0, 64, 255, 255]]),
+        ([[np.nan, np.inf, -np.inf, 0.5]], [[0, 255, 0, 128]]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
+def test_floating_pixels_are_cut_off_at_black_and_white(tmp_path, given, shown, dtype):
+    """In every precision; NaN is black, and nothing warns."""
+    memory = MemoryWriter()
+    with sowlog.Logger(tmp_path, writers=[memory]) as log:
+        log.image(0, "pixels", np.array(given, dtype))
+    np.testing.assert_array_equal(memory.records[0].images["pixels"][..., 0], shown)
+
+
+def test_a_mask_is_black_and_white(tmp_path):
+    """True is white."""
+    memory = MemoryWriter()
+    with sowlog.Logger(tmp_path, writers=[memory]) as log:
+        log.image(0, "mask", jnp.array([[True, False]]))
+    assert memory.records[0].images["mask"].tolist() == [[[255], [0]]]
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.zeros((3,)), ValueError, r"shape \[3\]: it must be \[H, W\]"),
+        (np.zeros((2, 3, 5)), ValueError, r"shape \[2, 3, 5\].*image\[..., None\], \[2, 3, 5, 1\]"),
+        (np.zeros((1, 2, 3, 2)), ValueError, r"shape \[1, 2, 3, 2\]: it must be"),
+        (np.zeros((1, 1, 2, 3, 3)), ValueError, r"shape \[1, 1, 2, 3, 3\]: it must be"),
+        (np.zeros((0, 3)), ValueError, r"shape \[0, 3\], in which there are no pixels"),
+        (np.zeros((0, 2, 2, 3)), ValueError, "in which there are no pixels"),
+        (np.zeros((2, 2), np.int32), TypeError, r"dtype int32.*image.astype\(np.uint8\)"),
+        (np.zeros((2, 2), np.complex64), TypeError, "dtype complex64"),
+        ([[0.0]], TypeError, r"of type list: give a JAX or NumPy array"),
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path, image, error, message):
+    """On the training thread, where the call stands; the step is not spent."""
+    with sowlog.Logger(tmp_path) as log, pytest.raises(error, match=f"the image pixels .*{message}"):
+        log.image(0, "pixels", image)
+
+
+def test_an_image_needs_a_tag_and_a_step(tmp_path):
+    """As metrics do."""
+    with sowlog.Logger(tmp_path) as log:
+        with pytest.raises(ValueError, match="give it a name"):
+            log.image(0, "", np.zeros((2, 2)))
+        with pytest.raises(TypeError, match=r"the step is a jax\.Array"):
+            log.image(jnp.int32(1), "pixels", np.zeros((2, 2)))
+
+
+def test_a_tracer_is_no_image(tmp_path):
+    """There are no pixels yet inside jit."""
+    with sowlog.Logger(tmp_path) as log, pytest.raises(TypeError, match="pixels is a tracer: return it"):
+        jax.jit(lambda x: log.image(0, "pixels", x))(jnp.zeros((2, 2)))
+
+
+def test_every_holds_for_images(tmp_path):
+    """The steps between are checked and not written."""
+    memory = MemoryWriter()
+    with sowlog.Logger(tmp_path, writers=[memory], every=2) as log:
+        for step in range(4):
+            log.image(step, "pixels", jnp.zeros((2, 2)))
+        with pytest.raises(ValueError, match="it must be"):
+            log.image(1, "pixels", jnp.zeros(2))
+    assert [record.step for record in memory.records] == [0, 2]
+
+
+def test_the_training_thread_waits_for_nothing(tmp_path):
+    """It returns while the writer is held up, and what its owner does to the buffer changes nothing."""
+    gate = GatedWriter()
+    frame = np.zeros((2, 2), np.uint8)
+    with sowlog.Logger(tmp_path, writers=[gate]) as log, jax.transfer_guard_device_to_host("disallow"):
+        for step in range(4):
+            frame[:] = step
+            log.image(step, "host", frame)
+            log.image(step, "device", jnp.full((2, 2), step, jnp.uint8))
+        frame[:] = 99
+        assert gate.records == []
+        gate.open.set()
+    shown = [(record.step, *record.images, *record.images.values()) for record in gate.records]
+    assert [(step, tag, pixels.max()) for step, tag, pixels in shown] == [
+        (step, tag, step) for step in range(4) for tag in ("host", "device")
+    ]
+    with pytest.raises(ValueError, match="read-only"):
+        shown[0][2][:] = 0
+
+
+def test_images_and_scalars_share_a_stall(tmp_path):
+    """In order, and once each, as what is late is written first."""
+    writer = StallingWriter()
+    writer.stalled = True
+    log = sowlog.Logger(tmp_path, writers=[writer])
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        log.image(0, "pixels", np.zeros((2, 2)))
+        log(1, {"x": 1.0})
+        with pytest.raises(sowlog.WriterError, match="could not write 2 records yet, at steps 0 to 1"):
+            log.flush()
+    writer.stalled = False
+    log.close()
+    assert [(record.step, *record.images, *record.tags) for record in writer.records] == [
+        (0, "pixels"),
+        (1, "x"),
+    ]
+
+
+def test_a_resumed_run_shows_each_image_once(tmp_path):
+    """A SessionLog START supersedes images as it does scalars."""
+    for resume_from, value in ((None, 1), (2, 2)):
+        with sowlog.Logger(tmp_path, resume_from=resume_from) as log:
+            for step in range(resume_from or 0, 4):
+                log.image(step, "pixels", np.full((1, 1), value, np.uint8))
+    read = tensorboard_images(tmp_path)
+    assert [(step, int(pixels[0, 0])) for (_, step), pixels in read.items()] == [
+        (0, 1),
+        (1, 1),
+        (2, 2),
+        (3, 2),
+    ]
+
+
+def test_scalars_are_read_beside_images(tmp_path):
+    """`sowlog.read` passes over them."""
+    with sowlog.Logger(tmp_path) as log:
+        for step in range(3):
+            log.image(step, "pixels", np.zeros((64, 64), np.uint8))
+            log(step, {"x": float(step)})
+    run = sowlog.read(tmp_path)
+    assert list(run.scalars) == ["x"]
+    assert run.scalars["x"].steps.tolist() == [0, 1, 2]
+    assert run.damage == ()
+
+
+def test_without_pillow_the_first_image_says_what_to_install(tmp_path, monkeypatch):
+    """On the training thread; the rest of the logger works without it."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with sowlog.Logger(tmp_path) as log:
+        log(0, {"x": 1.0})
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'sowlog\[images\]'"):
+            log.image(0, "pixels", np.zeros((2, 2)))
