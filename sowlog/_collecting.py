@@ -9,7 +9,7 @@ import numpy as np
 from flax import errors as flax_errors
 from flax.core import scope as flax_scope
 
-from sowlog import _losses, _tree
+from sowlog import _losses, _state, _tree
 from sowlog._recording import LostMetricError, Recorder, recording
 from sowlog._seeding import find_seeds
 from sowlog._sowing import METRICS
@@ -60,7 +60,8 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
             return apply({**variables, **(seeds or {})}, *args, mutable=filter, **kwargs)
 
         y, updates = _run_seeded_if_need_be(run)
-        updates = {METRICS: {}, _losses.COLLECTION: {}, **updates}
+        sown = {name: _with_arrays(updates.get(name, {})) for name in _OURS}
+        updates = {**updates, **sown}
         updates[_losses.COLLECTION] = _losses.finish_pass(updates[_losses.COLLECTION])
         return y, updates
 
@@ -145,6 +146,15 @@ def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mappin
             ) from error
         recorder.check_returned(updates)
         return y, updates
+
+
+def _with_arrays(tree: Any) -> Any:
+    """Returns a tree with JAX arrays in its states: outside of jit, jax.checkpoint makes NumPy's of some."""
+
+    def with_arrays(leaf: Any) -> Any:
+        return jax.tree.map(_state.strong, leaf) if _tree.is_state(leaf) else leaf
+
+    return jax.tree.map(with_arrays, tree, is_leaf=_tree.is_state)
 
 
 def _check_fresh(variables: Mapping[str, Any]) -> None:

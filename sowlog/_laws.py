@@ -138,9 +138,8 @@ def _assert_equal_results(
 
 
 def _assert_identity(reducer: Reducer, states: list[State]) -> None:
-    empty = reducer.init_fn()
-    if np.asarray(empty.seen).any():
-        raise AssertionError(f"{reducer}: the empty state says that something was sown.")
+    # The start of a scan, as init_fn's own state is told apart without merging.
+    empty = _tree.empty_like(reducer.init_fn())
     for state in states:
         for side, merged in (("left", empty.merge(state)), ("right", state.merge(empty))):
             if _bits(merged) != _bits(state):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 
-from sowlog import _compensated, _tree
+from sowlog import _compensated, _tree, _values
 from sowlog._compensated import Pair
 from sowlog._state import Exchange, Parts, Reducer, State
 
@@ -64,9 +64,11 @@ def loss_state(value: Any, weight: Any) -> State:
         weight: a real scalar, traced or not; 0 keeps the loss visible and out of the objective.
 
     Raises:
+        TypeError: `value` or `weight` is complex or no number.
         ValueError: `value` or `weight` is not a scalar.
     """
-    scalars = {"loss": jnp.asarray(value), "weight of a loss": jnp.asarray(weight)}
+    scalars = {"loss": value, "weight of a loss": weight}
+    scalars = {what: _values.real_array(scalar, what) for what, scalar in scalars.items()}
     for what, array in scalars.items():
         if array.shape:
             raise ValueError(

@@ -7,15 +7,17 @@ happens.
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
 import flax.core
 import jax
+import numpy as np
 from flax import linen as nn
 
-from sowlog import _transforms
-from sowlog._state import State
+from sowlog import _transforms, _tree
+from sowlog._state import Reducer, State
 from sowlog._transforms import Lift
 
 
@@ -102,18 +104,32 @@ class Recorder:
             raise LostMetricError(_dropped_message(site, (deaf or lifts)[0]))
 
     def check_returned(self, updates: Mapping[str, Any]) -> None:
-        """Raises if a value that was stored did not come back.
+        """Raises if a value that was stored did not come back, or not as it should.
 
         Raises:
-            LostMetricError: a transform dropped it on the way back.
+            LostMetricError: a transform dropped it on the way back, or stacked its parts apart.
         """
-        for site in self.states:
-            if site not in self.withheld and not _holds(updates, site):
-                lifts = ", ".join(f"nn.{lift.name}" for lift in self._lifts[site]) or "a transform"
+        for site in self.states.keys() - self.withheld:
+            leaf = _find(updates, site)
+            if leaf is None:
                 raise LostMetricError(
-                    f'{site} was sown to "{site.collection}" and did not come back: {lifts} around it '
-                    f'dropped it. Name "{site.collection}" among the variables that it hands back.'
+                    f'{site} was sown to "{site.collection}" and did not come back: {self.lifts_of(site)} '
+                    f'around it dropped it. Name "{site.collection}" among the variables that it hands back.'
                 )
+            if _tree.is_state(leaf) and not _is_stacked_in_front(leaf):
+                raise LostMetricError(self.stacked_apart_message(site))
+
+    def stacked_apart_message(self, site: Site) -> str:
+        """Returns what to say of a state whose parts a transform stacked along axes of their own."""
+        return (
+            f"{site} is sown with {self.states[site].reducer}, whose parts have axes of their own, and "
+            f'{self.lifts_of(site)} around it stacks "{site.collection}" behind those, along a negative axis: '
+            f'layers would be taken for parts. Write: variable_axes={{"{site.collection}": 0}}.'
+        )
+
+    def lifts_of(self, site: Site) -> str:
+        """Returns the names of the lifted transforms around a sow, the innermost first."""
+        return ", ".join(f"nn.{lift.name}" for lift in self._lifts[site]) or "a transform"
 
 
 _current: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("sowlog_recorder", default=None)
@@ -148,13 +164,30 @@ def _check_no_raw_transform(module: nn.Module, site: Site) -> None:
         scope = scope.parent
 
 
-def _holds(updates: Mapping[str, Any], site: Site) -> bool:
+def _find(updates: Mapping[str, Any], site: Site) -> Any:
+    """Returns what came back from a site, or None."""
     node: Any = updates.get(site.collection)
     for key in (*site.path, site.name):
-        if not isinstance(node, Mapping) or key not in node:
-            return False
-        node = node[key]
-    return True
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def _is_stacked_in_front(state: State) -> bool:
+    own = _own_shapes(state.reducer)
+    batch = np.shape(state.seen)
+    return all(
+        np.shape(leaf) == batch + shape for leaf, shape in zip(jax.tree.leaves(state), own, strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _own_shapes(reducer: Reducer) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(reducer.init_fn))]
+
+
+def has_own_axes(reducer: Reducer) -> bool:
+    """Says whether a part of a reducer's single state has axes: the bins of a histogram."""
+    return any(_own_shapes(reducer))
 
 
 def _broadcast_message(site: Site) -> str:
@@ -168,6 +201,7 @@ def _broadcast_message(site: Site) -> str:
 
 _REMEDIES = {
     "scan": 'nn.scan(..., variable_axes={{"params": 0, "{collection}": 0}})',
+    "RNN": 'nn.RNN(..., variable_axes={{"{collection}": 0}})',
     "vmap": 'nn.vmap(..., variable_axes={{"params": 0, "{collection}": 0}})',
     "while_loop": 'nn.while_loop(..., carry_variables=["{collection}"])',
     "remat": "nn.remat(Block) without variables=, which hands on all collections",

@@ -254,13 +254,16 @@ class Rms(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Nonfinite(Reducer):
-    """How many elements of non-zero weight are NaN or infinite, counted exactly to 2^48."""
+    """How many elements of non-zero weight are NaN or infinite, counted exactly to 2^48.
+
+    Without 64-bit types JAX makes a NumPy float64 beyond float32's range infinite, and so it counts.
+    """
 
     def empty(self) -> Parts:
         return _compensated.zero_pair()
 
     def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
-        bad = ~jnp.isfinite(value.astype(jnp.float32))
+        bad = ~jnp.isfinite(value)
         return _compensated.total(bad if weight is None else bad & (weight != 0))
 
     def merge(self, a: Pair, b: Pair) -> Parts:

@@ -17,8 +17,9 @@ from flax import linen as nn
 from flax.linen.module import InterceptorContext
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from sowlog._recording import LostMetricError, Recorder, Site, recording
-from sowlog._state import State, broadcast
+from sowlog import _transforms
+from sowlog._recording import LostMetricError, Recorder, Site, has_own_axes, recording
+from sowlog._state import broadcast
 
 _PROBE = "sowlog probe"
 # A probe has more axes than any state; all are empty, so that the axes that transforms add stand out.
@@ -53,7 +54,7 @@ def find_seeds(run: Pass, collections: list[str]) -> dict[str, Any]:
             withheld |= refused
             continue
         needed = [site for site in recorder.states if site in withheld and site.name != _PROBE]
-        return _seeds({site: recorder.states[site] for site in needed}, updates)
+        return _seeds(recorder, needed, updates)
 
 
 @contextlib.contextmanager
@@ -72,7 +73,7 @@ def _probe(recorder: Recorder, collections: list[str]) -> Callable[..., Any]:
 
     def enter(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
         module = context.module
-        if module.scope is not None and recorder.hears():
+        if module.scope is not None and recorder.hears() and not _transforms.is_rehearsal():
             for collection in collections:
                 site = Site(collection, tuple(module.path), _PROBE)
                 wanted = module.is_mutable_collection(collection) and site not in recorder.withheld
@@ -85,13 +86,16 @@ def _probe(recorder: Recorder, collections: list[str]) -> Callable[..., Any]:
     return enter
 
 
-def _seeds(states: Mapping[Site, State], updates: Mapping[str, Any]) -> dict[str, Any]:
+def _seeds(recorder: Recorder, sites: list[Site], updates: Mapping[str, Any]) -> dict[str, Any]:
     seeds: dict[str, Any] = {}
-    for site, state in states.items():
+    for site in sites:
         node = seeds.setdefault(site.collection, {})
         for key in site.path:
             node = node.setdefault(key, {})
+        state = recorder.states[site]
         probed = _probed_shape(updates.get(site.collection, {}), site)
+        if probed[-1] and has_own_axes(state.reducer):
+            raise LostMetricError(recorder.stacked_apart_message(site))
         node[site.name] = broadcast(state.reducer.init_fn(), _stacked(state.seen.shape, probed))
     return seeds
 

@@ -1,12 +1,13 @@
 """Sowing in Flax modules."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from sowlog import _losses, _recording
+from sowlog import _losses, _recording, _transforms
 from sowlog._recording import LostMetricError
 from sowlog._reducers import mean
 from sowlog._state import Reducer, State
@@ -28,7 +29,8 @@ def sow(
     """Sows a statistic in a module: it reaches the logger under `<module path>/<name>`.
 
     The value carries no gradient: a statistic observes, `sow_loss` trains. Sown again under the same name (a
-    second call, a shared module), it accumulates as the reducer says. While `init` runs nothing is sown.
+    second call, a shared module), it accumulates as the reducer says. While `init` runs nothing is sown. In
+    `setup` it is sown each time that Flax runs it: once, or at each call of a class made by `nn.remat` or so.
 
     Args:
         module: the module that sows, `self`.
@@ -42,8 +44,8 @@ def sow(
         True if the value was stored; False when the collection is not mutable, so that nobody listens.
 
     Raises:
-        TypeError: `reducer` is no sowlog reducer, or another one used the name.
-        ValueError: `collection` is "losses"; or `value` and `weight` do not fit.
+        TypeError: `value` is no real number, `reducer` is no reducer, or another one used the name.
+        ValueError: `collection` is "losses"; the value has another shape than the last; or `value` and `weight` do not fit.
         LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
 
     Example:
@@ -64,8 +66,9 @@ def sow(
         )
     if not _is_listening(module, collection, name):
         return False
-    value, weight = jax.lax.stop_gradient((value, weight))
-    return _store(module, collection, name, reducer.of(value, weight), State.merge)
+    with _naming(module, name):
+        state = reducer.of(*_without_gradient((value, weight)))
+    return _store(module, collection, name, state, State.merge)
 
 
 def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0) -> bool:
@@ -84,6 +87,7 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
         True if the loss was stored; False when the collection "losses" is not mutable.
 
     Raises:
+        TypeError: `value` or `weight` is complex or no number.
         ValueError: `value` or `weight` is not a scalar.
         LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
 
@@ -91,13 +95,14 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
     """
     if not _is_listening(module, _losses.COLLECTION, name):
         return False
-    state = _losses.loss_state(value, weight)
+    with _naming(module, name):
+        state = _losses.loss_state(value, weight)
     return _store(module, _losses.COLLECTION, name, state, _losses.add_in_pass)
 
 
 def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
     """Says whether to sow; raises where `collect` listens and a transform stands between."""
-    if module.is_initializing():
+    if module.is_initializing() or _transforms.is_rehearsal():
         return False
     listening = module.is_mutable_collection(collection)
     recorder = _recording.current()
@@ -125,15 +130,26 @@ def _store(
                 f"{_place(module, name)}: another sow left {type(old).__name__} under this name. "
                 "Give each its own name."
             )
-        try:
+        with _naming(module, name):
             return join(old, new)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"while sowing {_place(module, name)}")
-            raise
 
     _check_name(module, collection, name)
     # None stands for the empty state: merging with that would change nothing, and cost a dozen operations.
     return module.sow(collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
+
+
+@contextlib.contextmanager
+def _naming(module: nn.Module, name: str) -> Generator[None]:
+    """Lets an error of what is sown say where."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(f"while sowing {_place(module, name)}")
+        raise
+
+
+def _without_gradient(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x, tree)
 
 
 def _check_name(module: nn.Module, collection: str, name: str) -> None:

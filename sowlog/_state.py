@@ -64,15 +64,19 @@ class State:
                 f"cannot merge a state of {self.reducer} with one of {other.reducer}: two reducers share one "
                 "name. Give each its own name, or use the same reducer at both places."
             )
-        a, b = _align(self, other)
-        return _over_batch(_merge_one, a.seen.ndim)(a, b)
+        if _is_start(other):
+            return self
+        if _is_start(self):
+            return other
+        _check_one_shape(self, other)
+        return _over_batch(_merge_one, np.ndim(self.seen))(self, other)
 
     def compute(self) -> Any:
         """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
 
         Where nothing was sown the result is NaN; `sowlog.compute` and the logger leave such results out.
         """
-        return _over_batch(_compute_one, self.seen.ndim)(self)
+        return _over_batch(_compute_one, np.ndim(self.seen))(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +189,8 @@ class Reducer(abc.ABC):
     @final
     def init_fn(self) -> State:
         """Returns the state before anything was sown: Flax's `init_fn`."""
-        return State(jax.tree.map(_strong, self.empty()), jnp.zeros((), jnp.bool_), self)
+        unseen: Any = np.zeros((), np.bool_)
+        return State(jax.tree.map(strong, self.empty()), unseen, self)
 
     @final
     def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
@@ -332,18 +337,22 @@ def _over_batch(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
     return function
 
 
-def _align(a: State, b: State) -> tuple[State, State]:
-    """Gives two states one batch shape: the empty state of `init_fn` has none yet."""
-    if a.seen.shape == b.seen.shape:
-        return a, b
-    if not a.seen.shape:
-        return broadcast(a, b.seen.shape), b
-    if not b.seen.shape:
-        return a, broadcast(b, a.seen.shape)
-    raise ValueError(
-        f"cannot merge states of {a.reducer} with kept or stacked axes of shapes {a.seen.shape} and "
-        f"{b.seen.shape}: a value sown under one name must keep its shape from call to call."
-    )
+def _is_start(state: State) -> bool:
+    """Says whether a state is `init_fn`'s: nothing was sown, and its kept axes are not known yet.
+
+    Its `seen` is a NumPy array, whose value is known while tracing too, without a wait for the device.
+    """
+    return isinstance(state.seen, np.ndarray) and not state.seen.any()
+
+
+def _check_one_shape(a: State, b: State) -> None:
+    shapes = np.shape(a.seen), np.shape(b.seen)
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"cannot merge states of {a.reducer} with kept or stacked axes of shapes {shapes[0]} and "
+            f"{shapes[1]}: a value sown under one name must keep its shape from call to call. Give values of "
+            "other shapes a name of their own, and start from sowlog.empty_like of a step."
+        )
 
 
 def broadcast(state: State, batch: tuple[int, ...]) -> State:
@@ -371,9 +380,10 @@ def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:
     return [axis for axis in range(ndim) if axis not in reduced]
 
 
-def _strong(leaf: Any) -> jax.Array:
+def strong(leaf: Any) -> jax.Array:
     """Returns a leaf as an array of strong dtype: the weak type of a Python 0.0 would cost a second trace."""
-    return jnp.asarray(leaf, jnp.asarray(leaf).dtype)
+    is_strong = isinstance(leaf, jax.Array) and not leaf.weak_type
+    return leaf if is_strong else jnp.asarray(leaf, jnp.result_type(leaf))
 
 
 def _cast_like(parts: Parts, like: Parts) -> Parts:

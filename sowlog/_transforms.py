@@ -14,6 +14,10 @@ from flax.core import scope as flax_scope
 
 _LIFT = ("flax", "core", "lift.py")
 _APPLY = ("flax", "core", "scope.py")
+# Functions of flax.linen that run a module's `setup` once more, for what they learn from it.
+_REHEARSALS = {"Module._validate_setup", "_fingerprint_recursive"}
+_LINEN = (("flax", "linen", "module.py"), ("flax", "linen", "transforms.py"))
+_RNN = ("flax", "linen", "recurrent.py")
 _PUBLIC_NAMES = {"checkpoint": "remat"}
 # Functions of JAX that run a function of the user's under a trace of their own.
 _RAW = {
@@ -64,9 +68,8 @@ class Lift(NamedTuple):
     def broadcasts(self, collection: str) -> bool:
         """Says whether a loop hands back one value, though its body runs many times."""
         # The first of nn.scan's filters is variable_broadcast, the second variable_carry.
-        return (
-            self.name == "scan" and bool(self.outgoing) and flax_scope.in_filter(self.outgoing[0], collection)
-        )
+        is_scan = self.name in ("scan", "RNN")
+        return is_scan and bool(self.outgoing) and flax_scope.in_filter(self.outgoing[0], collection)
 
 
 def enclosing_lifts() -> list[Lift]:
@@ -74,9 +77,11 @@ def enclosing_lifts() -> list[Lift]:
     lifts: list[Lift] = []
     name = part = ""
     for frame in _frames():
-        function = frame.f_code.co_qualname
-        if _is_file(frame, _APPLY) and function.startswith("apply."):
+        if _is_apply(frame):
             break
+        function = frame.f_code.co_qualname
+        if lifts and function == "RNN.__call__" and _is_file(frame, _RNN):
+            lifts[-1] = lifts[-1]._replace(name="RNN")
         if not _is_file(frame, _LIFT):
             continue
         if function == "pack.<locals>.wrapper":
@@ -102,11 +107,23 @@ def innermost() -> str:
     return "a JAX transform"
 
 
+def is_rehearsal() -> bool:
+    """Says whether Flax runs the caller, a `setup`, only to check it, or to tell modules apart in nn.jit.
+
+    A lifted class runs `setup` inside its transform; what these runs before it sow would count twice.
+    """
+    for frame in _frames():
+        function = frame.f_code.co_qualname
+        if function in _REHEARSALS and any(_is_file(frame, file) for file in _LINEN):
+            return True
+        if _is_apply(frame):
+            break
+    return False
+
+
 def apply_depth() -> int:
     """Returns how many calls of Flax's `apply` are on the stack."""
-    return sum(
-        _is_file(frame, _APPLY) and frame.f_code.co_qualname.startswith("apply.") for frame in _frames()
-    )
+    return sum(_is_apply(frame) for frame in _frames())
 
 
 def _frames() -> Iterator[FrameType]:
@@ -114,6 +131,10 @@ def _frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def _is_apply(frame: FrameType) -> bool:
+    return frame.f_code.co_qualname.startswith("apply.") and _is_file(frame, _APPLY)
 
 
 def _is_file(frame: FrameType, end: tuple[str, ...]) -> bool:

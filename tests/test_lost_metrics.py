@@ -21,6 +21,20 @@ class Sower(nn.Module):
         return (x + 1, None) if rest else x + 1
 
 
+class Cell(nn.RNNCellBase):
+    """A recurrent cell that sows its carry."""
+
+    num_feature_axes = 1
+
+    @nn.compact
+    def __call__(self, carry, x):
+        sowlog.sow(self, "value", carry)
+        return carry + x, carry
+
+    def initialize_carry(self, rng, input_shape):
+        return jnp.zeros(input_shape)
+
+
 def model_of(call):
     class Model(nn.Module):
         @nn.compact
@@ -86,6 +100,11 @@ DROPPED = {
         lambda m, x: nn.jit(Sower, variables=["params"])(name="block")(x),
         r'block/value is sown to "metrics" inside nn.jit',
         r"nn.jit\(Block\) without variables=",
+    ),
+    "nn.RNN without the collection": (
+        lambda m, x: nn.RNN(Cell(name="cell"))(x[None, :, None]),
+        r'cell/value is sown to "metrics" inside nn.RNN',
+        r'nn.RNN\(..., variable_axes={"metrics": 0}\)',
     ),
     "the outer of two transforms": (
         lambda m, x: nn.scan(nn.remat(Sower), length=2)(name="layers")(x, None),
@@ -278,3 +297,37 @@ def test_a_growing_tuple_in_a_loop_is_refused():
 
     with pytest.raises(TypeError, match="structure"):
         sowlog.collect(model_of(call).apply)({}, X)
+
+
+@pytest.mark.parametrize("in_a_branch", [False, True])
+@pytest.mark.parametrize("reducer", [sowlog.histogram, sowlog.quantiles, sowlog.histogram(axis=())], ids=str)
+def test_layers_stacked_behind_the_bins_are_refused(reducer, in_a_branch):
+    """A state's own axes come last: along axis -1 layers would be taken for bins."""
+
+    def sow(module, x):
+        sowlog.sow(module, "value", x, reducer)
+        return x
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            if in_a_branch:
+                return nn.cond(x[0] < 0, sow, lambda m, x: x, self, x), None
+            return sow(self, x), None
+
+    def call(module, x):
+        return nn.scan(Layer, variable_axes={"metrics": -1}, length=2)(name="layers")(x, None)
+
+    message = r'layers/value is sown with .*nn.scan around it stacks.*Write: variable_axes={"metrics": 0}'
+    with pytest.raises(LostMetricError, match=message):
+        sowlog.collect(model_of(call).apply)({}, X)
+
+
+def test_numbers_may_be_stacked_along_any_axis():
+    """A state of numbers has no axes of its own: -1 is the axis of the layers."""
+
+    def call(module, x):
+        return nn.scan(Sower, variable_axes={"metrics": -1, "losses": -1}, length=2)(name="layers")(x, None)
+
+    _, updates = sowlog.collect(model_of(call).apply)({}, X)
+    assert updates["metrics"]["layers"]["value"].compute().tolist() == [-1.0, 0.0]
