@@ -2,13 +2,14 @@
 
 A loss is *summed* over the calls and layers of one forward pass and *averaged* over passes (microbatches,
 replicas, steps). So its state counts passes, and has two ways to grow: `add_in_pass` within a pass, and the
-merge of all states between passes.
+merge of all states between passes. Which of them a stacked axis stands for (layers, or passes under jax.vmap)
+is said by the reducer: `collect` ends a pass, and turns LOSS_IN_PASS into LOSS.
 """
 
 import dataclasses
 import fnmatch
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeGuard, final
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,13 @@ COLLECTION = "losses"
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Loss(Reducer):
-    """The mean over passes of a loss, and of weight * loss: the part that entered the objective."""
+    """The mean over passes of a loss, and of weight * loss: the part that entered the objective.
 
+    Attributes:
+        in_pass: whether the pass goes on, so that a stacked axis is one of layers, not of passes.
+    """
+
+    in_pass: bool = False
     counts_unseen: ClassVar[bool] = True
 
     def empty(self) -> Parts:
@@ -54,6 +60,7 @@ class Loss(Reducer):
 
 
 LOSS = Loss()
+LOSS_IN_PASS = Loss(in_pass=True)
 
 
 def loss_state(value: Any, weight: Any) -> State:
@@ -76,7 +83,12 @@ def loss_state(value: Any, weight: Any) -> State:
                 "for example `value.mean()`, so that what is trained on is written in the model."
             )
     value, weight = (array.astype(jnp.float32) for array in scalars.values())
-    return State(LOSS.lift(value, weight), jnp.ones((), jnp.bool_), LOSS)
+    return State(LOSS_IN_PASS.lift(value, weight), jnp.ones((), jnp.bool_), LOSS_IN_PASS)
+
+
+def is_loss(leaf: Any) -> TypeGuard[State]:
+    """Says whether a node of a tree is the state of a loss."""
+    return _tree.is_state(leaf) and isinstance(leaf.reducer, Loss)
 
 
 def add_in_pass(state: State, new: State) -> State:
@@ -98,7 +110,8 @@ def finish_pass(losses: Any) -> Any:
 def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None = None) -> jax.Array:
     """Returns the sum of weight * value over the losses that a forward pass sowed.
 
-    Add it to the loss that you differentiate: it has the gradient of that sum.
+    Add it to the loss that you differentiate: it has the gradient of that sum. Passes that `jax.vmap` or a
+    scan stacked are averaged, as merged ones are.
 
     Args:
         updates: what `sowlog.collect` returned: the losses stand under "losses".
@@ -136,16 +149,18 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
 def objective_part(losses: Iterable[State]) -> jax.Array:
     """Returns the sum of weight * value over losses: a float32 scalar, the mean over passes."""
     start = jnp.zeros((), jnp.float32)
-    return sum((jnp.sum(_weighted(loss)) for loss in losses), start=start)
+    return sum((_objective_part(loss) for loss in losses), start=start)
 
 
-def _weighted(loss: State) -> jax.Array:
-    passes = loss.parts["passes"].value
-    return loss.parts["weighted"].value / jnp.maximum(passes, 1.0)
+def _objective_part(loss: State) -> jax.Array:
+    weighted, passes = loss.parts["weighted"].value, loss.parts["passes"].value
+    if loss.reducer == LOSS_IN_PASS:
+        return jnp.sum(weighted / jnp.maximum(passes, 1.0))
+    return jnp.sum(weighted) / jnp.maximum(jnp.sum(passes), 1.0)
 
 
 def _finish_pass(state: Any) -> Any:
-    if not _tree.is_state(state) or state.reducer != LOSS:
+    if not is_loss(state):
         return state
     parts: dict[str, Pair] = {
         name: _compensated.count(1) if name == "passes" else _sum_pair(pair)
@@ -160,7 +175,7 @@ def _sum_pair(pair: Pair) -> Pair:
 
 def _check_losses(losses: dict[str, Any]) -> None:
     for tag, leaf in losses.items():
-        if not _tree.is_state(leaf) or leaf.reducer != LOSS:
+        if not is_loss(leaf):
             raise TypeError(
                 f'the collection "{COLLECTION}" holds {tag}, which `sow_loss` did not write: its weight in '
                 f"the objective is unknown. Write sowlog.sow_loss(self, {tag.rsplit('/')[-1]!r}, value, "

@@ -94,7 +94,7 @@ def _start(path: Any, leaf: Any) -> Any:
 def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
     if not _tree.is_state(total):
         return total + share * new
-    if total.reducer == _losses.LOSS:
+    if _losses.is_loss(total):
         # Losses are weighed as the objective is, so that what is logged is what was trained on.
         new = State(jax.tree.map(lambda leaf: leaf * share * microbatches, new.parts), new.seen, new.reducer)
     return total.merge(new)

@@ -294,7 +294,7 @@ def _loss_totals(tagged: Iterable[tuple[str, State]]) -> Iterator[_Segment]:
     trees: dict[str, list[State]] = defaultdict(list)
     for tag, state in tagged:
         parts = tag.split("/")
-        if state.reducer == _losses.LOSS and _losses.COLLECTION in parts:
+        if _losses.is_loss(state) and _losses.COLLECTION in parts:
             root = "/".join(parts[: parts.index(_losses.COLLECTION) + 1])
             trees[root].append(state)
     for root, states in trees.items():

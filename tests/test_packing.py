@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sowlog
-from sowlog._losses import LOSS
+from sowlog._losses import LOSS_IN_PASS
 from sowlog._packing import ABSENT, _jitted_pack, prepare
 from tests.oracles import scalar_reducers
 
@@ -249,7 +249,7 @@ def test_packing_leaves_the_step_without_callbacks():
 
 def test_stacked_losses_and_others_share_one_total():
     """In plain Flax the losses of scanned layers are stacked, and those of other modules are not: one sum."""
-    losses = {"head": LOSS.of(1.0), "blocks": jax.vmap(LOSS.of)(jnp.array([2.0, 4.0]))}
+    losses = {"head": LOSS_IN_PASS.of(1.0), "blocks": jax.vmap(LOSS_IN_PASS.of)(jnp.array([2.0, 4.0]))}
     computed = sowlog.compute({"losses": losses})
     assert computed["losses/total"] == sowlog.total_loss({"losses": losses}) == 7.0
 

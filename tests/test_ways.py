@@ -88,6 +88,14 @@ def test_ways_outside_of_jit_give_one_number(way):
     _assert_trained_as_logged(updates, passes)
 
 
+def test_passes_that_vmap_stacks_are_averaged_as_merged_ones():
+    """The objective and the logged total of stacked passes are means, where stacked layers are summed."""
+    updates = jax.jit(JITTED["jax.vmap of collect"][0])(jnp.asarray(VALUES[0]))
+    wanted = LOSS_WEIGHT * float(np.mean(np.sum(VALUES[0], axis=1, dtype=np.float64)))
+    assert float(sowlog.total_loss(updates)) == pytest.approx(wanted, rel=1e-6)
+    assert sowlog.compute(updates)["losses/total"] == pytest.approx(wanted, rel=1e-6)
+
+
 def test_a_branch_not_taken_is_absent():
     """What a branch did not sow gives no point: not inf, not 0, not NaN."""
     function, _ = JITTED["nn.switch, different names"]
