@@ -2,7 +2,8 @@
 
 Exit status: 0 when the run is finished, or what was asked for is told; 2 for a mistake in configuration, data
 or run folder, before anything is trained; 3 when the objective or its gradient became NaN or infinite; 130
-after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a traceback for all else.
+after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a traceback for all else. Of a sweep: 0 when every
+point is finished, 1 when one failed, 2, 130 and 143 as of a run.
 """
 
 import argparse
@@ -10,12 +11,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from train import config_file, config_help, data, report, run_folder
+from train import config_file, config_help, data, report, results, run_folder, schema, sweep_command
 from train.config import Config
-from train.mistakes import ConfigError
+from train.mistakes import COMMAND_LINE, ConfigError, did_you_mean
+from train.results import Results
 from train.run_folder import RunFolder
 from train.stopping import Stop
+
+if TYPE_CHECKING:  # Mistakes are told without JAX.
+    from train.loop import Outcome
 
 DEFAULT = "configs/moe_lm.yaml"
 
@@ -25,6 +31,7 @@ examples:
   python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
   python -m train --workdir runs/mine               a new run, or go on with the one that is there
   python -m train configs/digits.yaml --print-config > mine.yaml
+  python -m train configs/digits.yaml --sweep optimizer.learning_rate=1e-3,3e-3 --sweep seed=0..2 --jobs 2
 
 A config may name others that it changes: "base: digits.yaml", or a list of files, relative to itself.
 Another name in a section (optimizer.name=sgd) drops the fields of the old choice. A list is set whole,
@@ -50,12 +57,15 @@ def _run(argv: Sequence[str]) -> int:
     parser = _parser()
     options, file, overrides = _parse(parser, argv)
     if options.help:
-        report.text(parser.format_help() + EXAMPLES + config_help.list_settings())
+        report.text(parser.format_help() + sweep_command.HELP + EXAMPLES + config_help.list_settings())
         return 0
     if options.list:
         report.text(config_help.list_configs())
         return 0
+    if sweep_command.check(options):
+        return sweep_command.run(options, file, overrides)
     config = config_file.load(file, overrides)
+    hparams = _chosen(config, options.hparams)
     if options.print_config:
         report.text(config_file.dump(config).rstrip())
         return 0
@@ -66,10 +76,17 @@ def _run(argv: Sequence[str]) -> int:
         Path(options.workdir) if options.workdir else run_folder.default_path(file.stem), config
     )
     with folder, Stop() as stop:
-        return _train(config, dataset, folder, stop, argv)
+        return _train(config, dataset, folder, stop, argv, hparams)
 
 
-def _train(config: Config, dataset: data.Dataset, folder: RunFolder, stop: Stop, argv: Sequence[str]) -> int:
+def _train(
+    config: Config,
+    dataset: data.Dataset,
+    folder: RunFolder,
+    stop: Stop,
+    argv: Sequence[str],
+    hparams: dict[str, Any],
+) -> int:
     # JAX takes seconds to import, and nothing before this needs it.
     from train import loop, runtime  # noqa: PLC0415
 
@@ -77,11 +94,39 @@ def _train(config: Config, dataset: data.Dataset, folder: RunFolder, stop: Stop,
     report.begun(folder.path, is_continued=folder.is_continued)
     with report.screen(config.steps) as screen:
         view = report.Display(screen, config.steps)
-        outcome = loop.train(config, dataset, folder, view, stop, argv=argv)
+        outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
     report.finished(outcome, folder.path, stopped_by=stop.signal)
     if outcome.diverged:
         return 3
-    return _status(stop.signal) if stop.signal else 0
+    if stop.signal:
+        return _status(stop.signal)
+    results.write(folder.path, _results(config, outcome))
+    return 0
+
+
+def _results(config: Config, outcome: "Outcome") -> Results:
+    return Results(
+        steps=config.steps,
+        step=outcome.step,
+        ended_early=outcome.ended_early,
+        better=config.task.better,
+        held_out=results.finite({f"eval/{tag}": value for tag, value in outcome.evaluated.items()}),
+    )
+
+
+def _chosen(config: Config, keys: str | None) -> dict[str, Any]:
+    """Gives the settings that `--hparams` names, each by its dotted key; of a section, all that it has."""
+    if keys is None:
+        return {}
+    flat = config_file.flatten(config.model_dump())
+    chosen: dict[str, Any] = {}
+    for key in keys.split(","):
+        found = {name: value for name, value in flat.items() if name == key or name.startswith(f"{key}.")}
+        if not found and key not in schema.all_keys():
+            near = did_you_mean(key, list(flat))
+            raise ConfigError([f"{COMMAND_LINE}: --hparams: {key} is no setting of this run{near}"])
+        chosen |= found
+    return chosen
 
 
 def _dry_run(config: Config, dataset: data.Dataset) -> int:
@@ -105,8 +150,14 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="key=value", help="a setting, such as optimizer.name=sgd"
     )
     parser.add_argument("--workdir", metavar="DIR", help="the run folder (default: a new one under runs/)")
+    parser.add_argument(
+        "--hparams",
+        metavar="KEYS",
+        help="settings that TensorBoard's HParams tab shows of this run, such as seed,task.width",
+    )
     for flag, what in _FLAGS.items():
         parser.add_argument(*flag.split("/"), action="store_true", help=what)
+    sweep_command.add_options(parser)
     return parser
 
 

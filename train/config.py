@@ -15,6 +15,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Better = Literal["lower", "higher"]
+"""Which way a metric gets better; of a task, the first of its results."""
 
 
 class Options(BaseModel):
@@ -33,6 +35,7 @@ class DigitsTask(Options):
 
     learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    better: ClassVar[Better] = "higher"
     name: Literal["digits"]
     width: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="Channels of the first convolution.")
     dropout: Fraction = Field(0.1, description="Probability that a feature is dropped before the last layer.")
@@ -43,6 +46,7 @@ class MoeLmTask(Options):
 
     learns_from: ClassVar[str] = "text"
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
+    better: ClassVar[Better] = "lower"
     name: Literal["moe_lm"]
     width: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="Size of the residual stream.")
     layers: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="Number of transformer blocks.")
@@ -80,6 +84,7 @@ class VaeTask(Options):
 
     learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    better: ClassVar[Better] = "lower"
     name: Literal["vae"]
     hidden: Annotated[list[Count], Field(min_length=1, max_length=100)] = Field(
         [128], description="Widths of the encoder's layers; the decoder has them in reverse."
@@ -96,6 +101,7 @@ class VqvaeTask(Options):
 
     learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    better: ClassVar[Better] = "lower"
     name: Literal["vqvae"]
     width: Count = Field(32, description="Channels of the convolutions.")
     codes: Annotated[int, Field(ge=2, le=65536)] = Field(64, description="Size of the codebook.")
@@ -248,7 +254,7 @@ class EarlyStopOptions(Options):
     """When a run ends before its last step, as an evaluation no longer gets better."""
 
     metric: str = Field("eval/loss", description="Tag of the evaluation's metric that is watched.")
-    better: Literal["lower", "higher"] = Field("lower", description="Which way the metric gets better.")
+    better: Better = Field("lower", description="Which way the metric gets better.")
     patience: Count = Field(5, description="Evaluations in a row that bring nothing better before the end.")
     min_change: NonNegative = Field(0.0, description="A change that is no more than this is not better.")
 

@@ -5,10 +5,12 @@ an evaluation before it. A checkpoint of step s is taken up at s, so each point 
 is logged as if it had not been.
 """
 
+import fnmatch
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import jax
 import optax
@@ -116,6 +118,18 @@ class Trainer:
         """Evaluates the state on the held-out data; returns while the device works on it."""
         return self._evaluate(step.evaluated(self.state), self._held_out)
 
+    def results(self) -> list[str]:
+        """Returns the tags of what an evaluation shows, the most important first."""
+        shown = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).shown
+        return [f"eval/{tag}" for tag in self.ranked(shown)]
+
+    def ranked(self, tags: Iterable[str]) -> list[str]:
+        """Returns tags in the order of the task's results, which a jitted function's dict has lost."""
+        known = list(tags)
+        return list(
+            dict.fromkeys(tag for glob in (*self.task.results, "*") for tag in fnmatch.filter(known, glob))
+        )
+
     def save(self, log: sowlog.Logger) -> None:
         """Saves the state once all that was logged before it is on disk: a resumed run misses nothing."""
         log.flush()
@@ -128,7 +142,14 @@ class Trainer:
 
 
 def train(
-    config: Config, dataset: Dataset, folder: RunFolder, view: View, stop: Stop, *, argv: Sequence[str] = ()
+    config: Config,
+    dataset: Dataset,
+    folder: RunFolder,
+    view: View,
+    stop: Stop,
+    *,
+    argv: Sequence[str] = (),
+    hparams: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
     """Trains until the last step, a signal, or what ends the run early, and saves.
 
@@ -139,6 +160,7 @@ def train(
         view: is told what happens.
         stop: ends the loop after the step in which a signal comes.
         argv: the arguments that the program was given, for the record.
+        hparams: settings by which the run is to be compared with others, with its results.
     """
     with Checkpoints(folder.checkpoints, keep=config.checkpoint.keep) as checkpoints:
         trainer = Trainer(config, dataset, checkpoints)
@@ -150,6 +172,8 @@ def train(
             Profiler(config.profile, folder.path) as profiler,
             jax.transfer_guard("disallow"),
         ):
+            if hparams:
+                log.hparams(hparams, trainer.results())
             return _Run(config, trainer, log, view, stop, profiler).go()
 
 
@@ -192,8 +216,8 @@ class _Run:
         self._finish()
         return Outcome(
             trainer.saved(),
-            _read(self._trained),
-            _read(self._evaluated),
+            self._read(self._trained),
+            self._read(self._evaluated),
             trainer.step - first,
             compiling,
             training,
@@ -243,6 +267,6 @@ class _Run:
             self._evaluated = self._evaluate()
         self._trainer.save(self._log)
 
-
-def _read(values: dict[str, jax.Array]) -> dict[str, float]:
-    return {tag: float(value) for tag, value in jax.device_get(values).items()}
+    def _read(self, values: dict[str, jax.Array]) -> dict[str, float]:
+        numbers = jax.device_get(values)
+        return {tag: float(numbers[tag]) for tag in self._trainer.ranked(numbers)}

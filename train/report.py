@@ -1,11 +1,12 @@
 """What the program says: the only file that writes to the terminal."""
 
 import contextlib
+import math
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # Mistakes are told without JAX.
     import jax
 
     from train.loop import Outcome
+    from train.results import Results
+    from train.sweep import Point
 
 
 def mistakes(lines: str) -> None:
@@ -50,6 +53,40 @@ def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | N
         console.print(f"ended early: {outcome.ended_early}\nsaved at step {outcome.step}")
     # Soft: a command that is broken in two cannot be pasted.
     console.print(_tensorboard(folder, points=outcome.step + 1), soft_wrap=True)
+
+
+def ranking(points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None) -> None:
+    """Tells how a sweep ended: its points, the best first, and how to look at them."""
+    # Piped, a table may be as wide as it is: a file has no right edge.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    console.print(_ranking_table(points))
+    if any(point.results() is None for point in points):
+        how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
+        console.print(f"{how}; to go on, the same command with")
+        console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
+    lengths = [point.config.steps for point in points]
+    console.print(f"{_tensorboard(folder, points=max(lengths) + 1)}   (HParams tab)", soft_wrap=True)
+
+
+def _ranking_table(points: "Sequence[Point]") -> Table:
+    found = {point.path: point.results() for point in points}
+    best = sorted(points, key=lambda point: _rank(found[point.path]))
+    tags = list(dict.fromkeys(tag for results in found.values() if results for tag in results.held_out))
+    table = Table("", *points[0].values)
+    for tag in tags:
+        table.add_column(tag, justify="right")
+    for place, point in enumerate(best, 1):
+        results = found[point.path]
+        held_out = {} if results is None else results.held_out
+        settings = [str(value) for value in point.values.values()]
+        numbers = [_number(held_out.get(tag)) for tag in tags] if results else ["not finished"]
+        table.add_row(str(place) if results else "", *settings, *numbers)
+    return table
+
+
+def _rank(results: "Results | None") -> tuple[bool, float]:
+    """Gives the place of a run's results: before those that are worse, and before none at all."""
+    return results is None, math.inf if results is None else results.rank()
 
 
 def _tensorboard(folder: Path, *, points: int) -> str:

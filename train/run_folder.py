@@ -44,8 +44,8 @@ class RunFolder:
             with contextlib.ExitStack() as undo:
                 self._lock = undo.enter_context((path / ".lock").open("a"))
                 _lock(self._lock.fileno(), path)
-                self.is_continued = self._has_same(config)
-                _write(path / "config.yaml", config_file.dump(config))
+                self.is_continued = holds(path, config)
+                write(path / "config.yaml", config_file.dump(config))
                 undo.pop_all()
         except OSError as error:
             raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
@@ -78,37 +78,50 @@ class RunFolder:
             "versions": _versions(),
         }
         before = json.loads(file.read_text())["starts"] if file.exists() else []
-        _write(file, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
+        write(file, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
 
-    def _has_same(self, config: Config) -> bool:
-        """Tells whether the folder holds this configuration; False if none.
 
-        Raises:
-            RunFolderError: it holds another, which is more than a longer run of the same.
-        """
-        file = self.path / "config.yaml"
-        if not file.exists():
-            return False
-        try:
-            old = config_file.load(file)
-        except config_file.ConfigError as error:
-            raise RunFolderError(
-                f"the run folder {self.path} holds a configuration that this version cannot read; "
-                f"give another --workdir\n{error}"
-            ) from None
-        differences = _differences(
-            config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
+def holds(path: Path, config: Config) -> bool:
+    """Tells whether a run folder holds this configuration; False if it holds none.
+
+    Raises:
+        RunFolderError: it holds another, which is more than a longer run of the same.
+    """
+    file = path / "config.yaml"
+    if not file.exists():
+        return False
+    try:
+        old = config_file.load(file)
+    except config_file.ConfigError as error:
+        raise RunFolderError(
+            f"the run folder {path} holds a configuration that this version cannot read; "
+            f"give another --workdir\n{error}"
+        ) from None
+    differences = _differences(
+        config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
+    )
+    differences.pop("profile", None)  # It looks at the run, and does not change it.
+    if old.steps <= config.steps:
+        differences.pop("steps", None)
+    if differences:
+        lines = [f"  {key}: {before} there, {now} now" for key, (before, now) in differences.items()]
+        raise RunFolderError(
+            f"the run folder {path} holds another run; give another --workdir, or the same "
+            "configuration (steps may be raised):\n" + "\n".join(lines)
         )
-        differences.pop("profile", None)  # It looks at the run, and does not change it.
-        if old.steps <= config.steps:
-            differences.pop("steps", None)
-        if differences:
-            lines = [f"  {key}: {before} there, {now} now" for key, (before, now) in differences.items()]
-            raise RunFolderError(
-                f"the run folder {self.path} holds another run; give another --workdir, or the same "
-                "configuration (steps may be raised):\n" + "\n".join(lines)
-            )
+    return True
+
+
+def is_taken(path: Path) -> bool:
+    """Tells whether a process trains in a run folder at this moment."""
+    try:
+        with (path / ".lock").open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False
 
 
 def default_path(name: str) -> Path:
@@ -128,7 +141,7 @@ def _lock(descriptor: int, path: Path) -> None:
         ) from None
 
 
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
     """Writes a file that is either the old one or the new one, never half of it."""
     part = file.with_name(f".{file.name}.part")
     part.write_text(text)
