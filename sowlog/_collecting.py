@@ -1,5 +1,6 @@
 """Collecting around `apply`: one pass, what it sowed, and nothing lost on the way."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 from flax import errors as flax_errors
+from flax import linen as nn
 from flax.core import scope as flax_scope
 
 from sowlog import _losses, _state, _tree
 from sowlog._recording import LostMetricError, Recorder, recording
 from sowlog._seeding import find_seeds
-from sowlog._sowing import METRICS
+from sowlog._sowing import METRICS, hear_plain_sows
 
 _OURS = [METRICS, _losses.COLLECTION]
 
@@ -20,9 +22,9 @@ _OURS = [METRICS, _losses.COLLECTION]
 def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """Wraps a module's `apply` so that it also returns what was sown.
 
-    A sow that a transform would drop raises. A model that sows in one branch of `nn.cond`, in `nn.switch`,
-    `nn.while_loop` or an `nn.scan` that carries the collection works as it stands: its states are there,
-    empty, before it runs.
+    A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A model
+    that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries the
+    collection works as it stands: its states are there, empty, before it runs.
 
     Args:
         apply: `model.apply`, or a function of the same form.
@@ -57,7 +59,8 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
 
         def run(seeds: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
             filter = flax_scope.union_filters(mutable, _OURS)
-            return apply({**variables, **(seeds or {})}, *args, mutable=filter, **kwargs)
+            with nn.intercept_methods(hear_plain_sows):
+                return apply({**variables, **(seeds or {})}, *args, mutable=filter, **kwargs)
 
         y, updates = _run_seeded_if_need_be(run)
         sown = {name: _with_arrays(updates.get(name, {})) for name in _OURS}
@@ -122,14 +125,14 @@ def _run_seeded_if_need_be(
         return _run(run)
     except TypeError as error:
         refused = error
-    seeds = find_seeds(run, _OURS)
-    if not seeds:
-        raise refused
-    try:
-        return _run(functools.partial(run, seeds))
-    except TypeError:
-        # Sowing was not the cause, so the first error says best what is.
-        raise refused from None
+    seeds, unseedable = find_seeds(run, _OURS)
+    if seeds:
+        # Where sowing is not the cause, the first error says best what is.
+        with contextlib.suppress(TypeError):
+            return _run(functools.partial(run, seeds))
+    if unseedable:
+        raise LostMetricError(unseedable[0]) from refused
+    raise refused
 
 
 def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mapping[str, Any]]:

@@ -61,8 +61,8 @@ class Recorder:
         """Says whether the caller runs in the `apply` that is collected, not in one inside it."""
         return _transforms.apply_depth() == self._depth
 
-    def note(self, module: nn.Module, site: Site, state: State) -> None:
-        """Takes note of a value that is about to be stored.
+    def note(self, module: nn.Module, site: Site, state: State | None) -> None:
+        """Takes note of a value that is about to be stored; None is one by functions of the user's.
 
         Raises:
             LostMetricError: the value would be lost, or be one for many.
@@ -72,8 +72,9 @@ class Recorder:
         broadcast = [lift for lift in lifts if lift.broadcasts(site.collection)]
         if broadcast:
             raise LostMetricError(_broadcast_message(site))
-        self.states[site] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
         self._lifts[site] = lifts
+        if state is not None:
+            self.states[site] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
         self.note_stored(module, site)
 
     def note_stored(self, module: nn.Module, site: Site) -> None:
@@ -109,7 +110,7 @@ class Recorder:
         Raises:
             LostMetricError: a transform dropped it on the way back, or stacked its parts apart.
         """
-        for site in self.states.keys() - self.withheld:
+        for site in self._lifts.keys() - self.withheld:
             leaf = _find(updates, site)
             if leaf is None:
                 raise LostMetricError(
@@ -119,12 +120,24 @@ class Recorder:
             if _tree.is_state(leaf) and not _is_stacked_in_front(leaf):
                 raise LostMetricError(self.stacked_apart_message(site))
 
+    def withheld_without_reducer(self) -> list[Site]:
+        """Returns the withheld sites whose empty state is unknown, as functions of the user's accumulate."""
+        return [site for site in self._lifts if site in self.withheld and site not in self.states]
+
+    def unseedable_message(self, site: Site) -> str:
+        """Returns what to say of such a site."""
+        return (
+            f"{site} is sown inside {self.lifts_of(site)}, which needs its state before the first sow. With "
+            "functions of your own, or Flax's tuple that grows, that empty state is unknown. Write: "
+            f'module.sow("{site.collection}", "{site.name}", value, **sowlog.mean), or another reducer.'
+        )
+
     def stacked_apart_message(self, site: Site) -> str:
         """Returns what to say of a state whose parts a transform stacked along axes of their own."""
         return (
-            f"{site} is sown with {self.states[site].reducer}, whose parts have axes of their own, and "
-            f'{self.lifts_of(site)} around it stacks "{site.collection}" behind those, along a negative axis: '
-            f'layers would be taken for parts. Write: variable_axes={{"{site.collection}": 0}}.'
+            f"{site} is sown with {self.states[site].reducer}, whose parts have axes of their own, "
+            f'and {self.lifts_of(site)} around it stacks "{site.collection}" behind them, along a negative '
+            f'axis: layers would be taken for parts. Write: variable_axes={{"{site.collection}": 0}}.'
         )
 
     def lifts_of(self, site: Site) -> str:

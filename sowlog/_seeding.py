@@ -29,7 +29,7 @@ Pass = Callable[[], tuple[Any, Mapping[str, Any]]]
 """Runs the model once and returns its result and updates."""
 
 
-def find_seeds(run: Pass, collections: list[str]) -> dict[str, Any]:
+def find_seeds(run: Pass, collections: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Returns the empty states, by collection, that a model needs before it can sow.
 
     Args:
@@ -37,7 +37,8 @@ def find_seeds(run: Pass, collections: list[str]) -> dict[str, Any]:
         collections: those that are sown to.
 
     Returns:
-        Nested dicts, empty if the model needs none: then what fails is no matter of sowing.
+        Nested dicts, empty if the model needs none, and errors of the sows for which no seed is known. With
+        neither, what fails is no matter of sowing.
     """
     withheld: set[Site] = set()
     while True:
@@ -50,11 +51,12 @@ def find_seeds(run: Pass, collections: list[str]) -> dict[str, Any]:
             # The last transform that something was stored in is the one that could not take it.
             refused = recorder.last_lifted()
             if not refused:
-                return {}
+                return {}, []
             withheld |= refused
             continue
-        needed = [site for site in recorder.states if site in withheld and site.name != _PROBE]
-        return _seeds(recorder, needed, updates)
+        needed = [site for site in recorder.states if site in withheld]
+        unknown = recorder.withheld_without_reducer()
+        return _seeds(recorder, needed, updates), [recorder.unseedable_message(site) for site in unknown]
 
 
 @contextlib.contextmanager

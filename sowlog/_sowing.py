@@ -1,11 +1,13 @@
 """Sowing in Flax modules."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
 from flax import linen as nn
+from flax.linen.module import InterceptorContext
 
 from sowlog import _losses, _recording, _transforms
 from sowlog._recording import LostMetricError
@@ -44,8 +46,8 @@ def sow(
         True if the value was stored; False when the collection is not mutable, so that nobody listens.
 
     Raises:
-        TypeError: `value` is no real number, `reducer` is no reducer, or another one used the name.
-        ValueError: `collection` is "losses"; the value has another shape than the last; or `value` and `weight` do not fit.
+        TypeError: `value` is no real number, `reducer` no reducer, or another one used the name.
+        ValueError: `collection` is "losses"; or the value does not fit its `weight`, or those sown before.
         LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
 
     Example:
@@ -100,6 +102,37 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
     return _store(module, _losses.COLLECTION, name, state, _losses.add_in_pass)
 
 
+def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
+    """Lets Flax's own `module.sow` report too: an interceptor of the methods of modules.
+
+    Flax does not pass `sow` by its interceptors, nor call anything of a dropped sow. So a bound module, which
+    lives as long as its pass, gets a `sow` of its own at the entry of each of its methods.
+    """
+    module = context.module
+    if module.scope is not None and "sow" not in vars(module):
+        object.__setattr__(module, "sow", functools.partial(_sow_plainly, module))
+    return call(*args, **kwargs)
+
+
+def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions: Any) -> bool:
+    """Does what `module.sow` does, and reports it to the pass that is collected."""
+    recorder = _recording.current()
+    if recorder is None or col not in (METRICS, _losses.COLLECTION) or not recorder.hears():
+        return type(module).sow(module, col, name, value, **functions)
+    if not _is_listening(module, col, name):
+        return False
+    reducer = getattr(functions.get("reduce_fn"), "__self__", None)
+    if isinstance(reducer, Reducer) and functions["reduce_fn"] == reducer.reduce_fn:
+        with _naming(module, name):
+            state = reducer.of(value)
+        return _store(module, col, name, state, State.merge)
+    site = _recording.site_of(module, col, name)
+    recorder.note(module, site, None)
+    if site in recorder.withheld:
+        return True
+    return type(module).sow(module, col, name, value, **functions)
+
+
 def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
     """Says whether to sow; raises where `collect` listens and a transform stands between."""
     if module.is_initializing() or _transforms.is_rehearsal():
@@ -134,8 +167,9 @@ def _store(
             return join(old, new)
 
     _check_name(module, collection, name)
-    # None stands for the empty state: merging with that would change nothing, and cost a dozen operations.
-    return module.sow(collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
+    # None stands for the empty state, which has nothing to merge. The class's own sow: hear_plain_sows may
+    # have put another on the module.
+    return type(module).sow(module, collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
 
 
 @contextlib.contextmanager

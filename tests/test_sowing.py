@@ -331,67 +331,6 @@ def test_other_collections_are_free():
     assert sowlog.compute(updates["diagnostics"]) == {"value": 2.0}
 
 
-class Codebook(nn.Module):
-    """Sows in setup what it knows before any call."""
-
-    @nn.nowrap
-    def sow_codes(self, codes):
-        sowlog.sow(self, "norm", codes, sowlog.sum)
-        sowlog.sow_loss(self, "size", jnp.sum(codes))
-
-    def setup(self):
-        self.codes = self.param("codes", nn.initializers.ones, (3,))
-        self.sow_codes(self.codes)
-
-    def __call__(self, x, *rest):
-        return (x, None) if rest else x * self.codes
-
-
-_LAYERS = {"variable_axes": {"params": 0, "metrics": 0, "losses": 0}, "split_rngs": {"params": True}}
-SETUPS = {
-    "as it is": (lambda x: Codebook(name="codebook")(x), 3.0),
-    "nn.remat": (lambda x: nn.remat(Codebook)(name="codebook")(x), 3.0),
-    "nn.jit": (lambda x: nn.jit(Codebook)(name="codebook")(x), 3.0),
-    "nn.vmap": (lambda x: nn.vmap(Codebook, **_LAYERS)(name="codebook")(jnp.stack([x, x])), [3.0, 3.0]),
-    "nn.scan": (
-        lambda x: nn.scan(Codebook, length=2, **_LAYERS)(name="codebook")(x, None),
-        [3.0, 3.0],
-    ),
-    "nn.scan(nn.remat)": (
-        lambda x: nn.scan(nn.remat(Codebook), length=2, **_LAYERS)(name="codebook")(x, None),
-        [3.0, 3.0],
-    ),
-    "nn.scan, carried": (
-        lambda x: nn.scan(
-            Codebook,
-            length=2,
-            variable_axes={"params": 0},
-            variable_carry=["metrics", "losses"],
-            split_rngs={"params": True},
-        )(name="codebook")(x, None),
-        6.0,
-    ),
-}
-
-
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("way", list(SETUPS))
-def test_a_sow_in_setup_counts_where_the_transform_runs_it(way, jit):
-    """Flax also runs setup to check it, and to tell modules apart in nn.jit: neither counts."""
-    call, wanted = SETUPS[way]
-
-    class Model(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return call(x)
-
-    variables = Model().init(jax.random.key(0), X)
-    forward = sowlog.collect(Model().apply)
-    _, updates = (jax.jit(forward) if jit else forward)(variables, X)
-    np.testing.assert_array_equal(updates["metrics"]["codebook"]["norm"].compute(), wanted)
-    assert float(sowlog.total_loss(updates)) == np.sum(wanted)
-
-
 def test_constants_under_remat_are_arrays_outside_of_jit_too():
     """jax.checkpoint returns a constant as a Python bool there: calls still merge, and states compute."""
 
