@@ -1,6 +1,7 @@
 """Event files read by TensorBoard itself, in Python and in Rust: the readers that are not ours."""
 
 import contextlib
+import io
 import subprocess
 import tempfile
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import grpc
+import numpy as np
+import PIL.Image
 
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.
@@ -49,6 +52,19 @@ def tensorboard_points(path: Path) -> dict[tuple[str, str], list[tuple[int, obje
         for kind, field in fields.items()
         for tag in reader.Tags()[kind]
     }
+
+
+def tensorboard_images(path: Path) -> dict[tuple[str, int], np.ndarray]:
+    """Return the pixels of every image of a run by tag and step, as TensorBoard reads them."""
+    reader = EventAccumulator(str(path), size_guidance={"images": 0})
+    reader.Reload()
+    read: dict[tuple[str, int], np.ndarray] = {}
+    for tag in reader.Tags()["images"]:
+        for event in reader.Images(tag):
+            pixels = np.asarray(PIL.Image.open(io.BytesIO(event.encoded_image_string)))
+            assert (event.height, event.width) == pixels.shape[:2]
+            read[tag, event.step] = pixels
+    return read
 
 
 @contextlib.contextmanager

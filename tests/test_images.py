@@ -1,33 +1,18 @@
-import io
 import sys
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 import pytest
 
 import sowlog
 from sowlog.testing import MemoryWriter
 from tests.odd_writers import GatedWriter
-from tests.tensorboard_reading import EventAccumulator
+from tests.tensorboard_reading import tensorboard_images
 from tests.test_delivery import StallingWriter
 
 RAMP = np.linspace(0, 1, 48, dtype=np.float32)
-
-
-def tensorboard_images(path):
-    """Return the pixels of every image of a run by tag and step, as TensorBoard reads them."""
-    reader = EventAccumulator(str(path), size_guidance={"images": 0})
-    reader.Reload()
-    read = {}
-    for tag in reader.Tags()["images"]:
-        for event in reader.Images(tag):
-            pixels = np.asarray(PIL.Image.open(io.BytesIO(event.encoded_image_string)))
-            assert (event.height, event.width) == pixels.shape[:2]
-            read[tag, event.step] = pixels
-    return read
 
 
 def as_bytes(image):

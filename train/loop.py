@@ -238,6 +238,8 @@ class _Run:
     def _evaluate(self) -> dict[str, jax.Array]:
         report = self._trainer.evaluate()
         self._log(self._trainer.step, report.packed)
+        for tag, image in report.images.items():
+            self._log.image(self._trainer.step, tag, image)
         self._view.evaluated(self._trainer.step, report.shown)
         return report.shown
 

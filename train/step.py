@@ -11,7 +11,7 @@ import optax
 import sowlog
 from train.config import Config
 from train.early_stop import Patience
-from train.tasks import Batch, Forward, Task, Variables
+from train.tasks import Batch, Draws, Forward, Task, Variables
 
 
 class TrainState(NamedTuple):
@@ -39,11 +39,13 @@ class Report(NamedTuple):
         packed: every metric, for the logger.
         shown: the few that a person reads, float32 scalars by tag.
         finite: bool scalar, whether the objective and its gradient (in an evaluation the loss) are finite.
+        images: what an evaluation draws, uint8 [H, W, C] by tag.
     """
 
     packed: sowlog.Packed
     shown: dict[str, jax.Array]
     finite: jax.Array
+    images: dict[str, jax.Array]
 
 
 Metrics = dict[str, Any]
@@ -123,7 +125,10 @@ def make_evaluate(task: Task, config: Config) -> Evaluate:
     def evaluate(variables: Variables, batches: Batch) -> Report:
         metrics = measure(variables, batches)
         finite = jnp.isfinite(metrics["loss"].compute())
-        return _report(metrics, (*task.results, *watched), finite, prefix="eval")
+        report = _report(metrics, (*task.results, *watched), finite, prefix="eval")
+        return report._replace(
+            images=_draw(task, variables, {name: array[0] for name, array in batches.items()})
+        )
 
     return jax.jit(evaluate)
 
@@ -215,4 +220,15 @@ def _report(
     packed = sowlog.pack({prefix: metrics} if prefix else metrics)
     computed = sowlog.compute(metrics)
     shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}
-    return Report(packed, shown, finite)
+    return Report(packed, shown, finite, {})
+
+
+def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+    """Returns what the task draws of a batch, in bytes, of which a few kB then leave the device."""
+    if not isinstance(task, Draws):
+        return {}
+    images = task.draw(variables, batch)
+    return {
+        f"eval/{tag}": jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint8)
+        for tag, image in images.items()
+    }

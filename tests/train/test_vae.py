@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.train.running import CONFIGS
+from tests.tensorboard_reading import tensorboard_images
+from tests.train.running import CONFIGS, run
 from tests.train.test_tasks import Trained
-from train import config_file
+from train import config_file, data
 from train.config import Config, VaeTask, VqvaeTask
 from train.tasks import vae, vqvae
 
@@ -147,3 +149,38 @@ def test_a_vqvae_learns_digits() -> None:
     assert 2 < held_out["eval/quantizer/usage/perplexity"] <= 16
     losses = {f"eval/losses/quantizer/{name}" for name in ("commitment", "codebook")}
     assert losses <= set(held_out)
+
+
+def test_an_evaluation_draws_images_over_their_reconstructions(tmp_path: Path) -> None:
+    """As TensorBoard shows them, at each evaluation: the first held-out images, and what became of them."""
+    small = ("task.hidden=[4]", "task.latents=2", "data.batch_size=20", "steps=3", "eval.every=2")
+    experiment = config("vae", *small)
+    run(experiment, tmp_path)
+    images = tensorboard_images(tmp_path)
+    assert sorted(images) == [("eval/reconstructions", step) for step in (0, 2, 3)]
+    held_out = data.load(experiment.data).held_out()["image"][0]
+    originals = np.concatenate(list(held_out[: vae.DRAWN, ..., 0]), axis=1)
+    for pixels in images.values():
+        np.testing.assert_array_equal(pixels[:8], np.round(255 * originals))
+    rows = [images["eval/reconstructions", step][8:] for step in (0, 3)]
+    assert rows[0].shape == (8, 8 * vae.DRAWN)
+    assert len(np.unique(rows[0])) > 100
+    assert (rows[0] != rows[1]).any()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 8, 8, 2)])
+def test_what_is_no_image_to_look_at_is_not_drawn(shape: tuple[int, ...]) -> None:
+    """A user's data may have other axes; it trains all the same."""
+    task = vae.Vae(VaeTask.model_validate({"name": "vae", "hidden": [4]}))
+    batch = {"image": jnp.zeros(shape)}
+    assert task.draw(task.init(jax.random.key(0), batch), batch) == {}
+
+
+def test_reconstructions_have_the_images_channels() -> None:
+    """Of colour, and fewer than are drawn: in a row each."""
+    task = vae.Vae(VaeTask.model_validate({"name": "vae", "hidden": [4]}))
+    batch = {"image": jnp.full((3, 4, 5, 3), 0.25)}
+    drawn = task.draw(task.init(jax.random.key(0), batch), batch)["reconstructions"]
+    assert drawn.shape == (8, 15, 3)
+    assert (drawn[:4] == 0.25).all()
+    assert ((drawn[4:] > 0) & (drawn[4:] < 1)).all()

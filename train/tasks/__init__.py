@@ -4,7 +4,7 @@ To add your own: copy a file of this folder, give it a class of options in `trai
 the `TaskOptions` there, and add it to `build` below.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -58,6 +58,15 @@ class Task(Protocol):
             variables: those of this step, before the parameters were updated.
             updates: `Forward.updates` of the whole batch: merged over microbatches, arrays averaged.
         """
+        ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A task that also shows what it does: its `draw` is called at each evaluation, and need not be there."""
+
+    def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        """Gives images [H, W, C] in 0 … 1 by tag, of a held-out batch; inside the jitted evaluation."""
         ...
 
 

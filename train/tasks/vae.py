@@ -16,6 +16,9 @@ import sowlog
 from train.config import VaeTask
 from train.tasks import Batch, Forward, Variables
 
+DRAWN = 16
+"""Images that an evaluation draws."""
+
 
 class Mlp(nn.Module):
     """Dense layers, each followed by GELU."""
@@ -102,6 +105,18 @@ class Vae:
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
         """Gives no variables: the parameters are all there is."""
         return {}
+
+    def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        """Gives a row of images over the row of their reconstructions, if they are images to look at."""
+        x_BHWC = batch["image"][:DRAWN]
+        if x_BHWC.ndim != 4 or x_BHWC.shape[-1] not in (1, 3, 4):
+            return {}
+        logits_BP, _ = self._model.apply(
+            variables, _pixels({"image": x_BHWC}), rngs={"latents": jax.random.key(0)}
+        )
+        y_BHWC = jax.nn.sigmoid(logits_BP).reshape(x_BHWC.shape)
+        rows = [jnp.concatenate(list(row_BHWC), axis=1) for row_BHWC in (x_BHWC.astype(jnp.float32), y_BHWC)]
+        return {"reconstructions": jnp.concatenate(rows)}
 
 
 def _pixels(batch: Batch) -> jax.Array:
