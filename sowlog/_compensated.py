@@ -124,7 +124,9 @@ def squares_fit(largest: jax.Array) -> jax.Array:
 
 def unscaled_squares_of(values: jax.Array) -> Squares:
     """Returns the sum of squares of a float32 array whose largest magnitude is one of those that fit."""
-    return Squares(jnp.asarray(np.float32(1.0)), pair_of(_sum(jnp.square(values))))
+    total = pair_of(_sum(jnp.square(values)))
+    # Not a constant: the branches of a cond must vary over the same replicas under shard_map.
+    return Squares(jnp.ones_like(total.hi), total)
 
 
 def elementwise_squares(values: jax.Array, weight: jax.Array) -> Squares:
