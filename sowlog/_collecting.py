@@ -22,8 +22,8 @@ _OURS = [METRICS, _losses.COLLECTION]
 def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
     """Wraps a module's `apply` so that it also returns what was sown.
 
-    A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A model
-    that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries the
+    A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A
+    model that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries the
     collection works as it stands: its states are there, empty, before it runs.
 
     Args:

@@ -254,16 +254,33 @@ def test_a_submodule_that_takes_a_sown_name_is_refused():
         sowlog.collect(model_of(call).apply)(params, X)
 
 
-def test_a_model_applied_inside_a_model_is_its_own_affair():
-    """A frozen teacher's sows are not this pass's: nobody listens to them, and that is no loss."""
+@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("mutable", [False, ["metrics"]], ids=str)
+def test_a_model_applied_inside_a_model_is_its_own_affair(mutable, form, monkeypatch):
+    """A frozen teacher's sows are not this pass's: dropped, or handed to whoever applies it, is no loss."""
+    monkeypatch.setattr(Sower, "form", form)
+    teacher = model_of(lambda m, x: nn.scan(Sower, length=2, variable_axes=_AXES)(name="layers")(x, None)[0])
+    if not mutable:
+        teacher = model_of(lambda m, x: nn.scan(Sower, length=2)(name="layers")(x, None)[0])
 
     def call(module, x):
-        teacher = Sower().apply({}, x)
-        sowlog.sow(module, "distance", teacher - x)
-        return teacher
+        result = teacher.apply({}, x, mutable=mutable)
+        y, inner = result if mutable else (result, {"metrics": {"layers": {"value": 0}}})
+        # In the search for seeds too, which the branch needs, what comes back is the teacher's own.
+        assert set(inner["metrics"]) == {"layers"}
+        assert set(inner["metrics"]["layers"]) == {"value"}
+        return nn.cond(x[0] < 0, _sow_distance, lambda m, d: d, module, y - x)
 
     _, updates = sowlog.collect(model_of(call).apply)({}, X)
-    assert sowlog.compute(updates["metrics"]) == {"distance": 1.0}
+    assert sowlog.compute(updates["metrics"]) == {"distance": 2.0}
+
+
+_AXES = {"metrics": 0}
+
+
+def _sow_distance(module, distance):
+    sowlog.sow(module, "distance", distance)
+    return distance
 
 
 def test_a_collect_inside_a_collect_has_its_own_passes():

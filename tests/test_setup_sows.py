@@ -62,6 +62,22 @@ SETUPS = {
 }
 
 
+def test_a_branch_may_hold_a_lifted_module_with_a_setup():
+    """The search for seeds is not led astray by what Flax runs to check a setup."""
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            def sow(module, x):
+                return nn.remat(Codebook)(name="codebook")(x)
+
+            return nn.cond(x[0] > 0, sow, lambda m, x: x, self, x)
+
+    variables = {"params": {"codebook": {"codes": jnp.ones(3)}}}
+    _, updates = sowlog.collect(Model().apply)(variables, X)
+    assert sowlog.compute(updates["metrics"]) == {"codebook/norm": 3.0, "codebook/plain": 3.0}
+
+
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("way", list(SETUPS))
 def test_a_sow_in_setup_counts_where_the_transform_runs_it(way, jit):
