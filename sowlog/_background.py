@@ -1,8 +1,9 @@
 """One thread, one bounded queue, errors handed back.
 
-The thread owns its work: nothing else calls it. What is put is done in the order of the calls. Work that
-raises does not end the thread; its exception is raised at the next call from outside, once, and a Warning
-is issued there. Every wait ends: when what it waits for is reached, or when the thread made no progress
+The thread owns its work: nothing else calls it. What is put is done in the order of the calls, as much at
+once as half the queue holds: a thread that is woken for each item works with cold caches. Work that raises
+does not end the thread; its exception is raised at the next call from outside, once, and a Warning is
+issued there. Every wait ends: when what it waits for is reached, or when the thread made no progress
 for `patience` seconds. At interpreter exit all that was put is done first; a forked child leaves its
 parent's work alone.
 """
@@ -16,7 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Generic, Literal, TypeVar, cast, get_args
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -27,6 +28,7 @@ NAP = 0.01
 MAX_ERRORS = 64
 
 Item = TypeVar("Item")
+Pause = Callable[[], None]
 OnFull = Literal["block", "drop_oldest", "error"]
 
 
@@ -57,18 +59,21 @@ class Background(Generic[Item]):
     """A daemon thread behind a bounded queue.
 
     Args:
-        work: called on the thread with each item.
+        work: called on the thread with the items that wait, at most half as many as may wait, and with a
+            function that pauses for a moment, if nothing calls for haste. It takes each item off the left end
+            once that is done: until then it counts as waiting.
         finish: called on the thread, last.
-        size: how many items may wait.
+        size: how many items may wait beside the one that is being done.
         on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
         on_drop: called for each item that is not done for want of room.
         context: makes a context manager that the thread lives in.
         patience: seconds without progress after which a wait gives up.
+        nap: seconds that the thread rests while items keep coming.
     """
 
     def __init__(
         self,
-        work: Callable[[Item], None],
+        work: Callable[[deque[Item], Pause], None],
         finish: Callable[[], None],
         *,
         size: int,
@@ -76,6 +81,7 @@ class Background(Generic[Item]):
         on_drop: Callable[[], None] = lambda: None,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         patience: float = PATIENCE,
+        nap: float = NAP,
     ) -> None:
         if size < 1:
             raise ValueError(f"queue_size is {size}; it must hold at least 1 record")
@@ -84,12 +90,15 @@ class Background(Generic[Item]):
         self._work = work
         self._finish = finish
         self._size = size
+        self._half = max(1, size // 2)
         self._on_full = on_full
         self._on_drop = on_drop
         self._context = context
         self._patience = patience
+        self._nap = nap
         self._pid = os.getpid()
         self._queue: deque[Item | _Call] = deque()
+        self._in_hand: deque[Item] = deque()
         self._errors: deque[BaseException] = deque(maxlen=MAX_ERRORS)
         self._completed = 0
         self._asleep = False
@@ -117,10 +126,10 @@ class Background(Generic[Item]):
         self._require_own_process()
         with self._lock:
             self._require_open()
-            if len(self._queue) >= self._size:
+            if self._is_full():
                 self._make_room()
             self._queue.append(item)
-            if self._asleep or 2 * len(self._queue) >= self._size:
+            if self._asleep or len(self._queue) >= self._half:
                 self._arrived.notify()
             if self._errors:
                 _hand_back(self._errors.popleft())
@@ -174,13 +183,16 @@ class Background(Generic[Item]):
         """End; what this raises is shown by the interpreter and changes no exit status."""
         self.end()
 
+    def _is_full(self) -> bool:
+        return len(self._queue) + len(self._in_hand) > self._size
+
     def _make_room(self) -> None:
         if self._on_full == "drop_oldest":
             self._drop_oldest()
         elif self._on_full == "error":
             self._on_drop()
             raise QueueFullError(
-                f"{len(self._queue)} records wait for the writers, and this one was dropped: log less often "
+                f"{self._size} records wait for the writers, and this one was dropped: log less often "
                 f"(every=), allow more (queue_size=), or choose on_full='block' or 'drop_oldest'"
             )
         else:
@@ -188,7 +200,7 @@ class Background(Generic[Item]):
 
     def _wait_for_room(self) -> None:
         try:
-            self._wait(lambda: len(self._queue) < self._size, "room in its queue")
+            self._wait(lambda: not self._is_full(), "room in its queue")
         except TimeoutError:
             self._on_drop()
             raise
@@ -223,14 +235,18 @@ class Background(Generic[Item]):
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         while not reached():
-            before = self._completed
+            before = self._progress()
             self._progressed.wait(self._patience)
-            if self._completed == before and not reached():
+            if self._progress() == before and not reached():
+                waiting = len(self._queue) + len(self._in_hand)
                 raise TimeoutError(
                     f"sowlog waited for {what}, and its writer thread has finished nothing for "
-                    f"{self._patience:g} s, with {len(self._queue)} records queued: a device "
+                    f"{self._patience:g} s, with {waiting} records queued: a device "
                     f"computation or a write to the disk hangs. The thread goes on when that does."
                 )
+
+    def _progress(self) -> tuple[int, int]:
+        return self._completed, len(self._in_hand)
 
     def _require_open(self) -> None:
         if self._last is not None:
@@ -247,36 +263,55 @@ class Background(Generic[Item]):
 
     def _run(self) -> None:
         with self._context():
-            while (entry := self._take()) is not None:
-                self._do(entry)
+            while self._take_and_do():
                 with self._lock:
                     self._completed += 1
+                    self._in_hand.clear()
                     self._progressed.notify_all()
         atexit.unregister(self._end_at_exit)
 
-    def _take(self) -> Item | _Call | None:
-        """Return the next entry, None after the last."""
+    def _take_and_do(self) -> bool:
+        """Do the next call, or the items up to it; return False after the last."""
         with self._lock:
             while not self._queue:
                 if self._last is not None:
-                    return None
+                    return False
                 self._rest()
-            return self._queue.popleft()
+            call = self._take()
+        if call is not None:
+            call.run()
+        else:
+            self._work_on_items()
+        return True
+
+    def _take(self) -> _Call | None:
+        """Take the next call off the queue and return it, or take the items up to it in hand."""
+        while self._queue and len(self._in_hand) < self._half:
+            entry = self._queue[0]
+            if isinstance(entry, _Call):
+                return None if self._in_hand else cast(_Call, self._queue.popleft())
+            self._in_hand.append(entry)
+            self._queue.popleft()
+        return None
 
     def _rest(self) -> None:
         """Nap, which an ordinary item does not end; if none came by then, sleep until one comes."""
-        self._arrived.wait(NAP)
+        self._arrived.wait(self._nap)
         if not self._queue and self._last is None:
             self._asleep = True
             self._arrived.wait()
             self._asleep = False
 
-    def _do(self, entry: Item | _Call) -> None:
-        if isinstance(entry, _Call):
-            entry.run()
-            return
+    def _pause(self) -> None:
+        """Nap, unless half of what may wait does, or somebody waits."""
+        with self._lock:
+            is_asked_for = any(isinstance(entry, _Call) for entry in self._queue)
+            if len(self._queue) < self._half and not is_asked_for:
+                self._arrived.wait(self._nap)
+
+    def _work_on_items(self) -> None:
         try:
-            self._work(entry)
+            self._work(self._in_hand, self._pause)
         except BaseException as error:
             self._errors.append(error)
 

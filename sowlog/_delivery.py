@@ -7,11 +7,12 @@ and no loss stays unsaid.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ from sowlog._distributions import HistogramValue
 from sowlog._images import Pixels
 from sowlog._packing import Packed
 from sowlog._record import Ending, HParams, Record
-from sowlog.writers import StalledError, Writer
+from sowlog.writers import BatchWriter, StalledError, Writer
 
 _DROPPED = "sowlog/dropped"
 
@@ -44,6 +45,12 @@ class Item(NamedTuple):
     pixels: Pixels | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
+
+    def is_ready(self) -> bool:
+        """Tell whether reading it would not wait; so it is with what cannot be read."""
+        arrays: list[Any] = [self.packed and self.packed.buffer, self.pixels and self.pixels.array]
+        on_device = [array for array in arrays if isinstance(array, jax.Array)]
+        return all(array.is_deleted() or array.is_ready() for array in cast(list[Any], on_device))
 
 
 def start_copy(buffer: jax.Array) -> None:
@@ -78,23 +85,51 @@ class Delivery:
         """Count a step that found no room in the queue. The only thing that other threads call."""
         self._dropped += 1
 
-    def deliver(self, item: Item) -> None:
-        """Read one item's values and write them with each writer.
+    def deliver(self, items: deque[Item], pause: Callable[[], None]) -> None:
+        """Read the items' values and write them with each writer.
+
+        Args:
+            items: what to deliver, in order; each is taken off the left end once every writer was served.
+            pause: lets the device finish some more, if there is time.
 
         Raises:
             WriterError: when a writer, or the read, begins to fail; every other writer was served.
             LossWarning: when a writer begins to stall.
         """
+        outcomes: list[Exception | None] = []
+        while items:
+            read = list(self._read_ready(items, pause))
+            outcomes += [error for _, error in read]
+            records = [record for record, _ in read if record]
+            outcomes += [outlet.write(records) for outlet in self._outlets]
+            for _ in read:
+                items.popleft()
+        _raise_first(outcomes)
+
+    def _read_ready(
+        self, items: deque[Item], pause: Callable[[], None]
+    ) -> Iterator[tuple[Record | None, WriterError | None]]:
+        """Read the first item, which may have to be waited for, and those that are ready then.
+
+        To wait for each of a fast loop's steps would wake the thread for each.
+        """
+        yield self._read(items[0])
+        if not items[-1].is_ready():
+            pause()
+        for item in itertools.takewhile(Item.is_ready, itertools.islice(items, 1, None)):
+            yield self._read(item)
+
+    def _read(self, item: Item) -> tuple[Record | None, WriterError | None]:
+        """Return an item as a record, or what is to be handed back."""
         if self._dropped != self._dropped_written:
             self._dropped_written = self._dropped
             item = item._replace(scalars={**item.scalars, _DROPPED: float(self._dropped)})
         try:
             record = _read(item)
         except Exception as error:
-            _raise_first([self._unread.lose(item.step, error)])
-            return
+            return None, self._unread.lose(item.step, error)
         self._unread.failing = False
-        _raise_first(outlet.write(record) for outlet in self._outlets)
+        return record, None
 
     def flush(self) -> None:
         """Make durable what was delivered, in every writer.
@@ -120,7 +155,7 @@ class Delivery:
             record = _read(self._last)
             for outlet in self._outlets:
                 # A failure is in the outlet's account, which its close tells.
-                outlet.write(record)
+                outlet.write([record])
         outcomes = [*[outlet.close() for outlet in self._outlets], self._unread.settle()]
         _raise_first([*outcomes, self._report_drops()])
 
@@ -185,12 +220,12 @@ class _Outlet:
         self._backlog: deque[Record] = deque()
         self._stall: StalledError | None = None
 
-    def write(self, record: Record) -> Exception | None:
-        """Write what is late and then the record, returning what is to be handed back."""
-        self._backlog.append(record)
+    def write(self, records: Sequence[Record]) -> Exception | None:
+        """Write what is late and then the records, returning what is to be handed back."""
+        self._backlog.extend(records)
         outcome = self._write_backlog()
         # After the try: what is late may have found its place just now.
-        if len(self._backlog) > self._limit:
+        while len(self._backlog) > self._limit:
             self._account.count(self._backlog.popleft().step, self._stall)
         return outcome
 
@@ -209,6 +244,8 @@ class _Outlet:
 
     def _write_backlog(self) -> Exception | None:
         outcome = None
+        if self._write_at_once():
+            return None
         while self._backlog:
             record = self._backlog[0]
             try:
@@ -222,6 +259,19 @@ class _Outlet:
                 self._stall = None
             self._backlog.popleft()
         return outcome
+
+    def _write_at_once(self) -> bool:
+        if len(self._backlog) < 2 or not isinstance(self._writer, BatchWriter):
+            return False
+        try:
+            self._writer.write_all(self._backlog)
+        except Exception:
+            # Met again, and told, as the records are now written one by one.
+            return False
+        self._backlog.clear()
+        self._account.failing = False
+        self._stall = None
+        return True
 
     def _begin_stall(self, step: int, stall: StalledError) -> LossWarning | None:
         """Return the warning to hand back when a row of stalls begins here."""

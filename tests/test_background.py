@@ -17,12 +17,16 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def work(self, item):
-        """Wait for the gate, then do it."""
-        self.gate.wait()
-        self.done.append(item)
-        if item in self.failing:
-            raise ValueError(f"cannot do {item}")
+    def work(self, items, pause):
+        """Wait for the gate before each item, then do it."""
+        failed = []
+        while items:
+            self.gate.wait()
+            self.done.append(items[0])
+            failed += [items[0]] if items[0] in self.failing else []
+            items.popleft()
+        if failed:
+            raise ValueError(f"cannot do {failed}")
 
     def finish(self):
         """Count."""
@@ -62,7 +66,7 @@ def test_an_error_is_raised_at_the_next_call_once(start):
     recorder = Recorder(failing=[1])
     background = start(recorder)
     background.put(1)
-    with pytest.raises(ValueError, match="cannot do 1"):
+    with pytest.raises(ValueError, match=r"cannot do \[1\]"):
         background.call(lambda: None)
     background.put(2)
     background.call(lambda: None)
@@ -76,7 +80,7 @@ def test_put_raises_an_earlier_error_and_still_queues(start):
     background.put(1)
     while not recorder.done or background._completed < 1:
         time.sleep(0.001)
-    with pytest.raises(ValueError, match="cannot do 1"):
+    with pytest.raises(ValueError, match=r"cannot do \[1\]"):
         background.put(2)
     background.end()
     assert recorder.done == [1, 2]
@@ -92,7 +96,7 @@ def test_a_calls_own_error_comes_back_to_it(start):
     background.put(1)
     with pytest.raises(OSError, match="no disk") as caught:
         background.call(fail)
-    assert caught.value.__notes__ == ["Before it: ValueError: cannot do 1"]
+    assert caught.value.__notes__ == ["Before it: ValueError: cannot do [1]"]
     background.end()
 
 
@@ -154,7 +158,13 @@ def test_every_wait_ends_when_the_work_hangs(start, wait):
 def test_slow_progress_is_no_hang(start):
     """Patience runs from the last item done, not from the beginning of the wait."""
     recorder = Recorder()
-    background = Background(lambda _: time.sleep(0.03), recorder.finish, size=16, patience=0.1)
+
+    def work(items, pause):
+        while items:
+            time.sleep(0.03)
+            items.popleft()
+
+    background = Background(work, recorder.finish, size=16, patience=0.1)
     for item in range(10):
         background.put(item)
     background.end()
@@ -276,12 +286,73 @@ def test_an_unknown_rule_is_refused():
 def test_a_warning_is_issued_at_the_next_call(start):
     """Work may hand back a warning, which stops nothing."""
 
-    def warn(item):
-        raise RuntimeWarning(f"late {item}")
+    def warn(items, pause):
+        raise RuntimeWarning(f"late {items.popleft()}")
 
     background = Background(warn, lambda: None, size=4)
     background.put(1)
     with pytest.warns(RuntimeWarning, match="late 1"):
+        background.call(int)
+    background.end()
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (2, 1), (8, 4), (9, 4)])
+def test_work_gets_what_waits_but_no_more_than_half(size, at_once):
+    """And never what was put after a call that somebody waits for."""
+    given = []
+
+    def work(items, pause):
+        given.append(list(items))
+        items.clear()
+
+    background = Background(work, lambda: None, size=size)
+    with background._lock:
+        for item in range(size):
+            background.put(item)
+    background.call(int)
+    assert [item for items in given for item in items] == list(range(size))
+    assert max(map(len, given)) == at_once
+    background.end()
+
+
+def test_items_in_hand_count_as_waiting(start):
+    """However many the thread took at once, no more than the bound and one are under way."""
+    recorder = Recorder()
+    recorder.gate.clear()
+    background = start(recorder, size=4, on_full="error")
+    with background._lock:
+        for item in range(4):
+            background.put(item)
+    while len(background._in_hand) < 2:
+        time.sleep(0.001)
+    background.put(4)
+    with pytest.raises(QueueFullError, match="4 records wait"):
+        background.put(5)
+    recorder.gate.set()
+    background.end()
+    assert recorder.done == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("wake", ["call", "half"])
+def test_a_pause_ends_when_haste_is_called_for(wake):
+    """A pause of a minute holds up nobody who waits, nor a queue that fills."""
+    pausing = threading.Event()
+
+    def work(items, pause):
+        pausing.set()
+        pause()
+        items.clear()
+
+    background = Background(work, lambda: None, size=4, patience=10, nap=60)
+    background.put(0)
+    # The first rest is a nap as well, which half of the queue ends.
+    background.put(1)
+    assert pausing.wait(10)
+    if wake == "call":
+        background.call(int)
+    else:
+        background.put(2)
+        background.put(3)
         background.call(int)
     background.end()
 
@@ -293,7 +364,7 @@ def test_check_raises_what_put_would(start):
     background.put(1)
     while not background._errors:
         time.sleep(0.001)
-    with pytest.raises(ValueError, match="cannot do 1"):
+    with pytest.raises(ValueError, match=r"cannot do \[1\]"):
         background.check()
     background.check()
 

@@ -1,7 +1,11 @@
 import warnings
+from collections import deque
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import sowlog
 from sowlog._delivery import Delivery, Item, LossWarning, WriterError
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Every, StalledError
@@ -33,12 +37,17 @@ def item(step, **scalars):
     return Item(step, 1.5, None, scalars or {"x": float(step)})
 
 
+def no_pause():
+    """Never called by host values, which are always ready."""
+    raise AssertionError
+
+
 def deliver(delivery, *steps):
     """Deliver the steps; return what was handed back."""
     handed_back = []
     for step in steps:
         try:
-            delivery.deliver(item(step))
+            delivery.deliver(deque([item(step)]), no_pause)
         except (WriterError, LossWarning) as error:
             handed_back.append(error)
     return handed_back
@@ -121,7 +130,7 @@ def test_errors_of_several_writers_are_told_together():
             raise ValueError(f"broken at {record.step}")
 
     with pytest.raises(WriterError, match="Broken failed at step 3") as caught:
-        Delivery([Broken(), Broken()], backlog=4).deliver(item(3))
+        Delivery([Broken(), Broken()], backlog=4).deliver(deque([item(3)]), no_pause)
     assert "Broken failed at step 3" in caught.value.__notes__[0]
 
 
@@ -133,7 +142,7 @@ def test_dropped_steps_become_a_scalar_of_the_next_record():
         if step in (2, 3, 5):
             delivery.count_drop()
         if step != 2:
-            delivery.deliver(item(step))
+            delivery.deliver(deque([item(step)]), no_pause)
     dropped = {r.step: r.values[-1] for r in memory.records if r.tags[-1] == "sowlog/dropped"}
     assert dropped == {3: 2.0, 5: 3.0}
     with pytest.raises(LossWarning, match="3 steps found the queue full"):
@@ -144,7 +153,7 @@ def test_nothing_dropped_is_not_mentioned():
     """No scalar, no warning."""
     memory = MemoryWriter()
     delivery = Delivery([memory], backlog=4)
-    delivery.deliver(item(1))
+    delivery.deliver(deque([item(1)]), no_pause)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         delivery.close()
@@ -167,3 +176,74 @@ def test_every_needs_a_cadence():
     """Zero steps is no cadence."""
     with pytest.raises(ValueError, match="cadence of 0 steps"):
         Every(0, MemoryWriter())
+
+
+class AtOnceWriter(MemoryWriter):
+    """Takes several records at once, and keeps how many there were each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+        self.failing = set()
+
+    def write(self, record):
+        """Keep one, or fail."""
+        if record.step in self.failing:
+            raise OSError(f"cannot write {record.step}")
+        super().write(record)
+
+    def write_all(self, records):
+        """Keep all, or none."""
+        self.sizes.append(len(records))
+        if self.failing & {record.step for record in records}:
+            raise OSError("cannot write one of them")
+        for record in records:
+            super().write(record)
+
+    @property
+    def steps(self):
+        """The steps kept."""
+        return [record.step for record in self.records]
+
+
+def test_what_is_ready_is_written_at_once():
+    """One write for all items in hand, in their order, and each is taken off when that is done."""
+    writer = AtOnceWriter()
+    items = deque(item(step) for step in range(5))
+    Delivery([writer], backlog=8).deliver(items, no_pause)
+    assert (writer.sizes, writer.steps, len(items)) == ([5], [0, 1, 2, 3, 4], 0)
+
+
+def test_one_bad_record_costs_no_other():
+    """Those that go together fail together; each is then tried by itself."""
+    writer = AtOnceWriter()
+    writer.failing = {2}
+    delivery = Delivery([writer], backlog=8)
+    with pytest.raises(WriterError, match="AtOnceWriter failed at step 2: OSError: cannot write 2"):
+        delivery.deliver(deque(item(step) for step in range(4)), no_pause)
+    assert writer.steps == [0, 1, 3]
+    with pytest.raises(WriterError, match="AtOnceWriter lost 1 record, at steps 2 to 2"):
+        delivery.close()
+
+
+@jax.jit
+def slowly(x):
+    """Return x after some tenths of a second."""
+    turn = jnp.eye(300)
+    return sowlog.pack({"x": jax.lax.fori_loop(0, 800, lambda _, y: y @ turn, jnp.full((300, 300), x))[0, 0]})
+
+
+@pytest.mark.parametrize(("waits", "sizes"), [(False, []), (True, [2])])
+def test_the_device_gets_a_moment_to_finish_more(waits, sizes):
+    """An unfinished step holds up no finished one, but for the pause, in which it may become ready."""
+    writer = AtOnceWriter()
+    slow, paused = slowly(3.0), []
+
+    def pause():
+        paused.append(slow.buffer.is_ready())
+        if waits:
+            jax.block_until_ready(slow)
+
+    Delivery([writer], backlog=8).deliver(deque([item(0), Item(1, 1.5, slow)]), pause)
+    assert (paused, writer.steps) == ([False], [0, 1])
+    assert writer.sizes == sizes  # A single record comes by `write`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 from sowlog._record import Record
 
-__all__ = ["Every", "StalledError", "Writer"]
+__all__ = ["BatchWriter", "Every", "StalledError", "Writer"]
 
 
 class StalledError(Exception):
@@ -35,6 +36,15 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Flush and release what is held; called once, last."""
+        ...
+
+
+@runtime_checkable
+class BatchWriter(Writer, Protocol):
+    """A writer that takes several records at less cost than one by one, as they come when steps are short."""
+
+    def write_all(self, records: Iterable[Record]) -> None:
+        """Take the records in order: all of them, or none if it raises, and then each comes by `write`."""
         ...
 
 
