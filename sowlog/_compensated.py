@@ -118,7 +118,7 @@ def squares_of(
 
 
 def squares_fit(largest: jax.Array) -> jax.Array:
-    """Tells whether squares of magnitudes up to `largest` neither overflow float32, 2^48 of them, nor vanish."""
+    """Tells whether squares of magnitudes up to `largest` neither vanish nor, 2^47 of them, overflow."""
     return (largest >= 2.0**-40) & (largest <= 2.0**40)
 
 

@@ -249,7 +249,7 @@ def _count_elements(value: jax.Array, sub_bins: int) -> _Counts:
     smallest, largest = jnp.min(value, initial=jnp.inf), jnp.max(value, initial=-jnp.inf)
     are_finite = jnp.isfinite(smallest) & jnp.isfinite(largest)
 
-    def as_is(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def as_is(_: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return counts, smallest, largest
 
     def set_apart(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
