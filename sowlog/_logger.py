@@ -197,16 +197,17 @@ class Logger:
         """
         self._background.call(self._delivery.flush)
 
-    def close(self) -> None:
+    def close(self, *, ending: Ending | None = "success") -> None:
         """Write all that was logged, and close the writers; closing again does nothing.
+
+        Args:
+            ending: how a run that told its hparams ended, "success" or "failure"; None tells nothing, of a
+                run that is to go on.
 
         Raises:
             WriterError: if some was lost since the last flush; the message says how much.
             TimeoutError: if device or disk hang.
         """
-        self._end("success")
-
-    def _end(self, ending: Ending | None) -> None:
         if self._has_hparams and ending is not None:
             self._delivery.end_with(Item(0, time.time(), ending=ending))
         self._background.end()
@@ -220,7 +221,7 @@ class Logger:
         # Ctrl-C and sys.exit are no failures of the run, which may go on from its checkpoint.
         interrupted = kind is not None and not issubclass(kind, Exception)
         try:
-            self._end(None if interrupted else "success" if error is None else "failure")
+            self.close(ending=None if interrupted else "success" if error is None else "failure")
         except Exception as failure:
             if error is None:
                 raise

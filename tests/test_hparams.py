@@ -142,6 +142,15 @@ def test_the_end_is_told_as_the_block_ended(tmp_path, error, status):
     assert hparams_table(tmp_path).rows["run"].status == status
 
 
+@pytest.mark.parametrize(("ending", "status"), [("failure", "failure"), (None, "unknown")])
+def test_close_tells_an_end_that_the_block_does_not_see(tmp_path, ending, status):
+    """Such as a run that diverged, or that stopped to go on later."""
+    with sowlog.Logger(tmp_path / "run") as log:
+        log.hparams({"a": 1})
+        log.close(ending=ending)
+    assert hparams_table(tmp_path).rows["run"].status == status
+
+
 def test_a_run_is_a_row_before_it_ends(tmp_path):
     """And a killed one stays one."""
     log = sowlog.Logger(tmp_path / "run")

@@ -174,7 +174,9 @@ def train(
         ):
             if hparams:
                 log.hparams(hparams, trainer.results())
-            return _Run(config, trainer, log, view, stop, profiler).go()
+            outcome = _Run(config, trainer, log, view, stop, profiler).go()
+            log.close(ending=None if stop.signal else "failure" if outcome.diverged else "success")
+            return outcome
 
 
 class _Run:

@@ -48,9 +48,11 @@ def write(folder: Path, found: Results) -> None:
 
 
 def read(folder: Path) -> Results | None:
-    """Reads the results of a run; None if it has none yet."""
-    file = folder / FILE
-    return Results(**json.loads(file.read_text())) if file.exists() else None
+    """Reads the results of a run; None if it has none yet, or none that can be read: then it is run again."""
+    try:
+        return Results(**json.loads((folder / FILE).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -1,13 +1,12 @@
 """What trains the points of a sweep: processes of this machine, or jobs of a cluster by submitit."""
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,20 @@ _STOPPED = {status for number in SIGNALS for status in (-number, 128 + number)}
 _JOB = "job.json"
 # Minutes a job may take, where nothing else is asked for: submitit's own 2 and 5 would end most runs.
 _TIMEOUT = 24 * 60
-_PR_SET_PDEATHSIG = 1
+# PR_SET_PDEATHSIG outlives exec. The parent may have been killed before it was set.
+_LAUNCH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(128 + signal.SIGTERM)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+# What submitit is told by, Slurm may send to all processes of a job: it would end one that does not know it.
+_LAUNCH_IN_JOB = """
+import os, signal, sys
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Process:
@@ -39,12 +51,11 @@ class Process:
         with log.open("ab") as output:
             # In a session of its own, so that Ctrl-C on a terminal reaches it once: through the sweep.
             self._process = subprocess.Popen(
-                command,
+                _until_parent_ends(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with(os.getpid()),  # noqa: PLW1509 - the sweep has one thread
             )
 
     def ended(self) -> bool:
@@ -60,21 +71,15 @@ class Process:
         return _verdict(self._process.returncode)
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
-    """Returns what a child calls first so that it is asked to save and end should its parent be killed.
+def _until_parent_ends(command: Sequence[str]) -> list[str]:
+    """Returns a command that runs another, which is asked to save and end should this process be killed.
 
-    Linux alone has this. Elsewhere the child trains on, and holds the lock of its folder as it does.
+    Linux alone can do so. Elsewhere a point trains on, and holds the lock of its folder as it does.
     """
     if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-
-    def end_with() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # Killed before the line above.
-            os._exit(128 + signal.SIGTERM)
-
-    return end_with
+        return list(command)
+    # Not as a function that the forked child calls: where this process has threads, it might never return.
+    return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command]
 
 
 def _verdict(status: int) -> str:
@@ -132,21 +137,22 @@ class Command:
     def __call__(self) -> int:
         """Runs it and returns its exit status."""
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._command,
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LAUNCH_IN_JOB, *self._command],
                 cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        # A cluster may signal all processes of a job, or this one alone, where submitit ignores it.
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
-            # Not `wait`, which holds a lock that `checkpoint`, in a signal's handler, may need.
-            while (status := self._process.poll()) is None:
+            # Not `wait`, which holds a lock that a signal's handler may need.
+            while (status := process.poll()) is None:
                 time.sleep(0.1)
         except BaseException:
-            # Once, since a second signal ends it without saving; then it goes on without this process.
-            self._process.terminate()
+            process.terminate()
             raise
         return status
 
@@ -154,7 +160,7 @@ class Command:
         """Lets the process save, and returns what to submit in place of this: the same again."""
         import submitit.helpers  # noqa: PLC0415 - an extra
 
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGTERM)
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         again = Command(self._command, self._log, self._cwd)
@@ -179,6 +185,7 @@ class Cluster:
         except ModuleNotFoundError:
             raise ConfigError([f"{COMMAND_LINE}: --submit: needs submitit: {INSTALL}"]) from None
         self._kind = kind
+        self._found_again: Any = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}[kind]
         try:
             self._executor: Any = submitit.AutoExecutor(folder, cluster=kind)
             self._executor.update_parameters(name="sweep", timeout_min=_TIMEOUT)
@@ -192,7 +199,7 @@ class Cluster:
         file = point.path / _JOB
         if file.exists():
             known = json.loads(file.read_text())
-            job = self._executor.job_class(self._folder, known["id"])
+            job = self._found_again(self._folder, known["id"])
             if known["kind"] == self._kind and not job.done():
                 return Job(job, point.path)
         job = self._executor.submit(Command(command, point.log.absolute(), Path.cwd()))

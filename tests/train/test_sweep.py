@@ -236,6 +236,15 @@ def test_finished_points_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert go(points, "raise").unfinished == []
 
 
+def test_results_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    """A disk that lost power may leave an empty file; the point is run again from its checkpoint."""
+    (point,) = planned(tmp_path, "seed=0")
+    finish(point)
+    for text in ("", "{}", "[]", '{"steps": 400}'):
+        (point.path / results.FILE).write_text(text)
+        assert point.results() is None
+
+
 def test_a_longer_run_is_not_finished(tmp_path: Path) -> None:
     """Results tell of the steps that were asked for."""
     (point,) = planned(tmp_path, "seed=0", overrides=("steps=5",))
@@ -375,9 +384,12 @@ LONG = ("steps=3000", "eval.every=300", "checkpoint.every=400")
 
 
 def examples(number: int, mended: str = "") -> dict[str, np.ndarray]:
-    """A user's data, which fails for one number until it is mended."""
+    """A user's data, which fails for one number, and keeps another waiting, until it is mended."""
     if number == 2 and not Path(mended).exists():
         raise RuntimeError(f"no data for {number}")
+    if number == 3:
+        print("waits for its data", flush=True)
+        wait_until(Path(mended).exists, seconds=300)
     images = np.random.default_rng(number).random((40, 8, 8, 1), np.float32)
     return {"image": images, "label": np.arange(40, dtype=np.int32) % 10}
 
@@ -460,3 +472,56 @@ def test_points_are_submitted_as_jobs(tmp_path: Path) -> None:
     assert "    RuntimeError: no data for 2\n" in out
     done = tmp_path / "sweep" / "data.arguments.number=1"
     assert hparams_table(tmp_path / "sweep").rows[done.name].hparams == {"data.arguments.number": 1}
+
+
+# What a cluster's commands do, in a few lines of shell: jobs are processes, each the leader of its group.
+SLURM = {
+    "sbatch": """
+        id=$(($(cat $JOBS/last || echo 100) + 1)); echo $id > $JOBS/last
+        SLURM_JOB_ID=$id setsid sh $1 > $JOBS/$id.out 2>&1 & echo $! > $JOBS/$id
+        echo Submitted batch job $id""",
+    "srun": """
+        while :; do case $1 in --output|--error) shift 2;; -*) shift;; *) break;; esac; done
+        exec "$@" """,
+    "sacct": """
+        echo 'JobID|State|NodeList'
+        for id in $(ls $JOBS | grep -x '[0-9]*'); do
+            if kill -0 $(cat $JOBS/$id); then echo "$id|RUNNING|here"; else echo "$id|COMPLETED|here"; fi
+        done""",
+    "scancel": "kill -TERM -$(cat $JOBS/$1)",
+}
+
+
+def test_jobs_of_slurm_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled by Ctrl-C; after kill -9 of the sweep they go on, and the same command waits for them."""
+    (tmp_path / "jobs").mkdir()
+    for name, body in SLURM.items():
+        command = tmp_path / name
+        command.write_text(f"#!/bin/sh\n{body}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("JOBS", str(tmp_path / "jobs"))
+    arguments = ("steps=2", "--sweep", "data.arguments.number=3", "--submit", "slurm")
+    log = tmp_path / "sweep" / "data.arguments.number=3" / "output.log"
+
+    def waits(times: int) -> bool:
+        return log.exists() and log.read_text().count("waits for its data") == times
+
+    process = start_sweep(tmp_path, *arguments)
+    wait_until(lambda: waits(1))
+    process.send_signal(signal.SIGINT)
+    status, out = end(process)
+    assert (status, "number=3: stopped" in out) == (130, True)
+    with start_sweep(tmp_path, *arguments) as process:
+        wait_until(lambda: waits(2))
+        process.kill()
+    process = start_sweep(tmp_path, *arguments, "--submit-with", "slurm_partition=large")
+    assert process.stdout is not None
+    assert "1 points, 0 of them finished" in process.stdout.readline()
+    assert process.stdout.readline() == "continues data.arguments.number=3\n"
+    (tmp_path / "mended").touch()
+    status, out = end(process)
+    assert status == 0
+    assert "finished data.arguments.number=3" in out
+    assert waits(2)
+    assert (tmp_path / "jobs" / "last").read_text() == "102\n"
