@@ -1,6 +1,5 @@
 """Collecting around `apply`: one pass, what it sowed, and nothing lost on the way."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,8 +22,8 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
     """Wraps a module's `apply` so that it also returns what was sown.
 
     A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A
-    model that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries the
-    collection works as it stands: its states are there, empty, before it runs.
+    model that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries
+    the collection works as it stands: its states are there, empty, before it runs.
 
     Args:
         apply: `model.apply`, or a function of the same form.
@@ -126,13 +125,14 @@ def _run_seeded_if_need_be(
     except TypeError as error:
         refused = error
     seeds, unseedable = find_seeds(run, _OURS)
-    if seeds:
-        # Where sowing is not the cause, the first error says best what is.
-        with contextlib.suppress(TypeError):
-            return _run(functools.partial(run, seeds))
-    if unseedable:
-        raise LostMetricError(unseedable[0]) from refused
-    raise refused
+    if not seeds and not unseedable:
+        raise refused
+    try:
+        return _run(functools.partial(run, seeds))
+    except TypeError as error:
+        if unseedable:
+            raise LostMetricError(unseedable[0]) from error
+        raise
 
 
 def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mapping[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 import sowlog
 from sowlog import LostMetricError
+from sowlog._transforms import Lift
 
 X = -jnp.arange(1.0, 4.0)
 
@@ -334,11 +335,55 @@ def test_layers_stacked_behind_the_bins_are_refused(reducer, in_a_branch):
         sowlog.collect(model_of(call).apply)({}, X)
 
 
+class Branching(nn.Module):
+    """Sows in one branch, and so needs seeds."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.cond(x[0] < 0, _sow_distance, lambda m, x: x, self, x) + 1, None
+
+
 def test_numbers_may_be_stacked_along_any_axis():
     """A state of numbers has no axes of its own: -1 is the axis of the layers."""
 
     def call(module, x):
-        return nn.scan(Sower, variable_axes={"metrics": -1, "losses": -1}, length=2)(name="layers")(x, None)
+        return nn.scan(Branching, variable_axes={"metrics": -1}, length=2)(name="layers")(x, None)
 
     _, updates = sowlog.collect(model_of(call).apply)({}, X)
-    assert updates["metrics"]["layers"]["value"].compute().tolist() == [-1.0, 0.0]
+    found = updates["metrics"]["layers"]["distance"]
+    assert found.seen.tolist() == [True, False]
+    assert found.compute()[0] == -2.0
+
+
+def test_a_transform_whose_filters_are_not_known_is_not_accused():
+    """Should Flax hide them, another transform that surely drops a collection is named before it."""
+    assert Lift("scan", "", None).hands_back("metrics")
+    assert not Lift("scan", "", None).broadcasts("metrics")
+    assert not Lift("scan", "", ("params",)).hands_back("metrics")
+
+
+class Unsteady(sowlog.Reducer):
+    """A reducer that breaks the laws: its start is no state of the same kind."""
+
+    def empty(self):
+        return jnp.zeros((), jnp.float32)
+
+    def lift(self, value, weight):
+        return jnp.stack([jnp.min(value), jnp.max(value)])
+
+    def merge(self, a, b):
+        return a + b
+
+    def compute(self, parts):
+        return parts
+
+
+def test_a_seed_that_does_not_fit_is_what_the_error_tells_of():
+    """The first error, of a structure without seeds, would hide it."""
+
+    def sow(module, x):
+        sowlog.sow(module, "value", x, Unsteady())
+        return x
+
+    with pytest.raises(TypeError, match=r"(?s)float32\[2\].*float32\[\]"):
+        sowlog.collect(model_of(lambda m, x: nn.cond(x[0] < 0, sow, lambda m, x: x, m, x)).apply)({}, X)

@@ -1,5 +1,6 @@
 """Merging over replicas."""
 
+import dataclasses
 import re
 
 import jax
@@ -74,6 +75,44 @@ def test_a_std_over_replicas_survives_a_distant_mean(offset):
     values = (np.float32(offset) + np.arange(8, dtype=np.float32)).reshape(4, 2)
     state = _reduced(lambda x: {"x": sowlog.std.of(x)}, jnp.asarray(values))["x"]
     assert float(state.compute()) == pytest.approx(np.std(values.astype(np.float64)), rel=1e-6)
+
+
+def test_a_std_over_replicas_about_a_mean_that_float32_has_not():
+    """What the mean of all rounds away is not taken for spread, nor lost to what is merged later."""
+    values = np.float32(1e6) + np.float32([[0.0], [0.0625], [0.0625], [0.0625]])
+    state = _reduced(lambda x: {"x": sowlog.std.of(x)}, jnp.asarray(values))["x"]
+    assert float(state.compute()) == pytest.approx(np.std(values.astype(np.float64)), rel=1e-6)
+    both = state.merge(sowlog.std.of(values[0]))
+    wanted = np.std(np.append(values, values[0]).astype(np.float64))
+    assert float(both.compute()) == pytest.approx(wanted, rel=1e-6)
+
+
+def _pairs(numbers):
+    hi = numbers.astype(np.float32)
+    return hi, (numbers - hi.astype(np.int64)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("reducer", "shape"), [(sowlog.sum, (1, 200)), (sowlog.nonfinite, (4, 200))])
+def test_integers_stay_exact_over_replicas(reducer, shape):
+    """Totals of similar replicas, and counts of any, lose no unit up to 2^45."""
+    numbers = np.int64(2) ** np.random.default_rng(0).integers(8, 44, shape) * np.ones((4, 1), np.int64)
+    numbers = numbers + np.random.default_rng(1).integers(0, numbers)
+    hi, lo = (jnp.asarray(part) for part in _pairs(numbers))
+    start = jax.vmap(jax.vmap(reducer.of))(jnp.ones(numbers.shape))
+    states = dataclasses.replace(start, parts=type(start.parts)(hi, lo))
+    found = _reduced(lambda state: {"x": state}, states)["x"].parts
+    assert (np.asarray(found.hi, np.int64) + np.asarray(found.lo, np.int64) == numbers.sum(0)).all()
+
+
+def test_the_low_digits_of_many_counts_do_not_add_up_to_too_many():
+    """Each replica's low digits fit float32; those of 128 together only if split."""
+    numbers = np.array([2**46 + 2**22 - 1] * 3 + [2**16 - 1] * 124 + [2**16 - 2])
+    hi, lo = (jnp.asarray(part) for part in _pairs(numbers))
+    states = dataclasses.replace(
+        jax.vmap(sowlog.nonfinite.of)(hi), parts=type(sowlog.nonfinite.of(1.0).parts)(hi, lo)
+    )
+    found = _reduced(lambda state: {"x": state}, states)["x"].parts
+    assert int(found.hi) + int(found.lo) == numbers.sum()
 
 
 def test_counts_stay_exact_over_replicas():

@@ -62,20 +62,21 @@ SETUPS = {
 }
 
 
-def test_a_branch_may_hold_a_lifted_module_with_a_setup():
+def test_a_branch_may_hold_lifted_modules_with_a_setup():
     """The search for seeds is not led astray by what Flax runs to check a setup."""
 
     class Model(nn.Module):
         @nn.compact
         def __call__(self, x):
             def sow(module, x):
-                return nn.remat(Codebook)(name="codebook")(x)
+                return nn.remat(Codebook)(name="second")(nn.remat(Codebook)(name="first")(x))
 
             return nn.cond(x[0] > 0, sow, lambda m, x: x, self, x)
 
-    variables = {"params": {"codebook": {"codes": jnp.ones(3)}}}
+    variables = {"params": {name: {"codes": jnp.ones(3)} for name in ("first", "second")}}
     _, updates = sowlog.collect(Model().apply)(variables, X)
-    assert sowlog.compute(updates["metrics"]) == {"codebook/norm": 3.0, "codebook/plain": 3.0}
+    wanted = {f"{path}/{name}": 3.0 for path in ("first", "second") for name in ("norm", "plain")}
+    assert sowlog.compute(updates["metrics"]) == wanted
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])

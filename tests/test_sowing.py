@@ -331,18 +331,27 @@ def test_other_collections_are_free():
     assert sowlog.compute(updates["diagnostics"]) == {"value": 2.0}
 
 
-def test_constants_under_remat_are_arrays_outside_of_jit_too():
+@pytest.mark.parametrize("reducer", [sowlog.sum, sowlog.sum(axis=())], ids=str)
+def test_constants_under_remat_are_arrays_outside_of_jit_too(reducer):
     """jax.checkpoint returns a constant as a Python bool there: calls still merge, and states compute."""
 
     class Model(nn.Module):
-        @nn.compact
+        def sow(self, *args, **kwargs):
+            return super().sow(*args, **kwargs)
+
+        @nn.remat
+        def rematted(self, x):
+            sowlog.sow(self, "value", x, reducer)
+            return sowlog.sow(self, "other", x, reducer)
+
         def __call__(self, x):
-            block = nn.remat(Sower)(name="block")
-            return block(x), block(3 * x)
+            self.rematted(x)
+            return sowlog.sow(self, "value", 3 * x, reducer)
 
     _, updates = _collect(Model(), X)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(updates))
-    assert updates["metrics"]["block"]["value"].compute() == 4.0
+    assert jnp.sum(updates["metrics"]["value"].compute()) == 24.0
+    assert jnp.sum(updates["metrics"]["other"].compute()) == 6.0
 
 
 WRONG = {

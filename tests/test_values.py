@@ -59,3 +59,10 @@ def test_a_mask_of_bools_is_counted_exactly():
     mask = jnp.ones(2**24 + 3, jnp.bool_)
     weight = jax.jit(lambda mask: sowlog.mean.of(mask, weight=mask))(mask).parts["weight"]
     assert int(weight.hi) + int(weight.lo) == 2**24 + 3
+
+
+def test_a_large_float64_is_finite():
+    """With 64-bit types on, what float32 cannot hold is still no infinity."""
+    with _enabled_x64():
+        count = sowlog.nonfinite.of(jnp.array([1e300, np.inf, np.nan]))
+    assert float(count.compute()) == 2.0
