@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,6 +66,14 @@ def ranking(points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signa
         console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
     lengths = [point.config.steps for point in points]
     console.print(f"{_tensorboard(folder, points=max(lengths) + 1)}   (HParams tab)", soft_wrap=True)
+
+
+def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """Shows a table whose first column is of the rows' titles."""
+    table = Table(*columns)
+    for title, cells in rows.items():
+        table.add_row(title, *cells)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def _ranking_table(points: "Sequence[Point]") -> Table:

@@ -72,18 +72,12 @@ def check(options: argparse.Namespace) -> bool:
 
 def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> int:
     """Plans and trains a sweep; returns the exit status."""
-    jobs = _jobs(options.jobs)
+    jobs = parse_jobs(options.jobs)
     folder = Path(options.workdir) if options.workdir else run_folder.default_path(file.stem)
     points = sweep.plan(file, overrides, options.sweep, folder)
     if options.dry_run:
         report.text(sweep.describe(points))
         return 0
-
-    def command(point: sweep.Point) -> list[str]:
-        keys = ",".join(point.values)
-        given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]
-        return [sys.executable, "-m", "train", str(file), *given]
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,11 +87,11 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
         jobs = jobs or len(points)
 
         def start(point: sweep.Point) -> sweep.Worker:
-            return cluster.start(point, command(point))
+            return cluster.start(point, command(file, overrides, point))
     else:
 
         def start(point: sweep.Point) -> sweep.Worker:
-            return workers.Process(command(point), point.log)
+            return workers.Process(command(file, overrides, point), point.log)
 
     finished = sum(1 for point in points if point.results())
     report.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
@@ -107,7 +101,19 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
     return 128 + running.signal if running.signal else int(bool(running.unfinished))
 
 
-def _jobs(given: str | None) -> int | None:
+def command(file: Path, overrides: Sequence[str], point: sweep.Point) -> list[str]:
+    """Gives the command that trains a point, which shows what is varied as its hyperparameters."""
+    keys = ",".join(point.values)
+    given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]
+    return [sys.executable, "-m", "train", str(file), *given]
+
+
+def parse_jobs(given: str | None) -> int | None:
+    """Reads `--jobs`.
+
+    Raises:
+        ConfigError: it is no whole number of 1 or more.
+    """
     if given is None:
         return None
     if not (given.isascii() and given.isdigit() and len(given) < 6 and int(given)):
