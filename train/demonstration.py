@@ -2,7 +2,8 @@
 
 It trains the default experiment with its load-balance and router losses and without them, on three seeds
 each, and shows what was logged on held-out text as a table and as curves: bits per byte, the share of the
-routers' choices that found their expert full, and the busiest expert. The same command goes on where it stopped.
+routers' choices that found their expert full, and the busiest expert. The same command goes on where it
+stopped.
 
 Exit status: 0 when all is shown, 1 when a run failed, 2 for a mistake in the command, 130 after Ctrl-C and
 143 after SIGTERM.
