@@ -176,6 +176,12 @@ class Quantiles(Reducer):
         outside = [percent for percent in self.percents if not 0 <= percent <= 100]
         if outside or not self.percents:
             raise ValueError(f"percents must hold numbers from 0 to 100, got {outside or 'none'}.")
+        names = [_name_of(percent) for percent in self.percents]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"percents={self.percents} has two results named {', '.join(twice)}: leave one of them out."
+            )
 
     def empty(self) -> Parts:
         return _empty_counts(self.sub_bins)
@@ -201,7 +207,11 @@ class Quantiles(Reducer):
         index = jnp.sum(below[:, None] <= ranks[None, :], axis=0)
         middle = jnp.asarray(_bin_middles(self.sub_bins), jnp.float32)[jnp.minimum(index, below.size - 1)]
         values = jnp.where(total > 0, jnp.clip(middle, parts.min, parts.max), jnp.nan)
-        return {f"p{percent:g}": values[i] for i, percent in enumerate(self.percents)}
+        return {_name_of(percent): values[i] for i, percent in enumerate(self.percents)}
+
+
+def _name_of(percent: float) -> str:
+    return f"p{percent:g}"
 
 
 def _check_sub_bins(reducer: Reducer, sub_bins: int) -> None:

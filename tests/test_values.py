@@ -61,6 +61,13 @@ def test_a_mask_of_bools_is_counted_exactly():
     assert int(weight.hi) + int(weight.lo) == 2**24 + 3
 
 
+@pytest.mark.parametrize("percents", [(50, 50.0), (99, 99.9999999, 99.99999999)])
+def test_two_quantiles_of_one_name_are_refused(percents):
+    """One would stand in the other's place."""
+    with pytest.raises(ValueError, match=r"two results named p(50|100): leave one of them out"):
+        sowlog.quantiles(percents=percents)
+
+
 def test_a_large_float64_is_finite():
     """With 64-bit types on, what float32 cannot hold is still no infinity."""
     with _enabled_x64():
