@@ -94,16 +94,19 @@ def _describe(leaf: Any) -> str:
 
 
 # How Python reads a device array, one number or all of it.
-_READS = ("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__", "item", "tolist")
+_READS = (
+    *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__", "item", "tolist"),
+    *("__format__", "__str__", "__repr__"),
+)
 
 
 @contextlib.contextmanager
 def forbid_host_sync() -> Generator[None]:
-    """Makes waiting for the device an error in the calling thread: a stray `float(loss)` or `if x > 0`.
+    """Makes reading the device an error in the calling thread: a stray `float(x)`, `if x > 0` or f"{x}".
 
-    Put it around the loop that trains and logs. On accelerators it is `jax.transfer_guard("disallow")`; that
-    guard does not see reads on the CPU, where the host and the device share memory, so there the methods that
-    read an array are watched too. `np.asarray(x)` on the CPU is seen by neither.
+    Put it around the loop that trains and logs; batches of NumPy arrays may enter. The methods that read an
+    array are watched, and on accelerators JAX's own guard of transfers to the host sees the rest. On the CPU,
+    where host and device share memory, that one sees nothing: `np.asarray(x)` passes there.
 
     Raises:
         HostSyncError: (within) an array was read.
@@ -122,7 +125,7 @@ def forbid_host_sync() -> Generator[None]:
     try:
         for name, original in originals.items():
             setattr(owner, name, _forbidden(name, original, thread))
-        with jax.transfer_guard("disallow"):
+        with jax.transfer_guard_device_to_host("disallow"):
             yield
     finally:
         for name, original in originals.items():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog import _packing, _replicas, _tree
+from sowlog import _microbatches, _packing, _replicas, _tree
 from sowlog._state import Reducer, State
 
 _Closeness = Callable[[str, State, State], None]
@@ -62,7 +62,7 @@ def assert_invariant(
     function: Callable[[Any], Any],
     batch: Any,
     *,
-    over: Sequence[str] = ("microbatch", "scan", "shard"),
+    over: str | Sequence[str] = ("microbatch", "scan", "shard"),
     parts: int = 2,
     rtol: float = 1e-6,
     atol: float = 1e-7,
@@ -83,7 +83,7 @@ def assert_invariant(
 
     Raises:
         AssertionError: a way gives another number; the message has its name, the tag and both numbers.
-        ValueError: `over` names a way that there is not.
+        ValueError: `over` names a way that there is not, or the batch cannot be cut into that many parts.
 
     Example:
         >>> import jax.numpy as jnp, sowlog.testing
@@ -94,12 +94,13 @@ def assert_invariant(
             ...
         AssertionError: over "microbatch", x is 2.0; of the whole batch it is 5.0.
     """
-    unknown = [way for way in over if way not in _CUTS]
+    ways = [over] if isinstance(over, str) else list(over)
+    unknown = [way for way in ways if way not in _CUTS]
     if unknown:
         raise ValueError(f"over={unknown[0]!r} is no way to cut a batch; there are {', '.join(_CUTS)}.")
     whole = _packing.compute(jax.jit(function)(batch))
-    cut = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
-    for way in over:
+    (cut,) = _microbatches.cut((batch,), parts)
+    for way in ways:
         computed = _packing.compute(jax.jit(functools.partial(_CUTS[way], function))(cut))
         _assert_equal_results(way, computed, whole, rtol=rtol, atol=atol)
 

@@ -46,7 +46,7 @@ def accumulate(
 
     @functools.wraps(step_fn)
     def accumulated(params: Any, *batch: Any) -> Any:
-        parts = jax.tree_util.tree_map_with_path(functools.partial(_cut, microbatches), batch)
+        parts = cut(batch, microbatches)
         shares = _shares(weight, microbatches, parts)
         shapes = jax.eval_shape(lambda: step_fn(params, *jax.tree.map(lambda leaf: leaf[0], parts)))
 
@@ -63,14 +63,23 @@ def accumulate(
     return accumulated
 
 
-def _cut(microbatches: int, path: Any, leaf: Any) -> jax.Array:
-    array = jnp.asarray(leaf)
-    if not array.shape or array.shape[0] % microbatches:
-        raise ValueError(
-            f"batch{jax.tree_util.keystr(path[1:])} of shape {array.shape} cannot be cut into {microbatches} "
-            "equal microbatches along its first axis: change the batch size, or pad and mask."
-        )
-    return array.reshape(microbatches, array.shape[0] // microbatches, *array.shape[1:])
+def cut(batch: tuple[Any, ...], parts: int) -> tuple[Any, ...]:
+    """Returns batch arguments whose arrays have equal parts of the examples along a new first axis.
+
+    Raises:
+        ValueError: the examples cannot be cut so.
+    """
+
+    def cut_leaf(path: Any, leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        if not array.shape or array.shape[0] % parts:
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path[1:])} of shape {array.shape} cannot be cut into {parts} "
+                "equal microbatches along its first axis: change the batch size, or pad and mask."
+            )
+        return array.reshape(parts, array.shape[0] // parts, *array.shape[1:])
+
+    return jax.tree_util.tree_map_with_path(cut_leaf, batch)
 
 
 def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) -> jax.Array:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import sowlog
@@ -112,6 +113,18 @@ def test_an_unknown_way_is_refused():
         assert_invariant(lambda x: {"x": sowlog.mean.of(x)}, jnp.ones(4), over=["pmap"])
 
 
+def test_one_way_may_stand_alone():
+    """A name is no list of letters."""
+    with pytest.raises(AssertionError, match='over "scan", peak is'):
+        assert_invariant(lambda x: {"peak": sowlog.mean.of(jnp.max(x))}, _peaks(), over="scan")
+
+
+def test_a_batch_that_cannot_be_cut_for_the_check_is_refused():
+    """The error names the array and its shape."""
+    with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(4,\) cannot be cut into 3 equal"):
+        assert_invariant(lambda batch: {"x": sowlog.mean.of(batch["x"])}, {"x": _peaks()}, parts=3)
+
+
 READS = {
     "float": float,
     "int": int,
@@ -120,6 +133,9 @@ READS = {
     "item": lambda x: x.item(),
     "tolist": lambda x: x.tolist(),
     "array": jax.device_get,
+    "format": lambda x: f"{x:.3f}",
+    "str": lambda x: f"{x!s}",
+    "repr": repr,
 }
 
 
@@ -135,11 +151,11 @@ def test_reading_an_array_is_forbidden(read):
 
 
 def test_a_training_loop_that_logs_passes_the_guard(tmp_path):
-    """The logger's own thread reads, and the loop does not."""
-    step = jax.jit(lambda x: (x + 1, sowlog.pack({"x": sowlog.mean.of(x)})))
+    """The logger's own thread reads, and the loop does not; batches of the host may enter."""
+    step = jax.jit(lambda x, batch: (x + batch[0], sowlog.pack({"x": sowlog.mean.of(x)})))
     x = jnp.zeros(())
     with sowlog.Logger(tmp_path) as log, forbid_host_sync():
         for index in range(5):
-            x, metrics = step(x)
+            x, metrics = step(x, np.ones(1, np.float32))
             log(index, metrics)
     assert [point.value for point in sowlog.testing.read_events(tmp_path)] == [0.0, 1.0, 2.0, 3.0, 4.0]
