@@ -19,6 +19,7 @@ from tests.benchmarks import (
     distributions,
     log_latency,
     memory,
+    program,
     reading,
     step_time,
     steps,
@@ -60,6 +61,7 @@ BENCHMARKS = {
     "collecting": Benchmark(
         "Collecting in a real model", collecting.measure_collecting, collecting.two_devices
     ),
+    "program": Benchmark("The program's loop", program.measure_program),
     "distributions": Benchmark(
         "Distributions, on the device", distributions.measure_distributions, steps.share_one_core
     ),

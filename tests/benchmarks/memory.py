@@ -28,7 +28,7 @@ def measure_memory(size: Size) -> list[Line]:
             log(step, pack(np.float32(step)))
             if (step + 1) % tenth == 0:
                 log.flush()
-                resident.append(_resident_mib())
+                resident.append(resident_mib())
     ratios = [later / resident[0] for later in resident[1:]]
     growth = Spread(min(ratios), ratios[-1], max(ratios))
     return [
@@ -43,7 +43,8 @@ def measure_memory(size: Size) -> list[Line]:
     ]
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
+    """Returns the memory that this process holds now, in MiB."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

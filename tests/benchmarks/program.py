@@ -1,0 +1,89 @@
+"""What the program's loop adds to the steps that it makes: data, logging, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+from tests.benchmarks.memory import resident_mib
+from train import config_file, data, loop, optimizer, run_folder, step, stopping, tasks
+from train.config import Config
+from train.data import Dataset
+
+_CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
+_SHARE = 0.95
+_STEPS = 500
+_SMALL = ("task.width=8", "task.heads=2", "data.length=16", "data.batch_size=4", "data.eval_batches=2")
+
+
+class _Memory:
+    """A view that takes the process's memory after a fifth of the steps, and after the last."""
+
+    def __init__(self, steps: int):
+        self._at = (steps // 5, steps - 1)
+        self.mebibytes: list[float] = []
+
+    def trained(self, step: int, values: dict[str, jax.Array]) -> None:
+        if step in self._at:
+            self.mebibytes.append(resident_mib())
+
+    def evaluated(self, step: int, values: dict[str, jax.Array]) -> None:
+        pass
+
+
+def measure_program(size: Size) -> list[Line]:
+    """Measures the default run after its first step, against as many steps on one batch that is there."""
+    is_full = size.rounds > 1
+    steps = _STEPS if is_full else 10
+    config = config_file.load(_CONFIG, [f"steps={steps}", *(() if is_full else _SMALL)])
+    dataset = data.load(config.data, needs=config.task.needs)
+    memory: list[list[float]] = []
+    runs = {
+        "loop": lambda: _loop(config, dataset, memory),
+        "steps": _steps(config, dataset),
+    }
+    figures = interleave(runs, min(size.rounds, 5))
+    milliseconds = spread_of([seconds / (steps - 1) * 1000 for seconds in figures["loop"]])
+    ratio = paired_ratio(figures["loop"], figures["steps"])
+    held = spread_of([last for _, last in memory])
+    grown = spread_of([last / early for early, last in memory])
+    return [
+        Line(f"moe_lm, {steps} steps", milliseconds, "ms", ratio, "its steps alone", 1 / _SHARE),
+        Line(f"memory after {steps} steps", held, "MB", grown, "after a fifth of them", 1.02),
+    ]
+
+
+def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
+    """Runs the program's loop and returns its seconds after the first step."""
+    view = _Memory(config.steps)
+    with tempfile.TemporaryDirectory() as folder, run_folder.RunFolder(Path(folder), config) as run:
+        outcome = loop.train(config, dataset, run, view, stopping.Stop())
+    memory.append(view.mebibytes)
+    return outcome.training
+
+
+def _steps(config: Config, dataset: Dataset) -> Callable[[], float]:
+    """Returns what makes as many steps after the first one, and gives their seconds."""
+    task = tasks.build(config.task)
+    rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
+    init = step.make_init(task, rule, config)
+    train_step = step.make_train_step(task, rule, schedule, config)
+    batch = jax.device_put(dataset.batch(config.seed, 0))
+
+    def run() -> float:
+        state: Any = jax.block_until_ready(train_step(init(batch), batch)[0])
+        return cost_of(functools.partial(_repeat, train_step, state, batch, config.steps - 1)).wall
+
+    return run
+
+
+def _repeat(train_step: step.TrainStep, state: Any, batch: Any, steps: int) -> None:
+    for _ in range(steps):
+        state, _ = train_step(state, batch)
+    jax.block_until_ready(state)
