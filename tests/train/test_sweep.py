@@ -65,6 +65,12 @@ def test_commas_in_brackets_belong_to_the_value(tmp_path: Path) -> None:
     assert [point.name for point in points] == ["task.hidden=[64,32]", "task.hidden=[128]"]
 
 
+def test_what_is_varied_comes_after_what_is_set(tmp_path: Path) -> None:
+    """A sweep over a command that sets the same key is one over that key."""
+    points = planned(tmp_path, "seed=1..2", overrides=("seed=9",))
+    assert [point.config.seed for point in points] == [1, 2]
+
+
 def test_names_are_stable_and_no_two_values_share_one(tmp_path: Path) -> None:
     """The same sweep has the same folders; what was replaced is told apart by a digest."""
     own = ("data.name=tests.train.test_sweep:examples",)
