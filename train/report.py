@@ -64,8 +64,9 @@ def ranking(points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signa
         how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
         console.print(f"{how}; to go on, the same command with")
         console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
-    lengths = [point.config.steps for point in points]
-    console.print(f"{_tensorboard(folder, points=max(lengths) + 1)}   (HParams tab)", soft_wrap=True)
+    console.print("the same in TensorBoard's HParams tab:")
+    longest = max(point.config.steps for point in points)
+    console.print(_tensorboard(folder, points=longest + 1), soft_wrap=True)
 
 
 def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
