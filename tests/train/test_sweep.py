@@ -274,8 +274,8 @@ def test_a_failed_point_is_told_and_the_others_go_on(
 ) -> None:
     """With the last lines of this attempt; what ends without results has failed too."""
     points = planned(tmp_path, "seed=0..3")
-    points[0].path.mkdir()
-    points[0].log.write_text("of an earlier attempt\n")
+    points[1].path.mkdir()
+    points[1].log.write_text("of an earlier attempt\n")
     bodies = {
         "seed=0": "[print('line', n) for n in range(99)]; sys.exit(5)",
         "seed=1": "os.kill(os.getpid(), signal.SIGKILL)",
@@ -285,11 +285,11 @@ def test_a_failed_point_is_told_and_the_others_go_on(
     running = go(points, bodies)
     assert running.unfinished == points[:3]
     out = capsys.readouterr().out
-    assert "continues seed=0\nseed=0: failed with exit status 5\n" in out
+    assert "begins seed=0\nseed=0: failed with exit status 5\n" in out
     assert "    line 98\n" in out
     assert "line 83\n" not in out
     assert "earlier attempt" not in out
-    assert "seed=1: killed by SIGKILL\n" in out
+    assert "continues seed=1\nseed=1: killed by SIGKILL\n" in out
     assert "seed=2: stopped\n" in out
     assert "finished seed=3" in out
 
