@@ -1,6 +1,8 @@
-"""What every test runs under: the strictest JAX settings and a compilation cache that outlives the run."""
+"""What every test runs under: the strictest JAX settings, a compilation cache that outlives the run, an end."""
 
+import faulthandler
 import os
+import sys
 from pathlib import Path
 
 # Before jax is imported anywhere: subprocesses that tests start inherit these.
@@ -12,6 +14,7 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile(
     "sowlog",
@@ -20,3 +23,21 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("sowlog")
+
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the stderr that a test's capture does not take."""
+    config.stash[_STDERR] = os.dup(sys.__stderr__.fileno())
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings) -> bool:
+    """Let a test that hangs end its process, which first shows where each thread is.
+
+    Nothing less ends every hang: a signal only raises in the test, and what hangs then hangs again as it is
+    unwound, or as Hypothesis tries it again; a thread needs the interpreter's lock. xdist replaces the worker.
+    """
+    faulthandler.dump_traceback_later(settings.timeout, exit=True, file=item.config.stash[_STDERR])
+    item.cancel_timeout = faulthandler.cancel_dump_traceback_later
+    return True
