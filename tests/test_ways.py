@@ -81,7 +81,7 @@ def test_every_way_gives_one_number_in_one_trace(way):
 
 @pytest.mark.parametrize("way", list(EAGER))
 def test_ways_outside_of_jit_give_one_number(way):
-    """The same holds where a way is no single jitted function."""
+    """The same holds where a way is no single jitted function; each counts its traces itself."""
     function, passes = EAGER[way]
     updates = function(jnp.asarray(VALUES[0]))
     _assert_one_number(updates)

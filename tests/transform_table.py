@@ -16,8 +16,7 @@ BEGIN, END = "<!-- begin: python -m tests.transform_table -->", "<!-- end -->"
 def make_table() -> str:
     """Returns the table: what `test_ways.py` proves right, and what `test_lost_metrics.py` refuses."""
     rows = ["| sown under | what happens |", "| --- | --- |"]
-    rows += [f"| {way} | one number, one structure, one trace |" for way in JITTED]
-    rows += [f"| {way} | one number |" for way in EAGER]
+    rows += [f"| {way} | one number, one structure, one trace |" for way in (*JITTED, *EAGER)]
     rows += [f"| {case} | error: {_error_of(call)} |" for case, (call, _, _) in DROPPED.items()]
     rows += [
         f"| {transform} in a module | error: {_error_of(call)} |" for transform, (call, _) in RAW.items()

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sowlog
+from sowlog.testing import count_traces
 from tests.oracles import public_reducers
 
 ROWS = 4
@@ -289,36 +290,41 @@ JITTED: dict[str, tuple[Way, int]] = {
 
 
 def _pmap(rows: jax.Array) -> dict[str, Any]:
-    reduced = jax.pmap(lambda row: sowlog.all_reduce(_whole(row), "batch"), axis_name="batch")(rows)
+    step = count_traces(lambda row: sowlog.all_reduce(_whole(row), "batch"))
+    mapped = jax.pmap(step, axis_name="batch")
+    mapped(-rows)
+    reduced = mapped(rows)
+    assert step.traces == 1
     return jax.tree.map(lambda leaf: leaf[0], reduced)
 
 
-def _window_of_steps(rows: jax.Array) -> dict[str, Any]:
-    """Merges on the device, step by step, what separate jitted steps return."""
-    step = jax.jit(lambda window, row: sowlog.merge(window, _whole(row)))
-    window = sowlog.empty_like(jax.eval_shape(_whole, rows[0]))
-    for row in rows:
-        window = step(window, row)
-    return window
+def _window(*, half_way: Callable[[Any], Any]) -> Way:
+    """Merges on the device, step by step, what one jitted step returns, in one trace from the first on."""
+
+    def way(rows: jax.Array) -> dict[str, Any]:
+        step = count_traces(lambda window, row: sowlog.merge(window, _whole(row)))
+        jitted = jax.jit(step)
+        window = sowlog.empty_like(jax.eval_shape(_whole, rows[0]))
+        for index, row in enumerate(rows):
+            window = jitted(half_way(window) if index == ROWS // 2 else window, row)
+        assert step.traces == 1
+        return window
+
+    return way
 
 
-def _checkpoint(rows: jax.Array) -> dict[str, Any]:
-    """Takes a window half-way through an orbax checkpoint."""
-    half = _window_of_steps(rows[: ROWS // 2])
+def _through_a_checkpoint(window: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, ocp.StandardCheckpointer() as checkpointer:
         path = Path(folder) / "window"
-        checkpointer.save(path, half)
+        checkpointer.save(path, window)
         checkpointer.wait_until_finished()
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), half)
-        restored = checkpointer.restore(path, like)
-    for row in rows[ROWS // 2 :]:
-        restored = jax.jit(lambda window, row: sowlog.merge(window, _whole(row)))(restored, row)
-    return restored
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), window)
+        return checkpointer.restore(path, like)
 
 
 EAGER: dict[str, tuple[Way, int]] = {
     "jax.pmap with all_reduce": (_pmap, ROWS),
-    "a window of steps": (_window_of_steps, ROWS),
-    "an orbax checkpoint of a window": (_checkpoint, ROWS),
+    "a window of steps": (_window(half_way=lambda window: window), ROWS),
+    "an orbax checkpoint of a window": (_window(half_way=_through_a_checkpoint), ROWS),
 }
