@@ -9,15 +9,26 @@ point is finished, 1 when one failed, 2, 130 and 143 as of a run.
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train import config_file, config_help, data, report, results, run_folder, schema, sweep_command
+from train import (
+    config_file,
+    config_help,
+    data,
+    processes,
+    report,
+    results,
+    run_folder,
+    schema,
+    sweep_command,
+)
 from train.config import Config
 from train.mistakes import COMMAND_LINE, ConfigError, did_you_mean
+from train.processes import Group
 from train.results import Results
-from train.run_folder import RunFolder
+from train.run_folder import RunFolder, SharedFolder
 from train.stopping import Stop
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
@@ -56,13 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     parser = _parser()
     options, file, overrides = _parse(parser, argv)
-    if options.help:
-        report.text(parser.format_help() + sweep_command.HELP + EXAMPLES + config_help.list_settings())
+    if options.help or options.list:
+        report.text(_help(parser) if options.help else config_help.list_configs())
         return 0
-    if options.list:
-        report.text(config_help.list_configs())
-        return 0
+    group = processes.group_of(options)
     if sweep_command.check(options):
+        processes.check_alone(group, "--sweep")
         return sweep_command.run(options, file, overrides)
     config = config_file.load(file, overrides)
     hparams = _chosen(config, options.hparams)
@@ -72,17 +82,41 @@ def _run(argv: Sequence[str]) -> int:
     dataset = data.load(config.data, needs=config.task.needs)
     if options.dry_run:
         return _dry_run(config, dataset)
-    folder = RunFolder(
-        Path(options.workdir) if options.workdir else run_folder.default_path(file.stem), config
-    )
-    with folder, Stop() as stop:
-        return _train(config, dataset, folder, stop, argv, hparams)
+
+    def take() -> RunFolder:
+        path = Path(options.workdir) if options.workdir else run_folder.default_path(file.stem)
+        return RunFolder(path, config)
+
+    if group is None:
+        with take() as folder, Stop() as stop:
+            return _train(config, dataset, folder, stop, argv, hparams)
+    return _train_together(group, config, dataset, take, argv, hparams)
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    return parser.format_help() + sweep_command.HELP + EXAMPLES + config_help.list_settings()
+
+
+def _train_together(
+    group: Group,
+    config: Config,
+    dataset: data.Dataset,
+    take: Callable[[], RunFolder],
+    argv: Sequence[str],
+    hparams: dict[str, Any],
+) -> int:
+    from train import joining  # noqa: PLC0415 - needs JAX, which is to join before anything else
+
+    with joining.joined(group):
+        joining.check_alike(config, dataset)
+        with joining.shared_folder(take) as folder, Stop() as stop:
+            return _train(config, dataset, folder, stop, argv, hparams)
 
 
 def _train(
     config: Config,
     dataset: data.Dataset,
-    folder: RunFolder,
+    folder: RunFolder | SharedFolder,
     stop: Stop,
     argv: Sequence[str],
     hparams: dict[str, Any],
@@ -95,12 +129,13 @@ def _train(
     with report.screen(config.steps) as screen:
         view = report.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
-    report.finished(outcome, folder.path, stopped_by=stop.signal)
+    report.finished(outcome, folder.path, stopped_by=outcome.stopped_by)
     if outcome.diverged:
         return 3
-    if stop.signal:
-        return _status(stop.signal)
-    results.write(folder.path, _results(config, outcome))
+    if outcome.stopped_by:
+        return _status(outcome.stopped_by)
+    if isinstance(folder, RunFolder):
+        results.write(folder.path, _results(config, outcome))
     return 0
 
 
@@ -157,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag, what in _FLAGS.items():
         parser.add_argument(*flag.split("/"), action="store_true", help=what)
+    processes.add_options(parser)
     sweep_command.add_options(parser)
     return parser
 

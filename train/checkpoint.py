@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -42,23 +42,20 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(state))  # type: ignore[call-arg]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """Reads a state back.
+        """Reads a state back, onto whatever devices, however many of them wrote it.
 
         Args:
             step: what `latest` returned.
-            like: a state of the same structure, of arrays or of `jax.ShapeDtypeStruct`s.
+            like: a state of the same structure, of `jax.ShapeDtypeStruct`s with the shardings to come.
         """
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-        lent = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))  # type: ignore[call-arg]
-        return _own(lent)
+        lent: Any = self._manager.restore(step, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
+        return _own(lent, jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
-@jax.jit
-def _own(state: TrainState) -> TrainState:
+def _own(state: TrainState, shardings: TrainState) -> TrainState:
     """Copies a state, as the step takes it over.
 
     On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
     that donated copies made under jit did not. Why was not traced.
     """
-    return jax.tree.map(jnp.copy, state)
+    return jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=shardings)(state)

@@ -285,6 +285,11 @@ class Config(Options):
     microbatches: Count = Field(
         1, description="Parts that a batch is cut into, one after the other; they divide its size."
     )
+    sharding: Literal["replicated", "fsdp"] = Field(
+        "replicated",
+        description="Over several devices, each of which gets its share of a batch: whether each keeps the "
+        "whole state, or large arrays of it are split among them.",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="What the model computes in; parameters, losses and metrics are float32."
     )

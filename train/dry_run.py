@@ -9,6 +9,7 @@ import sowlog
 from train import optimizer, step, tasks
 from train.config import Config
 from train.data import Dataset
+from train.devices import Devices, cut
 
 
 def describe(config: Config, dataset: Dataset) -> str:
@@ -23,11 +24,12 @@ def describe(config: Config, dataset: Dataset) -> str:
     batch = dataset.batch(config.seed, 0)
     state = jax.eval_shape(step.make_init(task, rule, config), batch)
     update = step.make_update(task, rule, schedule, config)
-    _, trained = jax.eval_shape(update, state, batch)
+    _, trained = jax.eval_shape(update, state, cut(batch, config.microbatches))
     measured = jax.eval_shape(step.make_measure(task, config), state.variables, dataset.held_out())
     return "\n".join(
         [
             *_variables(state),
+            *_shares(Devices(config.sharding), state),
             *_arrays("batch", batch),
             *_metrics("each step", trained),
             *_metrics(f"each evaluation, every {config.eval.every} steps", {"eval": measured}),
@@ -41,6 +43,11 @@ def _variables(state: step.TrainState) -> Iterator[str]:
         yield f"{'parameters' if name == 'params' else name}: {count:,} numbers, {_bytes(size)}"
     count, size = _size(state)
     yield f"the whole state, as in a checkpoint: {count:,} numbers, {_bytes(size)}"
+
+
+def _shares(devices: Devices, state: step.TrainState) -> Iterator[str]:
+    if devices.count > 1:
+        yield f"of it, on each of {devices.count} devices: {_bytes(devices.share(state))}"
 
 
 def _arrays(title: str, arrays: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,8 @@ is logged as if it had not been.
 """
 
 import fnmatch
+import functools
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +19,16 @@ import optax
 
 import sowlog
 from train import optimizer, step, tasks
+from train.agreement import Agreement
 from train.checkpoint import Checkpoints
 from train.config import Config, EarlyStopOptions
 from train.data import Dataset
+from train.devices import Devices
 from train.early_stop import Waiting
 from train.mistakes import ConfigError, did_you_mean
 from train.nonfinite import FiniteCheck
 from train.profiling import Profiler
-from train.run_folder import RunFolder
+from train.run_folder import RunFolder, SharedFolder
 from train.step import TrainState
 from train.stopping import Stop
 from train.tasks import Batch, Task
@@ -55,6 +59,7 @@ class Outcome:
         training: seconds of all the others, with the evaluations and checkpoints between them.
         ended_early: why it ended before its last step; empty if it did not, or by a signal.
         diverged: whether it ended as the objective or its gradient was not finite.
+        stopped_by: the signal that ended it, to this process or another of the run.
     """
 
     step: int
@@ -65,6 +70,7 @@ class Outcome:
     training: float
     ended_early: str = ""
     diverged: bool = False
+    stopped_by: signal.Signals | None = None
 
 
 class Trainer:
@@ -74,29 +80,41 @@ class Trainer:
         config: the experiment.
         dataset: what it learns from.
         checkpoints: where its state is kept, and taken up from if one is there.
+        devices: what it runs on.
 
     Raises:
-        ConfigError: the metric that early stopping watches is none of the evaluation's.
+        ConfigError: the metric that early stopping watches is none of the evaluation's, or the batches do not
+            spread evenly over the devices.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, checkpoints: Checkpoints):
+    def __init__(self, config: Config, dataset: Dataset, checkpoints: Checkpoints, devices: Devices):
         self.task: Task = tasks.build(config.task)
-        rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
-        self._train_step = step.make_train_step(self.task, rule, schedule, config)
-        self._evaluate = step.make_evaluate(self.task, config)
         self._dataset, self._config, self._checkpoints = dataset, config, checkpoints
-        self._held_out = jax.device_put(dataset.held_out())
+        self._devices = devices
+        rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
+        self._batch(0)
+        self._held_out = devices.place_held_out(dataset.held_out())
         self.state, self.step = self._begin(rule)
+        shardings = devices.shardings(self.state), devices.everywhere
+        self._train_step = step.make_train_step(self.task, rule, schedule, config, shardings=shardings)
+        self._evaluate = step.make_evaluate(self.task, config, sharding=devices.everywhere)
         if config.early_stop:
             self._check_watched(config.early_stop)
 
     def _begin(self, rule: optax.GradientTransformation) -> tuple[TrainState, int]:
-        init = step.make_init(self.task, rule, self._config)
-        batch = self._batch(0)
+        make = functools.partial(step.make_init, self.task, rule, self._config)
+        batch = self._dataset.batch(self._config.seed, 0)
+        shapes = jax.eval_shape(make(), batch)
+        shardings = self._devices.shardings(shapes)
         saved = self._checkpoints.latest()
         if saved is None:
-            return init(batch), 0
-        return self._checkpoints.restore(saved, jax.eval_shape(init, batch)), saved
+            return make(shardings=shardings)(batch), 0
+        like = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            shardings,
+        )
+        return self._checkpoints.restore(saved, like), saved
 
     def _check_watched(self, options: EarlyStopOptions) -> None:
         shown = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).shown
@@ -106,7 +124,8 @@ class Trainer:
             raise ConfigError([f"early_stop.metric: no evaluation has {options.metric}{near}"])
 
     def _batch(self, at: int) -> Batch:
-        return jax.device_put(self._dataset.batch(self._config.seed, at))
+        batch = self._dataset.batch(self._config.seed, at)
+        return self._devices.place_batch(batch, microbatches=self._config.microbatches)
 
     def update(self) -> step.Report:
         """Makes one update; returns while the device works on it."""
@@ -144,10 +163,11 @@ class Trainer:
 def train(
     config: Config,
     dataset: Dataset,
-    folder: RunFolder,
+    folder: RunFolder | SharedFolder,
     view: View,
     stop: Stop,
     *,
+    devices: Sequence[Any] | None = None,
     argv: Sequence[str] = (),
     hparams: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
@@ -156,26 +176,31 @@ def train(
     Args:
         config: the experiment.
         dataset: what it learns from.
-        folder: where it is kept. If its run has a checkpoint, it goes on from there.
+        folder: where it is kept. If its run has a checkpoint, it goes on from there. Of several processes,
+            only the one with the `RunFolder` writes more there than its part of the checkpoints.
         view: is told what happens.
-        stop: ends the loop after the step in which a signal comes.
+        stop: ends the loop after the step in which a signal comes; of several processes, a few later.
+        devices: JAX's devices to run on; by default all devices of all processes.
         argv: the arguments that the program was given, for the record.
         hparams: settings by which the run is to be compared with others, with its results.
     """
+    on = Devices(config.sharding, devices)
     with Checkpoints(folder.checkpoints, keep=config.checkpoint.keep) as checkpoints:
-        trainer = Trainer(config, dataset, checkpoints)
-        devices = [device.device_kind for device in jax.devices()]
-        folder.write_meta(seed=config.seed, argv=argv, devices=devices, step=trainer.step)
-        first = trainer.step if folder.is_continued else None
+        trainer = Trainer(config, dataset, checkpoints, on)
+        profile, writers, first = None, [], None
+        if isinstance(folder, RunFolder):
+            folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step)
+            profile, writers = config.profile, None
+            first = trainer.step if folder.is_continued else None
         with (
-            sowlog.Logger(folder.path, resume_from=first) as log,
-            Profiler(config.profile, folder.path) as profiler,
+            sowlog.Logger(folder.path, writers=writers, resume_from=first) as log,
+            Profiler(profile, folder.path) as profiler,
             jax.transfer_guard("disallow"),
         ):
             if hparams:
                 log.hparams(hparams, trainer.results())
-            outcome = _Run(config, trainer, log, view, stop, profiler).go()
-            log.close(ending=None if stop.signal else "failure" if outcome.diverged else "success")
+            outcome = _Run(config, trainer, log, view, Agreement(stop, on), profiler).go()
+            log.close(ending=None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return outcome
 
 
@@ -191,11 +216,11 @@ class _Run:
         trainer: Trainer,
         log: sowlog.Logger,
         view: View,
-        stop: Stop,
+        agreement: Agreement,
         profiler: Profiler,
     ):
         self._config, self._trainer, self._log, self._view = config, trainer, log, view
-        self._stop, self._profiler = stop, profiler
+        self._agreement, self._profiler = agreement, profiler
         self._finite = FiniteCheck(is_on=config.stop_on_nan)
         self._waiting = Waiting(config.early_stop)
         self._trained: dict[str, jax.Array] = {}
@@ -204,7 +229,7 @@ class _Run:
     def go(self) -> Outcome:
         """Trains until the end."""
         trainer, first, begun, compiling = self._trainer, self._trainer.step, time.perf_counter(), 0.0
-        while trainer.step < self._config.steps and not self._stop.signal:
+        while trainer.step < self._config.steps and not self._agreement.is_to_stop():
             if trainer.step % self._config.eval.every == 0 and self._is_stuck():
                 break
             self._update()
@@ -225,6 +250,7 @@ class _Run:
             training,
             self._finite.reason or self._waiting.reason,
             self._finite.failed is not None,
+            self._agreement.signal,
         )
 
     def _update(self) -> None:
@@ -267,7 +293,7 @@ class _Run:
     def _finish(self) -> None:
         if not self._finite.check_all():
             return
-        if not self._stop.signal and not self._evaluated:
+        if not self._agreement.settle() and not self._evaluated:
             self._evaluated = self._evaluate()
         self._trainer.save(self._log)
 

@@ -1,6 +1,7 @@
 """The folder of a run: its configuration, what it ran with, event files and checkpoints."""
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -15,11 +16,30 @@ from typing import Any, Self
 from train import config_file
 from train.config import Config
 
+CONFIG, META = "config.yaml", "meta.json"
 PACKAGES = ("sowlog", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "numpy")
 
 
 class RunFolderError(Exception):
     """The folder cannot take this run: one line for each reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedFolder:
+    """A run folder as the processes see it that leave it to process 0 to write there.
+
+    Attributes:
+        path: the folder, on a file system that all of them see.
+        is_continued: whether a run of this configuration was here before.
+    """
+
+    path: Path
+    is_continued: bool
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints within."""
+        return self.path / "checkpoints"
 
 
 class RunFolder:
@@ -45,7 +65,7 @@ class RunFolder:
                 self._lock = undo.enter_context((path / ".lock").open("a"))
                 _lock(self._lock.fileno(), path)
                 self.is_continued = holds(path, config)
-                write(path / "config.yaml", config_file.dump(config))
+                write(path / CONFIG, config_file.dump(config))
                 undo.pop_all()
         except OSError as error:
             raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
@@ -56,6 +76,9 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A mistake that is found before anything is trained leaves the folder to what was meant.
+        if isinstance(error, config_file.ConfigError) and not (self.path / META).exists():
+            (self.path / CONFIG).unlink()
         self._lock.close()
 
     def write_meta(self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int) -> None:
@@ -67,7 +90,7 @@ class RunFolder:
             devices: what it runs on.
             step: where it begins or goes on.
         """
-        file = self.path / "meta.json"
+        file = self.path / META
         started = {
             "step": step,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -87,7 +110,7 @@ def holds(path: Path, config: Config) -> bool:
     Raises:
         RunFolderError: it holds another, which is more than a longer run of the same.
     """
-    file = path / "config.yaml"
+    file = path / CONFIG
     if not file.exists():
         return False
     try:
@@ -100,7 +123,8 @@ def holds(path: Path, config: Config) -> bool:
     differences = _differences(
         config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
     )
-    differences.pop("profile", None)  # It looks at the run, and does not change it.
+    for key in ("profile", "sharding"):  # These look at the run, or lay it out, and do not change it.
+        differences.pop(key, None)
     if old.steps <= config.steps:
         differences.pop("steps", None)
     if differences:

@@ -12,6 +12,7 @@ import sowlog
 from train.config import Config
 from train.early_stop import Patience
 from train.tasks import Batch, Draws, Forward, Task, Variables
+from train.user_data import Batch as HostBatch
 
 
 class TrainState(NamedTuple):
@@ -56,9 +57,20 @@ Evaluate = Callable[[Variables, Batch], Report]
 
 
 def make_init(
-    task: Task, optimizer: optax.GradientTransformation, config: Config
-) -> Callable[[Batch], TrainState]:
-    """Returns the jitted function from a first batch, of which it takes only the shapes, to a new state."""
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    *,
+    shardings: TrainState | None = None,
+) -> Callable[[HostBatch], TrainState]:
+    """Returns the jitted function from a first batch, of which it takes only the shapes, to a new state.
+
+    Args:
+        task: whose variables are drawn.
+        optimizer: its state is made beside them.
+        config: the experiment.
+        shardings: where each array is to live, as `Devices.shardings` says; None leaves it to JAX.
+    """
 
     def init(batch: Batch) -> TrainState:
         variables = task.init(jax.random.key(config.seed), batch)
@@ -66,13 +78,27 @@ def make_init(
         average = {} if config.ema is None else jax.tree.map(jnp.copy, params)
         return TrainState(jnp.int32(0), variables, optimizer.init(params), average, Patience.new())
 
-    return jax.jit(init)
+    return jax.jit(init, out_shardings=shardings)
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: Config,
+    *,
+    shardings: tuple[TrainState, Any] | None = None,
 ) -> TrainStep:
-    """Returns the jitted training step. It takes the state over: the old one cannot be used again."""
+    """Returns the jitted training step. It takes the state over: the old one cannot be used again.
+
+    Args:
+        task: what is learned.
+        optimizer: how.
+        schedule: of its learning rate, to be logged.
+        config: the experiment.
+        shardings: where the next state and the report are to live; None leaves it to JAX. A state that lives
+            where it did before is given back in the memory of the one that was taken over.
+    """
     update = make_update(task, optimizer, schedule, config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
@@ -80,13 +106,13 @@ def make_train_step(
         finite = jnp.isfinite(metrics["objective"]) & jnp.isfinite(metrics["norm"]["grads"])
         return state, _report(metrics, task.results, finite)
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
 
 def make_update(
     task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the function from a state and a batch to the next state and the step's metrics.
+    """Returns the function from a state and a batch, as `devices.cut` gives it, to the next and to metrics.
 
     Its randomness comes from seed and step alone, so a run that is taken up repeats it.
     """
@@ -117,8 +143,14 @@ def evaluated(state: TrainState) -> Variables:
     return {**state.variables, "params": state.average} if state.average else state.variables
 
 
-def make_evaluate(task: Task, config: Config) -> Evaluate:
-    """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go."""
+def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evaluate:
+    """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go.
+
+    Args:
+        task: what is learned.
+        config: the experiment.
+        sharding: where the report is to live; None leaves it to JAX.
+    """
     measure = make_measure(task, config)
     watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
 
@@ -130,7 +162,7 @@ def make_evaluate(task: Task, config: Config) -> Evaluate:
             images=_draw(task, variables, {name: array[0] for name, array in batches.items()})
         )
 
-    return jax.jit(evaluate)
+    return jax.jit(evaluate, out_shardings=sharding)
 
 
 def make_measure(task: Task, config: Config) -> Callable[[Variables, Batch], Metrics]:
@@ -165,16 +197,18 @@ def _make_differentiate(
         return value, forward, grads
 
     def differentiate_part(
-        arguments: tuple[Variables, jax.Array], batch: Batch, part: jax.Array
+        arguments: tuple[Variables, Batch, jax.Array], part: jax.Array
     ) -> tuple[jax.Array, Forward, Any]:
-        variables, key = arguments
+        variables, parts, key = arguments
+        batch = {name: array[part[0]] for name, array in parts.items()}
         return differentiate(variables, batch, jax.random.fold_in(key, part[0]))
 
     def differentiate_parts(
-        variables: Variables, batch: Batch, key: jax.Array
+        variables: Variables, parts: Batch, key: jax.Array
     ) -> tuple[jax.Array, Forward, Any]:
+        # Each part is picked by its number: cut along the examples here, it would lie on a few devices.
         accumulated = sowlog.accumulate(differentiate_part, config.microbatches)
-        return accumulated((variables, key), batch, jnp.arange(config.microbatches))
+        return accumulated((variables, parts, key), jnp.arange(config.microbatches))
 
     return differentiate if config.microbatches == 1 else differentiate_parts
 

@@ -13,6 +13,8 @@ SAME = 1.0
 class Stop:
     """Notes the first SIGINT or SIGTERM while it is entered; a later one acts as it always does.
 
+    It is this process that was asked; `agreement.Agreement` decides about the run.
+
     Attributes:
         signal: what came, None so far.
     """

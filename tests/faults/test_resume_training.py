@@ -11,7 +11,7 @@ import pytest
 
 import sowlog
 from tests.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
-from tests.train.running import ROOT, TINY_DIGITS, TINY_MOE, digits, moe, run, saved_arrays
+from tests.train.running import ROOT, TINY_DIGITS, TINY_MOE, digits, moe, one_device, run, saved_arrays
 
 # Twenty of each task are run by hand, as each costs seconds; a few of one task in every test run.
 KILLS = int(os.environ.get("SOWLOG_RESUMES", "2"))
@@ -27,6 +27,7 @@ def start(task: str, workdir: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, "--workdir", str(workdir)],
         cwd=ROOT,
+        env=one_device(),
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

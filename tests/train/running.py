@@ -1,5 +1,6 @@
 """Small runs of the real program, in this process."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,11 @@ def moe(*overrides: str) -> Config:
     return config_file.load(CONFIGS / "moe_lm.yaml", [*TINY_MOE, *overrides])
 
 
+def one_device() -> dict[str, str]:
+    """Gives the environment of a program that is to have one device, not the virtual ones of the tests."""
+    return {**os.environ, "XLA_FLAGS": ""}
+
+
 class Watcher:
     """A view that keeps what it is told, and may act at a step."""
 
@@ -49,16 +55,17 @@ class Watcher:
         self.evaluations[step] = values
 
 
-def run(config: Config, workdir: Path, watcher: Watcher | None = None) -> loop.Outcome:
-    """Trains as the program does."""
-    dataset = data.load(config.data)
+def run(config: Config, workdir: Path, watcher: Watcher | None = None, *, devices: int = 1) -> loop.Outcome:
+    """Trains as the program does, on so many devices."""
+    dataset, on = data.load(config.data), jax.devices()[:devices]
     with run_folder.RunFolder(workdir, config) as folder, stopping.Stop() as stop:
-        return loop.train(config, dataset, folder, watcher or Watcher(), stop)
+        return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on)
 
 
-def run_until(config: Config, workdir: Path, step: int) -> loop.Outcome:
+def run_until(config: Config, workdir: Path, step: int, *, devices: int = 1) -> loop.Outcome:
     """Trains until a signal comes while a step is made."""
-    return run(config, workdir, Watcher(step, lambda: signal.raise_signal(signal.SIGTERM)))
+    watcher = Watcher(step, lambda: signal.raise_signal(signal.SIGTERM))
+    return run(config, workdir, watcher, devices=devices)
 
 
 def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:

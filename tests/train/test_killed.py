@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.train.running import ROOT, TINY_DIGITS, digits, points, run, saved_arrays
+from tests.train.running import ROOT, TINY_DIGITS, digits, one_device, points, run, saved_arrays
 
 LONG = ("task.width=1", "data.batch_size=2", "steps=4000", "eval.every=400", "checkpoint.every=500")
 
@@ -14,6 +14,7 @@ def start(workdir: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, "--workdir", str(workdir)],
         cwd=ROOT,
+        env=one_device(),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ import pytest
 import sowlog
 from tests.tensorboard_reading import tensorboard_scalars
 from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
-from train import checkpoint, config_file, data, loop, optimizer, run_folder, step, tasks
+from train import checkpoint, config_file, data, devices, loop, optimizer, run_folder, step, tasks
 
 
 def test_every_step_has_one_point_and_every_evaluation_its_own(tmp_path) -> None:
@@ -67,7 +67,7 @@ def test_the_folder_tells_what_ran(tmp_path) -> None:
     assert start["step"] == 0
     assert start["argv"][:3] == ["python", "-m", "train"]
     assert {"python", "jax", "flax", "optax", "sowlog"} <= set(start["versions"])
-    assert start["devices"] == ["cpu"] * jax.device_count()
+    assert start["devices"] == ["cpu"]
     assert {folder.name for folder in (tmp_path / "checkpoints").iterdir()} == {"8", "12"}
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
 
@@ -187,7 +187,7 @@ def test_what_was_logged_is_on_disk_before_its_checkpoint(tmp_path) -> None:
 
     config = digits()
     with Recorded(tmp_path / "checkpoints", keep=1) as checkpoints, Log(tmp_path) as log:
-        trainer = loop.Trainer(config, data.load(config.data), checkpoints)
+        trainer = loop.Trainer(config, data.load(config.data), checkpoints, devices.Devices())
         log(0, trainer.update().packed)
         trainer.save(log)
         assert checkpoints.latest() == 1

@@ -7,7 +7,7 @@ import pytest
 
 import sowlog
 from tests.train.running import digits, moe
-from train import data, optimizer, step, tasks
+from train import data, devices, optimizer, step, tasks
 from train.config import Config, MoeLmTask
 from train.tasks import moe_lm
 
@@ -120,7 +120,8 @@ class Trained:
         self.state = step.make_init(self.task, rule, config)(self.data.batch(0, 0))
         self.update = update = step.make_train_step(self.task, rule, schedule, config)
         for at in range(config.steps):
-            self.state, report = update(self.state, self.data.batch(0, at))
+            batch = devices.cut(self.data.batch(0, at), config.microbatches)
+            self.state, report = update(self.state, batch)
             if at == 0:
                 self.first = self.values(report)
         self.last = self.values(report)

@@ -10,7 +10,7 @@ from tests.train.running import CONFIGS, digits, moe, points, run, run_until, sa
 from tests.train.test_config import mistakes
 from tests.train.test_tasks import Trained
 from train import __main__ as program
-from train import config_file, data, early_stop, optimizer, step, tasks
+from train import config_file, data, devices, early_stop, optimizer, step, tasks
 from train.config import Config, EarlyStopOptions
 
 HERE = "tests.train.test_training_options"
@@ -81,6 +81,7 @@ def test_a_mixture_of_experts_computes_in_bfloat16() -> None:
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     state = jax.eval_shape(step.make_init(task, rule, config), batch)
     update = step.make_update(task, rule, schedule, config)
+    batch = devices.cut(batch, config.microbatches)
     after, metrics = jax.eval_shape(update, state, batch)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
