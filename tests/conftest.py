@@ -1,4 +1,4 @@
-"""What every test runs under: the strictest JAX settings, a compilation cache that outlives the run, an end."""
+"""What every test runs under: the strictest JAX settings, a cache that outlives the run, an end."""
 
 import faulthandler
 import os
@@ -35,8 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_timeout_set_timer(item: pytest.Item, settings) -> bool:
     """Let a test that hangs end its process, which first shows where each thread is.
 
-    Nothing less ends every hang: a signal only raises in the test, and what hangs then hangs again as it is
-    unwound, or as Hypothesis tries it again; a thread needs the interpreter's lock. xdist replaces the worker.
+    Nothing less ends every hang: a signal only raises in the test, and what hangs may hang again as it is
+    unwound, or tried again by Hypothesis; a thread needs the interpreter's lock. xdist replaces the worker.
     """
     faulthandler.dump_traceback_later(settings.timeout, exit=True, file=item.config.stash[_STDERR])
     item.cancel_timeout = faulthandler.cancel_dump_traceback_later

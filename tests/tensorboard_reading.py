@@ -17,6 +17,7 @@ import PIL.Image
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.
     warnings.simplefilter("ignore")
+    from tbparse import SummaryReader
     from tensorboard import context
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.data.grpc_provider import GrpcDataProvider, make_stub
@@ -52,6 +53,16 @@ def tensorboard_points(path: Path) -> dict[tuple[str, str], list[tuple[int, obje
         for kind, field in fields.items()
         for tag in reader.Tags()[kind]
     }
+
+
+def tbparse_steps(path: Path, tag: str) -> dict[str, list[int]]:
+    """Return the steps of a scalar tag by run, of a folder of runs, as tbparse reads them."""
+    with warnings.catch_warnings():
+        # It sorts its frames in a way that pandas means to take away.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        points = SummaryReader(str(path), event_types={"scalars"}, extra_columns={"dir_name"}).scalars
+    of_tag = points[points["tag"] == tag]
+    return {run: rows["step"].tolist() for run, rows in of_tag.groupby("dir_name")}
 
 
 def tensorboard_images(path: Path) -> dict[tuple[str, int], np.ndarray]:

@@ -93,7 +93,8 @@ def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
         """
         import threading
         from sowlog._background import Background
-        background = Background(lambda items, pause: threading.Event().wait(), lambda: None, size=4, patience=0.2)
+        hang = lambda items, pause: threading.Event().wait()
+        background = Background(hang, lambda: None, size=4, patience=0.2)
         background.put(0)
         """
     )

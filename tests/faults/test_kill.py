@@ -10,7 +10,13 @@ import pytest
 from sowlog._events import CorruptEventFile, event_files, read_payloads
 from sowlog.writers.tensorboard import scalar_points
 from tests.faults.kill_loggers import QUEUE_SIZE
-from tests.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
+from tests.tensorboard_reading import (
+    data_server,
+    data_server_series,
+    tbparse_steps,
+    tensorboard_scalars,
+    wait_until,
+)
 
 # A hundred in the benchmark run, fewer in every test run: reading them back takes the time.
 KILLS = int(os.environ.get("SOWLOG_KILLS", "25"))
@@ -72,6 +78,12 @@ def test_the_data_server_reads_killed_runs_to_the_last_whole_record(killed):
 
         wait_until(lambda: shown() == expected)
         assert shown() == expected
+
+
+def test_tbparse_reads_killed_runs_to_the_last_whole_record(killed):
+    """And into data frames."""
+    expected = {run.folder.name: run.steps for run in killed if run.steps}
+    assert tbparse_steps(killed[0].folder.parent, "step") == expected
 
 
 def test_most_kills_met_a_logger_at_work(killed):
