@@ -10,6 +10,7 @@ import sowlog
 from sowlog.testing import (
     HostSyncError,
     assert_invariant,
+    assert_reducer_laws,
     assert_sown,
     count_traces,
     forbid_host_sync,
@@ -111,6 +112,30 @@ def test_an_unknown_way_is_refused():
     """The error lists the ways that there are."""
     with pytest.raises(ValueError, match="over='pmap' is no way to cut a batch; there are microb"):
         assert_invariant(lambda x: {"x": sowlog.mean.of(x)}, jnp.ones(4), over=["pmap"])
+
+
+class CountsFromOne(sowlog.Reducer):
+    """A sum that starts at 1, and lets its start change what it meets."""
+
+    counts_unseen = True
+
+    def empty(self):
+        return jnp.ones(())
+
+    def lift(self, value, weight):
+        return jnp.sum(value)
+
+    def merge(self, a, b):
+        return a + b
+
+    def compute(self, parts):
+        return parts
+
+
+def test_a_start_that_counts_is_no_identity():
+    """Where unseen states are merged too, the flag of absence does not hide what they hold."""
+    with pytest.raises(AssertionError, match="empty is not the left identity of merge"):
+        assert_reducer_laws(CountsFromOne())
 
 
 def test_one_way_may_stand_alone():
