@@ -162,6 +162,7 @@ def _draw_panel(axes: Any, quantity: Quantity, curves: Curves) -> None:
             axes.plot(each.steps[1:], each.values[1:], color=color, alpha=0.8, label=label)
     axes.set_title(quantity.title, fontsize=10)
     axes.set_xlabel("step")
+    axes.yaxis.set_major_formatter(lambda value, _: quantity.show(value))
     axes.spines[["top", "right"]].set_visible(False)
 
 
