@@ -151,14 +151,6 @@ def test_a_microbatch_lies_on_all_devices(tmp_path: Path) -> None:
     assert collectives(compiled(trainer_of(config, tmp_path, 1))) == set()
 
 
-def test_the_reports_of_a_step_are_the_same_on_every_device(tmp_path: Path) -> None:
-    """So that the first process can read them, whichever devices it has."""
-    trainer = trainer_of(digits(), tmp_path, 4)
-    for report in (trainer.evaluate(), trainer.update()):
-        leaves = jax.tree.leaves(report)
-        assert all(leaf.is_fully_replicated and len(leaf.sharding.device_set) == 4 for leaf in leaves)
-
-
 @pytest.mark.parametrize(
     ("size", "settings", "line"),
     [
