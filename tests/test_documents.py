@@ -1,26 +1,67 @@
 """The documents are true: the README's examples run, the table of transforms is the tests'."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+import train.config
 from tests.tensorboard_reading import tensorboard_scalars
 from tests.transform_table import ARCHITECTURE, make_table, table_in
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def test_the_examples_run_in_order_and_log_what_the_text_says(tmp_path, monkeypatch):
     """Every Python block runs, one after the other, and TensorBoard reads the tags that the text names."""
     monkeypatch.chdir(tmp_path)
     text = README.read_text()
-    namespace: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    # The options of a task are written into the file whose names they use.
+    namespace: dict[str, object] = dict(vars(train.config))
+    for block in _blocks(text):
         exec(compile(block, "README.md", "exec"), namespace)
     series = tensorboard_scalars(tmp_path / "runs" / "demo")
     named = re.search(r"then shows (.*?), one point per step", text, re.DOTALL)
     assert named
     assert set(series) == set(re.findall(r"`([^`]+)`", named.group(1)))
     assert all(points.steps == list(range(100)) for points in series.values())
+
+
+def _blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
+    """As a newcomer writes them: model and task in one file, its options, a config, data, and a sweep."""
+    model, task, options, *_ = _blocks(README.read_text())
+    for folder in ("train", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "train" / "tasks" / "mine.py").write_text(model.partition("model = ")[0] + task)
+    schema = tmp_path / "train" / "config.py"
+    before, union, after = schema.read_text().partition("TaskOptions = ")
+    schema.write_text(f"{before}{options}\n\n{union}MineTask | {after}")
+    (tmp_path / "configs" / "mine.yaml").write_text("base: digits.yaml\ntask: {name: mine}\n")
+    (tmp_path / "mydata.py").write_text(
+        "import numpy as np\n"
+        "def load(size):\n"
+        "    return {'image': np.ones((size, 8, 8, 1), np.float32), 'label': np.arange(size) % 10}\n"
+    )
+    settings = ["data.name=mydata:load", "data.arguments.size=100", "data.batch_size=8", "steps=3"]
+    command = [sys.executable, "-m", "train", "configs/mine.yaml", *settings, "--sweep", "task.weight=1e-2"]
+    done = subprocess.run(
+        [*command, "--workdir", "runs"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "eval/accuracy" in done.stdout
+    series = tensorboard_scalars(tmp_path / "runs" / "task.weight=0.01")
+    activity = [np.float32(0.01) * value for value in series["losses/activity"].values]
+    assert series["losses/activity/weighted"].values == pytest.approx(activity, rel=1e-6)
+    assert series["losses/activity"].steps == [0, 1, 2]
 
 
 def test_the_readme_is_short():

@@ -30,9 +30,14 @@ def _disagree(key: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("disagree", "{message}", {"key": key, "message": message})
 
 
+# What a task says of itself: `builds`, its class, as file:Class in train/tasks; `learns_from`, the data that is
+# made for it; `needs`, the arrays of a batch; `better`, which way the first of its results gets better.
+
+
 class DigitsTask(Options):
     """A small convolutional classifier with BatchNorm and dropout."""
 
+    builds: ClassVar[str] = "digits:Digits"
     learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
     better: ClassVar[Better] = "higher"
@@ -44,6 +49,7 @@ class DigitsTask(Options):
 class MoeLmTask(Options):
     """A byte-level transformer whose feed-forward layers are a top-k mixture of experts."""
 
+    builds: ClassVar[str] = "moe_lm:MoeLm"
     learns_from: ClassVar[str] = "text"
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
     better: ClassVar[Better] = "lower"
@@ -82,6 +88,7 @@ class MoeLmTask(Options):
 class VaeTask(Options):
     """A variational autoencoder with Bernoulli pixels."""
 
+    builds: ClassVar[str] = "vae:Vae"
     learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image",)
     better: ClassVar[Better] = "lower"
@@ -99,6 +106,7 @@ class VaeTask(Options):
 class VqvaeTask(Options):
     """An autoencoder through a codebook (VQ-VAE, arXiv 1711.00937)."""
 
+    builds: ClassVar[str] = "vqvae:Vqvae"
     learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image",)
     better: ClassVar[Better] = "lower"
