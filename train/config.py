@@ -30,8 +30,8 @@ def _disagree(key: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("disagree", "{message}", {"key": key, "message": message})
 
 
-# What a task says of itself: `builds`, its class, as file:Class in train/tasks; `learns_from`, the data that is
-# made for it; `needs`, the arrays of a batch; `better`, which way the first of its results gets better.
+# What a task says of itself: `builds`, its class, as file:Class in train/tasks; `learns_from`, the data made
+# for it; `needs`, the arrays of a batch; `better`, which way the first of its results gets better.
 
 
 class DigitsTask(Options):
