@@ -17,7 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, Literal, TypeVar, cast, get_args
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -88,7 +88,6 @@ class Background(Generic[Item]):
         if on_full not in get_args(OnFull):
             raise ValueError(f"on_full is {on_full!r}; choose one of {', '.join(get_args(OnFull))}")
         self._work = work
-        self._finish = finish
         self._size = size
         self._half = max(1, size // 2)
         self._on_full = on_full
@@ -102,7 +101,8 @@ class Background(Generic[Item]):
         self._errors: deque[BaseException] = deque(maxlen=MAX_ERRORS)
         self._completed = 0
         self._asleep = False
-        self._last: _Call | None = None
+        self._last = _Call(finish)
+        self._ending = False
         # Reentrant, so that a signal handler may log or flush while its own thread is inside `put`. Entered
         # itself, never through its conditions: their `__enter__` is Python code, in which a handler that
         # raises (Ctrl-C does) would leave the lock held for good.
@@ -166,8 +166,7 @@ class Background(Generic[Item]):
         if os.getpid() != self._pid:
             return
         with self._lock:
-            if self._last is None:
-                self._last = self._enqueue(self._finish)
+            self._begin_end()
             self._wait_for(self._last)
         self._thread.join(self._patience)
 
@@ -176,8 +175,12 @@ class Background(Generic[Item]):
         if os.getpid() != self._pid:
             return
         with self._lock:
-            if self._last is None:
-                self._last = self._enqueue(self._finish)
+            self._begin_end()
+
+    def _begin_end(self) -> None:
+        # Nothing is queued for it, so that a call which an interrupt cut short anywhere can be made again.
+        self._ending = True
+        self._arrived.notify()
 
     def _end_at_exit(self) -> None:
         """End; what this raises is shown by the interpreter and changes no exit status."""
@@ -236,7 +239,7 @@ class Background(Generic[Item]):
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         while not reached():
             before = self._progress()
-            self._progressed.wait(self._patience)
+            self._wait_for_progress()
             if self._progress() == before and not reached():
                 waiting = len(self._queue) + len(self._in_hand)
                 raise TimeoutError(
@@ -245,11 +248,21 @@ class Background(Generic[Item]):
                     f"computation or a write to the disk hangs. The thread goes on when that does."
                 )
 
+    def _wait_for_progress(self) -> None:
+        try:
+            self._progressed.wait(self._patience)
+        except BaseException:
+            # A handler that raises just as the wait has let go of the lock leaves it free, and what it raised
+            # would be hidden by the error of who gives it back.
+            if not cast(Any, self._lock)._is_owned():
+                self._lock.acquire()
+            raise
+
     def _progress(self) -> tuple[int, int]:
         return self._completed, len(self._in_hand)
 
     def _require_open(self) -> None:
-        if self._last is not None:
+        if self._ending:
             raise RuntimeError(
                 "this Logger is closed: log and flush inside its `with` block, or make a new Logger"
             )
@@ -263,26 +276,24 @@ class Background(Generic[Item]):
 
     def _run(self) -> None:
         with self._context():
-            while self._take_and_do():
+            while not self._last.done:
+                self._take_and_do()
                 with self._lock:
                     self._completed += 1
                     self._in_hand.clear()
                     self._progressed.notify_all()
         atexit.unregister(self._end_at_exit)
 
-    def _take_and_do(self) -> bool:
-        """Do the next call, or the items up to it; return False after the last."""
+    def _take_and_do(self) -> None:
+        """Do the next call, or the items up to it; the last call when there is nothing more."""
         with self._lock:
-            while not self._queue:
-                if self._last is not None:
-                    return False
+            while not (self._queue or self._ending):
                 self._rest()
-            call = self._take()
+            call = self._take() if self._queue else self._last
         if call is not None:
             call.run()
         else:
             self._work_on_items()
-        return True
 
     def _take(self) -> _Call | None:
         """Take the next call off the queue and return it, or take the items up to it in hand."""
@@ -297,7 +308,7 @@ class Background(Generic[Item]):
     def _rest(self) -> None:
         """Nap, which an ordinary item does not end; if none came by then, sleep until one comes."""
         self._arrived.wait(self._nap)
-        if not self._queue and self._last is None:
+        if not (self._queue or self._ending):
             self._asleep = True
             self._arrived.wait()
             self._asleep = False
@@ -305,7 +316,7 @@ class Background(Generic[Item]):
     def _pause(self) -> None:
         """Nap, unless half of what may wait does, or somebody waits."""
         with self._lock:
-            is_asked_for = any(isinstance(entry, _Call) for entry in self._queue)
+            is_asked_for = self._ending or any(isinstance(entry, _Call) for entry in self._queue)
             if len(self._queue) < self._half and not is_asked_for:
                 self._arrived.wait(self._nap)
 

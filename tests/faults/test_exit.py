@@ -212,9 +212,7 @@ def test_a_handler_that_raises_anywhere_leaves_no_lock_held(tmp_path, run_script
                 signal.setitimer(signal.ITIMER_REAL, 0.0003 + attempt % 50 * 1e-6)
                 for _ in range(10_000):
                     log(0, {"x": 1.0})
-            except (Interrupt, RuntimeError) as error:
-                # A wait that is left before it began has no lock to give back, and says so.
-                assert isinstance(error, Interrupt) or isinstance(error.__context__, Interrupt), error
+            except Interrupt:
                 interrupts += 1
         assert interrupts > 2900
         other = threading.Thread(target=log, args=(1, {"x": 1.0}), daemon=True)
