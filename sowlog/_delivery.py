@@ -50,6 +50,7 @@ class Item(NamedTuple):
         """Tell whether reading it would not wait; so it is with what cannot be read."""
         arrays: list[Any] = [self.packed and self.packed.buffer, self.pixels and self.pixels.array]
         on_device = [array for array in arrays if isinstance(array, jax.Array)]
+        # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
         return all(array.is_deleted() or array.is_ready() for array in cast(list[Any], on_device))
 
 
@@ -76,6 +77,8 @@ class Delivery:
 
     def __init__(self, writers: Sequence[Writer], *, backlog: int) -> None:
         self._outlets = [_Outlet(writer, backlog) for writer in writers]
+        self._at_once = [outlet for outlet in self._outlets if outlet.takes_many]
+        self._in_turn = [outlet for outlet in self._outlets if not outlet.takes_many]
         self._unread = _Account("reading the device")
         self._dropped = 0
         self._dropped_written = 0
@@ -101,8 +104,10 @@ class Delivery:
             read = list(self._read_ready(items, pause))
             outcomes += [error for _, error in read]
             records = [record for record, _ in read if record]
-            outcomes += [outlet.write(records) for outlet in self._outlets]
-            for _ in read:
+            outcomes += [outlet.write(records) for outlet in self._at_once]
+            for record, _ in read:
+                outcomes += [outlet.write([record] if record else []) for outlet in self._in_turn]
+                # One by one, so that who waits sees that a slow writer gets on.
                 items.popleft()
         _raise_first(outcomes)
 
@@ -176,9 +181,9 @@ class _Account:
         self.failing = False
         self._lost = 0
         self._steps = (0, 0)
-        self._cause: Exception | None = None
+        self._cause: BaseException | None = None
 
-    def lose(self, step: int, cause: Exception) -> WriterError | None:
+    def lose(self, step: int, cause: BaseException) -> WriterError | None:
         """Count a record; return the error to hand back when a row of failures begins here."""
         self.count(step, cause)
         if self.failing:
@@ -190,7 +195,7 @@ class _Account:
             cause,
         )
 
-    def count(self, step: int, cause: Exception | None) -> None:
+    def count(self, step: int, cause: BaseException | None) -> None:
         """Count a record as lost."""
         if not self._lost:
             self._cause, self._steps = cause, (step, step)
@@ -211,9 +216,14 @@ class _Account:
 
 
 class _Outlet:
-    """One writer, what it could not write yet, and the account of what it lost."""
+    """One writer, what it could not write yet, and the account of what it lost.
+
+    Whatever a writer raises is its own failure, also what is no Exception, as a panic in Rust: on this thread
+    nobody else raises.
+    """
 
     def __init__(self, writer: Writer, limit: int) -> None:
+        self.takes_many = isinstance(writer, BatchWriter)
         self._writer = writer
         self._limit = limit
         self._account = _Account(type(writer).__name__)
@@ -243,17 +253,23 @@ class _Outlet:
         return _merge(self._attempt(self._writer.close), self._account.settle())
 
     def _write_backlog(self) -> Exception | None:
-        outcome = None
-        if self._write_at_once():
-            return None
+        try:
+            if self._write_at_once():
+                return None
+        except StalledError as stall:
+            return self._begin_stall(self._backlog[0].step, stall)
+        return self._write_one_by_one()
+
+    def _write_one_by_one(self) -> Exception | None:
+        outcome: Exception | None = None
         while self._backlog:
             record = self._backlog[0]
             try:
                 self._writer.write(record)
             except StalledError as stall:
-                return outcome or self._begin_stall(record.step, stall)
-            except Exception as error:
-                outcome = self._account.lose(record.step, error) or outcome
+                return _merge(outcome, self._begin_stall(record.step, stall))
+            except BaseException as error:
+                outcome = _merge(outcome, self._account.lose(record.step, error))
             else:
                 self._account.failing = False
                 self._stall = None
@@ -261,16 +277,18 @@ class _Outlet:
         return outcome
 
     def _write_at_once(self) -> bool:
-        if len(self._backlog) < 2 or not isinstance(self._writer, BatchWriter):
+        # In a stall the first record alone tells whether it is over, at the least cost.
+        if len(self._backlog) < 2 or self._stall or not isinstance(self._writer, BatchWriter):
             return False
         try:
-            self._writer.write_all(self._backlog)
-        except Exception:
+            self._writer.write_all(tuple(self._backlog))
+        except StalledError:
+            raise
+        except BaseException:
             # Met again, and told, as the records are now written one by one.
             return False
         self._backlog.clear()
         self._account.failing = False
-        self._stall = None
         return True
 
     def _begin_stall(self, step: int, stall: StalledError) -> LossWarning | None:
@@ -296,7 +314,7 @@ class _Outlet:
     def _attempt(self, action: Callable[[], None]) -> WriterError | None:
         try:
             action()
-        except Exception as error:
+        except BaseException as error:
             return _error(f"{self._account.name}.{action.__name__}() failed: {_said(error)}.", error)
         return None
 
@@ -343,13 +361,13 @@ def _merge(*outcomes: Exception | None) -> Exception | None:
     return known[0] if known else None
 
 
-def _error(message: str, cause: Exception | None) -> WriterError:
+def _error(message: str, cause: BaseException | None) -> WriterError:
     error = WriterError(message)
     error.__cause__ = cause
     return error
 
 
-def _said(cause: Exception | None) -> str:
+def _said(cause: BaseException | None) -> str:
     return f"{type(cause).__name__}: {cause}"
 
 

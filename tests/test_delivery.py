@@ -7,8 +7,10 @@ import pytest
 
 import sowlog
 from sowlog._delivery import Delivery, Item, LossWarning, WriterError
-from sowlog.testing import MemoryWriter
+from sowlog.testing import MemoryWriter, read_events
 from sowlog.writers import Every, StalledError
+from sowlog.writers.tensorboard import TensorBoardWriter
+from tests.full_disk import file_size_limit
 
 
 class StallingWriter(MemoryWriter):
@@ -178,12 +180,12 @@ def test_every_needs_a_cadence():
         Every(0, MemoryWriter())
 
 
-class AtOnceWriter(MemoryWriter):
-    """Takes several records at once, and keeps how many there were each time."""
+class AtOnceWriter(StallingWriter):
+    """Takes several records at once, and keeps what it was given so."""
 
     def __init__(self):
         super().__init__()
-        self.sizes = []
+        self.given = []
         self.failing = set()
 
     def write(self, record):
@@ -194,24 +196,31 @@ class AtOnceWriter(MemoryWriter):
 
     def write_all(self, records):
         """Keep all, or none."""
-        self.sizes.append(len(records))
+        self.given.append(records)
+        if self.stalled:
+            raise StalledError("the disk is full")
         if self.failing & {record.step for record in records}:
             raise OSError("cannot write one of them")
         for record in records:
             super().write(record)
 
     @property
-    def steps(self):
-        """The steps kept."""
-        return [record.step for record in self.records]
+    def sizes(self):
+        """How many records there were each time."""
+        return [len(records) for records in self.given]
+
+
+def items(*steps):
+    """Return what waits in the queue."""
+    return deque(item(step) for step in steps)
 
 
 def test_what_is_ready_is_written_at_once():
     """One write for all items in hand, in their order, and each is taken off when that is done."""
     writer = AtOnceWriter()
-    items = deque(item(step) for step in range(5))
-    Delivery([writer], backlog=8).deliver(items, no_pause)
-    assert (writer.sizes, writer.steps, len(items)) == ([5], [0, 1, 2, 3, 4], 0)
+    waiting = items(*range(5))
+    Delivery([writer], backlog=8).deliver(waiting, no_pause)
+    assert (writer.sizes, writer.steps, len(waiting)) == ([5], [0, 1, 2, 3, 4], 0)
 
 
 def test_one_bad_record_costs_no_other():
@@ -220,10 +229,144 @@ def test_one_bad_record_costs_no_other():
     writer.failing = {2}
     delivery = Delivery([writer], backlog=8)
     with pytest.raises(WriterError, match="AtOnceWriter failed at step 2: OSError: cannot write 2"):
-        delivery.deliver(deque(item(step) for step in range(4)), no_pause)
+        delivery.deliver(items(*range(4)), no_pause)
     assert writer.steps == [0, 1, 3]
     with pytest.raises(WriterError, match="AtOnceWriter lost 1 record, at steps 2 to 2"):
         delivery.close()
+
+
+def test_what_is_given_at_once_stays_as_it_was():
+    """A writer may keep it for a thread of its own."""
+    writer = AtOnceWriter()
+    delivery = Delivery([writer], backlog=8)
+    delivery.deliver(items(0, 1), no_pause)
+    delivery.deliver(items(2, 3), no_pause)
+    assert [[record.step for record in records] for records in writer.given] == [[0, 1], [2, 3]]
+
+
+def test_a_stall_of_several_warns_once_keeps_them_and_costs_one_try_each():
+    """They are not put together again and again while it lasts; afterwards all are there once, in order."""
+    writer = AtOnceWriter()
+    delivery = Delivery([writer], backlog=8)
+    writer.stalled = True
+    with pytest.raises(LossWarning, match="AtOnceWriter stalls at step 0: the disk is full"):
+        delivery.deliver(items(0, 1, 2), no_pause)
+    delivery.deliver(items(3, 4), no_pause)
+    assert (writer.sizes, writer.tries) == ([3], 1)
+    writer.stalled = False
+    delivery.deliver(items(5, 6), no_pause)
+    delivery.deliver(items(7, 8), no_pause)
+    assert (writer.sizes, writer.steps) == ([3, 2], list(range(9)))
+    writer.stalled = True
+    with pytest.raises(LossWarning, match="stalls at step 9"):
+        delivery.deliver(items(9, 10), no_pause)
+    writer.stalled = False
+    delivery.close()
+    assert writer.steps == list(range(11))
+
+
+def test_a_failure_and_a_stall_after_it_are_both_told():
+    """The stall's own cause is known when it costs something."""
+
+    class FailsThenStalls(AtOnceWriter):
+        def write(self, record):
+            if record.step > 1:
+                raise StalledError("the disk is full")
+            raise OSError("cannot write 1")
+
+    writer = FailsThenStalls()
+    writer.failing = {1}
+    delivery = Delivery([writer], backlog=2)
+    with pytest.raises(WriterError, match="failed at step 1: OSError: cannot write 1") as caught:
+        delivery.deliver(items(1, 2, 3, 4), no_pause)
+    assert "stalls at step 2: the disk is full" in caught.value.__notes__[0]
+    with pytest.raises(WriterError, match="could not write 2 records yet, at steps 3 to 4: the disk is full"):
+        delivery.flush()
+
+
+def test_a_writer_that_panics_is_only_one_that_fails():
+    """What is no Exception, as a panic in Rust, stops neither training nor the other writers."""
+
+    class Panic(BaseException):
+        pass
+
+    class Panicking(AtOnceWriter):
+        def write(self, record):
+            raise Panic("in Rust")
+
+        def write_all(self, records):
+            raise Panic("in Rust")
+
+        def flush(self):
+            raise Panic("in Rust")
+
+        def close(self):
+            raise Panic("in Rust")
+
+    memory = MemoryWriter()
+    delivery = Delivery([Panicking(), memory], backlog=8)
+    with pytest.raises(WriterError, match="Panicking failed at step 0: Panic: in Rust"):
+        delivery.deliver(items(0, 1), no_pause)
+    with pytest.raises(WriterError, match=r"flush\(\) failed: Panic: in Rust") as caught:
+        delivery.flush()
+    assert "Panicking lost 2 records, at steps 0 to 1" in caught.value.__notes__[0]
+    with pytest.raises(WriterError, match=r"close\(\) failed: Panic: in Rust"):
+        delivery.close()
+    assert (len(memory.records), memory.closed) == (2, True)
+
+
+def test_a_slow_writer_is_seen_to_get_on():
+    """However many are in hand, each counts as done when it is: who waits has patience from then on."""
+    waiting, left = items(*range(4)), []
+
+    class Slow(MemoryWriter):
+        def write(self, record):
+            left.append(len(waiting))
+
+    Delivery([Slow(), AtOnceWriter()], backlog=8).deliver(waiting, no_pause)
+    assert left == [4, 3, 2, 1]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Return a delivery to an event file of one record, of about 1.6 kB."""
+    delivery = Delivery([TensorBoardWriter(tmp_path)], backlog=8)
+    delivery.deliver(deque([wide_item(0)]), no_pause)
+    return delivery
+
+
+def wide_item(step):
+    """Return an item of a hundred scalars."""
+    return item(step, **{f"tag{i:03d}": float(step) for i in range(100)})
+
+
+def steps_on_disk(tmp_path):
+    """Return the steps as they stand in the files."""
+    return [point.step for point in read_events(tmp_path) if point.tag == "tag007"]
+
+
+def test_a_batch_that_a_full_disk_tears_leaves_none_of_it_and_is_written_once(disk, tmp_path):
+    """What fits is written by the next try, and the rest when there is space: no gaps, no doubles."""
+    with file_size_limit(6_000):
+        with pytest.raises(LossWarning, match=r"stalls at step 1.*File too large"):
+            disk.deliver(deque(map(wide_item, range(1, 6))), no_pause)
+        assert steps_on_disk(tmp_path) == [0]
+        with pytest.raises(WriterError, match="could not write 3 records yet, at steps 3 to 5"):
+            disk.flush()
+        assert steps_on_disk(tmp_path) == [0, 1, 2]
+    disk.deliver(deque(map(wide_item, range(6, 8))), no_pause)
+    disk.close()
+    assert steps_on_disk(tmp_path) == list(range(8))
+
+
+def test_a_batch_on_a_deleted_file_says_what_is_gone(disk, tmp_path):
+    """And is in the next file, whole."""
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    with pytest.raises(LossWarning, match="was deleted under the run"):
+        disk.deliver(deque(map(wide_item, range(1, 4))), no_pause)
+    disk.close()
+    assert steps_on_disk(tmp_path) == [1, 2, 3]
 
 
 @jax.jit

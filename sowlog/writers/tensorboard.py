@@ -156,7 +156,7 @@ class TensorBoardWriter:
             return
         gone = self._file
         self._file = self._begin_file()
-        gone.discard()
+        gone.close()
         raise StalledError(f"{gone.path} was deleted under the run; {self._file.path.name} goes on from here")
 
     def _template(self, tags: tuple[str, ...]) -> RecordTemplate:
