@@ -178,7 +178,7 @@ class EventFile:
         except OSError:  # a network file system forgets deleted files altogether
             return True
 
-    def append(self, record: bytes | memoryview) -> None:
+    def append(self, record: bytes | bytearray | memoryview) -> None:
         """Write one framed record at the end of the last whole one.
 
         Raises:

@@ -107,8 +107,10 @@ class TensorBoardWriter:
         Raises:
             StalledError: if they cannot be written now; none of them is then.
         """
-        # A template's bytes are its own until it is filled again.
-        events = b"".join(bytes(events) for record in records for events in self._events(record))
+        events = bytearray()
+        for record in records:
+            for framed in self._events(record):
+                events += framed  # Copied: a template's bytes are its own when it is filled again.
         if not events:
             return
         try:
