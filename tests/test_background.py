@@ -6,6 +6,9 @@ import pytest
 
 from sowlog._background import Background, QueueFullError
 
+# A wait without an end is a failure.
+pytestmark = pytest.mark.timeout(60)
+
 
 class Recorder:
     """Work that keeps what it was given, and raises where told."""

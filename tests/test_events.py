@@ -1,3 +1,7 @@
+import errno
+import itertools
+import os
+import secrets
 import struct
 from pathlib import Path
 
@@ -107,6 +111,67 @@ def test_a_record_that_does_not_fit_leaves_nothing_behind(tmp_path):
     file.append(frame(b"second"))
     file.close()
     assert list(read_payloads(file.path)) == [b"first", b"second"]
+
+
+def test_what_could_not_be_cut_off_at_once_is_cut_before_the_next_record(tmp_path, monkeypatch):
+    """The disk may refuse that too; the next record is shorter than what was left."""
+    file = EventFile(tmp_path, frame(b"first"))
+    with monkeypatch.context() as refusing, file_size_limit(200):
+
+        def refuse(fd, size):
+            raise OSError(errno.EIO, "Input/output error")
+
+        refusing.setattr(os, "ftruncate", refuse)
+        with pytest.raises(OSError, match="File too large"):
+            file.append(frame(b"x" * 1000))
+    assert file.path.stat().st_size == 200
+    file.append(frame(b"second"))
+    file.close()
+    assert list(read_payloads(file.path)) == [b"first", b"second"]
+
+
+def test_records_go_to_the_system_in_one_write(tmp_path, monkeypatch):
+    """A kill between two would tear more records than one in the middle of a write does."""
+    file = EventFile(tmp_path, frame(b"first"))
+    sizes = []
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: sizes.append(len(data)) or write(fd, data, at))
+    file.append(frame(b"second") + frame(b"third"))
+    assert sizes == [len(frame(b"second") + frame(b"third"))]
+    file.close()
+
+
+def test_a_file_that_is_there_is_never_opened(tmp_path, monkeypatch):
+    """Of two writers that chose one name at one moment the second has an error, the first its data."""
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
+    monkeypatch.setattr(_events, "_counter", itertools.repeat(0))
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(()))
+    first = EventFile(tmp_path, frame(b"first"), clock=lambda: 1e9)
+    with pytest.raises(FileExistsError, match="tfevents"):
+        EventFile(tmp_path, frame(b"second"), clock=lambda: 1e9)
+    assert list(read_payloads(first.path)) == [b"first"]
+    first.close()
+
+
+def test_a_file_that_cannot_begin_leaves_no_descriptor(tmp_path):
+    """Nor a file, as a writer may try again at each step."""
+    opened = len(list(Path("/dev/fd").iterdir()))
+    with file_size_limit(10), pytest.raises(OSError, match="File too large"):
+        EventFile(tmp_path, frame(b"first"))
+    assert len(list(Path("/dev/fd").iterdir())) == opened
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_headers_that_never_come_back_take_no_memory(tmp_path, monkeypatch):
+    """Headers seen before are known, up to a bound."""
+    monkeypatch.setattr(_events, "_KNOWN_HEADERS", 4)
+    path = tmp_path / "file"
+    path.write_bytes(b"".join(frame(bytes(size)) for size in range(20)))
+    known = {}
+    with path.open("rb") as file:
+        for _ in range(20):
+            _events._read_payload(file, 10_000, known)
+    assert len(known) == 4
 
 
 def test_a_folder_without_event_files_is_named(tmp_path):
