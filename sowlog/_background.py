@@ -1,11 +1,10 @@
 """One thread, one bounded queue, errors handed back.
 
-The thread owns its work: nothing else calls it. What is put is done in the order of the calls, as much at
-once as half the queue holds: a thread that is woken for each item works with cold caches. Work that raises
-does not end the thread; its exception is raised at the next call from outside, once, and a Warning is
-issued there. Every wait ends: when what it waits for is reached, or when the thread made no progress
-for `patience` seconds. At interpreter exit all that was put is done first; a forked child leaves its
-parent's work alone.
+The thread owns its work: nothing else calls it. What is put is done in the order of the calls, a few items at
+once: a thread that is woken for each item works with cold caches. Work that raises does not end the thread;
+its exception is raised at the next call from outside, once, and a Warning is issued there. Every wait ends:
+when what it waits for is reached, or when the thread made no progress for `patience` seconds. At interpreter
+exit all that was put is done first; a forked child leaves its parent's work alone.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ PATIENCE = 600.0
 # Waking the thread for each of a fast loop's steps costs both threads more than the work itself (150 us of
 # CPU time a step instead of 40), so it naps while items keep coming. In seconds.
 NAP = 0.01
+# Items handed over together. More gain nothing: what they make no longer fits the core's cache.
+MAX_ITEMS = 16
 # Errors not yet handed back. A caller that never calls again must not collect them for ever.
 MAX_ERRORS = 64
 
@@ -59,9 +60,9 @@ class Background(Generic[Item]):
     """A daemon thread behind a bounded queue.
 
     Args:
-        work: called on the thread with the items that wait, at most half as many as may wait, and with a
-            function that pauses for a moment, if nothing calls for haste. It takes each item off the left end
-            once that is done: until then it counts as waiting.
+        work: called on the thread with the items that wait, a few at once, at most half as many as may wait,
+            and with a function that pauses for a moment, if nothing calls for haste. It takes each item off the
+            left end once that is done: until then it counts as waiting.
         finish: called on the thread, last.
         size: how many items may wait beside the one that is being done.
         on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
@@ -90,6 +91,7 @@ class Background(Generic[Item]):
         self._work = work
         self._size = size
         self._half = max(1, size // 2)
+        self._at_once = min(self._half, MAX_ITEMS)
         self._on_full = on_full
         self._on_drop = on_drop
         self._context = context
@@ -297,7 +299,7 @@ class Background(Generic[Item]):
 
     def _take(self) -> _Call | None:
         """Take the next call off the queue and return it, or take the items up to it in hand."""
-        while self._queue and len(self._in_hand) < self._half:
+        while self._queue and len(self._in_hand) < self._at_once:
             entry = self._queue[0]
             if isinstance(entry, _Call):
                 return None if self._in_hand else cast(_Call, self._queue.popleft())

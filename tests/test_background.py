@@ -299,7 +299,7 @@ def test_a_warning_is_issued_at_the_next_call(start):
     background.end()
 
 
-@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (2, 1), (8, 4), (9, 4)])
+@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (2, 1), (8, 4), (9, 4), (100, 16)])
 def test_work_gets_what_waits_but_no_more_than_half(size, at_once):
     """And never what was put after a call that somebody waits for."""
     given = []
