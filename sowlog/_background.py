@@ -25,8 +25,6 @@ PATIENCE = 600.0
 NAP = 0.01
 # Items handed over together. More gain nothing: what they make no longer fits the core's cache.
 MAX_ITEMS = 16
-# Errors not yet handed back. A caller that never calls again must not collect them for ever.
-MAX_ERRORS = 64
 
 Item = TypeVar("Item")
 Pause = Callable[[], None]
@@ -61,8 +59,8 @@ class Background(Generic[Item]):
 
     Args:
         work: called on the thread with the items that wait, a few at once, at most half as many as may wait,
-            and with a function that pauses for a moment, if nothing calls for haste. It takes each item off the
-            left end once that is done: until then it counts as waiting.
+            and with a function that pauses for a moment, if nothing calls for haste. It takes each item off
+            the left end once that is done: until then it counts as waiting.
         finish: called on the thread, last.
         size: how many items may wait beside the one that is being done.
         on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
@@ -100,7 +98,8 @@ class Background(Generic[Item]):
         self._pid = os.getpid()
         self._queue: deque[Item | _Call] = deque()
         self._in_hand: deque[Item] = deque()
-        self._errors: deque[BaseException] = deque(maxlen=MAX_ERRORS)
+        # Not yet handed back: no more than there were items to queue, as each put hands back one.
+        self._errors: deque[BaseException] = deque()
         self._completed = 0
         self._asleep = False
         self._last = _Call(finish)

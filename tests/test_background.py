@@ -1,6 +1,8 @@
 import contextlib
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -370,6 +372,44 @@ def test_check_raises_what_put_would(start):
     with pytest.raises(ValueError, match=r"cannot do \[1\]"):
         background.check()
     background.check()
+
+
+def test_a_put_that_waits_while_another_thread_ends_all_is_refused(start):
+    """It does not put its item where nobody takes it."""
+    recorder = Recorder()
+    recorder.gate.clear()
+    background = start(recorder, size=1)
+    background.put(0)
+    while background._queue:
+        time.sleep(0.001)
+    background.put(1)
+    refused = []
+
+    def put():
+        with pytest.raises(RuntimeError, match="this Logger is closed"):
+            background.put(2)
+        refused.append(True)
+
+    waiting = threading.Thread(target=put)
+    waiting.start()
+    while not background._progressed._waiters:
+        time.sleep(0.001)
+    background.end_soon()
+    recorder.gate.set()
+    waiting.join(10)
+    background.end()
+    assert (refused, recorder.done) == ([True], [0, 1])
+
+
+def test_what_has_ended_is_forgotten():
+    """A process that makes thousands of loggers, as a notebook may, keeps none of those it closed."""
+    background = Background(lambda items, pause: items.clear(), lambda: None, size=1)
+    background.put(0)
+    background.end()
+    gone = weakref.ref(background)
+    del background
+    gc.collect()
+    assert gone() is None
 
 
 def test_an_item_put_to_an_idle_thread_is_done_at_once(start):

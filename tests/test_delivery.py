@@ -187,6 +187,8 @@ class AtOnceWriter(StallingWriter):
         super().__init__()
         self.given = []
         self.failing = set()
+        self.look = lambda: None
+        self.seen = []
 
     def write(self, record):
         """Keep one, or fail."""
@@ -197,6 +199,7 @@ class AtOnceWriter(StallingWriter):
     def write_all(self, records):
         """Keep all, or none."""
         self.given.append(records)
+        self.seen.append(self.look())
         if self.stalled:
             raise StalledError("the disk is full")
         if self.failing & {record.step for record in records}:
@@ -219,8 +222,10 @@ def test_what_is_ready_is_written_at_once():
     """One write for all items in hand, in their order, and each is taken off when that is done."""
     writer = AtOnceWriter()
     waiting = items(*range(5))
+    writer.look = lambda: len(waiting)
     Delivery([writer], backlog=8).deliver(waiting, no_pause)
     assert (writer.sizes, writer.steps, len(waiting)) == ([5], [0, 1, 2, 3, 4], 0)
+    assert writer.seen == [5]
 
 
 def test_one_bad_record_costs_no_other():
