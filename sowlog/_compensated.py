@@ -187,8 +187,19 @@ def _sum(values: jax.Array) -> jax.Array:
     The barrier keeps it from making one loop of them: 240 000 equal values in three axes would err by 2e-5.
     """
     while values.ndim > 1 and not _SUMS_AXES_IN_A_TREE:
-        values = jax.lax.optimization_barrier(jnp.sum(values, axis=-1))
+        values = _apart(jnp.sum(values, axis=-1))
     return jnp.sum(values)
+
+
+@jax.custom_jvp
+def _apart(values: jax.Array) -> jax.Array:
+    """Returns the values through a barrier to fusion, which jax 0.5.0 cannot differentiate by itself."""
+    return jax.lax.optimization_barrier(values)
+
+
+@_apart.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _apart(*primals), tangents[0]
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

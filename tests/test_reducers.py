@@ -202,7 +202,7 @@ def test_gradients_pass_through_a_state(name):
     def through_state(x):
         return REDUCERS[name].of(x).merge(REDUCERS[name].of(2 * x)).compute()
 
-    gradient = jax.grad(through_state)(jnp.array([1.0, -2.0, 4.0]))
+    gradient = jax.grad(through_state)(jnp.array([[1.0], [-2.0], [4.0]])).ravel()
     assert np.all(np.isfinite(gradient))
     if name in ("sum", "mean"):
         np.testing.assert_allclose(gradient, 3.0 if name == "sum" else 0.5, rtol=1e-6)
