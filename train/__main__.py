@@ -1,9 +1,10 @@
 """`python -m train [CONFIG.yaml] [dotted.key=value ...] [--workdir DIR]`, and `--help` for all of it.
 
 Exit status: 0 when the run is finished, or what was asked for is told; 2 for a mistake in configuration, data
-or run folder, before anything is trained; 3 when the objective or its gradient became NaN or infinite; 130
-after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a traceback for all else. Of a sweep: 0 when every
-point is finished, 1 when one failed, 2, 130 and 143 as of a run.
+or run folder, before anything is trained, or for data that fails later; 3 when the objective or its gradient
+became NaN or infinite; 130 after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a line when something of
+the run could not be written, or with a traceback for all else. Of a sweep: 0 when every point is finished, 1
+when one failed, 2, 130 and 143 as of a run.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from train.config import Config
 from train.mistakes import COMMAND_LINE, ConfigError, did_you_mean
 from train.processes import Group
 from train.results import Results
-from train.run_folder import RunFolder, SharedFolder
+from train.run_folder import RunFolder, RunWarning, SharedFolder
 from train.stopping import Stop
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
@@ -122,21 +123,35 @@ def _train(
     hparams: dict[str, Any],
 ) -> int:
     # JAX takes seconds to import, and nothing before this needs it.
+    import sowlog  # noqa: PLC0415
     from train import loop, runtime  # noqa: PLC0415
 
     runtime.set_up()
     report.begun(folder.path, is_continued=folder.is_continued)
-    with report.screen(config.steps) as screen:
+    # Around the screen, which puts what goes to standard error above its live line.
+    with report.plain_warnings(RunWarning, sowlog.LossWarning), report.screen(config.steps) as screen:
         view = report.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
     report.finished(outcome, folder.path, stopped_by=outcome.stopped_by)
+    failures = [*outcome.failures, *_write_results(config, folder, outcome)]
+    if failures:
+        report.not_saved(failures, folder.path)
     if outcome.diverged:
         return 3
-    if outcome.stopped_by:
-        return _status(outcome.stopped_by)
-    if isinstance(folder, RunFolder):
-        results.write(folder.path, _results(config, outcome))
-    return 0
+    if failures:
+        return 1
+    return _status(outcome.stopped_by) if outcome.stopped_by else 0
+
+
+def _write_results(config: Config, folder: RunFolder | SharedFolder, outcome: "Outcome") -> list[str]:
+    """Writes the results of a run that is finished; returns why it could not."""
+    is_finished = not (outcome.diverged or outcome.failures or outcome.stopped_by)
+    if is_finished and isinstance(folder, RunFolder):
+        try:
+            results.write(folder.path, _results(config, outcome))
+        except OSError as error:
+            return [f"the results are not written: {error}"]
+    return []
 
 
 def _results(config: Config, outcome: "Outcome") -> Results:

@@ -1,28 +1,62 @@
-"""Checkpoints of a run, with orbax."""
+"""Checkpoints of a run, with orbax.
 
+Each is a folder named after its step, laid out as orbax's CheckpointManager does. The manager itself is not
+used: it trusts whatever folder has a number for a name, will not save at a step before it, and reads, with
+warnings of its own, what a kill left half deleted.
+"""
+
+import itertools
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from train.mistakes import one_line
+from train.run_folder import RunFolderError, RunWarning
 from train.step import TrainState
+
+_ITEM = "default"
+# The files without which orbax speaks of something else than what is missing.
+_NEEDED = (f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt")
+_NONE = -1
+_OTHERS_CAUSE = "another process cannot read it"
+_LONGEST = 300
+
+
+class NotSavedError(Exception):
+    """A checkpoint could not be written: the cause, in one line."""
 
 
 class Checkpoints:
     """The last few states of a run, each in a folder named after its step.
 
+    All processes of a run call the same methods at the same time. Process 0 alone decides what is there.
+
     Args:
         folder: where they are kept; made if it is not there.
         keep: how many; an older one is deleted when a newer one is complete.
+
+    Attributes:
+        newest: the step of the newest that was saved or read by this process, None so far.
     """
 
     def __init__(self, folder: Path, *, keep: int):
-        # Saved while the loop waits: a state is donated to the next step as soon as it is saved.
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self.newest: int | None = None
+        self._folder, self._keep = folder.absolute(), keep
+        self._writer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        self._reader = ocp.StandardCheckpointHandler()
+        if jax.process_index() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._clear("*")
 
     def __enter__(self) -> Self:
         return self
@@ -30,26 +64,145 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
-
-    def latest(self) -> int | None:
-        """Returns the step of the newest complete checkpoint, None if there is none."""
-        return self._manager.latest_step()
+        self._writer.close()
+        self._reader.close()
 
     def save(self, step: int, state: TrainState) -> None:
-        """Saves the state after `step` updates, unless it is saved already."""
-        if step != self.latest():
-            self._manager.save(step, args=ocp.args.StandardSave(state))  # type: ignore[call-arg]
+        """Saves the state after `step` updates while the loop waits, unless it is saved already.
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """Reads a state back, onto whatever devices, however many of them wrote it.
+        A state is donated to the next step as soon as it is saved.
+
+        Raises:
+            NotSavedError: it cannot be written; nothing is left of it, and the one before stays.
+        """
+        if step == self.newest:
+            return
+        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})  # type: ignore[call-arg]
+        try:
+            self._writer.save(self._folder / str(step), args=args)
+        except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
+            self._clear(str(step))
+            raise NotSavedError(f"{self._folder / str(step)} cannot be written: {_said(error)}") from error
+        self.newest = step
+        if jax.process_index() == 0:
+            self._delete_old()
+
+    def restore(self, like: TrainState) -> tuple[TrainState, int] | None:
+        """Reads the newest state that can be read, onto whatever devices, however many of them wrote it.
+
+        One that cannot be read is put aside with a warning as soon as an older one is read.
 
         Args:
-            step: what `latest` returned.
             like: a state of the same structure, of `jax.ShapeDtypeStruct`s with the shardings to come.
+
+        Returns:
+            The state and its step; None if there is no checkpoint at all.
+
+        Raises:
+            RunFolderError: there are checkpoints, and none can be read.
         """
-        lent: Any = self._manager.restore(step, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
-        return _own(lent, jax.tree.map(lambda leaf: leaf.sharding, like))
+        unread: dict[int, str] = {}
+        for step in self._steps():
+            lent, cause = self._read(step, like)
+            if lent is not None and not cause:
+                self._put_aside(unread, used=step)
+                self.newest = step
+                return _own(lent, jax.tree.map(lambda leaf: leaf.sharding, like)), step
+            unread[step] = cause
+        if unread:
+            raise RunFolderError(self._describe(unread))
+        return None
+
+    def _steps(self) -> Iterator[int]:
+        """Yields the steps that process 0 sees, the newest first, in all processes."""
+        seen = sorted(map(int, self._numbered()), reverse=True) if jax.process_index() == 0 else []
+        for at in itertools.count():
+            step = _of_process_0(seen[at] if at < len(seen) else _NONE)
+            if step == _NONE:
+                return
+            yield step
+
+    def _numbered(self) -> Iterator[str]:
+        return (path.name for path in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState | None, str]:
+        """Returns a state, or None with the cause; the cause alone if another process has none."""
+        state, cause = None, ""
+        folder = self._folder / str(step)
+        try:
+            _check_files(folder)
+            # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
+            state = self._reader.restore(folder / _ITEM, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
+        except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
+            cause = _said(error)
+        if _in_all(is_so=not cause):
+            return state, ""
+        return None, cause or _OTHERS_CAUSE
+
+    def _put_aside(self, unread: dict[int, str], *, used: int) -> None:
+        """Renames what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
+        if jax.process_index():
+            return
+        for step, cause in unread.items():
+            folder = self._folder / str(step)
+            aside = _free_name(folder.with_name(f"{step}.unreadable"))
+            folder.rename(aside)
+            warnings.warn(
+                f"the checkpoint {folder} cannot be read: {cause}. It is now {aside.name} there, and the run "
+                f"goes on from the checkpoint of step {used}",
+                RunWarning,
+                stacklevel=2,
+            )
+
+    def _describe(self, unread: dict[int, str]) -> str:
+        lines = [f"  {self._folder / str(step)}: {cause}" for step, cause in unread.items()]
+        return (
+            "no checkpoint of this run can be read, and none was touched:\n" + "\n".join(lines) + "\n"
+            "if the model or its optimizer was changed, give another --workdir; to train anew here, delete "
+            f"{self._folder}"
+        )
+
+    def _delete_old(self) -> None:
+        """Deletes all but the newest few; one that is half deleted no longer has the name of a checkpoint."""
+        for step in sorted(map(int, self._numbered()))[: -self._keep]:
+            (self._folder / str(step)).rename(self._folder / f"{step}.deleted")
+            self._clear(str(step))
+
+    def _clear(self, step: str) -> None:
+        """Deletes what a save or a deletion left that was cut short, by a kill or by an error."""
+        for ending in ("orbax-checkpoint-tmp*", "deleted"):
+            for left in self._folder.glob(f"{step}.{ending}"):
+                # What a failing disk holds fast now is cleared when the run is taken up again.
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _check_files(folder: Path) -> None:
+    for name in _NEEDED:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"it has no file {name}")
+
+
+def _said(error: Exception) -> str:
+    """Gives the cause in a line, without the pages of settings that TensorStore adds."""
+    said = re.split(r" \[\w+=| See full TensorStore details", one_line(error))[0]
+    return f"{type(error).__name__}: {said[:_LONGEST].rstrip('. ')}"
+
+
+def _free_name(path: Path) -> Path:
+    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], others) if not name.exists())
+
+
+def _of_process_0(number: int) -> int:
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def _in_all(*, is_so: bool) -> bool:
+    if jax.process_count() == 1:
+        return is_so
+    return bool(np.asarray(multihost_utils.process_allgather(np.bool_(is_so))).all())
 
 
 def _own(state: TrainState, shardings: TrainState) -> TrainState:
@@ -58,4 +211,5 @@ def _own(state: TrainState, shardings: TrainState) -> TrainState:
     On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
     that donated copies made under jit did not. Why was not traced.
     """
-    return jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=shardings)(state)
+    copied: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=shardings)(state)
+    return copied

@@ -9,8 +9,9 @@ import fnmatch
 import functools
 import signal
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -28,7 +29,8 @@ from train.early_stop import Waiting
 from train.mistakes import ConfigError, did_you_mean
 from train.nonfinite import FiniteCheck
 from train.profiling import Profiler
-from train.run_folder import RunFolder, SharedFolder
+from train.run_folder import RunFolder, RunWarning, SharedFolder, usable
+from train.saving import Saver
 from train.step import TrainState
 from train.stopping import Stop
 from train.tasks import Batch, Task
@@ -52,6 +54,7 @@ class Outcome:
 
     Attributes:
         step: number of updates that its last checkpoint holds.
+        reached: number of updates at its end; more, if the last of them could not or should not be saved.
         trained: values of the last update by tag; empty if this process made none.
         evaluated: values of the evaluation after the last step; empty if it was stopped before.
         updates: number of updates that this process made.
@@ -60,9 +63,11 @@ class Outcome:
         ended_early: why it ended before its last step; empty if it did not, or by a signal.
         diverged: whether it ended as the objective or its gradient was not finite.
         stopped_by: the signal that ended it, to this process or another of the run.
+        failures: what could not be written, each in a line.
     """
 
     step: int
+    reached: int
     trained: dict[str, float]
     evaluated: dict[str, float]
     updates: int
@@ -71,6 +76,7 @@ class Outcome:
     ended_early: str = ""
     diverged: bool = False
     stopped_by: signal.Signals | None = None
+    failures: tuple[str, ...] = ()
 
 
 class Trainer:
@@ -89,32 +95,28 @@ class Trainer:
 
     def __init__(self, config: Config, dataset: Dataset, checkpoints: Checkpoints, devices: Devices):
         self.task: Task = tasks.build(config.task)
-        self._dataset, self._config, self._checkpoints = dataset, config, checkpoints
-        self._devices = devices
+        self._dataset, self._config, self._devices = dataset, config, devices
         rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
-        self._batch(0)
+        self.batch(0)
         self._held_out = devices.place_held_out(dataset.held_out())
-        self.state, self.step = self._begin(rule)
+        self.state, self.step = self._begin(rule, checkpoints)
         shardings = devices.shardings(self.state), devices.everywhere
         self._train_step = step.make_train_step(self.task, rule, schedule, config, shardings=shardings)
         self._evaluate = step.make_evaluate(self.task, config, sharding=devices.everywhere)
         if config.early_stop:
             self._check_watched(config.early_stop)
 
-    def _begin(self, rule: optax.GradientTransformation) -> tuple[TrainState, int]:
+    def _begin(self, rule: optax.GradientTransformation, checkpoints: Checkpoints) -> tuple[TrainState, int]:
         make = functools.partial(step.make_init, self.task, rule, self._config)
         batch = self._dataset.batch(self._config.seed, 0)
         shapes = jax.eval_shape(make(), batch)
         shardings = self._devices.shardings(shapes)
-        saved = self._checkpoints.latest()
-        if saved is None:
-            return make(shardings=shardings)(batch), 0
         like = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             shardings,
         )
-        return self._checkpoints.restore(saved, like), saved
+        return checkpoints.restore(like) or (make(shardings=shardings)(batch), 0)
 
     def _check_watched(self, options: EarlyStopOptions) -> None:
         shown = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).shown
@@ -123,13 +125,14 @@ class Trainer:
             near = did_you_mean(options.metric, packed.layout.scalars)
             raise ConfigError([f"early_stop.metric: no evaluation has {options.metric}{near}"])
 
-    def _batch(self, at: int) -> Batch:
+    def batch(self, at: int) -> Batch:
+        """Returns the batch of a step on its way to the devices."""
         batch = self._dataset.batch(self._config.seed, at)
         return self._devices.place_batch(batch, microbatches=self._config.microbatches)
 
-    def update(self) -> step.Report:
+    def update(self, batch: Batch) -> step.Report:
         """Makes one update; returns while the device works on it."""
-        self.state, report = self._train_step(self.state, self._batch(self.step))
+        self.state, report = self._train_step(self.state, batch)
         self.step += 1
         return report
 
@@ -148,16 +151,6 @@ class Trainer:
         return list(
             dict.fromkeys(tag for glob in (*self.task.results, "*") for tag in fnmatch.filter(known, glob))
         )
-
-    def save(self, log: sowlog.Logger) -> None:
-        """Saves the state once all that was logged before it is on disk: a resumed run misses nothing."""
-        log.flush()
-        with jax.transfer_guard("allow"):
-            self._checkpoints.save(self.step, self.state)
-
-    def saved(self) -> int:
-        """Returns the number of updates that the last checkpoint holds."""
-        return self._checkpoints.latest() or 0
 
 
 def train(
@@ -185,23 +178,28 @@ def train(
         hparams: settings by which the run is to be compared with others, with its results.
     """
     on = Devices(config.sharding, devices)
-    with Checkpoints(folder.checkpoints, keep=config.checkpoint.keep) as checkpoints:
+    with usable(folder.path):
+        checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
+    with checkpoints:
         trainer = Trainer(config, dataset, checkpoints, on)
         profile, writers, first = None, [], None
         if isinstance(folder, RunFolder):
             folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step)
             profile, writers = config.profile, None
             first = trainer.step if folder.is_continued else None
+        with usable(folder.path):
+            log = sowlog.Logger(folder.path, writers=writers, resume_from=first)
         with (
-            sowlog.Logger(folder.path, writers=writers, resume_from=first) as log,
+            log,
             Profiler(profile, folder.path) as profiler,
             jax.transfer_guard("disallow"),
         ):
             if hparams:
                 log.hparams(hparams, trainer.results())
-            outcome = _Run(config, trainer, log, view, Agreement(stop, on), profiler).go()
-            log.close(ending=None if outcome.stopped_by else "failure" if outcome.diverged else "success")
-            return outcome
+            saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
+            outcome = _Run(config, trainer, saver, view, Agreement(stop, on), profiler).go()
+            saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
+            return replace(outcome, failures=tuple(saver.failures))
 
 
 class _Run:
@@ -214,12 +212,12 @@ class _Run:
         self,
         config: Config,
         trainer: Trainer,
-        log: sowlog.Logger,
+        saver: Saver,
         view: View,
         agreement: Agreement,
         profiler: Profiler,
     ):
-        self._config, self._trainer, self._log, self._view = config, trainer, log, view
+        self._config, self._trainer, self._saver, self._view = config, trainer, saver, view
         self._agreement, self._profiler = agreement, profiler
         self._finite = FiniteCheck(is_on=config.stop_on_nan)
         self._waiting = Waiting(config.early_stop)
@@ -242,7 +240,8 @@ class _Run:
         training = time.perf_counter() - begun - compiling
         self._finish()
         return Outcome(
-            trainer.saved(),
+            self._saver.saved(),
+            trainer.step,
             self._read(self._trained),
             self._read(self._evaluated),
             trainer.step - first,
@@ -256,18 +255,32 @@ class _Run:
     def _update(self) -> None:
         at = self._trainer.step
         self._profiler.before(at)
-        report = self._trainer.update()
-        self._log(at, report.packed)
+        report = self._trainer.update(self._next_batch())
+        self._saver.log(at, report.packed)
         self._view.trained(at, report.shown)
         self._trained = report.shown
         self._finite.note(at, report.finite)
         self._profiler.after(at, report.shown)
 
+    def _next_batch(self) -> Batch:
+        """Returns the batch of the next update; data that fails costs none of the updates before it."""
+        try:
+            return self._trainer.batch(self._trainer.step)
+        except Exception:
+            # Of several processes, the others may have their batch and would not save.
+            if jax.process_count() == 1 and self._finite.check_all():
+                self._save()
+                warnings.warn(
+                    f"the data has no batch for step {self._trainer.step}. The last checkpoint is of step "
+                    f"{self._saver.saved()}: mend the data, and the same command with this --workdir goes on",
+                    RunWarning,
+                    stacklevel=2,
+                )
+            raise
+
     def _evaluate(self) -> dict[str, jax.Array]:
         report = self._trainer.evaluate()
-        self._log(self._trainer.step, report.packed)
-        for tag, image in report.images.items():
-            self._log.image(self._trainer.step, tag, image)
+        self._saver.log(self._trainer.step, report.packed, images=report.images)
         self._view.evaluated(self._trainer.step, report.shown)
         return report.shown
 
@@ -287,7 +300,7 @@ class _Run:
         # A checkpoint waits for the device anyway, and must not hold what training cannot recover from.
         if not self._finite.check_all():
             return False
-        self._trainer.save(self._log)
+        self._save()
         return True
 
     def _finish(self) -> None:
@@ -295,7 +308,10 @@ class _Run:
             return
         if not self._agreement.settle() and not self._evaluated:
             self._evaluated = self._evaluate()
-        self._trainer.save(self._log)
+        self._save(is_last=True)
+
+    def _save(self, *, is_last: bool = False) -> None:
+        self._saver.save(self._trainer.step, self._trainer.state, is_last=is_last)
 
     def _read(self, values: dict[str, jax.Array]) -> dict[str, float]:
         numbers = jax.device_get(values)

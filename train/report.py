@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +33,23 @@ def text(lines: str) -> None:
     print(lines, flush=True)
 
 
+@contextlib.contextmanager
+def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
+    """Shows warnings of these kinds as lines, each time; all others as Python does."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, kinds):
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+        else:
+            before(message, category, *place)
+
+    with warnings.catch_warnings():
+        for kind in kinds:
+            warnings.simplefilter("always", kind)
+        before, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
 def begun(folder: Path, *, is_continued: bool) -> None:
     """Tells where the run is kept."""
     print(f"{'continues' if is_continued else 'run'} {folder}", flush=True)
@@ -44,15 +62,22 @@ def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | N
         console.print(_table(outcome))
     if outcome.updates:
         console.print(_speed(outcome))
+    saved = f"saved at step {outcome.step}"
     if stopped_by:
-        console.print(
-            f"stopped by {stopped_by.name}, saved at step {outcome.step}; to go on, the same command with"
-        )
+        console.print(f"stopped by {stopped_by.name}, {saved}; to go on, the same command with")
         console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
     if outcome.ended_early:
-        console.print(f"ended early: {outcome.ended_early}\nsaved at step {outcome.step}")
+        console.print(f"ended early: {outcome.ended_early}\n{saved}")
     # Soft: a command that is broken in two cannot be pasted.
-    console.print(_tensorboard(folder, points=outcome.step + 1), soft_wrap=True)
+    console.print(_tensorboard(folder, points=outcome.reached + 1), soft_wrap=True)
+
+
+def not_saved(failures: Sequence[str], folder: Path) -> None:
+    """Tells what of a run is not on disk, and how to have it tried again."""
+    lines = "\n".join(f"error: {failure}" for failure in failures)
+    print(
+        f"{lines}\nto try again, the same command with\n--workdir {shlex.quote(str(folder))}", file=sys.stderr
+    )
 
 
 def ranking(points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None) -> None:
@@ -105,7 +130,7 @@ def _tensorboard(folder: Path, *, points: int) -> str:
 
 
 def _table(outcome: "Outcome") -> Table:
-    table = Table("", "last step", "held out", title=f"after {outcome.step} steps", title_justify="left")
+    table = Table("", "last step", "held out", title=f"after {outcome.reached} steps", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for tag in outcome.evaluated or outcome.trained:

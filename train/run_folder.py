@@ -8,7 +8,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,12 +16,16 @@ from typing import Any, Self
 from train import config_file
 from train.config import Config
 
-CONFIG, META = "config.yaml", "meta.json"
+CONFIG, META, LOCK = "config.yaml", "meta.json", ".lock"
 PACKAGES = ("sowlog", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "numpy")
 
 
 class RunFolderError(Exception):
     """The folder cannot take this run: one line for each reason."""
+
+
+class RunWarning(UserWarning):
+    """Something of a run is not there or cannot be written, and the run goes on without it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +63,15 @@ class RunFolder:
         """
         self.path = path
         self.checkpoints = path / "checkpoints"
-        try:
+        with usable(path):
+            self._is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as undo:
-                self._lock = undo.enter_context((path / ".lock").open("a"))
+                self._lock = undo.enter_context((path / LOCK).open("a"))
                 _lock(self._lock.fileno(), path)
                 self.is_continued = holds(path, config)
                 write(path / CONFIG, config_file.dump(config))
                 undo.pop_all()
-        except OSError as error:
-            raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -76,10 +79,23 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A mistake that is found before anything is trained leaves the folder to what was meant.
-        if isinstance(error, config_file.ConfigError) and not (self.path / META).exists():
-            (self.path / CONFIG).unlink()
+        if error is not None and not self._is_begun():
+            self._undo()
         self._lock.close()
+
+    def _is_begun(self) -> bool:
+        return (self.path / META).exists() or any(self.checkpoints.glob("*"))
+
+    def _undo(self) -> None:
+        """Leaves the folder to what was meant; or none, if there was none."""
+        (self.path / CONFIG).unlink(missing_ok=True)
+        if not self._is_new:
+            return
+        (self.path / LOCK).unlink()
+        for folder in (self.checkpoints, self.path):
+            # Not if somebody put something there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def write_meta(self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int) -> None:
         """Writes meta.json: what this run is made with, for each time that it was started.
@@ -90,7 +106,6 @@ class RunFolder:
             devices: what it runs on.
             step: where it begins or goes on.
         """
-        file = self.path / META
         started = {
             "step": step,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -100,8 +115,23 @@ class RunFolder:
             "host": platform.node(),
             "versions": _versions(),
         }
-        before = json.loads(file.read_text())["starts"] if file.exists() else []
-        write(file, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
+        file = self.path / META
+        with usable(self.path):
+            before = json.loads(file.read_text())["starts"] if file.exists() else []
+            write(file, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def usable(path: Path) -> Generator[None]:
+    """Raises what the system has against the use of a run folder as a mistake.
+
+    Raises:
+        RunFolderError: for every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
 
 
 def holds(path: Path, config: Config) -> bool:
@@ -139,7 +169,7 @@ def holds(path: Path, config: Config) -> bool:
 def is_taken(path: Path) -> bool:
     """Tells whether a process trains in a run folder at this moment."""
     try:
-        with (path / ".lock").open("rb") as file:
+        with (path / LOCK).open("rb") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -168,8 +198,12 @@ def _lock(descriptor: int, path: Path) -> None:
 def write(file: Path, text: str) -> None:
     """Writes a file that is either the old one or the new one, never half of it."""
     part = file.with_name(f".{file.name}.part")
-    part.write_text(text)
-    part.replace(file)
+    try:
+        part.write_text(text)
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[object, object]]:

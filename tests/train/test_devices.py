@@ -58,7 +58,7 @@ def trainer_of(config: Config, workdir: Path, devices: int) -> loop.Trainer:
 
 
 def compiled(trainer: loop.Trainer) -> str:
-    return trainer._train_step.lower(trainer.state, trainer._batch(0)).compile().as_text()
+    return trainer._train_step.lower(trainer.state, trainer.batch(0)).compile().as_text()
 
 
 def collectives(text: str) -> set[str]:
@@ -101,8 +101,9 @@ def test_a_run_goes_on_on_other_devices(tmp_path: Path) -> None:
 def test_a_checkpoint_is_restored_bit_for_bit_where_the_state_is_to_live(tmp_path: Path) -> None:
     """From four devices that split it to one and back, at once as `fsdp` lays it out."""
     split = trainer_of(moe(*MOE, "sharding=fsdp"), tmp_path, 4)
-    split.update()
-    split._checkpoints.save(1, split.state)
+    split.update(split.batch(0))
+    with checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(1, split.state)
     for count, sharding in ((1, "replicated"), (4, "replicated"), (4, "fsdp")):
         found = trainer_of(moe(*MOE, f"sharding={sharding}"), tmp_path, count)
         assert found.step == 1
@@ -122,7 +123,7 @@ def test_large_arrays_are_split_and_stay_so_in_one_compilation(tmp_path: Path) -
     before = jax.tree.map(lambda leaf: leaf.sharding, trainer.state)
     pointers = {leaf.unsafe_buffer_pointer() for leaf in local_parts(trainer.state) if leaf.size > 1}
     for _ in range(3):
-        report = trainer.update()
+        report = trainer.update(trainer.batch(trainer.step))
     assert trainer._train_step._cache_size() == 1
     for leaf, sharding in zip(jax.tree.leaves(trainer.state), jax.tree.leaves(before), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
@@ -144,7 +145,7 @@ def test_a_microbatch_lies_on_all_devices(tmp_path: Path) -> None:
     """Two examples of each on each of them, in order, and nothing is moved but sums over the batch."""
     config = digits("microbatches=4", "data.batch_size=32")
     trainer = trainer_of(config, tmp_path, 4)
-    whole, batch = data.load(config.data).batch(0, 0)["label"], trainer._batch(0)["label"]
+    whole, batch = data.load(config.data).batch(0, 0)["label"], trainer.batch(0)["label"]
     np.testing.assert_array_equal(np.asarray(batch).ravel(), whole)
     assert {shard.data.shape for shard in batch.addressable_shards} == {(4, 2)}
     assert collectives(compiled(trainer)) == {"all-reduce"}

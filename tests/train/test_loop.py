@@ -8,7 +8,7 @@ import pytest
 import sowlog
 from tests.tensorboard_reading import tensorboard_scalars
 from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
-from train import checkpoint, config_file, data, devices, loop, optimizer, run_folder, step, tasks
+from train import checkpoint, config_file, data, devices, loop, optimizer, run_folder, saving, step, tasks
 
 
 def test_every_step_has_one_point_and_every_evaluation_its_own(tmp_path) -> None:
@@ -188,7 +188,7 @@ def test_what_was_logged_is_on_disk_before_its_checkpoint(tmp_path) -> None:
     config = digits()
     with Recorded(tmp_path / "checkpoints", keep=1) as checkpoints, Log(tmp_path) as log:
         trainer = loop.Trainer(config, data.load(config.data), checkpoints, devices.Devices())
-        log(0, trainer.update().packed)
-        trainer.save(log)
-        assert checkpoints.latest() == 1
+        log(0, trainer.update(trainer.batch(0)).packed)
+        saving.Saver(log, checkpoints, every=1, steps=1).save(1, trainer.state)
+        assert checkpoints.newest == 1
     assert order[:2] == ["flushed", "saves"]

@@ -84,7 +84,7 @@ def test_the_pace_is_that_since_the_first_step() -> None:
 def test_commands_to_paste_stay_on_one_line(capsys, tmp_path) -> None:
     """However long the run's path is and however narrow the output, no command is broken in two."""
     folder = tmp_path / ("long" * 40)
-    outcome = loop.Outcome(2000, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    outcome = loop.Outcome(2000, 2000, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
     report.finished(outcome, folder, stopped_by=signal.SIGTERM)
     lines = capsys.readouterr().out.splitlines()
     assert f"--workdir {folder}" in lines
