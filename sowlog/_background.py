@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,10 @@ PATIENCE = 600.0
 NAP = 0.01
 # Items handed over together. More gain nothing: what they make no longer fits the core's cache.
 MAX_ITEMS = 16
+# A signal handler that waits itself, just as a wait begins, hears what that wait would have: look now and
+# then whether it is over. In seconds.
+LOOK = 0.1
+PARTING = 1.0
 
 Item = TypeVar("Item")
 Pause = Callable[[], None]
@@ -126,10 +131,9 @@ class Background(Generic[Item]):
         """
         self._require_own_process()
         with self._lock:
-            self._require_open()
             if self._is_full():
                 self._make_room()
-            self._queue.append(item)
+            self._append(item)
             if self._asleep or len(self._queue) >= self._half:
                 self._arrived.notify()
             if self._errors:
@@ -139,7 +143,8 @@ class Background(Generic[Item]):
         """Raise as `put` does, with nothing to put."""
         self._require_own_process()
         with self._lock:
-            self._require_open()
+            if self._ending:
+                raise _closed()
             if self._errors:
                 _hand_back(self._errors.popleft())
 
@@ -153,8 +158,9 @@ class Background(Generic[Item]):
         """
         self._require_own_process()
         with self._lock:
-            self._require_open()
-            call = self._enqueue(function)
+            call = _Call(function)
+            self._append(call)
+            self._arrived.notify()
             self._wait_for(call)
 
     def end(self) -> None:
@@ -169,7 +175,8 @@ class Background(Generic[Item]):
         with self._lock:
             self._begin_end()
             self._wait_for(self._last)
-        self._thread.join(self._patience)
+        # It has but to leave its context. Only a handler that ends all in the middle of this join waits longer.
+        self._thread.join(PARTING)
 
     def end_soon(self) -> None:
         """Let the thread end by itself when all is done; for an owner that is going away."""
@@ -208,20 +215,23 @@ class Background(Generic[Item]):
         except TimeoutError:
             self._on_drop()
             raise
-        self._require_open()
 
     def _drop_oldest(self) -> None:
-        for place, entry in enumerate(self._queue):
+        # A copy, as a signal handler that logs may change the queue meanwhile, and drop the very item.
+        for entry in tuple(self._queue):
             if not isinstance(entry, _Call):
-                del self._queue[place]
+                try:
+                    self._queue.remove(entry)
+                except ValueError:
+                    return
                 self._on_drop()
                 return
 
-    def _enqueue(self, function: Callable[[], None]) -> _Call:
-        call = _Call(function)
-        self._queue.append(call)
-        self._arrived.notify()
-        return call
+    def _append(self, entry: Item | _Call) -> None:
+        # One function, in which nothing is called before the append: there, a signal handler might end all.
+        if self._ending:
+            raise _closed()
+        self._queue.append(entry)
 
     def _wait_for(self, call: _Call) -> None:
         """Wait until `call` is done and raise its error, or one that waits to be handed back."""
@@ -238,10 +248,12 @@ class Background(Generic[Item]):
         _hand_back(errors[0])
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
+        last, since = self._progress(), time.monotonic()
         while not reached():
-            before = self._progress()
             self._wait_for_progress()
-            if self._progress() == before and not reached():
+            if self._progress() != last:
+                last, since = self._progress(), time.monotonic()
+            elif time.monotonic() - since >= self._patience and not reached():
                 waiting = len(self._queue) + len(self._in_hand)
                 raise TimeoutError(
                     f"sowlog waited for {what}, and its writer thread has finished nothing for "
@@ -251,7 +263,7 @@ class Background(Generic[Item]):
 
     def _wait_for_progress(self) -> None:
         try:
-            self._progressed.wait(self._patience)
+            self._progressed.wait(min(LOOK, self._patience))
         except BaseException:
             # A handler that raises just as the wait has let go of the lock leaves it free, and what it raised
             # would be hidden by the error of who gives it back.
@@ -261,12 +273,6 @@ class Background(Generic[Item]):
 
     def _progress(self) -> tuple[int, int]:
         return self._completed, len(self._in_hand)
-
-    def _require_open(self) -> None:
-        if self._ending:
-            raise RuntimeError(
-                "this Logger is closed: log and flush inside its `with` block, or make a new Logger"
-            )
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._pid:
@@ -326,6 +332,10 @@ class Background(Generic[Item]):
             self._work(self._in_hand, self._pause)
         except BaseException as error:
             self._errors.append(error)
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger")
 
 
 def _hand_back(error: BaseException) -> None:

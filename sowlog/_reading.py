@@ -137,8 +137,6 @@ class _Reader:
                 self._place += HEADER_SIZE + len(payload) + FOOTER_SIZE
         except CorruptEventFile as damage:
             self.damage.append(damage)
-            # The damaged record has a place of its own too: the next file's begin after it.
-            self._place += 1
         self._decode_held()
 
     def series(self) -> Iterator[tuple[str, Block]]:

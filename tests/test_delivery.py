@@ -162,6 +162,16 @@ def test_nothing_dropped_is_not_mentioned():
     assert memory.records[0].tags == ("x",)
 
 
+def test_each_row_of_failures_is_handed_back_once():
+    """What was written between ends a row, one by one or several at once."""
+    writer = AtOnceWriter()
+    writer.failing = {1, 2, 4, 7}
+    delivery = Delivery([writer], backlog=4)
+    assert [len(deliver(delivery, step)) for step in range(5)] == [0, 1, 0, 0, 1]
+    delivery.deliver(items(5, 6), no_pause)
+    assert len(deliver(delivery, 7)) == 1
+
+
 def test_every_passes_on_its_steps_flush_and_close():
     """A writer's own cadence."""
     memory = MemoryWriter()

@@ -103,17 +103,26 @@ def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
 
 
 FORK = """
-import os, sys, warnings
+import os, sys, threading, warnings
 warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads; this one is the point
 from sowlog._logger import Logger
-log = Logger(logdir)
+log = Logger(logdir, every=2)
 log(0, {"x": 1.0})
+held, forked = threading.Event(), threading.Event()
+def hold():
+    # As the writer thread may at any moment: in the child nobody gives the lock back.
+    with log._background._lock:
+        held.set()
+        forked.wait()
+threading.Thread(target=hold).start()
+held.wait()
 pid = os.fork()
 if pid == 0:
     {child}
     sys.exit(0)
+forked.set()
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-log(1, {"x": 1.0})
+log(2, {"x": 1.0})
 log.close()
 sys.exit(status)
 """
@@ -124,16 +133,16 @@ def test_a_forked_child_ends_and_leaves_the_parents_file_alone(tmp_path, run_scr
     """The child, which has no writer thread, neither hangs nor writes; the parent goes on."""
     result = run_script(FORK.replace("{child}", child))
     assert (result.returncode, result.stderr) == (0, "")
-    assert steps(tmp_path) == [0, 1]
+    assert steps(tmp_path) == [0, 2]
 
 
-@pytest.mark.parametrize("child", ['log(5, {"x": 1.0})', "log.flush()"])
+@pytest.mark.parametrize("child", ['log(4, {"x": 1.0})', 'log(5, {"x": 1.0})', "log.flush()"])
 def test_logging_in_a_forked_child_is_an_error(tmp_path, run_script, child):
-    """It says what to do instead."""
+    """It says what to do instead, at a step that is not logged too."""
     result = run_script(FORK.replace("{child}", child))
     assert result.returncode == 1
     assert "make a new Logger in the child" in result.stderr
-    assert steps(tmp_path) == [0, 1]
+    assert steps(tmp_path) == [0, 2]
 
 
 def test_a_signal_handler_may_log_and_close(tmp_path, run_script):
