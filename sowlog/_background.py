@@ -175,7 +175,7 @@ class Background(Generic[Item]):
         with self._lock:
             self._begin_end()
             self._wait_for(self._last)
-        # It has but to leave its context. Only a handler that ends all in the middle of this join waits longer.
+        # It has but to leave its context; only a handler that ends all in the middle of this would wait long.
         self._thread.join(PARTING)
 
     def end_soon(self) -> None:

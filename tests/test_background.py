@@ -1,8 +1,5 @@
-import contextlib
-import gc
 import threading
 import time
-import weakref
 
 import pytest
 
@@ -301,25 +298,6 @@ def test_a_warning_is_issued_at_the_next_call(start):
     background.end()
 
 
-@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (2, 1), (8, 4), (9, 4), (100, 16)])
-def test_work_gets_what_waits_but_no_more_than_half(size, at_once):
-    """And never what was put after a call that somebody waits for."""
-    given = []
-
-    def work(items, pause):
-        given.append(list(items))
-        items.clear()
-
-    background = Background(work, lambda: None, size=size)
-    with background._lock:
-        for item in range(size):
-            background.put(item)
-    background.call(int)
-    assert [item for items in given for item in items] == list(range(size))
-    assert max(map(len, given)) == at_once
-    background.end()
-
-
 def test_items_in_hand_count_as_waiting(start):
     """However many the thread took at once, no more than the bound and one are under way."""
     recorder = Recorder()
@@ -336,30 +314,6 @@ def test_items_in_hand_count_as_waiting(start):
     recorder.gate.set()
     background.end()
     assert recorder.done == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("wake", ["call", "half"])
-def test_a_pause_ends_when_haste_is_called_for(wake):
-    """A pause of a minute holds up nobody who waits, nor a queue that fills."""
-    pausing = threading.Event()
-
-    def work(items, pause):
-        pausing.set()
-        pause()
-        items.clear()
-
-    background = Background(work, lambda: None, size=4, patience=10, nap=60)
-    background.put(0)
-    # The first rest is a nap as well, which half of the queue ends.
-    background.put(1)
-    assert pausing.wait(10)
-    if wake == "call":
-        background.call(int)
-    else:
-        background.put(2)
-        background.put(3)
-        background.call(int)
-    background.end()
 
 
 def test_check_raises_what_put_would(start):
@@ -401,17 +355,6 @@ def test_a_put_that_waits_while_another_thread_ends_all_is_refused(start):
     assert (refused, recorder.done) == ([True], [0, 1])
 
 
-def test_what_has_ended_is_forgotten():
-    """A process that makes thousands of loggers, as a notebook may, keeps none of those it closed."""
-    background = Background(lambda items, pause: items.clear(), lambda: None, size=1)
-    background.put(0)
-    background.end()
-    gone = weakref.ref(background)
-    del background
-    gc.collect()
-    assert gone() is None
-
-
 def test_an_item_put_to_an_idle_thread_is_done_at_once(start):
     """The thread naps only while items keep coming; a first one after a pause wakes it."""
     recorder = Recorder()
@@ -435,18 +378,3 @@ def test_items_that_come_in_a_nap_are_done_after_it(start):
     while len(recorder.done) < 2 and time.monotonic() < deadline:
         time.sleep(0.001)
     assert recorder.done == [1, 2]
-
-
-def test_the_thread_lives_in_the_given_context():
-    """The context is entered and left on the thread itself."""
-    threads = []
-
-    @contextlib.contextmanager
-    def context():
-        threads.append(threading.current_thread().name)
-        yield
-        threads.append(threading.current_thread().name)
-
-    background = Background(print, lambda: None, size=1, context=context)
-    background.end()
-    assert threads == ["sowlog-writer"] * 2

@@ -7,10 +7,8 @@ import pytest
 
 import sowlog
 from sowlog._delivery import Delivery, Item, LossWarning, WriterError
-from sowlog.testing import MemoryWriter, read_events
+from sowlog.testing import MemoryWriter
 from sowlog.writers import Every, StalledError
-from sowlog.writers.tensorboard import TensorBoardWriter
-from tests.full_disk import file_size_limit
 
 
 class StallingWriter(MemoryWriter):
@@ -340,48 +338,6 @@ def test_a_slow_writer_is_seen_to_get_on():
 
     Delivery([Slow(), AtOnceWriter()], backlog=8).deliver(waiting, no_pause)
     assert left == [4, 3, 2, 1]
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Return a delivery to an event file of one record, of about 1.6 kB."""
-    delivery = Delivery([TensorBoardWriter(tmp_path)], backlog=8)
-    delivery.deliver(deque([wide_item(0)]), no_pause)
-    return delivery
-
-
-def wide_item(step):
-    """Return an item of a hundred scalars."""
-    return item(step, **{f"tag{i:03d}": float(step) for i in range(100)})
-
-
-def steps_on_disk(tmp_path):
-    """Return the steps as they stand in the files."""
-    return [point.step for point in read_events(tmp_path) if point.tag == "tag007"]
-
-
-def test_a_batch_that_a_full_disk_tears_leaves_none_of_it_and_is_written_once(disk, tmp_path):
-    """What fits is written by the next try, and the rest when there is space: no gaps, no doubles."""
-    with file_size_limit(6_000):
-        with pytest.raises(LossWarning, match=r"stalls at step 1.*File too large"):
-            disk.deliver(deque(map(wide_item, range(1, 6))), no_pause)
-        assert steps_on_disk(tmp_path) == [0]
-        with pytest.raises(WriterError, match="could not write 3 records yet, at steps 3 to 5"):
-            disk.flush()
-        assert steps_on_disk(tmp_path) == [0, 1, 2]
-    disk.deliver(deque(map(wide_item, range(6, 8))), no_pause)
-    disk.close()
-    assert steps_on_disk(tmp_path) == list(range(8))
-
-
-def test_a_batch_on_a_deleted_file_says_what_is_gone(disk, tmp_path):
-    """And is in the next file, whole."""
-    (path,) = tmp_path.iterdir()
-    path.unlink()
-    with pytest.raises(LossWarning, match="was deleted under the run"):
-        disk.deliver(deque(map(wide_item, range(1, 4))), no_pause)
-    disk.close()
-    assert steps_on_disk(tmp_path) == [1, 2, 3]
 
 
 @jax.jit

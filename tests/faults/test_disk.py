@@ -1,12 +1,14 @@
 import shutil
 import warnings
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from sowlog import Logger
-from sowlog._delivery import LossWarning, WriterError
+from sowlog._delivery import Delivery, Item, LossWarning, WriterError
 from sowlog.testing import read_events
+from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.full_disk import file_size_limit
 from tests.tensorboard_reading import tensorboard_scalars
 
@@ -167,3 +169,45 @@ def test_a_warning_that_is_an_error_still_logs(log, tmp_path):
     log_all(log, [4])
     log.close()
     assert steps(tmp_path) == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def delivery(tmp_path):
+    """Return a delivery to an event file of one record, of about 1.6 kB."""
+    delivery = Delivery([TensorBoardWriter(tmp_path)], backlog=8)
+    delivery.deliver(deque([wide_item(0)]), int)
+    return delivery
+
+
+def wide_item(step):
+    """Return an item of a hundred scalars."""
+    return Item(step, 1.5, None, {f"tag{i:03d}": float(step) for i in range(100)})
+
+
+def steps_on_disk(tmp_path):
+    """Return the steps as they stand in the files."""
+    return [point.step for point in read_events(tmp_path) if point.tag == "tag007"]
+
+
+def test_a_batch_that_a_full_disk_tears_leaves_none_of_it_and_is_written_once(delivery, tmp_path):
+    """What fits is written by the next try, and the rest when there is space: no gaps, no doubles."""
+    with file_size_limit(6_000):
+        with pytest.raises(LossWarning, match=r"stalls at step 1.*File too large"):
+            delivery.deliver(deque(map(wide_item, range(1, 6))), int)
+        assert steps_on_disk(tmp_path) == [0]
+        with pytest.raises(WriterError, match="could not write 3 records yet, at steps 3 to 5"):
+            delivery.flush()
+        assert steps_on_disk(tmp_path) == [0, 1, 2]
+    delivery.deliver(deque(map(wide_item, range(6, 8))), int)
+    delivery.close()
+    assert steps_on_disk(tmp_path) == list(range(8))
+
+
+def test_a_batch_on_a_deleted_file_says_what_is_gone(delivery, tmp_path):
+    """And is in the next file, whole."""
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    with pytest.raises(LossWarning, match="was deleted under the run"):
+        delivery.deliver(deque(map(wide_item, range(1, 4))), int)
+    delivery.close()
+    assert steps_on_disk(tmp_path) == [1, 2, 3]
