@@ -5,11 +5,15 @@ used: it trusts whatever folder has a number for a name, will not save at a step
 warnings of its own, what a kill left half deleted.
 """
 
+import contextlib
+import gc
 import itertools
+import logging
 import re
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +33,7 @@ _ITEM = "default"
 _NEEDED = (f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt")
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
+# Characters of a cause: of a longer one the ends are told, as TensorStore comes to the point at last.
 _LONGEST = 300
 
 
@@ -79,7 +84,8 @@ class Checkpoints:
             return
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})  # type: ignore[call-arg]
         try:
-            self._writer.save(self._folder / str(step), args=args)
+            with _quiet():
+                self._writer.save(self._folder / str(step), args=args)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
             self._clear(str(step))
             raise NotSavedError(f"{self._folder / str(step)} cannot be written: {_said(error)}") from error
@@ -131,13 +137,17 @@ class Checkpoints:
         folder = self._folder / str(step)
         try:
             _check_files(folder)
-            # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
-            state = self._reader.restore(folder / _ITEM, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
+            with _quiet():
+                state = self._restore(folder / _ITEM, like)
         except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
             cause = _said(error)
         if _in_all(is_so=not cause):
             return state, ""
         return None, cause or _OTHERS_CAUSE
+
+    def _restore(self, folder: Path, like: TrainState) -> TrainState:
+        # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
+        return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
     def _put_aside(self, unread: dict[int, str], *, used: int) -> None:
         """Renames what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
@@ -184,8 +194,30 @@ def _check_files(folder: Path) -> None:
 
 def _said(error: Exception) -> str:
     """Gives the cause in a line, without the pages of settings that TensorStore adds."""
-    said = re.split(r" \[\w+=| See full TensorStore details", one_line(error))[0]
-    return f"{type(error).__name__}: {said[:_LONGEST].rstrip('. ')}"
+    said = re.split(r" \[\w+=| See full TensorStore details", one_line(error))[0].rstrip(". ")
+    if len(said) > _LONGEST:
+        said = f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
+    return f"{type(error).__name__}: {said}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keeps off the terminal what orbax's threads and event loops say of an error that it raises anyway."""
+    logger = logging.getLogger("absl")
+    level, hook = logger.level, sys.unraisablehook
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = _ignore
+    try:
+        yield
+    except Exception:
+        gc.collect()  # What was cut short goes now, and not when this is over.
+        raise
+    finally:
+        logger.setLevel(level)
+        sys.unraisablehook = hook
+
+
+def _ignore(_: object) -> None: ...
 
 
 def _free_name(path: Path) -> Path:

@@ -1,11 +1,14 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -13,59 +16,146 @@ import sowlog
 from tests.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
 from tests.train.running import ROOT, TINY_DIGITS, TINY_MOE, digits, moe, one_device, run, saved_arrays
 
-# Twenty of each task are run by hand, as each costs seconds; a few of one task in every test run.
-KILLS = int(os.environ.get("SOWLOG_RESUMES", "2"))
+# Thirty of each task by `make faults`, as each costs seconds; a few of one task in every test run.
+RESUMES = int(os.environ.get("SOWLOG_RESUMES", "4"))
 EVERY = 4
-STEPS = 120 * KILLS
-LONG = (f"steps={STEPS}", "eval.every=30", f"checkpoint.every={EVERY}")
+STEPS = 80 * RESUMES
+LONG = (f"steps={STEPS}", "eval.every=30", f"checkpoint.every={EVERY}", "ema=0.9", "microbatches=2")
 TINY = {"moe_lm": (TINY_MOE, moe), "digits": (TINY_DIGITS, digits)}
+TWICE = "Ctrl-C twice"
+ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, TWICE)
 
 
-def start(task: str, workdir: Path) -> subprocess.Popen[str]:
-    """Run the program on a tiny experiment."""
-    command = [sys.executable, "-W", "error", "-m", "train", f"configs/{task}.yaml", *TINY[task][0], *LONG]
-    return subprocess.Popen(
-        [*command, "--workdir", str(workdir)],
-        cwd=ROOT,
-        env=one_device(),
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+class Program:
+    """The program at work on a tiny experiment, as seen from outside."""
+
+    def __init__(self, task: str, workdir: Path):
+        self.workdir = workdir
+        self._said = workdir.parent / "said"
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "train",
+            f"configs/{task}.yaml",
+            *TINY[task][0],
+            *LONG,
+        ]
+        with self._said.open("w") as said:
+            self.process = subprocess.Popen(
+                [*command, "--workdir", str(workdir)],
+                cwd=ROOT,
+                env=one_device(),
+                text=True,
+                stdout=said,
+                stderr=subprocess.PIPE,
+            )
+        self._begun_with = newest(workdir)
+
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Return at once when it got there, or ended."""
+        deadline = time.monotonic() + 120
+        while self.process.poll() is None and not reached() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def is_saving(self, step: str = "*") -> bool:
+        return any(self.workdir.glob(f"checkpoints/{step}.orbax-checkpoint-tmp*"))
+
+    def saves(self) -> int:
+        """Return about how many checkpoints this process made."""
+        return (newest(self.workdir) - self._begun_with) // EVERY
 
 
-def saves(workdir: Path) -> int:
-    """Return the step of the newest whole checkpoint, -1 if there is none."""
-    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=-1)
+def set_up(program: Program, rng: random.Random) -> None:
+    """While it imports, compiles or restores."""
+    time.sleep(rng.uniform(0, 3))
 
 
-def wait_for_saves(process: subprocess.Popen[str], workdir: Path, number: int) -> None:
-    """Return when the program got on by about as many checkpoints, or ended."""
-    enough = saves(workdir) + EVERY * number
-    wait_until(lambda: process.poll() is not None or saves(workdir) > enough, seconds=120)
+def work(program: Program, rng: random.Random) -> None:
+    """After some steps."""
+    enough = rng.randrange(1, 5)
+    program.wait_until(lambda: program.saves() > enough)
+    time.sleep(rng.uniform(0, 0.1))
 
 
-def kill(task: str, workdir: Path, kill: int, rng: random.Random) -> None:
-    """Start the program and end it at a random moment: now and then as it sets up, or else at work."""
-    with start(task, workdir) as process:
-        if kill % 4 == 3:
-            time.sleep(rng.uniform(0, 2.5))
-        else:
-            wait_for_saves(process, workdir, rng.randrange(4))
-            time.sleep(rng.uniform(0, 0.1))
-        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+def save(program: Program, rng: random.Random) -> None:
+    """In the middle of a checkpoint."""
+    enough = rng.randrange(1, 5)
+    program.wait_until(lambda: program.saves() > enough and program.is_saving())
+    time.sleep(rng.uniform(0, 0.03))
+
+
+def evaluation(program: Program, rng: random.Random) -> None:
+    """When one was just shown, with the next to come."""
+    enough = rng.randrange(1, 3)
+    program.wait_until(lambda: program.said().count("held out: ") > enough)
+
+
+def last_save(program: Program, rng: random.Random) -> None:
+    """In the middle of the last checkpoint, after which there is nothing left to train."""
+    program.wait_until(lambda: program.is_saving(str(STEPS)))
+    time.sleep(rng.uniform(0, 0.02))
+
+
+MOMENTS = (save, work, evaluation, set_up)
+
+
+class Fault(NamedTuple):
+    """How and when a process is ended."""
+
+    end: signal.Signals | str
+    moment: Callable[[Program, random.Random], None]
+
+
+def faults(rng: random.Random) -> list[Fault]:
+    """Return ways to end at moments, all pairs alike, in random order; the last one is at the very end."""
+    drawn = [Fault(ENDS[at % 4], MOMENTS[(at + at // 4) % 4]) for at in range(RESUMES - 1)]
+    assert len({*drawn}) == min(len(drawn), 16)
+    return [*rng.sample(drawn, len(drawn)), Fault(signal.SIGKILL, last_save)]
+
+
+def newest(workdir: Path) -> int:
+    """Return the step of the newest checkpoint, 0 if there is none."""
+    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
+
+
+def end(task: str, workdir: Path, fault: Fault, rng: random.Random) -> None:
+    """Start the program, and end it at its moment."""
+    program = Program(task, workdir)
+    with program.process as process:
+        fault.moment(program, rng)
+        process.send_signal(signal.SIGINT if fault.end == TWICE else fault.end)
+        if fault.end == TWICE:
+            time.sleep(1.1)  # A second signal within a second is taken for the same request.
+            process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
-    # Orbax warns of what a kill in the middle of a save left behind.
-    assert [line for line in errors.splitlines() if not line.startswith("WARNING:absl:")] == []
-    assert process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 143)
+    check_end(program, fault, errors)
+
+
+def check_end(program: Program, fault: Fault, errors: str) -> None:
+    """Nothing but what was asked for, in the exit status, in what was said, and in the folder."""
+    status, said = program.process.returncode, program.said()
+    if fault.end == signal.SIGKILL:
+        assert (errors, status) in [("", -signal.SIGKILL), ("", 0)]
+        return
+    number = signal.SIGINT if fault.end == TWICE else fault.end
+    # Before the program takes the signal itself, Python does: by a traceback for Ctrl-C, and as a kill.
+    assert not errors or (number == signal.SIGINT and errors.rstrip().endswith("KeyboardInterrupt")), errors
+    assert status in (128 + number, -number), (status, errors)
+    if fault.moment is not set_up:
+        assert status == 128 + number
+        assert re.search(rf"stopped by {number.name}, saved at step {newest(program.workdir)};", said), said
 
 
 def assert_met_at_work(killed: Path) -> None:
-    """Most kills were followed by a run that began later than the one before it, and before the end."""
+    """Most runs began later than the one before, none before it."""
     starts = [start["step"] for start in json.loads((killed / "meta.json").read_text())["starts"]]
     assert starts == sorted(starts)
-    assert len(set(starts)) > KILLS / 2
-    assert starts[-1] < STEPS
+    assert len(set(starts)) > RESUMES / 2
 
 
 def assert_same_in_tensorboard(killed: Path, straight: Path) -> None:
@@ -109,13 +199,14 @@ def assert_same_state(killed: Path, straight: Path) -> None:
 
 
 # One test, as each of the workers that shared it would train anew.
-@pytest.mark.parametrize("task", list(TINY) if KILLS > 2 else ["digits"])
-def test_a_training_killed_and_repeated_until_done_is_one_that_was_not(task: str, tmp_path: Path) -> None:
-    """The same series in every reader, and the same final state."""
+@pytest.mark.timeout(300 + 30 * RESUMES)
+@pytest.mark.parametrize("task", list(TINY) if RESUMES > 4 else ["digits"])
+def test_a_training_ended_and_repeated_until_done_is_one_that_was_not(task: str, tmp_path: Path) -> None:
+    """By kill -9, SIGTERM and Ctrl-C at any moment: the same series in every reader, the same final state."""
     killed, straight = tmp_path / "killed", tmp_path / "straight"
-    rng = random.Random(KILLS)
-    for number in range(KILLS):
-        kill(task, killed, number, rng)
+    rng = random.Random(RESUMES)
+    for fault in faults(rng):
+        end(task, killed, fault, rng)
     config = TINY[task][1](*LONG)
     run(config, killed)
     run(config, straight)
@@ -124,3 +215,7 @@ def test_a_training_killed_and_repeated_until_done_is_one_that_was_not(task: str
     assert_same_in_data_server(killed, straight)
     assert_same_in_our_reader(killed, straight)
     assert_same_state(killed, straight)
+    assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == [
+        str(STEPS - EVERY),
+        str(STEPS),
+    ]

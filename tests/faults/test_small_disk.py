@@ -14,16 +14,21 @@ from tests.tensorboard_reading import tensorboard_scalars
 ALONE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder, once it is known that a tmpfs can be mounted in it."""
-    folder = tmp_path_factory.mktemp("small")
+def require_small_disk(folder: Path) -> None:
+    """Skip a test unless a tmpfs can be mounted on the folder."""
     if shutil.which("unshare") is None:
         pytest.skip("a small disk needs unshare, of util-linux")
     mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
     mounted = subprocess.run([*ALONE, *mount], check=False, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"a small disk needs the right to mount one: {mounted.stderr.strip()}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that a tmpfs can be mounted in."""
+    folder = tmp_path_factory.mktemp("small")
+    require_small_disk(folder)
     return folder
 
 

@@ -1,0 +1,59 @@
+"""Run as a program in a mount namespace of its own: `python -m train` on a disk that is full for a while.
+
+Arguments: a folder, on whose `disk` 2 MB are mounted; the step at which they get full; the step at which they
+are emptied (-1: after the end); settings. The run is taken from `run`, and copied to it.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.train.running import CONFIGS, TINY_DIGITS
+from train import __main__ as program
+from train import report
+
+
+class FillingDisplay(report.Display):
+    """Shows a run, and fills and empties its disk."""
+
+    filler: Path
+    fill_at: int
+    empty_at: int
+
+    def trained(self, step, values) -> None:
+        if step == self.fill_at:
+            fill(self.filler)
+        if step == self.empty_at:
+            self.filler.unlink()
+        super().trained(step, values)
+
+
+def fill(filler: Path) -> None:
+    """Leave no page free."""
+    try:
+        with filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        return
+
+
+def main(folder: Path, fill_at: int, empty_at: int, *settings: str) -> int:
+    disk = folder / "disk"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
+    if (folder / "run").exists():
+        shutil.copytree(folder / "run", disk / "run")
+    FillingDisplay.filler = disk / "filler"
+    FillingDisplay.fill_at, FillingDisplay.empty_at = fill_at, empty_at
+    report.Display = FillingDisplay
+    status = program.main(
+        [str(CONFIGS / "digits.yaml"), *TINY_DIGITS, *settings, "--workdir", str(disk / "run")]
+    )
+    shutil.copytree(disk / "run", folder / "run", dirs_exist_ok=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))
