@@ -1,10 +1,12 @@
 import contextlib
 import gc
 import threading
+import time
 import weakref
 
 import pytest
 
+from sowlog import _background
 from sowlog._background import Background
 
 # A wait without an end is a failure.
@@ -78,3 +80,15 @@ def test_the_thread_lives_in_the_given_context():
     background = Background(print, lambda: None, size=1, context=context)
     background.end()
     assert threads == ["sowlog-writer"] * 2
+
+
+def test_who_waits_is_told_when_it_is_over(monkeypatch):
+    """Not only when he looks again by himself."""
+    monkeypatch.setattr(_background, "LOOK", 30)
+    background = Background(lambda items, pause: items.popleft(), lambda: None, size=1, patience=30)
+    begin = time.monotonic()
+    for item in range(5):
+        background.put(item)
+    background.call(int)
+    background.end()
+    assert time.monotonic() - begin < 25
