@@ -7,13 +7,15 @@ warnings of its own, what a kill left half deleted.
 
 import contextlib
 import gc
+import inspect
 import itertools
+import json
 import logging
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +27,14 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from train.mistakes import one_line
-from train.run_folder import RunFolderError, RunWarning
+from train.run_folder import RunFolderError, RunWarning, write
 from train.step import TrainState
 
 _ITEM = "default"
-# The files without which orbax speaks of something else than what is missing.
-_NEEDED = (f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt")
+# The bytes of each file of a checkpoint, written when all are there.
+_SIZES = "sizes.json"
+# What is looked for where there are no sizes: orbax speaks of something else than what is missing.
+_NEEDED: dict[str, int | None] = dict.fromkeys((f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt"))
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
 # Characters of a cause: of a longer one the ends are told, as TensorStore comes to the point at last.
@@ -91,6 +95,7 @@ class Checkpoints:
             raise NotSavedError(f"{self._folder / str(step)} cannot be written: {_said(error)}") from error
         self.newest = step
         if jax.process_index() == 0:
+            _note_sizes(self._folder / str(step))
             self._delete_old()
 
     def restore(self, like: TrainState) -> tuple[TrainState, int] | None:
@@ -186,10 +191,24 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)
 
 
+def _note_sizes(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    # Without them, as after a kill just now, the checkpoint is as good, and damage is told in orbax's words.
+    with contextlib.suppress(OSError):
+        write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
+
+
 def _check_files(folder: Path) -> None:
-    for name in _NEEDED:
+    """Raises an error if files are missing or cut off: a look costs nothing, and orbax might not notice."""
+    file = folder / _SIZES
+    sizes = json.loads(file.read_text()) if file.exists() else _NEEDED
+    for name, size in sizes.items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"it has no file {name}")
+        found = (folder / name).stat().st_size
+        if size is not None and found != size:
+            raise ValueError(f"its file {name} has {found} bytes, and had {size}")
 
 
 def _said(error: Exception) -> str:
@@ -202,22 +221,38 @@ def _said(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Keeps off the terminal what orbax's threads and event loops say of an error that it raises anyway."""
-    logger = logging.getLogger("absl")
-    level, hook = logger.level, sys.unraisablehook
-    logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = _ignore
+    """Keeps off the terminal what orbax says, page by page, of an error that it raises anyway."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     except Exception:
-        gc.collect()  # What was cut short goes now, and not when this is over.
+        if not isinstance(sys.unraisablehook, _WithoutLoops):
+            sys.unraisablehook = _WithoutLoops(sys.unraisablehook)
+        gc.collect()
         raise
     finally:
-        logger.setLevel(level)
-        sys.unraisablehook = hook
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _ignore(_: object) -> None: ...
+class _WithoutLoops:
+    """Passes on all that cannot be raised, but what comes back to an event loop that an error has ended.
+
+    TensorStore's threads do so whenever they are done: there is no time after which none will.
+    """
+
+    def __init__(self, hook: Callable[[Any], object]):
+        self._hook = hook
+
+    def __call__(self, unraisable: Any) -> None:
+        is_late = (
+            inspect.iscoroutine(unraisable.object) or str(unraisable.exc_value) == "Event loop is closed"
+        )
+        if not is_late:
+            self._hook(unraisable)
 
 
 def _free_name(path: Path) -> Path:

@@ -89,13 +89,10 @@ class RunFolder:
     def _undo(self) -> None:
         """Leaves the folder to what was meant; or none, if there was none."""
         (self.path / CONFIG).unlink(missing_ok=True)
-        if not self._is_new:
-            return
-        (self.path / LOCK).unlink()
-        for folder in (self.checkpoints, self.path):
-            # Not if somebody put something there.
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        _remove_if_empty(self.checkpoints)
+        if self._is_new:
+            (self.path / LOCK).unlink()
+            _remove_if_empty(self.path)
 
     def write_meta(self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int) -> None:
         """Writes meta.json: what this run is made with, for each time that it was started.
@@ -183,6 +180,12 @@ def default_path(name: str) -> Path:
     path = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     taken = sum(1 for _ in path.parent.glob(f"{path.name}*"))
     return path.with_name(f"{path.name}-{taken + 1}") if taken else path
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # Whatever the system has against it, such a folder is in nobody's way.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _lock(descriptor: int, path: Path) -> None:

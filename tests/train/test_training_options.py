@@ -164,9 +164,11 @@ def test_a_run_that_no_longer_gets_better_ends_early_and_stays_ended(tmp_path: P
 def test_a_metric_that_no_evaluation_has_is_told_with_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what was meant."""
-    arguments = [str(CONFIGS / "vae.yaml"), "early_stop.metric=eval/los", "--workdir", str(tmp_path)]
+    """With what was meant; a folder that was made for the run is gone again."""
+    folder = tmp_path / "run"
+    arguments = [str(CONFIGS / "vae.yaml"), "early_stop.metric=eval/los", "--workdir", str(folder)]
     assert program.main(arguments) == 2
+    assert not folder.exists()
     error = capsys.readouterr().err
     assert error == "early_stop.metric: no evaluation has eval/los; did you mean eval/loss?\n"
 
@@ -196,6 +198,23 @@ def test_a_run_that_diverges_between_checkpoints_ends_within_a_few_steps(tmp_pat
     assert run(vae(*own, "steps=40"), tmp_path / "on").updates == 1 + 1 + 8
     outcome = run(vae(*own, "steps=20", "stop_on_nan=false"), tmp_path / "off")
     assert (outcome.step, outcome.updates, outcome.diverged) == (20, 20, False)
+
+
+@pytest.mark.parametrize(("stopped_at", "saved"), [(3, 4), (8, 0)])
+def test_a_run_that_diverges_ends_at_the_same_step_when_it_was_stopped(
+    stopped_at: int, saved: int, tmp_path: Path
+) -> None:
+    """Before the step that is not finite, or after it, before anybody looked: then nothing of it is saved."""
+    own = (f"data.name={HERE}:poisoned", "data.arguments.at=6", "data.eval_batches=1", "checkpoint.every=50")
+    config = vae(*own, "steps=40")
+    straight = run(config, tmp_path / "straight")
+    assert straight.reached == 6 + 1 + 8
+    stopped = run_until(config, tmp_path / "stopped", stopped_at)
+    assert (stopped.step, stopped.diverged) == (saved, saved == 0)
+    again = run(config, tmp_path / "stopped")
+    assert (again.reached, again.updates) == (straight.reached, straight.reached - saved)
+    assert again.ended_early == straight.ended_early
+    assert points(tmp_path / "stopped") == points(tmp_path / "straight")
 
 
 def test_the_program_ends_with_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from tests.train.running import CONFIGS, digits, points, run, run_until, saved_a
 from train import __main__ as program
 from train import data
 from train.config import FunctionData
+from train.run_folder import RunWarning
 
 HERE = "tests.train.test_user_data"
 
@@ -165,3 +166,41 @@ def test_a_run_on_an_iterable_is_taken_up_where_it_was(tmp_path: Path) -> None:
     run(config, tmp_path / "stopped")
     assert points(tmp_path / "stopped") == points(tmp_path / "straight")
     assert saved_arrays(tmp_path / "stopped", 6) == saved_arrays(tmp_path / "straight", 6)
+
+
+def until(at: int, file: str) -> Iterator[dict[str, np.ndarray]]:
+    """Batches, of which one cannot be had as long as there is no file."""
+    for number, batch in enumerate(batches()):
+        if number == at and not Path(file).exists():
+            raise FileNotFoundError(f"{file} is away")
+        yield batch
+
+
+def test_data_that_fails_on_its_way_costs_no_update(tmp_path: Path) -> None:
+    """What was trained is saved before the error ends the run, which then goes on with mended data."""
+    own = ("data.eval_batches=2", "data.arguments.at=8", f"data.arguments.file={tmp_path / 'file'}")
+    config = digits(f"data.name={HERE}:until", *own, "steps=10", "eval.every=4", "checkpoint.every=4")
+    with (
+        pytest.warns(RunWarning, match=r"no batch for step 6\. The last checkpoint is of step 6: mend"),
+        pytest.raises(FileNotFoundError, match="is away"),
+    ):
+        run(config, tmp_path / "failed")
+    (tmp_path / "file").touch()
+    assert run(config, tmp_path / "failed").updates == 4
+    run(config, tmp_path / "straight")
+    assert points(tmp_path / "failed") == points(tmp_path / "straight")
+    assert saved_arrays(tmp_path / "failed", 10) == saved_arrays(tmp_path / "straight", 10)
+
+
+def test_microbatches_that_do_not_divide_a_users_batches_are_told_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a line; a folder that was made for the run is gone again, one that was there is left as it was."""
+    (tmp_path / "there").mkdir()
+    own = [f"data.name={HERE}:arrays", "data.batch_size=6", "microbatches=4"]
+    for name in ("new", "there"):
+        command = [str(CONFIGS / "digits.yaml"), *own, "--workdir", str(tmp_path / name)]
+        assert program.main(command) == 2
+        assert "6 examples do not spread evenly" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == [".lock"]
