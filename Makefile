@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-matrix bench lint lock clean
+.PHONY: train test test-matrix bench faults lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
@@ -33,6 +33,10 @@ test-newest: $(NEWEST)/.ready
 
 bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+faults: $(READY)  ## Kill more loggers and trainings than every test run does: 100 of the one, 30 of each of two.
+	SOWLOG_KILLS=100 SOWLOG_RESUMES=30 $(BIN)/python -m pytest -n 0 \
+		tests/faults/test_kill.py tests/faults/test_resume_training.py $(ARGS)
 
 lint: $(READY)  ## Style, types and the import contracts.
 	$(BIN)/ruff check .
