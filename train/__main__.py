@@ -132,6 +132,7 @@ def _train(
     with report.plain_warnings(RunWarning, sowlog.LossWarning), report.screen(config.steps) as screen:
         view = report.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
+        view.ended()
     report.finished(outcome, folder.path, stopped_by=outcome.stopped_by)
     failures = [*outcome.failures, *_write_results(config, folder, outcome)]
     if failures:

@@ -2,11 +2,13 @@
 
 import contextlib
 import math
+import os
 import shlex
 import signal
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,8 +59,9 @@ def begun(folder: Path, *, is_continued: bool) -> None:
 
 def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None) -> None:
     """Tells how the run ended, what came of it and how to look at it."""
-    console = Console(highlight=False)
+    console = _console()
     if outcome.trained or outcome.evaluated:
+        console.print(f"after {outcome.reached} steps")
         console.print(_table(outcome))
     if outcome.updates:
         console.print(_speed(outcome))
@@ -82,8 +85,7 @@ def not_saved(failures: Sequence[str], folder: Path) -> None:
 
 def ranking(points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None) -> None:
     """Tells how a sweep ended: its points, the best first, and how to look at them."""
-    # Piped, a table may be as wide as it is: a file has no right edge.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    console = _console()
     console.print(_ranking_table(points))
     if any(point.results() is None for point in points):
         how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
@@ -99,7 +101,12 @@ def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     table = Table(*columns)
     for title, cells in rows.items():
         table.add_row(title, *cells)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    # Piped, a table may be as wide as it is: a file has no right edge.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def _ranking_table(points: "Sequence[Point]") -> Table:
@@ -130,7 +137,9 @@ def _tensorboard(folder: Path, *, points: int) -> str:
 
 
 def _table(outcome: "Outcome") -> Table:
-    table = Table("", "last step", "held out", title=f"after {outcome.reached} steps", title_justify="left")
+    table = Table("", "last step", "held out")
+    # On a narrow terminal a tag is broken, not cut: its end tells layers apart.
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     for tag in outcome.evaluated or outcome.trained:
@@ -207,8 +216,9 @@ class Terminal:
 
 @contextlib.contextmanager
 def screen(steps: int) -> Generator[Screen]:
-    """Gives the screen that suits standard output: live on a terminal, else plain lines."""
-    if not sys.stdout.isatty():
+    """Gives the screen that suits standard output: live on a terminal, else plain lines, as for CI."""
+    # Some CI lends a terminal, of which it keeps every state that was ever shown.
+    if not sys.stdout.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         yield Pipe(steps)
         return
     columns = (
@@ -232,14 +242,14 @@ class Display:
 
     def __init__(self, target: Screen, steps: int):
         self._screen, self._steps = target, steps
-        self._training, self._evaluation = _Arrival(), _Arrival()
+        self._training = _Arrival()
+        self._evaluations: deque[_Arrival] = deque()
         self._pace = _Pace(steps)
         self._due = 0.0
 
     def trained(self, step: int, values: "dict[str, jax.Array]") -> None:
         """Notes a step, and shows what has arrived meanwhile."""
-        if (evaluation := self._evaluation.take()) is not None:
-            self._screen.line(f"step {evaluation[0]}/{self._steps}  held out: {_values(evaluation[1])}")
+        self._show_evaluations()
         now = time.perf_counter()
         if now < self._due:
             return
@@ -250,7 +260,18 @@ class Display:
 
     def evaluated(self, step: int, values: "dict[str, jax.Array]") -> None:
         """Notes an evaluation, to be shown when it is done."""
-        self._evaluation.send(step, values)
+        arrival = _Arrival()
+        arrival.send(step, values)
+        self._evaluations.append(arrival)
+
+    def ended(self) -> None:
+        """Shows the evaluations that have arrived since the last step."""
+        self._show_evaluations()
+
+    def _show_evaluations(self) -> None:
+        while self._evaluations and (evaluation := self._evaluations[0].take()) is not None:
+            self._evaluations.popleft()
+            self._screen.line(f"step {evaluation[0]}/{self._steps}  held out: {_values(evaluation[1])}")
 
 
 class _Arrival:

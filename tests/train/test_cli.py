@@ -82,7 +82,7 @@ def test_a_run_on_a_terminal_is_live(tmp_path: Path) -> None:
     """With a bar that makes room for the table."""
     terminal, child = pty.openpty()
     command = [sys.executable, "-m", "train", "configs/digits.yaml", *TINY_DIGITS, "--workdir", str(tmp_path)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "CI": ""}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=child, stderr=child) as process:
         os.close(child)
         output = _read_all(terminal)

@@ -1,4 +1,7 @@
 import signal
+from pathlib import Path
+
+import pytest
 
 from train import loop, report
 
@@ -62,6 +65,44 @@ def test_an_evaluation_is_shown_under_its_step_when_it_is_done() -> None:
     display.trained(5, {"loss": Value(1.0)})
     display.trained(6, {"loss": Value(1.0)})
     assert paper.lines == ["step 4/10  held out: accuracy 0.5000"]
+
+
+def test_every_evaluation_is_shown_however_fast_the_steps_are() -> None:
+    """Also those that are done only after the last step."""
+    paper = Paper()
+    display = report.Display(paper, 10)
+    late = [Value(0.5, ready=False), Value(0.6, ready=False)]
+    for step, value in zip((4, 8), late, strict=True):
+        display.evaluated(step, {"accuracy": value})
+        display.trained(step, {"loss": Value(1.0)})
+    assert paper.lines == []
+    for value in late:
+        value.ready = True
+    display.ended()
+    assert paper.lines == ["step 4/10  held out: accuracy 0.5000", "step 8/10  held out: accuracy 0.6000"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CI", "1"), ("TERM", "dumb")])
+def test_ci_gets_plain_lines_on_a_terminal_too(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep every state of a live line."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv(variable, value)
+    with report.screen(10) as screen:
+        assert isinstance(screen, report.Pipe)
+
+
+def test_a_tag_is_whole_on_a_narrow_terminal(capsys, monkeypatch) -> None:
+    """Its end, the number of the layer, is not cut off."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    values = {f"decoder/blocks/attention/entropy/{layer:02}": 1.0 for layer in range(2)}
+    outcome = loop.Outcome(1, 1, trained=values, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    report.finished(outcome, Path("run"), stopped_by=None)
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(row[1].strip() for row in rows) == "".join(values)
+    assert len(rows) > len(values)
 
 
 def test_progress_keeps_its_interval() -> None:
