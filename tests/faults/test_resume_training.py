@@ -18,9 +18,9 @@ from tests.train.running import ROOT, TINY_DIGITS, TINY_MOE, digits, moe, one_de
 
 # Thirty of each task by `make faults`, as each costs seconds; a few of one task in every test run.
 RESUMES = int(os.environ.get("SOWLOG_RESUMES", "4"))
-EVERY = 4
+EVERY = 8
 STEPS = 80 * RESUMES
-LONG = (f"steps={STEPS}", "eval.every=30", f"checkpoint.every={EVERY}", "ema=0.9", "microbatches=2")
+LONG = (f"steps={STEPS}", "eval.every=20", f"checkpoint.every={EVERY}", "ema=0.9", "microbatches=2")
 TINY = {"moe_lm": (TINY_MOE, moe), "digits": (TINY_DIGITS, digits)}
 TWICE = "Ctrl-C twice"
 ENDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, TWICE)
