@@ -56,18 +56,19 @@ def narrowed(value: Any) -> Any:
     return value if fits else array.astype(np.float32)
 
 
-def real_array(value: Value, what: str) -> jax.Array:
+def real_array(value: Value | None, what: str) -> jax.Array:
     """Returns a value or weight as an array: float32, or wider where it is wider, or int32, or bool.
 
     Raises:
         TypeError: it is complex or no number.
     """
+    refusal = f"a {what} must be a real number or an array of them, got {type(value).__name__}."
+    if value is None:  # Which jax 0.5.0 takes for NaN.
+        raise TypeError(refusal)
     try:
         array = jnp.asarray(narrowed(value))
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"a {what} must be a real number or an array of them, got {type(value).__name__}."
-        ) from error
+        raise TypeError(refusal) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"a {what} must be real, got {array.dtype}: sow jnp.abs(x), x.real or x.imag.")
     if array.dtype == jnp.bool_ and what == "weight":
