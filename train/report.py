@@ -32,7 +32,7 @@ def mistakes(lines: str) -> None:
 
 def text(lines: str) -> None:
     """Tells what was asked for."""
-    print(lines, flush=True)
+    _print(lines)
 
 
 @contextlib.contextmanager
@@ -52,9 +52,17 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
         yield
 
 
+def _print(lines: str) -> None:
+    """Prints lines at once; once the reader of a pipe has left, nothing more, and what trains goes on."""
+    try:
+        print(lines, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def begun(folder: Path, *, is_continued: bool) -> None:
     """Tells where the run is kept."""
-    print(f"{'continues' if is_continued else 'run'} {folder}", flush=True)
+    _print(f"{'continues' if is_continued else 'run'} {folder}")
 
 
 def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None) -> None:
@@ -189,7 +197,7 @@ class Pipe:
 
     def line(self, text: str) -> None:
         """Shows a line that stays."""
-        print(text, flush=True)
+        _print(text)
 
     def progress(self, step: int, values: str, pace: str) -> None:
         """Shows how far the run has come."""

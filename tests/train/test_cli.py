@@ -78,6 +78,18 @@ def test_a_piped_run_reads_as_plain_lines(tmp_path: Path) -> None:
     assert lines[-1] == f"tensorboard --logdir runs/{folder.name}"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["configs/digits.yaml", *TINY_DIGITS]])
+def test_a_reader_that_leaves_ends_nothing(arguments: list[str], tmp_path: Path) -> None:
+    """As in `python -m train ... | head -1`: no traceback, and a run goes on to its end."""
+    command = [sys.executable, "-m", "train", *arguments, "--workdir", str(tmp_path / "run")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing) as left:
+        done = subprocess.run(command, stdout=left, stderr=subprocess.PIPE, cwd=ROOT, check=False, timeout=100)
+    assert (done.stderr, done.returncode) == (b"", 0)
+    assert (tmp_path / "run" / "results.json").exists() == ("--help" not in arguments)
+
+
 def test_a_run_on_a_terminal_is_live(tmp_path: Path) -> None:
     """With a bar that makes room for the table."""
     terminal, child = pty.openpty()
