@@ -85,7 +85,9 @@ def test_a_reader_that_leaves_ends_nothing(arguments: list[str], tmp_path: Path)
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing) as left:
-        done = subprocess.run(command, stdout=left, stderr=subprocess.PIPE, cwd=ROOT, check=False, timeout=100)
+        done = subprocess.run(
+            command, stdout=left, stderr=subprocess.PIPE, cwd=ROOT, check=False, timeout=100
+        )
     assert (done.stderr, done.returncode) == (b"", 0)
     assert (tmp_path / "run" / "results.json").exists() == ("--help" not in arguments)
 
