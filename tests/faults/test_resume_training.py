@@ -4,7 +4,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,17 @@ import pytest
 
 import sowlog
 from tests.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
-from tests.train.running import ROOT, TINY_DIGITS, TINY_MOE, digits, moe, one_device, run, saved_arrays
+from tests.train.running import (
+    PROGRAM,
+    ROOT,
+    TINY_DIGITS,
+    TINY_MOE,
+    digits,
+    moe,
+    one_device,
+    run,
+    saved_arrays,
+)
 
 # Thirty of each task by `make faults`, as each costs seconds; a few of one task in every test run.
 RESUMES = int(os.environ.get("SOWLOG_RESUMES", "4"))
@@ -33,11 +42,7 @@ class Program:
         self.workdir = workdir
         self._said = workdir.parent / "said"
         command = [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "train",
+            *PROGRAM,
             f"configs/{task}.yaml",
             *TINY[task][0],
             *LONG,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from train.config import Config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
+PROGRAM = (sys.executable, "-W", "error", "-m", "train")
+"""The command line of the program, to which a warning is an error."""
 
 TINY_DIGITS = ("task.width=2", "data.batch_size=8", "steps=12", "eval.every=5", "checkpoint.every=4")
 TINY_MOE = (

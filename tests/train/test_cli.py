@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.running import CONFIGS, ROOT, TINY_DIGITS
+from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS
 from train import __main__ as program
 from train import report, runtime
 
@@ -64,7 +64,7 @@ def test_the_default_config_is_found_from_anywhere(tmp_path: Path, monkeypatch: 
 
 def test_a_piped_run_reads_as_plain_lines(tmp_path: Path) -> None:
     """From another folder, warnings as errors: lines without control codes, a table, and where to look."""
-    command = [sys.executable, "-W", "error", "-m", "train", "configs/digits.yaml", *TINY_DIGITS]
+    command = [*PROGRAM, "configs/digits.yaml", *TINY_DIGITS]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

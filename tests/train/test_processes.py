@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tensorboard_reading import wait_until
-from tests.train.running import ROOT, TINY_DIGITS, digits, one_device, run
+from tests.train.running import PROGRAM, ROOT, TINY_DIGITS, digits, one_device, run
 from tests.train.test_devices import DIGITS, assert_same_points, assert_same_state
 from train import __main__ as program
 from train import run_folder
@@ -39,11 +39,7 @@ class Pair:
     def __init__(self, *arguments: str, second: Sequence[str] = ()):
         group = ("--coordinator", f"localhost:{free_port()}", "--num-processes", "2", "--process-id")
         command = [
-            sys.executable,
-            "-W",
-            "error",
-            "-m",
-            "train",
+            *PROGRAM,
             "configs/digits.yaml",
             *TINY_DIGITS,
             *arguments,

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 
 from tests.hparams_reading import hparams_table
 from tests.tensorboard_reading import tensorboard_scalars, wait_until
-from tests.train.running import CONFIGS, ROOT, TINY_DIGITS, one_device
+from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS, one_device
 from train import results
 
 DIGITS = CONFIGS / "digits.yaml"
@@ -34,7 +33,7 @@ def examples(number: int, mended: str = "") -> dict[str, np.ndarray]:
 
 def start_sweep(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     mended = f"data.arguments.mended={tmp_path / 'mended'}"
-    command = [sys.executable, "-W", "error", "-m", "train", str(DIGITS), *TINY, mended, *arguments]
+    command = [*PROGRAM, str(DIGITS), *TINY, mended, *arguments]
     return subprocess.Popen(
         [*command, "--workdir", str(tmp_path / "sweep")],
         cwd=ROOT,
