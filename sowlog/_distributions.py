@@ -10,6 +10,7 @@ those from 2^32 on in the outermost bins; NaN and infinities are counted apart.
 """
 
 import dataclasses
+from fractions import Fraction
 from typing import Any, NamedTuple, final
 
 import jax
@@ -24,6 +25,12 @@ from sowlog._state import Exchange, Parts, Reducer
 _MIN_EXPONENT, _MAX_EXPONENT = -32, 32
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127
 _MAX_SUB_BINS = 256
+
+_GROUP = 1 << (31 - _compensated.LIMB_BITS)
+"""How many limbs int32 sums without wrapping."""
+
+_FRACTIONAL_SLACK, _WHOLE_SLACK = 2.0**-22, 2.0**-42
+"""The rounding of a share, relative to the total: of weights that float32 rounded, and of whole counts."""
 
 
 @final
@@ -160,8 +167,10 @@ class Histogram(Reducer):
 class Quantiles(Reducer):
     """Quantiles of all finite elements: results p1, p5, p25, p50, p75, p95, p99.
 
-    A result is within a relative 1 / (2 * sub_bins) of the element whose rank is floor(q * (n - 1)) in sorted
-    order, 1/64 unless told otherwise, for magnitudes from 2^-32 to 2^32; what is smaller counts as 0.
+    The q-quantile is the smallest element that, together with all smaller ones, holds the share q of the
+    total weight: NumPy's `np.quantile(x, q, weights=w, method="inverted_cdf")`. It stays the same when each
+    element is repeated or all weights are multiplied. A result is within a relative 1 / (2 * sub_bins) of it,
+    by default 1/64, for magnitudes from 2^-32 to 2^32; smaller ones count as 0.
 
     Attributes:
         percents: the percentages, each in [0, 100].
@@ -199,15 +208,24 @@ class Quantiles(Reducer):
         return _Counts(_compensated.of_limbs(bins), -negated, largest)
 
     def compute(self, parts: _Counts) -> dict[str, jax.Array]:
-        below = jnp.cumsum(parts.finite().value)
-        total = below[-1]
-        # The element of rank r (from 0) lies in the first bin up to whose end there are more than r.
-        ranks = jnp.floor(jnp.asarray(self.percents, jnp.float32) / 100 * jnp.maximum(total - 1, 0))
+        counts = parts.finite()
+        below = _compensated.cumulative(counts)
+        total = Pair(below.hi[-1], below.lo[-1])
+        slack = total.hi * jnp.where(_compensated.are_whole(counts), _WHOLE_SLACK, _FRACTIONAL_SLACK)
+        shares = [_compensated.multiply(total, _share(percent)) for percent in self.percents]
+        needed = Pair(*(jnp.stack(part)[None, :] for part in zip(*shares, strict=True)))
+        missing = _compensated.subtract(needed, Pair(below.hi[:, None], below.lo[:, None]))
         # Counted, not searched: a few thousand comparisons, where the search is a loop of its own.
-        index = jnp.sum(below[:, None] <= ranks[None, :], axis=0)
-        middle = jnp.asarray(_bin_middles(self.sub_bins), jnp.float32)[jnp.minimum(index, below.size - 1)]
-        values = jnp.where(total > 0, jnp.clip(middle, parts.min, parts.max), jnp.nan)
+        index = jnp.sum(missing > slack, axis=0)
+        middle = jnp.asarray(_bin_middles(self.sub_bins), jnp.float32)[jnp.minimum(index, counts.hi.size - 1)]
+        known = (total.hi > 0) & jnp.isfinite(jnp.sum(counts.hi))
+        values = jnp.where(known, jnp.clip(middle, parts.min, parts.max), jnp.nan)
         return {_name_of(percent): values[i] for i, percent in enumerate(self.percents)}
+
+
+def _share(percent: float) -> Fraction:
+    """Return a percentage as the exact share that its decimal digits say: 99.9 is 999/1000."""
+    return Fraction(str(percent)) / 100
 
 
 def _name_of(percent: float) -> str:
@@ -279,9 +297,57 @@ def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> _Count
     index = _bin_index(value, sub_bins)
     for place, is_kind in enumerate(_kinds_apart(value)):
         index = jnp.where(is_kind, bin_count(sub_bins) + place, index)
-    amounts = weight.astype(jnp.int32) if weight.dtype == jnp.bool_ else weight
-    bins = _compensated.split(_scatter(index, amounts, sub_bins))
+    if weight.dtype == jnp.bool_:
+        bins = _compensated.split(_scatter(index, weight.astype(jnp.int32), sub_bins))
+    else:
+        bins = _weighted_counts(index.ravel(), weight.ravel(), sub_bins)
     return _Counts(bins, *_extremes(value, jnp.isfinite(value) & (weight != 0)))
+
+
+def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair:
+    """Return the sum of the weights in each bin, shape [bins + 3].
+
+    A scatter adds one element after the other: a float32 sum would stand still at 2^24, an int32 one wrap. So
+    each weight is cut into limbs of a few bits, and int32 sums a limb exactly over a group of elements. Masks
+    and small counts are one limb.
+    """
+    groups = max(1, -(-index.size // _GROUP))
+    places = index + (jnp.arange(index.size, dtype=jnp.int32) // _GROUP) * (bin_count(sub_bins) + 3)
+
+    def counted(digits: jax.Array) -> Pair:
+        return _compensated.split(_scatter(places, digits, sub_bins, groups=groups).reshape(groups, -1))
+
+    def as_one_limb(weight: jax.Array) -> Pair:
+        return _compensated.total_of_rows(counted(weight.astype(jnp.int32)))
+
+    def as_limbs(weight: jax.Array) -> Pair:
+        limbs, scale = _limbs(weight)
+        rows = [Pair(*(part * unit for part in counted(digits))) for digits, unit in limbs]
+        hi, lo = _compensated.total_of_rows(
+            Pair(*(jnp.concatenate(part) for part in zip(*rows, strict=True)))
+        )
+        return Pair(
+            jax.lax.cond(jnp.all(jnp.isfinite(weight)), lambda hi: hi, spoiled, hi * scale), lo * scale
+        )
+
+    def spoiled(hi: jax.Array) -> jax.Array:
+        # A weight that is not finite has no limbs: it makes its own bin NaN or infinite.
+        odd = jnp.where(jnp.isfinite(weight), 0.0, weight.astype(jnp.float32))
+        return hi + _scatter(index, odd, sub_bins)
+
+    is_one_limb = jnp.all(
+        (weight >= 0) & (weight < 1 << _compensated.LIMB_BITS) & (weight == jnp.floor(weight))
+    )
+    return jax.lax.cond(is_one_limb, as_one_limb, as_limbs, weight)
+
+
+def _limbs(weight: jax.Array) -> tuple[list[tuple[jax.Array, float]], jax.Array]:
+    """Return (digits, unit) of each limb, and the scale: a weight is scale * sum of unit * digits."""
+    if jnp.issubdtype(weight.dtype, jnp.integer):
+        return _compensated.integer_limbs(weight), jnp.ones((), jnp.float32)
+    finite = jnp.where(jnp.isfinite(weight), weight, 0.0).astype(jnp.float32)
+    scale = _compensated.power_of_two(jnp.max(jnp.abs(finite), initial=0.0))
+    return _compensated.float_limbs(finite, scale), scale
 
 
 def _kinds_apart(value: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -293,9 +359,9 @@ def _extremes(value: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
     return smallest, jnp.max(jnp.where(counted, value, -jnp.inf), initial=-jnp.inf)
 
 
-def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int) -> jax.Array:
-    """Returns what falls in each bin. An unsigned index spares the test for negative ones."""
-    zeros = jnp.zeros(bin_count(sub_bins) + 3, amounts.dtype)
+def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int, *, groups: int = 1) -> jax.Array:
+    """Returns what falls in each bin of each group. An unsigned index spares the test for negative ones."""
+    zeros = jnp.zeros(groups * (bin_count(sub_bins) + 3), amounts.dtype)
     return zeros.at[index.ravel().astype(jnp.uint32)].add(amounts.ravel(), mode="promise_in_bounds")
 
 

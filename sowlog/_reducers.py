@@ -17,7 +17,10 @@ from sowlog._state import Exchange, Parts, Reducer
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sum(Reducer):
-    """The sum of weight * value over everything, compensated; 32-bit integers are summed exactly to 2^48."""
+    """The sum of weight * value over everything, compensated; 32-bit integers are summed exactly to 2^48.
+
+    Integers weighted by flags or integers are exact as well. A sum beyond 3.4e38 is infinite.
+    """
 
     def empty(self) -> Parts:
         return _compensated.zero_pair()
@@ -44,6 +47,9 @@ class Mean(Reducer):
     """The mean over every element of every value, weighted: sum(weight * value) / sum(weight).
 
     Not a mean of means: a call with 10 elements counts ten times a call with one.
+
+    Both sums must lie within float32's range: if they pass 3.4e38 the result is infinite or NaN, and products
+    below 1e-38 count as 0. Scale such values and weights before they are sown, for example by their maximum.
     """
 
     def empty(self) -> Parts:
@@ -152,7 +158,8 @@ class Std(Reducer):
 
     Count, mean and second moment about the mean are kept, and merged by the formula of Chan, Golub and
     LeVeque ("Updating formulae and a pairwise algorithm for computing sample variances", 1979), so that a
-    mean far from 0 costs no digits, as E[x^2] - E[x]^2 does.
+    mean far from 0 costs no digits, as E[x^2] - E[x]^2 does. The sum of weight * value must lie within
+    float32's range, as for `mean`.
     """
 
     def empty(self) -> Parts:
@@ -294,9 +301,7 @@ def _masked(value: jax.Array, weight: jax.Array | None, neutral: float) -> jax.A
 
 
 def _weighted_total(value: jax.Array, weight: jax.Array | None) -> Pair:
-    if weight is None:
-        return _compensated.total(value)
-    return _compensated.total(_masked(value, weight, 0.0) * weight.astype(jnp.float32))
+    return _compensated.total(value) if weight is None else _compensated.weighted_total(value, weight)
 
 
 def _total_weight(value: jax.Array, weight: jax.Array | None) -> Pair:

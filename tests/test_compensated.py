@@ -1,5 +1,7 @@
 """The arithmetic that all reducers stand on."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,3 +69,49 @@ def test_sums_of_squares_hold_the_whole_range(magnitude):
     squares = _compensated.add_squares(_compensated.zero_squares(), _compensated.squares_of(values))
     root = float(_compensated.root_mean(squares, _compensated.count(3)))
     assert root == pytest.approx(0.0 if magnitude < 1e-38 else magnitude, rel=1e-6, abs=0)
+
+
+_KINDS = ["bool", "int32", "uint32"]
+
+
+@pytest.mark.parametrize("weight_dtype", _KINDS)
+@pytest.mark.parametrize("value_dtype", _KINDS)
+def test_totals_of_weighted_integers_are_exact(value_dtype, weight_dtype):
+    """Integers and flags under integer weights are summed without rounding, whatever wraps on the way."""
+    generator = np.random.default_rng(0)
+    high = {"bool": 2, "int32": 2**31, "uint32": 2**32}
+    low = {"bool": 0, "int32": -(2**31), "uint32": 0}
+    values = generator.integers(low[value_dtype], high[value_dtype], 1000).astype(value_dtype)
+    weight = generator.integers(0, 4, 1000).astype(weight_dtype)
+    total = jax.jit(_compensated.weighted_total)(values, weight)
+    assert _exact(total) == sum(int(v) * int(w) for v, w in zip(values, weight, strict=True))
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-8, 1.0, 1e3, 2.0**20, 2.0**46])
+def test_fractions_survive_the_limbs_of_counts(magnitude):
+    """A total of weights with fractions comes back from the limbs that replicas sum, at every magnitude."""
+    a, b = (jnp.asarray(np.random.default_rng(seed).random(1000) * magnitude, jnp.float32) for seed in (0, 1))
+    pair = _add(_compensated.pair_of(a), _compensated.pair_of(b))
+    back = _compensated.of_limbs(4 * _compensated.count_limbs(pair))
+    exact, found = (np.asarray(p.hi, np.float64) + np.asarray(p.lo, np.float64) for p in (pair, back))
+    np.testing.assert_allclose(found, 4 * exact, rtol=2e-7)
+
+
+@pytest.mark.parametrize("size", [1, 4099])
+def test_cumulative_sums_hold_48_bits(size):
+    """Sums beyond 2^24 lose no single count, and tiny ones beside large ones lose nothing either."""
+    counts = np.random.default_rng(0).integers(0, 2**34, size)
+    pairs = _compensated.Pair(jnp.asarray(counts, jnp.float32), jnp.zeros(size))
+    exact = np.asarray(pairs.hi, np.int64)
+    pairs = pairs._replace(lo=jnp.asarray(np.random.default_rng(1).integers(-200, 200, size), jnp.float32))
+    exact = np.maximum.accumulate(np.cumsum(exact + np.asarray(pairs.lo, np.int64)))
+    total = jax.jit(_compensated.cumulative)(pairs)
+    np.testing.assert_array_equal(np.asarray(total.hi, np.int64) + np.asarray(total.lo, np.int64), exact)
+
+
+@pytest.mark.parametrize("factor", ["0", "1/100", "999/1000", "1"])
+def test_shares_of_a_total_are_exact_to_45_bits(factor):
+    """A share of a large count is not rounded to float32."""
+    pair = _add(_pair(2.0**40), _pair(12345.0))
+    share = _compensated.multiply(pair, Fraction(factor))
+    assert _exact(share) == pytest.approx(float(Fraction(factor) * (2**40 + 12345)), rel=2.0**-45, abs=0)

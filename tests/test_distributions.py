@@ -1,6 +1,7 @@
 """Histograms and quantiles against NumPy."""
 
 import functools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def test_quantiles_are_within_their_stated_error(kind, dtype):
     """Each quantile is within 1/64 of the element of its rank."""
     x = jnp.asarray(_sample(kind), dtype)
     exact = np.asarray(x.astype(jnp.float32), np.float64)
-    wanted = np.percentile(exact, PERCENTS, method="lower")
+    wanted = np.percentile(exact, PERCENTS, method="inverted_cdf")
     results = _quantiles(x)
     assert list(results) == ["p1", "p25", "p5", "p50", "p75", "p95", "p99"]
     for percent, quantile in zip(PERCENTS, wanted, strict=True):
@@ -100,7 +101,7 @@ def test_quantiles_are_within_their_stated_error(kind, dtype):
 def test_quantiles_of_few_elements_are_within_their_stated_error(x):
     """The bound holds for any elements, ties and both signs included."""
     results = _quantiles(x)
-    for percent, quantile in zip(PERCENTS, np.percentile(x, PERCENTS, method="lower"), strict=True):
+    for percent, quantile in zip(PERCENTS, np.percentile(x, PERCENTS, method="inverted_cdf"), strict=True):
         assert float(results[f"p{percent}"]) == pytest.approx(quantile, rel=ERROR, abs=0)
 
 
@@ -154,6 +155,80 @@ def test_weights_weigh_the_counts(weight_dtype):
         np.testing.assert_array_equal(getattr(value, field), getattr(repeated, field))
     median = _compute(_of(sowlog.quantiles)(x, weight))["p50"]
     assert float(median) == pytest.approx(2.0, rel=ERROR)
+
+
+@pytest.mark.parametrize(
+    ("size", "weight", "wanted"),
+    [
+        (1_000_000, np.float32(0.1), 1_000_000 * float(np.float32(0.1))),
+        (2**24 + 5, np.float32(1), 2**24 + 5),
+        (3, np.int32(10**9), 3 * 10**9),
+        (3, np.uint32(2**32 - 1), 3 * (2**32 - 1)),
+        (1000, np.float32(1e-30), 1000 * float(np.float32(1e-30))),
+        (1000, np.float32(1e30), 1000 * float(np.float32(1e30))),
+        (2**18, np.float32(16_383), 2**18 * 16_383),
+    ],
+)
+def test_counts_of_weights_do_not_stop_or_wrap(size, weight, wanted):
+    """However many weights fall in one bin, of whatever dtype and magnitude, their sum is exact."""
+    value = _compute(_count(np.full(size, 1.5, np.float32), np.full(size, weight)))
+    exact = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
+    assert exact.max() == pytest.approx(wanted, rel=2.0**-45)
+    assert exact.sum() == exact.max()
+
+
+def test_a_small_weight_beside_a_large_one_is_counted():
+    """A bin of weights nine orders below the largest keeps six digits."""
+    weight = np.array([1e9, 0.3, 0.3, 7e8], np.float32)
+    counts = _compute(_count(np.array([1.0, 100.0, 100.0, 1.0], np.float32), weight)).counts
+    np.testing.assert_allclose(np.asarray(counts)[np.asarray(counts) > 0], [1.7e9, 0.6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_spoils_its_own_bin_alone(bad):
+    """The count of its bin is NaN or infinite, the others are right, and no quantile is known."""
+    x, weight = np.array([1.0, 2.0, 2.0], np.float32), np.array([0.5, bad, 1.0], np.float32)
+    counts = np.asarray(_compute(_count(x, weight)).counts)
+    np.testing.assert_equal(counts[counts != 0], [0.5, bad])
+    assert all(np.isnan(value) for value in _compute(_of(sowlog.quantiles)(x, weight)).values())
+
+
+WEIGHTINGS = {
+    "repeated": lambda x: _of(sowlog.quantiles)(np.repeat(x, 3)),
+    "merged": lambda x: _merge(_of(sowlog.quantiles)(x[:7]), _of(sowlog.quantiles)(x[7:])),
+    "bool": lambda x: _of(sowlog.quantiles)(x, np.ones(x.size, bool)),
+    "uint32": lambda x: _of(sowlog.quantiles)(x, np.full(x.size, 2**30, np.uint32)),
+    **{
+        f"float {scale}": lambda x, scale=scale: _of(sowlog.quantiles)(x, np.full(x.size, scale, np.float32))
+        for scale in (1e-30, 0.1, 1 / 3, 7.0, 1e30)
+    },
+}
+
+
+@pytest.mark.parametrize("way", WEIGHTINGS)
+@pytest.mark.parametrize("size", [21, 1000])
+def test_a_quantile_is_a_property_of_the_distribution(way, size):
+    """Counted, merged, weighted by any number, jitted or not, a quantile is one and the same element."""
+    ranks = np.arange(size, dtype=np.float32) + 1
+    wanted = _quantiles(ranks)
+    state = WEIGHTINGS[way](ranks)
+    for results in (_compute(state), state.compute()):
+        assert {name: float(value) for name, value in results.items()} == {
+            name: float(value) for name, value in wanted.items()
+        }
+
+
+@pytest.mark.parametrize("size", [20, 21, 100, 1001])
+def test_a_quantile_is_the_element_of_its_rank_and_not_its_neighbour(size):
+    """A step put at the element that holds the share, or just above it, is seen on the right side."""
+    percents = (1, 5, 50, 99, 99.9)
+    quantiles = _of(sowlog.quantiles(percents=percents))
+    for percent in percents:
+        rank = -(-Fraction(str(percent)) * size // 100)  # The first element, from 1, that holds the share.
+        for below, wanted in ((rank - 1, 1000.0), (rank, 1.0)):
+            x = np.where(np.arange(size) < below, 1.0, 1000.0).astype(np.float32)
+            result = float(_compute(quantiles(x))[f"p{percent:g}"])
+            assert result == pytest.approx(wanted, rel=ERROR), percent
 
 
 @each_distribution
