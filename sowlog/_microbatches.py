@@ -25,7 +25,8 @@ def accumulate(
         microbatches: how many to cut the batch into.
         weight: a function of the batch arguments to the weight of a microbatch, a scalar, for an objective
             that is a mean over a mask: `lambda batch: batch["mask"].sum()`. Averages, and the losses, then
-            weigh each microbatch so much. None weighs all alike.
+            weigh each microbatch so much, and leave out those of weight 0, whatever their result is. None
+            weighs all alike.
 
     Returns:
         A function of the same arguments and result, for the full batch.
@@ -86,7 +87,9 @@ def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) ->
     if weight is None:
         return jnp.full((microbatches,), 1 / microbatches, jnp.float32)
     weights = jax.vmap(weight)(*parts).astype(jnp.float32)
-    return weights / jnp.sum(weights)
+    total = jnp.sum(weights)
+    # A batch of which nothing counts is averaged evenly: its result is the full batch's, be that 0 or NaN.
+    return jnp.where(total == 0, 1 / microbatches, weights / jnp.where(total == 0, 1.0, total))
 
 
 def _start(path: Any, leaf: Any) -> Any:
@@ -102,11 +105,17 @@ def _start(path: Any, leaf: Any) -> Any:
 
 def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
     if not _tree.is_state(total):
-        return total + share * new
+        return total + _weighed(share, new)
     if _losses.is_loss(total):
         # Losses are weighed as the objective is, so that what is logged is what was trained on.
-        new = State(jax.tree.map(lambda leaf: leaf * share * microbatches, new.parts), new.seen, new.reducer)
+        parts = jax.tree.map(functools.partial(_weighed, share * microbatches), new.parts)
+        new = State(parts, new.seen, new.reducer)
     return total.merge(new)
+
+
+def _weighed(share: jax.Array, values: jax.Array) -> jax.Array:
+    """Return share * values: 0 for a microbatch that does not count, whose mean over nothing may be NaN."""
+    return jnp.where(share == 0, 0.0, share * values)
 
 
 def _finish(total: Any, shape: Any) -> Any:

@@ -72,6 +72,31 @@ def test_ragged_microbatches_are_the_full_batch_when_weighted():
         assert float(updates["metrics"][name].compute()) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_a_microbatch_of_padding_alone_does_not_count():
+    """Its mean over nothing is NaN, and changes neither objective nor gradient nor losses."""
+    mask = np.array([1, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1], np.float32)
+    step = sowlog.accumulate(STEP, 4, weight=lambda batch: batch["mask"].sum())
+    (value, updates), grads = jax.jit(step)({"w": W}, _batch(mask))
+    (whole_value, whole_updates), whole_grads = STEP({"w": W}, _batch(mask))
+    assert float(value) == pytest.approx(float(whole_value), rel=1e-6)
+    np.testing.assert_allclose(grads["w"], whole_grads["w"], rtol=1e-5)
+    assert sowlog.compute(updates) == pytest.approx(sowlog.compute(whole_updates), rel=1e-6)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_batch_of_padding_alone_is_the_full_batch(guarded):
+    """Where nothing counts the result is what one pass gives: 0 of a guarded mean, NaN of a bare one."""
+
+    def step(w, x, mask):
+        return (w * x * mask).sum() / jnp.maximum(mask.sum(), 1.0 if guarded else 0.0)
+
+    x, mask = jnp.ones(8), jnp.zeros(8)
+    gradient = jax.value_and_grad(step)
+    accumulated = sowlog.accumulate(gradient, 4, weight=lambda x, mask: mask.sum())(2.0, x, mask)
+    np.testing.assert_array_equal(accumulated, gradient(2.0, x, mask))
+    assert np.isnan(accumulated).all() != guarded
+
+
 def test_what_is_logged_is_what_was_trained_on():
     """The reported objective is the reported task loss and the reported losses/total."""
     step = sowlog.accumulate(STEP, 4, weight=lambda batch: batch["mask"].sum())
