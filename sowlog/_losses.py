@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from sowlog import _compensated, _tree, _values
 from sowlog._compensated import Pair
-from sowlog._state import Exchange, Parts, Reducer, State
+from sowlog._state import Exchange, Parts, Reducer, State, check_intact
 
 COLLECTION = "losses"
 """The variable collection that `sow_loss` writes to and `total_loss` reads."""
@@ -181,6 +181,7 @@ def _check_losses(losses: dict[str, Any]) -> None:
                 f"the objective is unknown. Write sowlog.sow_loss(self, {tag.rsplit('/')[-1]!r}, value, "
                 "weight=...)."
             )
+        check_intact(leaf, tag)
 
 
 def _check_expected(tags: list[str], expected: list[str]) -> None:

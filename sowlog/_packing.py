@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sowlog import _losses, _tree, _values
 from sowlog._distributions import HistogramValue, bin_count
-from sowlog._state import State
+from sowlog._state import State, check_intact
 
 ABSENT = np.uint32(0x7FC0AB5E)
 """The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
@@ -230,6 +230,7 @@ def _segments(tree: Any) -> Iterator[_Segment]:
     arrays: dict[tuple[int, ...], list[tuple[str, jax.Array]]] = defaultdict(list)
     for tag, leaf in _tree.leaves_by_tag(tree):
         if _tree.is_state(leaf):
+            check_intact(leaf, tag)
             states[_kind(leaf)].append((tag, leaf))
         else:
             array = _real_array(tag, leaf)

@@ -12,6 +12,7 @@ shapes) is settled once, here, for all of them, a user's own included:
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Self, final
 
@@ -38,6 +39,11 @@ class State:
     Leading axes come from `reducer(axis=...)` (the axes that are kept) and from transforms that stack
     (`nn.scan`, `nn.vmap`, `jax.vmap`): the state is then an array of independent states.
 
+    A state is not a number: `merge`, `sowlog.all_reduce` and `sowlog.accumulate` join states. An average of
+    their arrays (pmean, a mean over microbatches, a moving average) or a cast to bfloat16 changes dtypes, and
+    is an error in these three, in `compute` and in `sowlog.pack`. A bare sum of the arrays of two states
+    changes no dtype: it cannot be seen.
+
     Attributes:
         parts: the reducer's arrays, each of shape [*batch, *own].
         seen: bool, shape [*batch]; False where nothing was sown.
@@ -52,13 +58,15 @@ class State:
         """Returns the state of what both have seen; a state that saw nothing changes nothing, bit for bit.
 
         Raises:
-            TypeError: `other` is no state, or one of another reducer.
+            TypeError: `other` is no state, or one of another reducer, or a state has been through arithmetic.
         """
         if not isinstance(other, State):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise TypeError(
                 f"cannot merge a state of {self.reducer} with {type(other).__name__}: "
                 f"make it a state first, `sowlog.{self.reducer}.of(value)`."
             )
+        check_intact(self)
+        check_intact(other)
         if self.reducer != other.reducer:
             raise TypeError(
                 f"cannot merge a state of {self.reducer} with one of {other.reducer}: two reducers share one "
@@ -75,7 +83,11 @@ class State:
         """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
 
         Where nothing was sown the result is NaN; `sowlog.compute` and the logger leave such results out.
+
+        Raises:
+            TypeError: the state has been through arithmetic.
         """
+        check_intact(self)
         return _over_batch(_compute_one, np.ndim(self.seen))(self)
 
 
@@ -189,8 +201,7 @@ class Reducer(abc.ABC):
     @final
     def init_fn(self) -> State:
         """Returns the state before anything was sown: Flax's `init_fn`."""
-        unseen: Any = np.zeros((), np.bool_)
-        return State(jax.tree.map(strong, self.empty()), unseen, self)
+        return State(jax.tree.map(strong, self.empty()), _START, self)
 
     @final
     def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
@@ -222,7 +233,7 @@ class Reducer(abc.ABC):
 
         Raises:
             TypeError: `value` or `weight` is complex or no number.
-            ValueError: `weight` does not fit `value`, or `axis` does not.
+            ValueError: `weight` does not fit `value`, or `axis` does not, or there are two weights.
 
         Example:
             >>> import sowlog
@@ -230,6 +241,11 @@ class Reducer(abc.ABC):
             1.5
         """
         if isinstance(value, Weighted):
+            if weight is not None:
+                raise ValueError(
+                    "a value has two weights, one in sowlog.weighted(value, w) and one in weight=v: "
+                    "write weight=w * v, and the value by itself."
+                )
             return self.of(value.value, value.weight)
         array = _values.real_array(value, "value")
         if weight is None:
@@ -337,12 +353,54 @@ def _over_batch(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
     return function
 
 
-def _is_start(state: State) -> bool:
-    """Says whether a state is `init_fn`'s: nothing was sown, and its kept axes are not known yet.
+_START: Any = np.zeros((), np.bool_)
+"""The `seen` of `init_fn`'s state, known by identity: a fetched state may have a NumPy False, too."""
+_START.flags.writeable = False
 
-    Its `seen` is a NumPy array, whose value is known while tracing too, without a wait for the device.
+
+def _is_start(state: State) -> bool:
+    """Say whether a state is `init_fn`'s: nothing was sown, and its kept axes are not known yet."""
+    return state.seen is _START
+
+
+def check_intact(state: State, tag: str = "") -> None:
+    """Raise if arithmetic has changed the dtypes of a state's arrays.
+
+    Args:
+        state: any state, its arrays anywhere.
+        tag: its place in a tree, for the message.
+
+    Raises:
+        TypeError: an average of states is not the state of their values.
     """
-    return isinstance(state.seen, np.ndarray) and not state.seen.any()
+    seen = jax.dtypes.result_type(state.seen)
+    if seen != np.bool_:
+        raise _arithmetic(state.reducer, tag, f"its `seen` is {seen}, not bool")
+    widths = zip(jax.tree.leaves(state.parts), _widths(state.reducer), strict=False)
+    narrow = [leaf.dtype for leaf, width in widths if _width(leaf) < width]
+    if narrow:
+        raise _arithmetic(state.reducer, tag, f"its parts are cast to {narrow[0]}")
+
+
+def _arithmetic(reducer: Reducer, tag: str, evidence: str) -> TypeError:
+    return TypeError(
+        f"{tag and tag + ': '}a state of {reducer} has been through arithmetic ({evidence}): an average or a "
+        "cast of states is not the state of their values. Write sowlog.merge(a, b) for microbatches and "
+        "steps, sowlog.all_reduce(tree, axis_name) in place of jax.lax.pmean, sowlog.accumulate(step_fn, n) "
+        "for gradients and metrics together; average numbers only, after sowlog.compute."
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _widths(reducer: Reducer) -> list[int]:
+    """Return the bytes that each floating-point part of a state must have at least, 0 for the others."""
+    return [_width(leaf) for leaf in jax.tree.leaves(jax.eval_shape(reducer.empty))]
+
+
+def _width(leaf: Any) -> int:
+    dtype = jax.dtypes.result_type(leaf)
+    # At most 4, as the parts of some reducers are float64 or float32, by JAX's 64-bit mode.
+    return min(4, dtype.itemsize) if jax.dtypes.issubdtype(dtype, np.floating) else 0
 
 
 def _check_one_shape(a: State, b: State) -> None:

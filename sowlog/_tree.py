@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 import jax
 
-from sowlog._state import State, broadcast
+from sowlog._state import State, broadcast, check_intact
 
 _INDEX_DIGITS = 2
 
@@ -88,7 +88,7 @@ def unstack(tree: Any) -> list[Any]:
 
 
 def check_states(tree: Any) -> None:
-    """Raises if a leaf of a tree is no state, naming it.
+    """Raise if a leaf of a tree is no state, or one that has been through arithmetic, naming it.
 
     Raises:
         TypeError: so how it accumulates is unknown.
@@ -99,10 +99,12 @@ def check_states(tree: Any) -> None:
 def _check_state(path: Any, leaf: Any) -> None:
     if not is_state(leaf):
         raise TypeError(_no_state(path, leaf))
+    check_intact(leaf, _path_tag(path))
 
 
 def _merge_leaf(path: Any, a: Any, b: Any) -> State:
-    _check_state(path, a)
+    for leaf in (a, b):
+        _check_state(path, leaf)
     try:
         return a.merge(b)
     except (TypeError, ValueError) as error:

@@ -61,6 +61,34 @@ def test_weight_zero_shows_the_loss_and_trains_nothing():
     assert computed["losses/linear/weighted"] == 0.0
 
 
+class Sometimes(nn.Module):
+    """A loss in a branch: a pass without it is a pass all the same."""
+
+    @nn.compact
+    def __call__(self, x):
+        def sow(module, x):
+            sowlog.sow_loss(module, "aux", x)
+            return x
+
+        return nn.cond(x > 0, sow, lambda module, x: x, self, x)
+
+
+@pytest.mark.parametrize("move", [lambda x: x, jax.device_get], ids=["device", "host"])
+def test_a_fetched_pass_without_the_loss_counts(move):
+    """Over a pass with a loss of 4 and one without, the mean is 2, wherever the states' arrays live."""
+    passes = [sowlog.collect(Sometimes().apply)({}, jnp.float32(x))[1]["losses"] for x in (4, -4)]
+    for order in (passes, passes[::-1]):
+        assert float(sowlog.total_loss({"losses": sowlog.merge(*move(order))})) == 2.0
+
+
+def test_averaged_losses_are_an_error():
+    """A loss is a state too: an average of its arrays would be an average of totals."""
+    passes = [_pass(X)[1], _pass(2 * X)[1]]
+    averaged = jax.tree.map(lambda a, b: (a + b) / 2, *passes)
+    with pytest.raises(TypeError, match=r"linear: a state of loss.* has been through arithmetic"):
+        sowlog.total_loss(averaged)
+
+
 def test_passes_are_averaged_and_calls_are_summed():
     """Over microbatches a loss is the mean of its values per pass: logged as it was trained on."""
     passes = [_pass(X)[1], _pass(2 * X)[1], _pass(3 * X)[1]]

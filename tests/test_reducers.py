@@ -1,10 +1,12 @@
 """The laws of reducers, for every public one, against float64 NumPy."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,9 @@ each_reducer = pytest.mark.parametrize("name", sorted(REDUCERS))
 _shapes = st.sampled_from([(), (1,), (7,), (3, 2)])
 _numbers = st.floats(-1e4, 1e4, width=16).map(lambda x: x + 0.0)
 _arrays = _shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=_numbers))
+
+
+_compute = jax.jit(sowlog.State.compute)
 
 
 @functools.cache
@@ -179,6 +184,114 @@ def test_masked_elements_do_not_count_even_if_nan(name):
     mask = np.array([True, False, True])
     wanted = expected(name, [np.array([1.0, 3.0])])
     assert float(REDUCERS[name].of(value, weight=mask).compute()) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", sorted(public_reducers()))
+def test_a_mask_is_the_same_in_every_dtype(name):
+    """A mask of flags, integers or floats selects the elements that an index would."""
+    value = jnp.asarray(np.random.default_rng(0).integers(-(2**30), 2**30, 64), jnp.int32)
+    mask = np.arange(64) % 3 > 0
+    results = jax.jit(lambda *args: public_reducers()[name].of(*args).compute())
+    selected = jax.tree.leaves(results(value[np.flatnonzero(mask)]))
+    for dtype in (jnp.bool_, jnp.int32, jnp.uint32, jnp.float32):
+        masked = jax.tree.leaves(results(value, jnp.asarray(mask, dtype)))
+        for a, b in zip(masked, selected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_masked_integers_are_summed_exactly():
+    """A mask of any integer dtype costs the sum of integers none of its digits."""
+    value = jnp.array([2**24 + 1, 2**30 + 1, 5], jnp.int32)
+    for dtype in (jnp.bool_, jnp.int32, jnp.uint32):
+        state = sowlog.sum.of(value, weight=jnp.array([1, 1, 0], dtype))
+        assert int(state.parts.hi) + int(state.parts.lo) == 2**30 + 2**24 + 2
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "std", "rms"])
+@pytest.mark.parametrize("scale", [1e-25, 0.1, 1e25])
+def test_weights_of_any_magnitude_are_all_reduced(name, scale):
+    """Replicas with small, fractional or huge weights give the number of the whole."""
+    generator = np.random.default_rng(0)
+    value = generator.normal(1.0, 0.1, (4, 7)).astype(np.float32)
+    weight = (generator.random((4, 7)) * scale).astype(np.float32)
+
+    def replica(value, weight):
+        halves = [REDUCERS[name].of(value[part], weight[part]) for part in (slice(3), slice(3, None))]
+        return sowlog.all_reduce({"x": halves[0].merge(halves[1])}, "replica")["x"]
+
+    result = jax.vmap(replica, axis_name="replica")(value, weight).compute()[0]
+    assert float(result) == pytest.approx(expected(name, [value], [weight]), rel=1e-6)
+
+
+def test_two_weights_are_refused():
+    """A weight in `weighted` and one beside it: neither is dropped in silence."""
+    with pytest.raises(ValueError, match=r"two weights.*write weight=w \* v"):
+        sowlog.mean.of(sowlog.weighted([1.0, 3.0], [1, 1]), weight=[1, 0])
+
+
+_STATES = {"x": sowlog.max.of([1.0, 2.0])}, {"x": sowlog.max.of([3.0, 10.0])}
+ARITHMETIC = {
+    "average": lambda a, b: jax.tree.map(lambda x, y: (x + y) / 2, a, b),
+    "moving average": lambda a, b: optax.incremental_update(a, b, 0.1),
+    "mean of stacked": lambda a, b: jax.tree.map(lambda *x: jnp.stack(x).mean(0), a, b),
+    "sum of stacked": lambda a, b: jax.tree.map(lambda *x: jnp.stack(x).sum(0), a, b),
+    "pmean": lambda a, b: _over_replicas(jax.lax.pmean, a, b),
+    "psum": lambda a, b: _over_replicas(jax.lax.psum, a, b),
+    "scaled": lambda a, b: jax.tree.map(lambda x: x * 0.5, a),
+    "float16": lambda a, b: jax.tree.map(
+        lambda x: x.astype(jnp.float16) if jnp.issubdtype(x.dtype, jnp.floating) else x, a
+    ),
+}
+
+
+def _over_replicas(collective, a, b):
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), a, b)
+    reduced = jax.vmap(lambda state: collective(state, "replica"), axis_name="replica")(stacked)
+    return jax.tree.map(lambda leaf: leaf[0], reduced)
+
+
+@pytest.mark.parametrize("way", ARITHMETIC)
+@pytest.mark.parametrize(
+    "use",
+    [
+        sowlog.compute,
+        sowlog.pack,
+        jax.jit(sowlog.pack),
+        lambda tree: sowlog.merge(tree, _STATES[0]),
+        lambda tree: sowlog.merge(_STATES[0], tree),
+        lambda tree: jax.vmap(lambda _: sowlog.all_reduce(tree, "r"), axis_name="r")(jnp.ones(2)),
+    ],
+    ids=["compute", "pack", "jitted pack", "merge left", "merge right", "all_reduce"],
+)
+def test_arithmetic_on_states_is_an_error(way, use):
+    """An average of two maxima is no maximum: whatever takes the state names it and what to write."""
+    with pytest.raises(
+        TypeError, match=r"x: a state of max has been through arithmetic.*sowlog\.merge\(a, b\)"
+    ):
+        use(ARITHMETIC[way](*_STATES))
+
+
+@pytest.mark.parametrize("name", sorted(public_reducers()))
+def test_a_fetched_state_is_the_state(name):
+    """On the host, as NumPy arrays or copied back, a state merges and computes as on the device."""
+    of = jax.jit(public_reducers()[name].of)
+    states = of(np.array([1.0, 4.0])), of(np.array([2.0, 5.0]), np.zeros(2)), of(np.array([3.0, 9.0]))
+    merge = jax.jit(sowlog.merge)
+    wanted = jax.tree.leaves(_compute(functools.reduce(merge, states)))
+    for move in (jax.device_get, functools.partial(jax.tree.map, np.array), _pickled):
+        moved = move(states)
+        for merged in (functools.reduce(merge, moved), functools.reduce(_merge_parts, moved)):
+            for x, y in zip(jax.tree.leaves(_compute(merged)), wanted, strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
+def _merge_parts(a, b):
+    # Outside jit, where the arrays of a fetched state are NumPy's as the merge sees them.
+    return a.merge(b)
+
+
+def _pickled(tree):
+    return pickle.loads(pickle.dumps(tree))
 
 
 @each_reducer
