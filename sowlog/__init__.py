@@ -15,10 +15,11 @@ from sowlog._collecting import collect, discover
 from sowlog._delivery import LossWarning, WriterError
 from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._events import CorruptEventFile
+from sowlog._layout import Packed
 from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._microbatches import accumulate
-from sowlog._packing import Packed, compute, pack
+from sowlog._packing import compute, pack
 from sowlog._reading import Run, read
 from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum

@@ -20,7 +20,7 @@ import numpy as np
 from sowlog import _images
 from sowlog._distributions import HistogramValue
 from sowlog._images import Pixels
-from sowlog._packing import Packed
+from sowlog._layout import Packed
 from sowlog._record import Ending, HParams, Record
 from sowlog.writers import BatchWriter, StalledError, Writer
 

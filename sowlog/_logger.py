@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sowlog import _hparams, _images
 from sowlog._background import Background, OnFull
 from sowlog._delivery import Delivery, Item, reading, start_copy
-from sowlog._packing import prepare
+from sowlog._metrics import prepare
 from sowlog._record import Ending
 from sowlog.writers import Writer
 from sowlog.writers.tensorboard import TensorBoardWriter

@@ -1,11 +1,10 @@
-"""Packing: a tree of states becomes one buffer on the device and a static layout, and back.
+"""Packing: a tree of states becomes one buffer on the device and a static layout.
 
 What it costs to fetch numbers from a device goes by the array, not by the byte. So all results travel in one
 array of 32-bit words; which word is which tag is fixed while tracing.
 """
 
 import dataclasses
-import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, final
@@ -14,103 +13,15 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from sowlog import _losses, _tree, _values
 from sowlog._distributions import HistogramValue, bin_count
+from sowlog._layout import ABSENT, HISTOGRAM_SCALARS, HistogramSlot, Layout, Packed, intern
 from sowlog._state import State, check_intact
-
-ABSENT = np.uint32(0x7FC0AB5E)
-"""The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
 
 _NAN = np.uint32(0x7FC00000)
 _MAX_ELEMENTS = 1024
 _FAN_IN = 8
-
-
-_HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf")
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class HistogramSlot:
-    """A histogram in a packed buffer: its counts, their residues, and its scalars.
-
-    Attributes:
-        tag: the histogram's tag.
-        sub_bins: its bins per power of two.
-    """
-
-    tag: str
-    sub_bins: int
-
-    @property
-    def words(self) -> int:
-        """How many words it takes."""
-        return 2 * bin_count(self.sub_bins) + len(_HISTOGRAM_SCALARS)
-
-    def decode(self, words: NDArray[np.uint32]) -> HistogramValue:
-        """Returns the histogram that its words hold, on the host."""
-        bins = bin_count(self.sub_bins)
-        values = words.view(np.float32)
-        exact = values[:bins].astype(np.float64) + values[bins : 2 * bins]
-        scalars = dict(zip(_HISTOGRAM_SCALARS, values[2 * bins :], strict=True))
-        return HistogramValue(counts=exact, residues=np.zeros_like(exact), sub_bins=self.sub_bins, **scalars)
-
-
-@final
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which word of a packed buffer is which tag: the scalars first, then the histograms.
-
-    Attributes:
-        scalars: the tag of each of the first words, which are the bits of float32 numbers.
-        histograms: what stands in the words that follow.
-    """
-
-    scalars: tuple[str, ...]
-    histograms: tuple[HistogramSlot, ...] = ()
-
-    def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-        """Returns the tags and float32 values of the scalars that were sown.
-
-        Args:
-            words: uint32, a packed buffer on the host.
-
-        Returns:
-            The tags and, of the same length, their values; `self.scalars` itself if nothing is absent.
-        """
-        words = words[: len(self.scalars)]
-        present = words != ABSENT
-        values = words.view(np.float32)
-        if present.all():
-            return self.scalars, values
-        return tuple(tag for tag, there in zip(self.scalars, present, strict=True) if there), values[present]
-
-    def decode_histograms(self, words: NDArray[np.uint32]) -> dict[str, HistogramValue]:
-        """Returns the histograms that were sown, by tag, as NumPy arrays; counts in float64."""
-        start, found = len(self.scalars), dict[str, HistogramValue]()
-        for slot in self.histograms:
-            own = words[start : start + slot.words]
-            start += slot.words
-            if own[0] != ABSENT:
-                found[slot.tag] = slot.decode(own)
-        return found
-
-
-@final
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Packed:
-    """The results of a tree of metrics in one device array: what a step returns and `log` takes.
-
-    Attributes:
-        buffer: uint32, shape [number of scalars].
-        layout: which word is which tag (static).
-    """
-
-    buffer: jax.Array
-    layout: Layout = dataclasses.field(metadata={"static": True})
 
 
 def pack(tree: Any) -> Packed:
@@ -141,9 +52,9 @@ def pack(tree: Any) -> Packed:
         if segment.sub_bins is not None
         for tag in segment.tags
     )
-    _check_tags((*scalars, *(slot.tag for slot in histograms)))
+    check_tags((*scalars, *(slot.tag for slot in histograms)))
     words = [segment.words for segment in segments]
-    return Packed(_concatenate(words) if words else jnp.zeros((0,), jnp.uint32), _intern(scalars, histograms))
+    return Packed(_concatenate(words) if words else jnp.zeros((0,), jnp.uint32), intern(scalars, histograms))
 
 
 def compute(tree: Any) -> dict[str, Any]:
@@ -168,34 +79,10 @@ def compute(tree: Any) -> dict[str, Any]:
         return {**computed, **_traced_histograms(packed.layout, values)}
     # What is concrete is computed now, also while something else is traced.
     with jax.ensure_compile_time_eval():
-        packed = _jitted_pack(jax.tree.map(_values.narrowed, tree))
+        packed = jitted_pack(jax.tree.map(_values.narrowed, tree))
     words = np.asarray(packed.buffer)
     tags, values = packed.layout.decode(words)
     return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
-
-
-def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
-    """Splits what `log` was given into one packed buffer and the numbers by tag that are on the host already.
-
-    A tree that was not packed in the step is packed here, by one cached jit.
-    """
-    if isinstance(metrics, Packed):
-        _check_one_step(metrics)
-        return metrics, {}
-    leaves, structure = jax.tree.flatten(metrics, is_leaf=_is_final)
-    nested = [leaf for leaf in leaves if isinstance(leaf, Packed)]
-    if nested:
-        raise TypeError(
-            "a packed tree was logged inside another tree, where its tags would change at every step: "
-            "add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log it by itself."
-        )
-    on_host = [isinstance(leaf, bool | int | float | np.generic | np.ndarray) for leaf in leaves]
-    device = structure.unflatten([None if host else leaf for leaf, host in zip(leaves, on_host, strict=True)])
-    host = structure.unflatten([leaf if host else None for leaf, host in zip(leaves, on_host, strict=True)])
-    packed = None if all(on_host) else _jitted_pack(device)
-    numbers = dict(_host_numbers(host))
-    _check_tags((*numbers, *(packed.layout.scalars if packed else ())))
-    return packed, numbers
 
 
 @final
@@ -215,14 +102,8 @@ class _Segment:
 
 
 @jax.jit
-def _jitted_pack(tree: Any) -> Packed:
+def jitted_pack(tree: Any) -> Packed:
     return pack(tree)
-
-
-@functools.lru_cache(maxsize=256)
-def _intern(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> Layout:
-    """Returns one object per layout, so that comparing two steps' layouts is comparing pointers."""
-    return Layout(scalars, histograms)
 
 
 def _segments(tree: Any) -> Iterator[_Segment]:
@@ -270,7 +151,7 @@ def _state_segments(group: list[tuple[str, State]]) -> Iterator[_Segment]:
 def _histogram_segments(tags: list[str], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
     """Yields the words of as many histograms as there are tags, and how many elements they left out."""
     rows = [array.reshape(len(tags), -1) for array in (value.counts, value.residues)]
-    scalars = [getattr(value, name).reshape(len(tags), 1) for name in _HISTOGRAM_SCALARS]
+    scalars = [getattr(value, name).reshape(len(tags), 1) for name in HISTOGRAM_SCALARS]
     words = _words(jnp.concatenate([*rows, *scalars], axis=1))
     yield _Segment(tags, jnp.where(seen[:, None], words, ABSENT).ravel(), value.sub_bins)
     left_out = (value.nan + value.positive_inf + value.negative_inf).ravel()
@@ -284,7 +165,7 @@ def _traced_histograms(layout: Layout, values: jax.Array) -> dict[str, Histogram
     for slot in layout.histograms:
         bins = bin_count(slot.sub_bins)
         counts, residues, rest = jnp.split(values[start : start + slot.words], [bins, 2 * bins])
-        scalars = dict(zip(_HISTOGRAM_SCALARS, rest, strict=True))
+        scalars = dict(zip(HISTOGRAM_SCALARS, rest, strict=True))
         found[slot.tag] = HistogramValue(counts, residues, sub_bins=slot.sub_bins, **scalars)
         start += slot.words
     return found
@@ -325,28 +206,6 @@ def _concatenate(vectors: list[jax.Array]) -> jax.Array:
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
 
 
-def _check_one_step(packed: Packed) -> None:
-    if packed.buffer.ndim != 1:
-        raise ValueError(
-            f"a packed buffer of shape {packed.buffer.shape} was logged: a scan or vmap has stacked the "
-            "results of several steps. Merge their states and pack once, or log each by itself: "
-            "`jax.tree.map(lambda leaf: leaf[i], packed)`."
-        )
-
-
-def _is_final(leaf: Any) -> bool:
-    return isinstance(leaf, State | Packed)
-
-
-def _host_numbers(tree: Any) -> Iterator[tuple[str, float]]:
-    for tag, leaf in _tree.leaves_by_tag(tree):
-        array = np.asarray(leaf)
-        _check_real(tag, array)
-        yield from zip(
-            _tree.index_tags(tag, array.shape), array.astype(np.float64).ravel().tolist(), strict=True
-        )
-
-
 def _real_array(tag: str, leaf: Any) -> jax.Array:
     try:
         array = jnp.asarray(_values.narrowed(leaf))
@@ -355,11 +214,11 @@ def _real_array(tag: str, leaf: Any) -> jax.Array:
             f"{tag or 'the tree'} is {type(leaf).__name__}: a metric is a real number, a small array or a "
             "state such as sowlog.mean.of(value)."
         ) from error
-    _check_real(tag, array)
+    check_real(tag, array)
     return array
 
 
-def _check_real(tag: str, array: jax.Array | np.ndarray) -> None:
+def check_real(tag: str, array: jax.Array | np.ndarray) -> None:
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
         raise TypeError(f"{tag or 'the tree'} has dtype {array.dtype}: a metric is a real number.")
     if array.size > _MAX_ELEMENTS:
@@ -369,7 +228,7 @@ def _check_real(tag: str, array: jax.Array | np.ndarray) -> None:
         )
 
 
-def _check_tags(tags: Iterable[str]) -> None:
+def check_tags(tags: Iterable[str]) -> None:
     seen: set[str] = set()
     for tag in tags:
         if not tag:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sowlog
+from sowlog._layout import ABSENT
 from sowlog._losses import LOSS_IN_PASS
-from sowlog._packing import ABSENT, _jitted_pack, prepare
+from sowlog._metrics import prepare
+from sowlog._packing import jitted_pack
 from tests.oracles import scalar_reducers
 
 REDUCERS = scalar_reducers()
@@ -212,11 +214,11 @@ def test_prepare_compiles_once_per_structure():
     """The second step with the same metrics compiles nothing."""
     tree = {"loss": sowlog.mean.of(2.0), "seldom_used_name": jnp.ones(())}
     prepare(tree)
-    compiled = _jitted_pack._cache_size()
+    compiled = jitted_pack._cache_size()
     prepare({"loss": sowlog.mean.of(3.0), "seldom_used_name": jnp.zeros(())})
-    assert _jitted_pack._cache_size() == compiled
+    assert jitted_pack._cache_size() == compiled
     prepare({"loss": sowlog.mean.of(3.0), "another_name": jnp.zeros(())})
-    assert _jitted_pack._cache_size() == compiled + 1
+    assert jitted_pack._cache_size() == compiled + 1
 
 
 def test_prepare_refuses_a_packed_tree_inside_a_tree():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sowlog
-from sowlog._packing import ABSENT
+from sowlog._layout import ABSENT
 from tests.tensorboard_reading import (
     data_server,
     data_server_series,
