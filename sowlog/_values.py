@@ -1,16 +1,19 @@
 """What can be sown: values and their weights, made arrays."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.typing
 import numpy as np
 
 Value = jax.typing.ArrayLike | Sequence[Any]
 """What can be sown: a real number or an array of them."""
+
+_SHOWN = 80
 
 
 @final
@@ -42,13 +45,17 @@ def weighted(value: Value, weight: Value) -> Weighted:
 
 
 def narrowed(value: Any) -> Any:
-    """Returns a value, as float32 if it is integers of the host that JAX has no room for.
+    """Returns a value, as float32 where it is integers of the host that JAX has no room for.
 
     Without 64-bit types JAX keeps the lower half of a NumPy int64: 2^33 would be 0.
     """
+    if isinstance(value, list | tuple):
+        return [narrowed(part) for part in value]
     if isinstance(value, bool) or not isinstance(value, int | np.integer | np.ndarray):
         return value
     array = np.asarray(value)
+    if array.dtype == np.object_ and isinstance(value, int):
+        return _float_of(value)
     if array.dtype.kind not in "iu" or not array.size:
         return value
     limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
@@ -56,26 +63,112 @@ def narrowed(value: Any) -> Any:
     return value if fits else array.astype(np.float32)
 
 
+def _float_of(value: int) -> Any:
+    """Return an integer beyond 64 bits as float32, infinite as a large float64 is; 10^400 as it is."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.float32(float(value))
+    except OverflowError:
+        return value
+
+
 def real_array(value: Value | None, what: str) -> jax.Array:
     """Returns a value or weight as an array: float32, or wider where it is wider, or int32, or bool.
 
     Raises:
         TypeError: it is complex or no number.
+        RuntimeError: it was donated or deleted.
     """
-    refusal = f"a {what} must be a real number or an array of them, got {type(value).__name__}."
-    if value is None:  # Which jax 0.5.0 takes for NaN.
-        raise TypeError(refusal)
+    if value is None or _holds_none(value):  # Which jax 0.5.0 takes for NaN.
+        raise TypeError(_refusal(value, what))
+    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_deleted():
+        raise RuntimeError(deleted(f"the {what}"))
+    if isinstance(value, np.ma.MaskedArray):
+        check_real(f"the {what}", value, f"a {what} must be")
     try:
         array = jnp.asarray(narrowed(value))
-    except (TypeError, ValueError) as error:
-        raise TypeError(refusal) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(_refusal(value, what)) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"a {what} must be real, got {array.dtype}: sow jnp.abs(x), x.real or x.imag.")
+    check_real(f"the {what}", array, f"a {what} must be")
     if array.dtype == jnp.bool_ and what == "weight":
         return array
     if array.dtype in (jnp.int32, jnp.uint32, jnp.int64, jnp.uint64, jnp.float64):
         return array
     return array.astype(jnp.float32)
+
+
+def check_real(name: str, array: Any, rule: str) -> None:
+    """Raise if an array, concrete or abstract, is not of real numbers.
+
+    Args:
+        name: what the array is, for the message: a tag.
+        array: anything with a shape and a dtype.
+        rule: whose the rule is: "a metric is".
+
+    Raises:
+        TypeError: it is complex, of keys, of objects or masked.
+    """
+    dtype = array.dtype
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask JAX drops: {rule} a real number. Write "
+            "sowlog.mean.of(x.data, weight=~np.ma.getmaskarray(x)), or x.compressed()."
+        )
+    if jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        return
+    if dtype != np.bool_:
+        raise TypeError(f"{name} has dtype {dtype}: {rule} a real number.{_dtype_hint(dtype)}")
+
+
+def _dtype_hint(dtype: Any) -> str:
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return " Write jnp.abs(x), x.real or x.imag."
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return " A key of random numbers has none: leave it out, or look at jax.random.key_data(key)."
+    if dtype == np.object_:
+        return " Write np.asarray(x, np.float32), where all elements are numbers."
+    return ""
+
+
+def deleted(name: str) -> str:
+    """Return the message for an array that is gone."""
+    return (
+        f"{name} is an array that was deleted: it was donated to a jitted function (donate_argnums), which "
+        "reused its memory. Leave it out of what is donated, or use it before."
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value as short text for a message."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception as error:
+        return f"a value whose repr fails with {type(error).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
+
+
+def hint(value: Any) -> str:
+    """Return a sentence with what to write in place of a value that is no number, or an empty text."""
+    if isinstance(value, complex):
+        return " Write abs(x), x.real or x.imag."
+    if isinstance(value, Mapping):
+        return " Write dict(...) of it."
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return " Write dataclasses.asdict(...) of it."
+    if not isinstance(value, type | str | int) and hasattr(type(value), "__float__"):
+        return " Write float(...) of it."
+    return ""
+
+
+def _refusal(value: Any, what: str) -> str:
+    kind = type(value).__name__
+    return f"a {what} must be a real number or an array of them, got {kind} {shown(value)}.{hint(value)}"
+
+
+def _holds_none(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(part is None or _holds_none(part) for part in value)
 
 
 def fit_weight(weight: jax.Array, value: jax.Array) -> jax.Array:

@@ -1,5 +1,8 @@
 """Values that have more digits than float32: integers, 64-bit types, numbers of the host."""
 
+import decimal
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,11 +37,73 @@ def test_the_std_of_integers_has_the_digits_that_cancel():
     assert float(sowlog.std.of(values).compute()) == pytest.approx(np.std(values), rel=1e-6)
 
 
-@pytest.mark.parametrize("large", [2**33, np.int64(2**33), np.uint64(2**33), np.array([2**33 - 1, 1])])
+HUGE = [2**33, np.int64(2**33), np.uint64(2**33), np.array([2**33 - 1, 1])]
+HUGE_SEQUENCES = [[2**33 - 2, 2], (1, np.int64(2**33)), [[2**33], [jnp.ones((), jnp.int32)]]]
+
+
+@pytest.mark.parametrize("large", HUGE_SEQUENCES)
+def test_integers_in_sequences_are_not_wrapped(large):
+    """A list is what its elements are."""
+    assert float(sowlog.sum.of(large).compute()) == 2.0**33
+
+
+@pytest.mark.parametrize("large", HUGE)
 def test_integers_of_the_host_that_jax_has_no_room_for_are_not_wrapped(large):
     """Without 64-bit types JAX would keep the lower 32 bits of a NumPy int64, and so make 2^33 a 0."""
     assert float(sowlog.sum.of(large).compute()) == 2.0**33
     assert max(sowlog.compute({"tokens": large}).values()) == 2.0**33
+
+
+@pytest.mark.parametrize("large", [2**70, [2**70, -1], np.uint64(2**64 - 1)])
+def test_integers_beyond_64_bits_are_sown(large):
+    """In float32, as any number that large."""
+    assert float(sowlog.max.of(large).compute()) == np.float32(np.max(np.asarray(large, np.float64)))
+
+
+NO_VALUES = {
+    "a string": ("high", TypeError, "a value must be a real number or an array of them, got str 'high'"),
+    "an integer of 1329 bits": (10**400, TypeError, r"got int 1000000000.* \.\.\.\."),
+    "a list with a None": ([1.0, None], TypeError, r"got list \[1.0, None\]"),
+    "a Decimal": (decimal.Decimal(2), TypeError, r"got Decimal Decimal\('2'\)\. Write float\(...\) of it"),
+    "a set": ({1}, TypeError, r"got set \{1\}"),
+    "a key": (jax.random.key(0), TypeError, "the value has dtype key<fry>: a value must be a real number"),
+    "a complex number": (1j, TypeError, r"a value must be real, got complex64: sow jnp.abs\(x\)"),
+    "objects": (
+        np.array([1, None]),
+        TypeError,
+        r"a value must be a real number.*got ndarray array",
+    ),
+    "a masked array": (np.ma.array([1.0], mask=[1]), TypeError, r"the value is a masked array.*getmaskarray"),
+    "a state": (sowlog.mean.of(1.0), TypeError, r"a value must be a real number.*got State"),
+}
+
+
+@pytest.mark.parametrize("case", NO_VALUES)
+def test_what_cannot_be_sown_is_named(case):
+    """Its type, its value and what to write; from reduce_fn, in a weight and in a module too."""
+    value, error, message = NO_VALUES[case]
+
+    class Sower(nn.Module):
+        def __call__(self):
+            sowlog.sow(self, "x", value)
+
+    with pytest.raises(error, match=message):
+        sowlog.mean.of(value)
+    with pytest.raises(error, match=message):
+        sowlog.mean.reduce_fn(sowlog.mean.init_fn(), value)
+    with pytest.raises(error, match=message.replace("value", "weight")):
+        sowlog.mean.of(1.0, weight=value)
+    with pytest.raises(error, match=message) as raised:
+        sowlog.collect(Sower().apply)({})
+    assert "while sowing x (in Sower)" in raised.value.__notes__
+
+
+def test_a_deleted_value_is_named():
+    """What was donated to another function cannot be sown."""
+    value = jnp.ones(3)
+    value.delete()
+    with pytest.raises(RuntimeError, match=r"the value is an array that was deleted.*donate_argnums"):
+        sowlog.mean.of(value)
 
 
 def test_states_are_float32_where_jax_has_64_bits():
