@@ -16,7 +16,7 @@ test: $(READY)  ## Run the tests: make test ARGS="tests/test_reducers.py -k mean
 # The lowest supported versions on 3.11, and the locked newest ones on 3.13 where that Python is at hand.
 MATRIX := tests/test_ways.py tests/test_lost_metrics.py tests/test_losses.py tests/test_sowing.py \
 	tests/test_reducers.py tests/test_distributions.py tests/test_replicas.py tests/test_microbatches.py \
-	tests/test_packing.py tests/test_tree.py tests/test_checks.py tests/test_golden_run.py \
+	tests/test_packing.py tests/test_metrics.py tests/test_results.py tests/test_tree.py tests/test_checks.py tests/test_golden_run.py \
 	tests/test_seeding.py tests/test_values.py tests/test_plain_sows.py tests/test_setup_sows.py
 FLOOR := .cache/floor
 NEWEST := .cache/newest

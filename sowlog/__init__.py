@@ -19,11 +19,12 @@ from sowlog._layout import Packed
 from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._microbatches import accumulate
-from sowlog._packing import compute, pack
+from sowlog._packing import pack
 from sowlog._reading import Run, read
 from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
 from sowlog._replicas import all_reduce
+from sowlog._results import compute
 from sowlog._sowing import sow, sow_loss
 from sowlog._state import Reducer, State
 from sowlog._tree import empty_like, merge

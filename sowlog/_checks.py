@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sowlog import _collecting, _tree
+from sowlog._layout import is_packed
 
 
 def assert_sown(
@@ -89,6 +90,8 @@ def sown_structure(
 
 
 def _describe(leaf: Any) -> str:
+    if is_packed(leaf):
+        return f"packed[{leaf.layout.words}]"
     kind, shape = (leaf.reducer, leaf.seen.shape) if _tree.is_state(leaf) else (leaf.dtype, leaf.shape)
     return f"{kind}[{','.join(map(str, shape))}]" if shape else str(kind)
 

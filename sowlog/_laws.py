@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog import _microbatches, _packing, _replicas, _tree
+from sowlog import _microbatches, _replicas, _results, _tree
 from sowlog._state import Reducer, State
 
 _Closeness = Callable[[str, State, State], None]
@@ -98,10 +98,10 @@ def assert_invariant(
     unknown = [way for way in ways if way not in _CUTS]
     if unknown:
         raise ValueError(f"over={unknown[0]!r} is no way to cut a batch; there are {', '.join(_CUTS)}.")
-    whole = _packing.compute(jax.jit(function)(batch))
+    whole = _results.compute(jax.jit(function)(batch))
     (cut,) = _microbatches.cut((batch,), parts)
     for way in ways:
-        computed = _packing.compute(jax.jit(functools.partial(_CUTS[way], function))(cut))
+        computed = _results.compute(jax.jit(functools.partial(_CUTS[way], function))(cut))
         _assert_equal_results(way, computed, whole, rtol=rtol, atol=atol)
 
 

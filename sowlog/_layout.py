@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
-from typing import final
+from typing import Any, TypeGuard, final
 
 import jax
+import jax.core
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +57,11 @@ class Layout:
     scalars: tuple[str, ...]
     histograms: tuple[HistogramSlot, ...] = ()
 
+    @functools.cached_property
+    def words(self) -> int:
+        """The size of the buffer."""
+        return len(self.scalars) + sum(slot.words for slot in self.histograms)
+
     def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
         """Returns the tags and float32 values of the scalars that were sown.
 
@@ -96,6 +102,55 @@ class Packed:
 
     buffer: jax.Array
     layout: Layout = dataclasses.field(metadata={"static": True})
+
+
+def is_packed(node: Any) -> TypeGuard[Packed]:
+    """Report whether a node of a tree is a packed tree, which holds results and no states."""
+    return isinstance(node, Packed)
+
+
+def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
+    """Raise if a packed tree's buffer is not what `pack` made: what then stands in it is no result.
+
+    Args:
+        packed: a packed tree.
+        verb: what is being done with it, for the message: "logged".
+        tag: its place in a tree.
+
+    Raises:
+        TypeError: arithmetic or a cast has changed the bits, or there is no array.
+        ValueError: it is stacked, or cut.
+        RuntimeError: it was donated or deleted.
+    """
+    buffer: Any = packed.buffer
+    place = f"{tag}: " if tag else ""
+    if not isinstance(buffer, jax.Array | np.ndarray):
+        raise TypeError(
+            f"{place}a packed tree without an array was {verb}; its buffer is {type(buffer).__name__}. Use "
+            "what `sowlog.pack` returned in the step."
+        )
+    if buffer.dtype != np.uint32:
+        raise TypeError(
+            f"{place}a packed buffer of dtype {buffer.dtype} was {verb}: it holds the bits of results as "
+            "uint32, which arithmetic and casts destroy. Merge states, then pack: "
+            "`sowlog.pack(sowlog.merge(a, b))`, or `sowlog.all_reduce` over replicas."
+        )
+    if buffer.ndim != 1:
+        raise ValueError(
+            f"{place}a packed buffer of shape {buffer.shape} was {verb}: a scan or vmap has stacked the "
+            "results of several steps. Merge their states and pack once, or take each by itself: "
+            "`jax.tree.map(lambda leaf: leaf[i], packed)`."
+        )
+    if buffer.size != packed.layout.words:
+        raise ValueError(
+            f"{place}a packed buffer of {buffer.size} words was {verb}, and its layout has "
+            f"{packed.layout.words}: use the whole of what `sowlog.pack` returned."
+        )
+    if isinstance(buffer, jax.Array) and not isinstance(buffer, jax.core.Tracer) and buffer.is_deleted():
+        raise RuntimeError(
+            f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
+            "Leave it out of donate_argnums."
+        )
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import jax.core
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from sowlog._background import Background, OnFull
 from sowlog._delivery import Delivery, Item, reading, start_copy
 from sowlog._metrics import prepare
 from sowlog._record import Ending
+from sowlog._values import shown
 from sowlog.writers import Writer
 from sowlog.writers.tensorboard import TensorBoardWriter
 
@@ -102,9 +104,10 @@ class Logger:
             WriterError: if a writer failed at an earlier step. This step is queued all the same.
             QueueFullError: if the queue is full and `on_full` is "error".
             TimeoutError: if it is full, and device or disk hang.
-            TypeError: if the step is no integer, or lives on a device.
-            ValueError: if it is beyond int64.
-            RuntimeError: after `close`.
+            TypeError: if the step is no integer, or lives on a device; or a metric is no real number, array
+                or state, or is traced: inside jit, return what `sowlog.pack` returns and log it outside.
+            ValueError: if it is beyond int64; or a metric has no name, the name of another, or is too large.
+            RuntimeError: after `close`, and for an array that was donated before the call.
         """
         wall_time = time.time()
         if type(step) is not int or not _MIN_STEP <= step <= _MAX_STEP:
@@ -113,8 +116,10 @@ class Logger:
             self._background.check()
             return
         packed, scalars = prepare(metrics)
-        if packed is not None:
-            start_copy(packed.buffer)
+        # The buffer of a packed tree that was fetched is NumPy's.
+        buffer: Any = packed and packed.buffer
+        if isinstance(buffer, jax.Array):
+            start_copy(buffer)
         self._background.put(Item(step, wall_time, packed, scalars))
 
     def image(self, step: int, tag: str, image: jax.Array | NDArray[Any]) -> None:
@@ -229,15 +234,21 @@ class Logger:
 
 
 def _checked_step(step: object) -> int:
+    if isinstance(step, jax.core.Tracer):
+        raise TypeError(
+            "the step is traced, so it has no value yet: log runs on the host, outside of jit, grad, vmap "
+            "and scan. Return sowlog.pack(metrics) from the transformed function, and write "
+            "log(step, packed) where it is called."
+        )
     if isinstance(step, jax.Array):
         raise TypeError(
             "the step is a jax.Array, and reading it would make training wait for the device: count on the "
-            "host, `for step, batch in enumerate(batches)`, or log(int(step), metrics) where waiting is fine"
+            "host, `for step, batch in enumerate(batches)`, or log(int(step), metrics) where waiting is fine."
         )
     if isinstance(step, bool) or not isinstance(step, int | np.integer):
         raise TypeError(
-            f"the step is {step!r}, a {type(step).__name__}; it must be an integer: log(step, metrics)"
+            f"the step is {shown(step)}, a {type(step).__name__}; it must be an integer: log(step, metrics)."
         )
     if not _MIN_STEP <= step <= _MAX_STEP:
-        raise ValueError(f"the step is {step}; an event file holds steps of int64, up to {_MAX_STEP}")
+        raise ValueError(f"the step is {shown(step)}; an event file holds steps of int64, up to {_MAX_STEP}.")
     return int(step)

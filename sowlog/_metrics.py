@@ -1,57 +1,100 @@
 """The metrics of one `log` call, on the training thread: one packed buffer, and the numbers of the host."""
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
-from sowlog import _packing, _tree
-from sowlog._layout import Packed
-from sowlog._state import State
+from sowlog import _leaves, _tree
+from sowlog._layout import Layout, Packed, check_packed, is_packed
+from sowlog._results import pack_now
+
+_NO_LAYOUT = Layout(())
 
 
 def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
     """Splits what `log` was given into one packed buffer and the numbers by tag that are on the host already.
 
-    A tree that was not packed in the step is packed here, by one cached jit.
+    A tree that was not packed in the step is packed here, by a compiled program that does not know its names.
+
+    Raises:
+        TypeError: something in it is no metric, or traced.
+        ValueError: a metric without a name, two with one tag, or too large an array.
+        RuntimeError: an array was donated or deleted.
     """
-    if isinstance(metrics, Packed):
-        _check_one_step(metrics)
-        return metrics, {}
-    leaves, structure = jax.tree.flatten(metrics, is_leaf=_is_final)
-    nested = [leaf for leaf in leaves if isinstance(leaf, Packed)]
-    if nested:
-        raise TypeError(
-            "a packed tree was logged inside another tree, where its tags would change at every step: "
-            "add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log it by itself."
-        )
-    on_host = [isinstance(leaf, bool | int | float | np.generic | np.ndarray) for leaf in leaves]
-    device = structure.unflatten([None if host else leaf for leaf, host in zip(leaves, on_host, strict=True)])
-    host = structure.unflatten([leaf if host else None for leaf, host in zip(leaves, on_host, strict=True)])
-    packed = None if all(on_host) else _packing.jitted_pack(device)
-    numbers = dict(_host_numbers(host))
-    _packing.check_tags((*numbers, *(packed.layout.scalars if packed else ())))
+    if is_packed(metrics):
+        return _checked(metrics), {}
+    numbers: dict[str, float] = {}
+    tags: list[str] = []
+    leaves: list[Any] = []
+    for tag, leaf in zip(*_tree.flatten(metrics), strict=True):
+        if isinstance(leaf, bool | int | float | np.generic | np.ndarray):
+            _add_numbers(numbers, tag, leaf)
+            continue
+        tags.append(tag)
+        leaves.append(_on_device(tag, leaf))
+    packed = pack_now(tags, leaves, "logged") if leaves else None
+    _check_names(tuple(numbers), packed.layout if packed else _NO_LAYOUT)
     return packed, numbers
 
 
-def _check_one_step(packed: Packed) -> None:
-    if packed.buffer.ndim != 1:
+@functools.lru_cache(maxsize=256)
+def _check_names(numbers: tuple[str, ...], layout: Layout) -> None:
+    _leaves.check_tags((*numbers, *layout.scalars, *(slot.tag for slot in layout.histograms)))
+
+
+def _checked(packed: Packed) -> Packed:
+    """Return a packed tree whose buffer stays as it is until it is written."""
+    check_packed(packed, "logged")
+    buffer: Any = packed.buffer
+    if isinstance(buffer, jax.core.Tracer):
+        raise TypeError(_leaves.traced("a packed tree", "logged"))
+    if isinstance(buffer, np.ndarray) and buffer.flags.writeable:
+        return Packed(buffer.copy(), packed.layout)  # pyright: ignore[reportArgumentType]  # fetched
+    return packed
+
+
+def _on_device(tag: str, leaf: Any) -> Any:
+    if _tree.is_state(leaf) or isinstance(leaf, jax.Array):
+        return leaf
+    if is_packed(leaf):
+        raise TypeError(
+            f"{tag} is a packed tree inside another tree, and to log it so would run a program of its own at "
+            "every step: add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log it by "
+            "itself."
+        )
+    if hasattr(type(leaf), "__jax_array__"):
+        return leaf.__jax_array__()
+    raise TypeError(_leaves.not_a_metric(tag, leaf))
+
+
+def _add_numbers(numbers: dict[str, float], tag: str, leaf: Any) -> None:
+    """Add what a number or array of the host holds, by tag."""
+    if type(leaf) is float:
+        _add_number(numbers, tag, leaf)
+    elif isinstance(leaf, int):
+        _add_number(numbers, tag, _float_of(tag, leaf))
+    else:
+        array: np.ndarray[Any, Any] = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+        _leaves.check_real(tag, array)
+        elements = array.astype(np.float64).ravel().tolist()
+        for name, element in zip(_tree.index_tags(tag, array.shape), elements, strict=True):
+            _add_number(numbers, name, element)
+
+
+def _add_number(numbers: dict[str, float], tag: str, number: float) -> None:
+    if tag in numbers:
+        raise ValueError(f"two metrics have the tag {tag}: rename one of them.")
+    numbers[tag] = number
+
+
+def _float_of(tag: str, number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError as error:
         raise ValueError(
-            f"a packed buffer of shape {packed.buffer.shape} was logged: a scan or vmap has stacked the "
-            "results of several steps. Merge their states and pack once, or log each by itself: "
-            "`jax.tree.map(lambda leaf: leaf[i], packed)`."
-        )
-
-
-def _is_final(leaf: Any) -> bool:
-    return isinstance(leaf, State | Packed)
-
-
-def _host_numbers(tree: Any) -> Iterator[tuple[str, float]]:
-    for tag, leaf in _tree.leaves_by_tag(tree):
-        array = np.asarray(leaf)
-        _packing.check_real(tag, array)
-        yield from zip(
-            _tree.index_tags(tag, array.shape), array.astype(np.float64).ravel().tolist(), strict=True
-        )
+            f"{tag or 'the tree'} is an integer of {number.bit_length()} bits, which no float "
+            "holds: log its logarithm, math.log10(x)."
+        ) from error

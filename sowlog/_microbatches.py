@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sowlog import _losses, _tree
+from sowlog._layout import is_packed
 from sowlog._state import State
 
 
@@ -57,7 +58,7 @@ def accumulate(
             join = functools.partial(_join, share, microbatches)
             return jax.tree.map(join, total, result, is_leaf=_tree.is_state), None
 
-        start = jax.tree_util.tree_map_with_path(_start, shapes, is_leaf=_tree.is_state)
+        start = jax.tree_util.tree_map_with_path(_start, shapes, is_leaf=_tree.is_leaf)
         total, _ = jax.lax.scan(add, start, (parts, shares))
         return jax.tree.map(_finish, total, shapes, is_leaf=_tree.is_state)
 
@@ -95,6 +96,11 @@ def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) ->
 def _start(path: Any, leaf: Any) -> Any:
     if _tree.is_state(leaf):
         return _tree.empty_like(leaf)
+    if is_packed(leaf):
+        raise TypeError(
+            f"result{jax.tree_util.keystr(path)} is a packed tree, which holds results: they do not "
+            "accumulate. Return the states, and pack what accumulate returns."
+        )
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(
             f"result{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, and how it accumulates is unknown: "

@@ -1,27 +1,42 @@
 """Packing: a tree of states becomes one buffer on the device and a static layout.
 
 What it costs to fetch numbers from a device goes by the array, not by the byte. So all results travel in one
-array of 32-bit words; which word is which tag is fixed while tracing.
+array of 32-bit words; which word is which tag is fixed while tracing. Names are no part of a compiled
+program: it knows a result by its leaf's position, and the host puts the tag there.
 """
 
 import dataclasses
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from sowlog import _losses, _tree, _values
-from sowlog._distributions import HistogramValue, bin_count
-from sowlog._layout import ABSENT, HISTOGRAM_SCALARS, HistogramSlot, Layout, Packed, intern
-from sowlog._state import State, check_intact
+from sowlog._distributions import HistogramValue
+from sowlog._layout import (
+    ABSENT,
+    HISTOGRAM_SCALARS,
+    HistogramSlot,
+    Layout,
+    Packed,
+    intern,
+    is_packed,
+)
+from sowlog._leaves import check_leaves, check_tags
+from sowlog._state import State
 
 _NAN = np.uint32(0x7FC00000)
-_MAX_ELEMENTS = 1024
 _FAN_IN = 8
+
+_Slot = tuple[int, str]
+"""A result: the position of its leaf, and what its tag adds to the leaf's."""
+
+LossTrees = tuple[tuple[int, ...], ...]
+"""The positions of the losses of each tree of losses, which have a total."""
 
 
 def pack(tree: Any) -> Packed:
@@ -29,13 +44,15 @@ def pack(tree: Any) -> Packed:
 
     Args:
         tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses that stand
-            under "losses" get a "losses/total" beside them.
+            under "losses" get a "losses/total" beside them. What is packed already keeps its results, under
+            its place in the tree; None stands for nothing.
 
     Returns:
         A pytree with one array.
 
     Raises:
-        ValueError: a metric without a name, two with one tag, or an array with more than 1024 elements.
+        ValueError: a metric without a name, two with one tag, or an array or stack of states with more than
+            1024 elements.
         TypeError: a leaf is no real number, array or state.
 
     Example:
@@ -44,45 +61,11 @@ def pack(tree: Any) -> Packed:
         >>> packed.layout.scalars, packed.buffer.shape
         (('loss', 'lr'), (2,))
     """
-    segments = sorted(_segments(tree), key=lambda segment: segment.sub_bins is not None)
-    scalars = tuple(tag for segment in segments if segment.sub_bins is None for tag in segment.tags)
-    histograms = tuple(
-        HistogramSlot(tag, segment.sub_bins)
-        for segment in segments
-        if segment.sub_bins is not None
-        for tag in segment.tags
-    )
-    check_tags((*scalars, *(slot.tag for slot in histograms)))
-    words = [segment.words for segment in segments]
-    return Packed(_concatenate(words) if words else jnp.zeros((0,), jnp.uint32), intern(scalars, histograms))
-
-
-def compute(tree: Any) -> dict[str, Any]:
-    """Computes the results of a tree of metrics by tag.
-
-    Args:
-        tree: as for `pack`.
-
-    Returns:
-        A float32 scalar (or `HistogramValue`) by tag: NumPy's for concrete states, and then without those
-        that were not sown; traced arrays for traced states, NaN where nothing was sown.
-
-    Example:
-        >>> import sowlog
-        >>> sowlog.compute({"encoder": {"norm": sowlog.max.of([1.0, 5.0])}})
-        {'encoder/norm': np.float32(5.0)}
-    """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-        packed = pack(tree)
-        values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
-        computed = {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
-        return {**computed, **_traced_histograms(packed.layout, values)}
-    # What is concrete is computed now, also while something else is traced.
-    with jax.ensure_compile_time_eval():
-        packed = jitted_pack(jax.tree.map(_values.narrowed, tree))
-    words = np.asarray(packed.buffer)
-    tags, values = packed.layout.decode(words)
-    return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
+    tags, leaves = _tree.flatten(tree)
+    check_leaves(tags, leaves, "packed")
+    roots, loss_trees = loss_trees_of(tags, leaves)
+    unnamed = pack_leaves(leaves, loss_trees)
+    return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
 
 
 @final
@@ -91,37 +74,96 @@ class _Segment:
     """A stretch of the buffer: the words of one result of one kind of state.
 
     Attributes:
-        tags: one per scalar, or per histogram.
+        slots: one per scalar, or per histogram.
         words: uint32, flat.
         sub_bins: None for scalars; of histograms their bins per power of two.
     """
 
-    tags: list[str]
+    slots: list[_Slot]
     words: jax.Array
     sub_bins: int | None = None
 
 
-@jax.jit
-def jitted_pack(tree: Any) -> Packed:
-    return pack(tree)
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+    """A layout before its names: which word of a buffer is which result of which leaf."""
+
+    scalars: tuple[_Slot, ...]
+    histograms: tuple[tuple[_Slot, int], ...]
 
 
-def _segments(tree: Any) -> Iterator[_Segment]:
-    states: dict[Any, list[tuple[str, State]]] = defaultdict(list)
-    arrays: dict[tuple[int, ...], list[tuple[str, jax.Array]]] = defaultdict(list)
-    for tag, leaf in _tree.leaves_by_tag(tree):
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unnamed:
+    """A packed buffer and its plan (static)."""
+
+    buffer: jax.Array
+    plan: _Plan = dataclasses.field(metadata={"static": True})
+
+
+@functools.lru_cache(maxsize=256)
+def name_layout(plan: _Plan, tags: tuple[str, ...]) -> Layout:
+    """Return the layout of a plan whose leaves have these tags, checked."""
+
+    def tag_of(slot: _Slot) -> str:
+        return _tree.join(tags[slot[0]], slot[1])
+
+    scalars = tuple(map(tag_of, plan.scalars))
+    histograms = tuple(HistogramSlot(tag_of(slot), sub_bins) for slot, sub_bins in plan.histograms)
+    check_tags((*scalars, *(slot.tag for slot in histograms)))
+    return intern(scalars, histograms)
+
+
+def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
+    """Return the results of checked leaves in one buffer, without their names."""
+    segments = sorted(_segments(leaves, loss_trees), key=lambda segment: segment.sub_bins is not None)
+    scalars = tuple(slot for segment in segments if segment.sub_bins is None for slot in segment.slots)
+    histograms = tuple(
+        (slot, segment.sub_bins)
+        for segment in segments
+        if segment.sub_bins is not None
+        for slot in segment.slots
+    )
+    words = [segment.words for segment in segments]
+    buffer = _concatenate(words) if words else jnp.zeros((0,), jnp.uint32)
+    return Unnamed(buffer, _Plan(scalars, histograms))
+
+
+def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
+    states: dict[Any, list[tuple[int, State]]] = defaultdict(list)
+    arrays: dict[tuple[int, ...], list[tuple[int, jax.Array]]] = defaultdict(list)
+    for index, leaf in enumerate(leaves):
         if _tree.is_state(leaf):
-            check_intact(leaf, tag)
-            states[_kind(leaf)].append((tag, leaf))
+            states[_kind(leaf)].append((index, leaf))
+        elif is_packed(leaf):
+            yield from _packed_segments(index, leaf)
         else:
-            array = _real_array(tag, leaf)
-            arrays[array.shape].append((tag, array))
+            array = jnp.asarray(_values.narrowed(leaf))
+            arrays[array.shape].append((index, array))
     for group in states.values():
         yield from _state_segments(group)
-    yield from _loss_totals(tagged for group in states.values() for tagged in group)
+    for number, tree in enumerate(loss_trees):
+        total = _losses.objective_part(leaves[index] for index in tree)
+        yield _Segment([(len(leaves) + number, "total")], _words(total.reshape(1)))
     for shape, group in arrays.items():
-        tags = [element for tag, _ in group for element in _tree.index_tags(tag, shape)]
-        yield _Segment(tags, _words(_concatenate([array.ravel() for _, array in group])))
+        slots = [slot for index, _ in group for slot in _slots(index, "", shape)]
+        yield _Segment(slots, _words(_concatenate([array.ravel() for _, array in group])))
+
+
+def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:
+    return [(index, name) for name in _tree.index_tags(suffix, shape)]
+
+
+def _packed_segments(index: int, packed: Packed) -> Iterator[_Segment]:
+    """Yield the words of what is packed already as they are, absences included."""
+    buffer = jnp.asarray(packed.buffer)
+    start = len(packed.layout.scalars)
+    yield _Segment([(index, tag) for tag in packed.layout.scalars], buffer[:start])
+    for slot in packed.layout.histograms:
+        yield _Segment([(index, slot.tag)], buffer[start : start + slot.words], slot.sub_bins)
+        start += slot.words
 
 
 def _kind(state: State) -> Any:
@@ -130,57 +172,42 @@ def _kind(state: State) -> Any:
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _state_segments(group: list[tuple[str, State]]) -> Iterator[_Segment]:
+def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
     """Yields a segment per result name of states of one kind, computed in one vectorised pass."""
     first = group[0][1]
     batch = first.seen.shape
     stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
     seen = stacked.seen.ravel()
     for suffix, result in _named(stacked.compute()).items():
-        tags = [
-            element
-            for tag, _ in group
-            for element in _tree.index_tags("/".join(filter(None, (tag, suffix))), batch)
-        ]
+        slots = [slot for index, _ in group for slot in _slots(index, suffix, batch)]
         if isinstance(result, HistogramValue):
-            yield from _histogram_segments(tags, seen, result)
+            yield from _histogram_segments(slots, seen, result)
         else:
-            yield _Segment(tags, jnp.where(seen, _words(result.ravel()), ABSENT))
+            yield _Segment(slots, jnp.where(seen, _words(result.ravel()), ABSENT))
 
 
-def _histogram_segments(tags: list[str], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
-    """Yields the words of as many histograms as there are tags, and how many elements they left out."""
-    rows = [array.reshape(len(tags), -1) for array in (value.counts, value.residues)]
-    scalars = [getattr(value, name).reshape(len(tags), 1) for name in HISTOGRAM_SCALARS]
+def _histogram_segments(slots: list[_Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
+    """Yields the words of as many histograms as there are slots, and how many elements they left out."""
+    rows = [array.reshape(len(slots), -1) for array in (value.counts, value.residues)]
+    scalars = [getattr(value, name).reshape(len(slots), 1) for name in HISTOGRAM_SCALARS]
     words = _words(jnp.concatenate([*rows, *scalars], axis=1))
-    yield _Segment(tags, jnp.where(seen[:, None], words, ABSENT).ravel(), value.sub_bins)
+    yield _Segment(slots, jnp.where(seen[:, None], words, ABSENT).ravel(), value.sub_bins)
     left_out = (value.nan + value.positive_inf + value.negative_inf).ravel()
     yield _Segment(
-        [f"{tag}/nonfinite" for tag in tags], jnp.where(seen & (left_out > 0), _words(left_out), ABSENT)
+        [(index, _tree.join(name, "nonfinite")) for index, name in slots],
+        jnp.where(seen & (left_out > 0), _words(left_out), ABSENT),
     )
 
 
-def _traced_histograms(layout: Layout, values: jax.Array) -> dict[str, HistogramValue]:
-    start, found = len(layout.scalars), dict[str, HistogramValue]()
-    for slot in layout.histograms:
-        bins = bin_count(slot.sub_bins)
-        counts, residues, rest = jnp.split(values[start : start + slot.words], [bins, 2 * bins])
-        scalars = dict(zip(HISTOGRAM_SCALARS, rest, strict=True))
-        found[slot.tag] = HistogramValue(counts, residues, sub_bins=slot.sub_bins, **scalars)
-        start += slot.words
-    return found
-
-
-def _loss_totals(tagged: Iterable[tuple[str, State]]) -> Iterator[_Segment]:
-    """Yields `losses/total`, the sum of what entered the objective, for each tree of losses."""
-    trees: dict[str, list[State]] = defaultdict(list)
-    for tag, state in tagged:
-        parts = tag.split("/")
-        if _losses.is_loss(state) and _losses.COLLECTION in parts:
-            root = "/".join(parts[: parts.index(_losses.COLLECTION) + 1])
-            trees[root].append(state)
-    for root, states in trees.items():
-        yield _Segment([f"{root}/total"], _words(_losses.objective_part(states).reshape(1)))
+def loss_trees_of(tags: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, ...], LossTrees]:
+    """Return the tag of each tree of losses, and the positions of its losses."""
+    trees: dict[str, list[int]] = defaultdict(list)
+    for index, leaf in enumerate(leaves):
+        if _losses.is_loss(leaf):
+            parts = tags[index].split("/")
+            if _losses.COLLECTION in parts:
+                trees["/".join(parts[: parts.index(_losses.COLLECTION) + 1])].append(index)
+    return tuple(trees), tuple(map(tuple, trees.values()))
 
 
 def _named(result: Any) -> dict[str, Any]:
@@ -204,35 +231,3 @@ def _concatenate(vectors: list[jax.Array]) -> jax.Array:
         joined = [jnp.concatenate(vectors[i : i + _FAN_IN]) for i in range(0, len(vectors), _FAN_IN)]
         vectors = list(jax.lax.optimization_barrier(joined))
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
-
-
-def _real_array(tag: str, leaf: Any) -> jax.Array:
-    try:
-        array = jnp.asarray(_values.narrowed(leaf))
-    except TypeError as error:
-        raise TypeError(
-            f"{tag or 'the tree'} is {type(leaf).__name__}: a metric is a real number, a small array or a "
-            "state such as sowlog.mean.of(value)."
-        ) from error
-    check_real(tag, array)
-    return array
-
-
-def check_real(tag: str, array: jax.Array | np.ndarray) -> None:
-    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
-        raise TypeError(f"{tag or 'the tree'} has dtype {array.dtype}: a metric is a real number.")
-    if array.size > _MAX_ELEMENTS:
-        raise ValueError(
-            f"{tag or 'the tree'} has shape {array.shape}: each element would be a tag of its own, and more "
-            f"than {_MAX_ELEMENTS} are surely not meant. Reduce it: sowlog.mean.of(value) ..."
-        )
-
-
-def check_tags(tags: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for tag in tags:
-        if not tag:
-            raise ValueError('a metric has no name: log a dict, {"loss": value}.')
-        if tag in seen:
-            raise ValueError(f"two metrics have the tag {tag}: rename one of them.")
-        seen.add(tag)

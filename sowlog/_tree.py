@@ -1,10 +1,12 @@
 """Trees of states: nested dicts, as Flax returns them, walked by tag."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 import jax
 
+from sowlog._layout import Packed, is_packed
 from sowlog._state import State, broadcast, check_intact
 
 _INDEX_DIGITS = 2
@@ -15,13 +17,47 @@ def is_state(leaf: Any) -> TypeGuard[State]:
     return isinstance(leaf, State)
 
 
+def is_leaf(node: Any) -> TypeGuard[State | Packed]:
+    """Report whether a node of a tree is a state or a packed tree: their arrays alone are no metrics."""
+    return isinstance(node, State | Packed)
+
+
 def leaves_by_tag(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (tag, leaf): the path's parts joined by "/"; a leaf is a state or whatever a pytree ends in.
+    """Yields (tag, leaf): the path's parts joined by "/"; a leaf is a state, a packed tree or a pytree's own.
 
     Positions in tuples and lists (Flax's default collects a value per call in a tuple) are indices: "x/00".
     """
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_state)[0]:
-        yield "/".join(_key_name(key) for key in path), leaf
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]:
+        yield _join_path(path), leaf
+
+
+def flatten(tree: Any) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the tags and leaves of a tree, as `leaves_by_tag` pairs them; equal structures share the tags.
+
+    Raises:
+        TypeError: the tree is None, or the keys of a dict have no order.
+    """
+    if tree is None:
+        raise TypeError(
+            'the metrics are None, as of a function without a return: give a dict, {"loss": value}; '
+            "{} has no metrics."
+        )
+    try:
+        leaves, structure = jax.tree.flatten(tree, is_leaf=is_leaf)
+    except (TypeError, ValueError) as error:
+        if "key" not in str(error):
+            raise
+        raise TypeError(
+            "a dict of metrics has keys of several types, which have no order: make each a str, "
+            "{str(key): value for key, value in metrics.items()}."
+        ) from error
+    return _tags_of(structure), leaves
+
+
+@functools.lru_cache(maxsize=256)
+def _tags_of(structure: Any) -> tuple[str, ...]:
+    places = structure.unflatten(range(structure.num_leaves))
+    return tuple(_join_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(places)[0])
 
 
 def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
@@ -33,8 +69,13 @@ def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
     """
     tags = [tag]
     for size in shape:
-        tags = [f"{prefix}/{padded_index(index, size)}" for prefix in tags for index in range(size)]
+        tags = [join(prefix, padded_index(index, size)) for prefix in tags for index in range(size)]
     return tags
+
+
+def join(prefix: str, name: str) -> str:
+    """Return the tag of what stands under a prefix; an empty part adds nothing."""
+    return f"{prefix}/{name}" if prefix and name else prefix or name
 
 
 def padded_index(index: int, size: int) -> str:
@@ -60,7 +101,7 @@ def merge(a: Any, b: Any) -> Any:
         2.0
     """
     _check_same_tags(a, b)
-    return jax.tree_util.tree_map_with_path(_merge_leaf, a, b, is_leaf=is_state)
+    return jax.tree_util.tree_map_with_path(_merge_leaf, a, b, is_leaf=is_leaf)
 
 
 def empty_like(tree: Any) -> Any:
@@ -78,7 +119,7 @@ def empty_like(tree: Any) -> Any:
         >>> float(sowlog.merge(sowlog.empty_like(metrics), metrics)["norm"].compute())
         -4.0
     """
-    return jax.tree_util.tree_map_with_path(_empty_leaf, tree, is_leaf=is_state)
+    return jax.tree_util.tree_map_with_path(_empty_leaf, tree, is_leaf=is_leaf)
 
 
 def unstack(tree: Any) -> list[Any]:
@@ -93,7 +134,7 @@ def check_states(tree: Any) -> None:
     Raises:
         TypeError: so how it accumulates is unknown.
     """
-    jax.tree_util.tree_map_with_path(_check_state, tree, is_leaf=is_state)
+    jax.tree_util.tree_map_with_path(_check_state, tree, is_leaf=is_leaf)
 
 
 def _check_state(path: Any, leaf: Any) -> None:
@@ -129,6 +170,11 @@ def _check_same_tags(a: Any, b: Any) -> None:
 
 
 def _no_state(path: Any, leaf: Any) -> str:
+    if is_packed(leaf):
+        return (
+            f"{_path_tag(path)} is a packed tree, which holds results: they do not merge. Merge the states "
+            "(or all_reduce, accumulate them) and pack last: `sowlog.pack(sowlog.merge(a, b))`."
+        )
     return (
         f"{_path_tag(path)} is {type(leaf).__name__}, not a state, so how it accumulates is unknown: "
         "write sowlog.mean.of(value) (or sum, max, last ...) where it enters the tree."
@@ -136,7 +182,11 @@ def _no_state(path: Any, leaf: Any) -> str:
 
 
 def _path_tag(path: Any) -> str:
-    return "/".join(_key_name(key) for key in path) or "the tree"
+    return _join_path(path) or "the tree"
+
+
+def _join_path(path: Any) -> str:
+    return "/".join(_key_name(key) for key in path)
 
 
 def _key_name(key: Any) -> str:

@@ -129,11 +129,24 @@ def test_a_step_on_the_device_is_refused(log):
         log(jnp.int32(3), {"x": 1.0})
 
 
-@pytest.mark.parametrize("step", [2**63, -(2**63) - 1])
+@pytest.mark.parametrize("step", [2**63, -(2**63) - 1, 2**70, pytest.param(10**5000, id="5001 digits")])
 def test_a_step_beyond_int64_is_refused(log, step):
     """An event file cannot hold it."""
     with pytest.raises(ValueError, match="int64"):
         log(step, {"x": 1.0})
+
+
+def test_a_traced_step_is_refused(log):
+    """Inside of a transform there is no step yet; the error says where log belongs."""
+    with pytest.raises(TypeError, match=r"the step is traced.*log\(step, packed\) where it is called\."):
+        jax.jit(lambda step: log(step, {"x": 1.0}))(1)
+
+
+def test_a_fetched_packed_tree_reaches_the_record(log, memory):
+    """What jax.device_get returned is on the host already."""
+    log(1, jax.device_get(step_metrics(3.0)))
+    log.flush()
+    assert memory.records[0].values.tolist() == [6.0, 1.5]
 
 
 def test_flush_is_a_barrier(tmp_path):

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 import sowlog
 from sowlog._layout import ABSENT
 from sowlog._losses import LOSS_IN_PASS
-from sowlog._metrics import prepare
-from sowlog._packing import jitted_pack
 from tests.oracles import scalar_reducers
 
 REDUCERS = scalar_reducers()
@@ -161,26 +159,6 @@ def test_what_is_no_metric_is_refused_by_tag(value, error, message):
         sowlog.pack({"act": {"x": value}})
 
 
-def test_compute_of_concrete_states_leaves_out_what_was_not_sown():
-    """The result is a NumPy scalar by tag."""
-    computed = sowlog.compute({"a": {"b": sowlog.mean.of([1.0, 3.0]), "c": sowlog.max.init_fn()}})
-    assert computed == {"a/b": np.float32(2.0)}
-    assert isinstance(computed["a/b"], np.float32)
-
-
-def test_compute_of_traced_states_gives_traced_scalars():
-    """Inside jit the results are scalars by tag, NaN where nothing was sown."""
-
-    @jax.jit
-    def step(x):
-        return sowlog.compute({"a": sowlog.mean.of(x), "b": sowlog.max.init_fn(), "c": x[0] > 0})
-
-    computed = step(jnp.array([1.0, 3.0]))
-    assert float(computed["a"]) == 2.0
-    assert np.isnan(computed["b"])
-    assert float(computed["c"]) == 1.0
-
-
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=3),
@@ -192,45 +170,6 @@ def test_any_tag_and_value_survives(values):
     """Tags are not mangled and float32 values come back bit for bit."""
     decoded = _decode(sowlog.pack({tag: jnp.float32(value) for tag, value in values.items()}))
     assert decoded == values
-
-
-def test_prepare_keeps_host_numbers_on_the_host():
-    """Python and NumPy numbers never visit the device; the rest is packed in one array."""
-    tree = {"opt": {"lr": 0.1, "epoch": np.int64(3)}, "loss": sowlog.mean.of(2.0), "v": np.array([1.0, 2.0])}
-    with jax.transfer_guard("disallow"):
-        packed, numbers = prepare(tree)
-    assert numbers == {"opt/lr": 0.1, "opt/epoch": 3.0, "v/00": 1.0, "v/01": 2.0}
-    assert _decode(packed) == {"loss": 2.0}
-
-
-def test_prepare_passes_a_packed_tree_through():
-    """What the step packed is not touched again."""
-    packed = sowlog.pack({"loss": 1.0})
-    assert prepare(packed) == (packed, {})
-    assert prepare({"lr": 0.5}) == (None, {"lr": 0.5})
-
-
-def test_prepare_compiles_once_per_structure():
-    """The second step with the same metrics compiles nothing."""
-    tree = {"loss": sowlog.mean.of(2.0), "seldom_used_name": jnp.ones(())}
-    prepare(tree)
-    compiled = jitted_pack._cache_size()
-    prepare({"loss": sowlog.mean.of(3.0), "seldom_used_name": jnp.zeros(())})
-    assert jitted_pack._cache_size() == compiled
-    prepare({"loss": sowlog.mean.of(3.0), "another_name": jnp.zeros(())})
-    assert jitted_pack._cache_size() == compiled + 1
-
-
-def test_prepare_refuses_a_packed_tree_inside_a_tree():
-    """The remedy is to pack everything together."""
-    with pytest.raises(TypeError, match=r"add the other metrics before packing, `sowlog.pack\({\*\*metrics"):
-        prepare({"train": sowlog.pack({"loss": 1.0}), "lr": 0.1})
-
-
-def test_one_tag_on_host_and_device_is_refused():
-    """A host number cannot hide a device value of its tag."""
-    with pytest.raises(ValueError, match="two metrics have the tag a/b"):
-        prepare({"a": {"b": 1.0}, "a/b": jnp.ones(())})
 
 
 def test_packing_leaves_the_step_without_callbacks():
@@ -254,17 +193,3 @@ def test_stacked_losses_and_others_share_one_total():
     losses = {"head": LOSS_IN_PASS.of(1.0), "blocks": jax.vmap(LOSS_IN_PASS.of)(jnp.array([2.0, 4.0]))}
     computed = sowlog.compute({"losses": losses})
     assert computed["losses/total"] == sowlog.total_loss({"losses": losses}) == 7.0
-
-
-def test_what_is_concrete_is_computed_while_something_else_is_traced():
-    """Results of an earlier step are numbers inside of a jitted function too."""
-    earlier = {"loss": sowlog.mean.of(2.0), "lr": 0.5}
-    assert jax.jit(lambda x: x + sum(sowlog.compute(earlier).values()))(1.0) == 3.5
-
-
-def test_buffers_of_several_steps_are_refused():
-    """A scan over steps stacks their buffers, which no single step can be told from."""
-    stacked = jax.vmap(lambda x: sowlog.pack({"a": x, "b": -x}))(jnp.arange(3.0))
-    with pytest.raises(ValueError, match=r"of shape \(3, 2\) was logged.*Merge their states and pack once"):
-        prepare(stacked)
-    assert prepare(jax.tree.map(lambda leaf: leaf[1], stacked))[0].buffer.shape == (2,)
