@@ -104,6 +104,11 @@ class Packed:
     layout: Layout = dataclasses.field(metadata={"static": True})
 
 
+_ARRAYS = (jax.Array, np.ndarray)
+_NEVER_DELETED = (np.ndarray, jax.core.Tracer)
+_WORD = np.dtype(np.uint32)
+
+
 def is_packed(node: Any) -> TypeGuard[Packed]:
     """Report whether a node of a tree is a packed tree, which holds results and no states."""
     return isinstance(node, Packed)
@@ -123,13 +128,24 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
         RuntimeError: it was donated or deleted.
     """
     buffer: Any = packed.buffer
-    place = f"{tag}: " if tag else ""
-    if not isinstance(buffer, jax.Array | np.ndarray):
+    # On the way of every `log` call, so the message is left to another function.
+    if (
+        not isinstance(buffer, _ARRAYS)
+        or buffer.shape != (packed.layout.words,)
+        or buffer.dtype != _WORD
+        or (not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted())
+    ):
+        _refuse(packed, f"{tag}: " if tag else "", verb)
+
+
+def _refuse(packed: Packed, place: str, verb: str) -> None:
+    buffer: Any = packed.buffer
+    if not isinstance(buffer, _ARRAYS):
         raise TypeError(
             f"{place}a packed tree without an array was {verb}; its buffer is {type(buffer).__name__}. Use "
             "what `sowlog.pack` returned in the step."
         )
-    if buffer.dtype != np.uint32:
+    if buffer.dtype != _WORD:
         raise TypeError(
             f"{place}a packed buffer of dtype {buffer.dtype} was {verb}: it holds the bits of results as "
             "uint32, which arithmetic and casts destroy. Merge states, then pack: "
@@ -146,11 +162,10 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
             f"{place}a packed buffer of {buffer.size} words was {verb}, and its layout has "
             f"{packed.layout.words}: use the whole of what `sowlog.pack` returned."
         )
-    if isinstance(buffer, jax.Array) and not isinstance(buffer, jax.core.Tracer) and buffer.is_deleted():
-        raise RuntimeError(
-            f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
-            "Leave it out of donate_argnums."
-        )
+    raise RuntimeError(
+        f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
+        "Leave it out of donate_argnums."
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from sowlog._layout import Layout, Packed, check_packed, is_packed
 from sowlog._results import pack_now
 
 _NO_LAYOUT = Layout(())
+_OF_HOST = (float, int, np.generic, np.ndarray)
 
 
 def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
@@ -30,11 +31,11 @@ def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
     tags: list[str] = []
     leaves: list[Any] = []
     for tag, leaf in zip(*_tree.flatten(metrics), strict=True):
-        if isinstance(leaf, bool | int | float | np.generic | np.ndarray):
+        if isinstance(leaf, _OF_HOST):
             _add_numbers(numbers, tag, leaf)
-            continue
-        tags.append(tag)
-        leaves.append(_on_device(tag, leaf))
+        else:
+            tags.append(tag)
+            leaves.append(_on_device(tag, leaf))
     packed = pack_now(tags, leaves, "logged") if leaves else None
     _check_names(tuple(numbers), packed.layout if packed else _NO_LAYOUT)
     return packed, numbers

@@ -19,7 +19,8 @@ def is_state(leaf: Any) -> TypeGuard[State]:
 
 def is_leaf(node: Any) -> TypeGuard[State | Packed]:
     """Report whether a node of a tree is a state or a packed tree: their arrays alone are no metrics."""
-    return isinstance(node, State | Packed)
+    # Both are final; isinstance costs three times as much, at every node of what is logged.
+    return type(node) is State or type(node) is Packed
 
 
 def leaves_by_tag(tree: Any) -> Iterator[tuple[str, Any]]:
