@@ -20,7 +20,7 @@ import numpy as np
 from sowlog import _images
 from sowlog._distributions import HistogramValue
 from sowlog._images import Pixels
-from sowlog._layout import Packed
+from sowlog._layout import Packed, PresentTags
 from sowlog._record import Ending, HParams, Record
 from sowlog.writers import BatchWriter, StalledError, Writer
 
@@ -329,7 +329,11 @@ def _read(item: Item) -> Record:
         tags, values = item.packed.layout.decode(words)
         histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:
-        tags = _join(tags, tuple(item.scalars))
+        on_host_tags = tuple(item.scalars)
+        if isinstance(tags, PresentTags):
+            tags = tags.joined(_join(tags.whole, on_host_tags))
+        else:
+            tags = _join(tags, on_host_tags)
         # A scalar of an event file is float32: 1e300 is inf there.
         with np.errstate(over="ignore"):
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)

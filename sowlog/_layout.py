@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any, TypeGuard, final
+import itertools
+from typing import Any, Self, TypeGuard, final
 
 import jax
 import jax.core
@@ -15,6 +16,33 @@ ABSENT = np.uint32(0x7FC0AB5E)
 """The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
 
 HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf")
+
+
+@final
+class PresentTags(tuple[str, ...]):
+    """The tags that have a value at one step: a tuple, from which a writer can learn of which it is a part.
+
+    What is absent may change at every step, and the whole does not: bytes are made for the whole once.
+
+    Attributes:
+        whole: the tags of the layout.
+        present: bool, of the same length: which of them these are.
+    """
+
+    whole: tuple[str, ...]
+    present: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, whole: tuple[str, ...], present: NDArray[np.bool_]) -> Self:
+        """Return the tags that are present."""
+        tags = cls(itertools.compress(whole, present.tolist()))
+        tags.whole, tags.present = whole, present
+        return tags
+
+    def joined(self, whole: tuple[str, ...]) -> "PresentTags":
+        """Return these and all tags that a longer whole has behind those of this one."""
+        more = np.ones(len(whole) - len(self.whole), np.bool_)
+        return PresentTags.of(whole, np.concatenate((self.present, more)))
 
 
 @final
@@ -69,14 +97,15 @@ class Layout:
             words: uint32, a packed buffer on the host.
 
         Returns:
-            The tags and, of the same length, their values; `self.scalars` itself if nothing is absent.
+            The tags and, of the same length, their values; `self.scalars` itself if nothing is absent, else
+            `PresentTags` of them.
         """
         words = words[: len(self.scalars)]
         present = words != ABSENT
         values = words.view(np.float32)
         if present.all():
             return self.scalars, values
-        return tuple(tag for tag, there in zip(self.scalars, present, strict=True) if there), values[present]
+        return PresentTags.of(self.scalars, present), values[present]
 
     def decode_histograms(self, words: NDArray[np.uint32]) -> dict[str, HistogramValue]:
         """Returns the histograms that were sown, by tag, as NumPy arrays; counts in float64."""

@@ -9,6 +9,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
+import sowlog
+from sowlog._layout import ABSENT, PresentTags
 from sowlog._record import Record
 from sowlog._template import event_head
 from sowlog.writers import tensorboard
@@ -24,7 +26,7 @@ times = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.7e9, 5e-324])
 def by_protobuf(path, records):
     """Write the records as protobuf and tensorboardX's record writer do, and return the bytes."""
     writer = RecordWriter(str(path))
-    for record in records:
+    for record in filter(lambda record: record.tags, records):
         pairs = zip(record.tags, record.values.tolist(), strict=True)
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in pairs])
         event = Event(wall_time=record.wall_time, step=record.step, summary=summary)
@@ -45,12 +47,15 @@ def by_sowlog(folder, records):
 
 @st.composite
 def runs(draw):
-    """Draw records whose tag sets alternate between a few."""
+    """Draw records whose tag sets alternate between a few, of which some tags may be absent."""
     layouts = [tuple(draw(tags)) for _ in range(draw(st.integers(1, 3)))]
     records = []
     for _ in range(draw(st.integers(1, 6))):
         layout = draw(st.sampled_from(layouts))
         values = np.array(draw(st.lists(floats, min_size=len(layout), max_size=len(layout))), np.float32)
+        present = np.array(draw(st.lists(st.booleans(), min_size=len(layout), max_size=len(layout))))
+        if not present.all():
+            layout, values = PresentTags.of(layout, present), values[present]
         records.append(Record(draw(steps), draw(times), layout, values))
     return records
 
@@ -69,6 +74,22 @@ def test_a_thousand_tags_are_what_protobuf_would_have_written(tmp_path):
     many = tuple(f"decoder/block_{i:04d}/attention/entropy" for i in range(1000))
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     records = [Record(step, 1.7e9 + step, many, values * step) for step in range(3)]
+    assert by_sowlog(tmp_path, records) == by_protobuf(tmp_path / "expected", records)
+
+
+def test_absences_at_a_thousand_tags_are_what_protobuf_would_have_written(tmp_path):
+    """The first, the last, one, most and all but one, the summary's length taking one byte to three."""
+    many = tuple(f"decoder/block_{i:04d}/attention/entropy" for i in range(1000))
+    generator = np.random.default_rng(0)
+    masks = [generator.random(1000) < share for share in (0.001, 0.01, 0.5, 0.99)]
+    absences = ([0], [999], [0, 1, 500, 998, 999], range(1, 1000), range(999))
+    masks += [np.isin(np.arange(1000), absent, invert=True) for absent in absences]
+    values = generator.standard_normal(1000).astype(np.float32)
+    records = [
+        Record(step, 1.7e9 + step, PresentTags.of(many, present), (values * step)[present])
+        for step, present in enumerate(masks)
+    ]
+    records.append(Record(9, 1.7e9, many, values))
     assert by_sowlog(tmp_path, records) == by_protobuf(tmp_path / "expected", records)
 
 
@@ -98,6 +119,27 @@ def test_alternating_tag_sets_do_not_rebuild(tmp_path, built):
     assert sorted(built) == [("a",), ("a", "b"), ("c",)]
 
 
+def test_absences_that_change_do_not_rebuild(tmp_path, built):
+    """A layout has one template whatever is absent at a step, with numbers of the host or without."""
+    layout = sowlog.pack(dict.fromkeys("abcdef", 1.0)).layout
+    with sowlog.Logger(tmp_path / "packed") as log, sowlog.Logger(tmp_path / "mixed") as mixed:
+        for step in range(60):
+            words = np.full(6, step, np.float32).view(np.uint32)
+            words[[step % 6, step % 5]] = ABSENT
+            log(step, sowlog.Packed(words, layout))
+            states = {tag: sowlog.sum.of(step, weight=step % n) for n, tag in enumerate("ab", 2)}
+            mixed(step, {"host": 1.0, **states})
+    assert sorted(built) == [tuple("abcdef"), ("a", "b", "host")]
+    series = sowlog.read(tmp_path / "packed").scalars
+    for index, tag in enumerate("abcdef"):
+        present = [step for step in range(60) if index not in (step % 6, step % 5)]
+        assert series[tag].steps.tolist() == series[tag].values.tolist() == present
+    series = sowlog.read(tmp_path / "mixed").scalars
+    assert series["host"].steps.tolist() == list(range(60))
+    for n, tag in enumerate("ab", 2):
+        assert series[tag].steps.tolist() == [step for step in range(60) if step % n]
+
+
 def test_the_templates_kept_are_bounded(tmp_path):
     """A run whose tag set changes at every step does not grow."""
     writer = TensorBoardWriter(tmp_path)
@@ -105,6 +147,7 @@ def test_the_templates_kept_are_bounded(tmp_path):
         writer.write(record(i, f"tag{i}"))
     assert len(writer._recent) <= 64
     assert writer._template_of.cache_info().currsize <= 64
+    assert tensorboard._piece.cache_info().maxsize == tensorboard._PIECES
     writer.close()
 
 

@@ -29,6 +29,7 @@ from tensorboardX.proto.summary_pb2 import (
 from sowlog._distributions import HistogramValue
 from sowlog._events import EventFile, frame
 from sowlog._images import encode_png
+from sowlog._layout import PresentTags
 from sowlog._record import Ending, HParams, Record
 from sowlog._template import RecordTemplate
 from sowlog.writers import StalledError
@@ -46,6 +47,8 @@ _HPARAM_KINDS: dict[type, tuple[int, str]] = {
 _FILE_VERSION = "brain.Event:2"
 # Templates kept: enough for training, evaluation and some sets of absent values to alternate.
 _TEMPLATES = 64
+# Tags whose bytes are kept: what is absent at some step makes another set of known tags.
+_PIECES = 1 << 16
 
 
 class TensorBoardWriter:
@@ -121,11 +124,17 @@ class TensorBoardWriter:
 
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
         if record.tags:
-            yield self._template(record.tags).fill(record.step, record.wall_time, record.values)
+            yield self._scalars(record)
         others = list(_other_values(record))
         if others:
             event = Event(wall_time=record.wall_time, step=record.step, summary=Summary(value=others))
             yield frame(event.SerializeToString())
+
+    def _scalars(self, record: Record) -> bytes | memoryview:
+        step, wall_time, tags, values = record.step, record.wall_time, record.tags, record.values
+        if isinstance(tags, PresentTags):
+            return self._template(tags.whole).fill_present(step, wall_time, values, tags.present)
+        return self._template(tags).fill(step, wall_time, values)
 
     def flush(self) -> None:
         """Return when all that was written is on the disk itself.
@@ -242,7 +251,13 @@ def _histogram_proto(histogram: HistogramValue) -> Any:
 
 
 def _make_template(tags: tuple[str, ...]) -> RecordTemplate:
-    return RecordTemplate(*event_bodies(tags))
+    return RecordTemplate(list(map(_piece, tags)))
+
+
+@functools.lru_cache(maxsize=_PIECES)
+def _piece(tag: str) -> bytes:
+    """Return the Summary of one scalar, whose last four bytes are its value."""
+    return Summary(value=[Summary.Value(tag=tag, simple_value=1.0)]).SerializeToString()
 
 
 def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
