@@ -1,7 +1,8 @@
 """Event files back as arrays.
 
-An event is only sorted into its shape as it is read; the events of a shape are decoded together. What fits no
-shape is parsed by protobuf. Order and restarts are settled at the end, by each event's place in the files.
+An event is only sorted into its shape as it is read; the events of a shape are decoded together, and those of a
+set of tags that comes once are taken apart by tag. What fits neither is parsed by protobuf. Order and restarts
+are settled at the end, by each event's place in the files.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from sowlog._events import FOOTER_SIZE, HEADER_SIZE, CorruptEventFile, event_files, read_payloads
 from sowlog._shapes import Block, Shape, concatenate
+from sowlog._singles import Singles
 from sowlog.writers.tensorboard import ScalarPoint, event_bodies, parse_event
 
 # Bytes of events held before they are decoded.
@@ -124,6 +126,7 @@ class _Reader:
         self._held = 0
         self._blocks: dict[tuple[str, ...], list[Block]] = defaultdict(list)
         self._loose: dict[str, _Loose] = defaultdict(_Loose)
+        self._singles = Singles()
         self._restarts: list[tuple[int, int]] = []
         self._files: list[tuple[int, Path]] = []
         self._place = 0
@@ -143,6 +146,7 @@ class _Reader:
         """Yield each tag with its points, sorted by tag."""
         parts: dict[str, list[Block]] = defaultdict(list)
         loose = [((tag,), [points.block()]) for tag, points in self._loose.items()]
+        loose += [((tag,), [block]) for tag, block in self._singles.blocks()]
         for tags, blocks in [*self._blocks.items(), *loose]:
             block = self._without_superseded(concatenate(blocks))
             columns = np.ascontiguousarray(block.values.T)
@@ -176,7 +180,12 @@ class _Reader:
         return None
 
     def _parse(self, payload: bytes, place: int) -> Shape | None:
-        """Parse an event; return its new shape, or None if its points are taken one by one."""
+        """Parse an event; return its new shape, or None if its points are taken one by one.
+
+        The first event of a set of tags is a single; a shape is made at the second.
+        """
+        if self._singles.keep(payload, place):
+            return None
         try:
             event = parse_event(payload)
         except ValueError as error:
@@ -191,6 +200,7 @@ class _Reader:
             for point in event.points:
                 self._loose[point.tag].add(point, place)
             return None
+        self._blocks[tags] += self._singles.release(tags)
         shapes = self._shapes.setdefault(shape.size, {}).setdefault(shape.probe, {})
         shapes.setdefault(payload[slice(*shape.probe)], []).append(shape)
         return shape

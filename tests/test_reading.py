@@ -8,12 +8,12 @@ from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
-from sowlog import Logger, sum
+from sowlog import Logger, _reading, sum
 from sowlog._events import EventFile, frame, read_payloads
 from sowlog._reading import read
 from sowlog._record import Record
 from sowlog._shapes import Shape
-from sowlog.writers.tensorboard import TensorBoardWriter
+from sowlog.writers.tensorboard import TensorBoardWriter, parse_event
 from tests.tensorboard_reading import Series, tensorboard_scalars
 
 
@@ -39,7 +39,10 @@ steps = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 300)
 def sessions(draw):
     """Draw files of one run: for each the step it resumes from, or None, and its records."""
     layouts = draw(st.lists(tag_sets, min_size=1, max_size=3))
-    rows = st.lists(st.tuples(steps, st.sampled_from(layouts)), max_size=12)
+    some = st.sampled_from(layouts).flatmap(
+        lambda tags: st.lists(st.sampled_from(tags), unique=True, min_size=1)
+    )
+    rows = st.lists(st.tuples(steps, st.sampled_from(layouts) | some), max_size=12)
     resumes = st.none() | st.integers(0, 300)
     return [(draw(resumes), draw(rows)) for _ in range(draw(st.integers(1, 3)))]
 
@@ -90,6 +93,24 @@ def test_absent_values_leave_gaps(tmp_path):
     run = read(tmp_path)
     assert run.scalars["a"].steps.tolist() == [0, 1, 2, 3, 4, 5]
     assert run.scalars["b"].steps.tolist() == [1, 3, 5]
+
+
+def test_sets_of_tags_that_come_once_are_read(tmp_path, monkeypatch):
+    """Absences that change at every step, over a restart: protobuf parses what is no plain scalar alone."""
+    generator = np.random.default_rng(0)
+    whole = [f"layer_{i}/entropy" for i in range(30)]
+    for resume_from in (None, 40):
+        writer = TensorBoardWriter(tmp_path, resume_from=resume_from)
+        for step in range(resume_from or 0, 60):
+            writer.write(record(step, [tag for tag in whole if generator.random() < 0.8]))
+        writer.close()
+    parsed = []
+    monkeypatch.setattr(
+        _reading, "parse_event", lambda payload: parsed.append(payload) or parse_event(payload)
+    )
+    run = read(tmp_path)
+    assert len(parsed) == 3
+    assert as_series(run) == tensorboard_scalars(tmp_path)
 
 
 def test_one_scalar_per_event_is_read(tmp_path):
