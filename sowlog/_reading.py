@@ -1,8 +1,8 @@
 """Event files back as arrays.
 
 An event is only sorted into its shape as it is read; the events of a shape are decoded together, and those of
-a set of tags that comes once are taken apart by tag. What fits neither is parsed by protobuf. Order and restarts
-are settled at the end, by each event's place in the files.
+a set of tags that comes once are taken apart by tag. What fits neither is parsed by protobuf. Order and
+restarts are settled at the end, by each event's place in the files.
 """
 
 from __future__ import annotations

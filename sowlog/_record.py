@@ -46,7 +46,7 @@ class Record:
         step: the step given to `log`, within int64; 0 for what belongs to the run as a whole.
         wall_time: seconds since the epoch at the `log` call.
         tags: the tags that have a value at this step. Steps of one layout with nothing absent share one
-            tuple object, so a writer may cache by it.
+            tuple object, so a writer may cache by it; with some absent they are a tuple of their own.
         values: float32 of shape `[len(tags)]`, read-only.
         histograms: the histograms of the step by tag, as NumPy arrays.
         images: uint8 arrays of shape [H, W, 1, 3 or 4] by tag, read-only.

@@ -52,13 +52,27 @@ def flatten(tree: Any) -> tuple[tuple[str, ...], list[Any]]:
             "a dict of metrics has keys of several types, which have no order: make each a str, "
             "{str(key): value for key, value in metrics.items()}."
         ) from error
-    return _tags_of(structure), leaves
+    tags = _tags_of(structure)
+    return tuple(tag for tag, _ in leaves_by_tag(tree)) if tags is None else tags, leaves
 
 
 @functools.lru_cache(maxsize=256)
-def _tags_of(structure: Any) -> tuple[str, ...]:
+def _tags_of(structure: Any) -> tuple[str, ...] | None:
+    """Return the tags of a structure; None if an equal one may have others, as of the keys 1 and True."""
     places = structure.unflatten(range(structure.num_leaves))
-    return tuple(_join_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(places)[0])
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(places)[0]]
+    settled = all(_is_settled(key) for path in paths for key in path)
+    return tuple(map(_join_path, paths)) if settled else None
+
+
+def _is_settled(key: Any) -> bool:
+    match key:
+        case jax.tree_util.DictKey(key=name):
+            return isinstance(name, str)
+        case jax.tree_util.SequenceKey() | jax.tree_util.GetAttrKey() | jax.tree_util.FlattenedIndexKey():
+            return True
+        case _:
+            return False
 
 
 def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
@@ -193,7 +207,8 @@ def _join_path(path: Any) -> str:
 def _key_name(key: Any) -> str:
     match key:
         case jax.tree_util.DictKey(key=name) | jax.tree_util.FlattenedIndexKey(key=name):
-            return str(name)
+            # Equal keys have one name: a str that is a member of an Enum is its text.
+            return str.__str__(name) if isinstance(name, str) else str(name)
         case jax.tree_util.SequenceKey(idx=index):
             return str(index).zfill(_INDEX_DIGITS)
         case jax.tree_util.GetAttrKey(name=name):

@@ -76,6 +76,17 @@ def test_sown_structure_is_a_snapshot():
     assert sown_structure(Model(), VARIABLES, X, loud=False) == {"losses/l2": "loss"}
 
 
+def test_what_plain_sows_packed_is_described():
+    """A packed tree in a collection is one entry, of so many words."""
+
+    class Sower(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.sow("metrics", "packed", sowlog.pack({"a": x, "b": x}))
+
+    assert sown_structure(Sower(), {}, jnp.ones(())) == {"packed/00": "packed[2]"}
+
+
 def test_metrics_of_states_are_invariant():
     """States give one number over microbatches, a scan and shards, histograms and vectors included."""
 

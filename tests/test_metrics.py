@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import decimal
+import enum
 import types
 
 import jax
@@ -221,6 +222,23 @@ def test_a_dict_whose_keys_have_no_order_is_refused():
     assert prepare({1: 2.0, 2: 3.0}) == (None, {"1": 2.0, "2": 3.0})
     with pytest.raises(TypeError, match=r"keys of several types.*\{str\(key\): value"):
         prepare({1: 2.0, "a": 3.0})
+
+
+class Name(str, enum.Enum):  # noqa: UP042  # StrEnum prints its text
+    """Its member equals its text, and prints otherwise."""
+
+    LOSS = "loss"
+
+
+def test_equal_structures_have_their_own_names():
+    """JAX takes the keys 1, 1.0 and True for one; a name depends on no tree that came before."""
+    for _ in range(2):
+        for key, tag in ((1, "1"), (1.0, "1.0"), (True, "True")):
+            for value in (2.0, jnp.full((), 2.0)):
+                packed, numbers = prepare({key: value})
+                assert (numbers or _decode(packed)) == {tag: 2.0}
+        for text in ("loss", Name.LOSS):
+            assert prepare({text: 2.0}) == (None, {"loss": 2.0})
 
 
 @pytest.mark.parametrize("value", [1.0, jnp.ones(())])
