@@ -36,7 +36,7 @@ class Logger:
     `queue_size` steps and the one being written.
 
     Args:
-        logdir: the folder of this run; made if it is not there.
+        logdir: the folder of this run, on this machine; made if it is not there, `~` expanded.
         writers: where records go; a TensorBoardWriter on `logdir` if not given.
         every: log only the steps that are a multiple of it; the others cost nothing.
         queue_size: how many steps may wait for the writers, and how many are kept for one that stalls.
@@ -47,8 +47,8 @@ class Logger:
 
     Raises:
         OSError: if the run's file cannot be made.
-        ValueError: for `every`, `queue_size` or `on_full` out of range, and for `resume_from` with
-            `writers` of your own, which need to be told themselves.
+        ValueError: for `every`, `queue_size` or `on_full` out of range, for a `logdir` such as
+            `gs://bucket/run`, and for `resume_from` with `writers` of your own, which take it themselves.
 
     Example:
         >>> import tempfile, sowlog

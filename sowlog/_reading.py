@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sowlog._events import FOOTER_SIZE, HEADER_SIZE, CorruptEventFile, event_files, read_payloads
 from sowlog._shapes import Block, Shape, concatenate
 from sowlog._singles import Singles
+from sowlog.writers import local_folder
 from sowlog.writers.tensorboard import ScalarPoint, event_bodies, parse_event
 
 # Bytes of events held before they are decoded.
@@ -72,6 +73,7 @@ def read(path: str | PathLike[str]) -> Run:
 
     Raises:
         FileNotFoundError: if there is no event file.
+        ValueError: if the path is none on this machine, as in `gs://bucket/run`.
 
     Example:
         >>> import tempfile, sowlog
@@ -83,12 +85,13 @@ def read(path: str | PathLike[str]) -> Run:
         >>> steps, values
         (array([0, 1, 2]), array([1.  , 0.5 , 0.25], dtype=float32))
     """
+    folder = local_folder(path)
     reader = _Reader()
-    for file in event_files(Path(path)):
+    for file in event_files(folder):
         reader.read_file(file)
     series = dict(reader.series())
     return Run(
-        Path(path),
+        folder,
         {tag: Series(block.steps, block.values) for tag, block in series.items()},
         {tag: block.wall_times for tag, block in series.items()},
         tuple(reader.damage),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 from sowlog._checks import HostSyncError, assert_sown, count_traces, forbid_host_sync, sown_structure
 from sowlog._events import event_files, read_payloads
 from sowlog._laws import assert_invariant, assert_reducer_laws
 from sowlog._record import Record
+from sowlog.writers import local_folder
 from sowlog.writers.tensorboard import ScalarPoint, scalar_points
 
 __all__ = [
@@ -82,7 +82,7 @@ def read_events(path: str | PathLike[str]) -> list[ScalarPoint]:
     """
     return [
         point
-        for file in event_files(Path(path))
+        for file in event_files(local_folder(path))
         for payload in read_payloads(file)
         for point in scalar_points(payload)
     ]

@@ -32,7 +32,7 @@ from sowlog._images import encode_png
 from sowlog._layout import PresentTags
 from sowlog._record import Ending, HParams, Record
 from sowlog._template import RecordTemplate
-from sowlog.writers import StalledError
+from sowlog.writers import StalledError, local_folder
 
 # Modules without declarations, as far as a type checker can see.
 _api_proto: Any = api_pb2
@@ -60,13 +60,14 @@ class TensorBoardWriter:
     is begun.
 
     Args:
-        logdir: the folder of the run; made if it is not there.
+        logdir: the folder of the run, on this machine; made if it is not there, `~` expanded.
         resume_from: the first step that will be written, when a run continues: TensorBoard then
             drops what older files of the folder hold at and after it.
         clock: seconds since the epoch, for the file's name and its first events.
 
     Raises:
         OSError: if the file cannot be made.
+        ValueError: if `logdir` is no local folder, as in `gs://bucket/run`.
 
     Example:
         >>> import tempfile, sowlog
@@ -83,7 +84,7 @@ class TensorBoardWriter:
         resume_from: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._logdir = Path(logdir)
+        self._logdir = local_folder(logdir)
         self._resume_from = resume_from
         self._clock = clock
         self._file = self._begin_file()
