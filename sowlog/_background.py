@@ -3,13 +3,16 @@
 The thread owns its work: nothing else calls it. What is put is done in the order of the calls, a few items at
 once: a thread that is woken for each item works with cold caches. Work that raises does not end the thread;
 its exception is raised at the next call from outside, once, and a Warning is issued there. Every wait ends:
-when what it waits for is reached, or when the thread made no progress for `patience` seconds. At interpreter
-exit all that was put is done first; a forked child leaves its parent's work alone.
+when what it waits for is reached, or when the thread made no progress for `patience` seconds. At the exit of
+the interpreter, or of a child of multiprocessing, all that was put is done first; a forked child leaves its
+parent's work alone.
 """
 
 from __future__ import annotations
 
 import atexit
+import multiprocessing
+import multiprocessing.util
 import os
 import threading
 import time
@@ -30,6 +33,9 @@ MAX_ITEMS = 16
 # then whether it is over. In seconds.
 LOOK = 0.1
 PARTING = 1.0
+# Finalizers of multiprocessing run by falling priority. This one comes before those that close a queue (10)
+# or end a pool (15), to which a user's writer may write.
+EXIT_PRIORITY = 100
 
 Item = TypeVar("Item")
 Pause = Callable[[], None]
@@ -119,6 +125,7 @@ class Background(Generic[Item]):
         self._thread.start()
         # After jax's own clean-up was registered, so it runs before it: the device still answers.
         atexit.register(self._end_at_exit)
+        self._cancel_finalizer = self._register_finalizer()
 
     def put(self, item: Item) -> None:
         """Queue one item, then raise an error that the thread handed back, if there is one.
@@ -193,6 +200,17 @@ class Background(Generic[Item]):
     def _end_at_exit(self) -> None:
         """End; what this raises is shown by the interpreter and changes no exit status."""
         self.end()
+
+    def _register_finalizer(self) -> Callable[[], None]:
+        """End with the process in a child of multiprocessing; return the function that undoes it.
+
+        Such a child leaves by `os._exit`, which runs no exit hook of the interpreter. In other processes the
+        interpreter's hook is enough, and comes later.
+        """
+        if multiprocessing.parent_process() is None:
+            return lambda: None
+        finalizer = multiprocessing.util.Finalize(None, self._end_at_exit, exitpriority=EXIT_PRIORITY)
+        return finalizer.cancel
 
     def _is_full(self) -> bool:
         return len(self._queue) + len(self._in_hand) > self._size
@@ -290,6 +308,7 @@ class Background(Generic[Item]):
                     self._in_hand.clear()
                     self._progressed.notify_all()
         atexit.unregister(self._end_at_exit)
+        self._cancel_finalizer()
 
     def _take_and_do(self) -> None:
         """Do the next call, or the items up to it; the last call when there is nothing more."""

@@ -102,6 +102,55 @@ def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
     assert "finished nothing for 0.2 s" in child.stderr
 
 
+CHILDREN = """
+import concurrent.futures, multiprocessing, warnings
+import sowlog
+warnings.simplefilter("ignore")  # of forks beside threads
+
+def log_to(folder):
+    global kept
+    log = sowlog.Logger(folder)
+    for step in range(300):
+        log(step, {"x": 1.0})
+    if folder.endswith("kept"):
+        kept = log
+    if folder.endswith("raised"):
+        raise SystemExit(3)
+
+if __name__ == "__main__":
+    multiprocessing.set_forkserver_preload(["sowlog"])
+    for method in ("fork", "forkserver"):
+        context = multiprocessing.get_context(method)
+        for name in ("dropped", "kept", "raised"):
+            child = context.Process(target=log_to, args=(f"{logdir}/{method}/process-{name}",))
+            child.start()
+            child.join()
+            print(method, name, child.exitcode)
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as executor:
+        executor.submit(log_to, f"{logdir}/fork/executor-kept").result()
+    pool = fork.Pool(1)
+    pool.apply(log_to, (f"{logdir}/fork/pool-kept",))
+    pool.close()
+    pool.join()
+"""
+
+
+def test_a_child_of_multiprocessing_writes_all_without_close(tmp_path):
+    """It ends by os._exit, which runs no exit hook of the interpreter; its exit status stays its own."""
+    script = tmp_path / "children.py"  # A file, as forkserver's children import it.
+    script.write_text(f"logdir = {str(tmp_path)!r}\n{CHILDREN}")
+    child = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert child.stderr == ""
+    statuses = [
+        f"{method} {end}" for method in ("fork", "forkserver") for end in ("dropped 0", "kept 0", "raised 3")
+    ]
+    assert child.stdout.splitlines() == statuses
+    runs = {str(path.relative_to(tmp_path)): steps(path) for path in tmp_path.glob("fork*/*")}
+    assert len(runs) == 8
+    assert runs == {run: list(range(300)) for run in runs}
+
+
 FORK = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads; this one is the point
