@@ -12,7 +12,7 @@ TensorBoard at every step:
 from sowlog import testing, writers
 from sowlog._background import QueueFullError
 from sowlog._collecting import collect, discover
-from sowlog._delivery import LossWarning, WriterError
+from sowlog._delivery import WriterError
 from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._events import CorruptEventFile
 from sowlog._layout import Packed
@@ -29,6 +29,7 @@ from sowlog._sowing import sow, sow_loss
 from sowlog._state import Reducer, State
 from sowlog._tree import empty_like, merge
 from sowlog._values import weighted
+from sowlog._warnings import LossWarning
 
 __all__ = [
     "CorruptEventFile",

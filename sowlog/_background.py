@@ -16,11 +16,12 @@ import multiprocessing.util
 import os
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
+
+from sowlog._warnings import warn_user
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -360,4 +361,4 @@ def _closed() -> RuntimeError:
 def _hand_back(error: BaseException) -> None:
     if not isinstance(error, Warning):
         raise error
-    warnings.warn(error, stacklevel=4)  # the line that called the logger
+    warn_user(error)

@@ -22,6 +22,7 @@ from sowlog._distributions import HistogramValue
 from sowlog._images import Pixels
 from sowlog._layout import Packed, PresentTags
 from sowlog._record import Ending, HParams, Record
+from sowlog._warnings import LossWarning
 from sowlog.writers import BatchWriter, StalledError, Writer
 
 _DROPPED = "sowlog/dropped"
@@ -29,10 +30,6 @@ _DROPPED = "sowlog/dropped"
 
 class WriterError(RuntimeError):
     """Records that did not reach a writer; the message says which, where, why and how many."""
-
-
-class LossWarning(RuntimeWarning):
-    """Records that are late, or were dropped by the rule that was asked for."""
 
 
 class Item(NamedTuple):

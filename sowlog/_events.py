@@ -1,4 +1,4 @@
-"""Event-file records: build, check, read.
+"""Event-file records: frame, check, read.
 
 An event file is a row of records; each is the length of its payload (8 bytes, little-endian), the
 masked CRC32C of these 8 bytes, the payload, and the masked CRC32C of the payload. What the payload
@@ -7,15 +7,12 @@ means (a serialized Event) is not known here.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import itertools
 import os
-import re
-import secrets
-import socket
+import stat
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,9 +22,13 @@ HEADER_SIZE = 12
 FOOTER_SIZE = 4
 _READ_AHEAD = 1 << 20
 _KNOWN_HEADERS = 4096
-
-_counter = itertools.count()
-_STAMP = re.compile(r"tfevents\.(\d+)\.")
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as FileNotFoundError is
@@ -39,14 +40,24 @@ class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as 
         record: the number of whole records before it.
     """
 
-    def __init__(self, path: Path, offset: int, record: int, cause: str) -> None:
+    def __init__(
+        self, path: Path, offset: int, record: int, cause: str, *, message: str | None = None
+    ) -> None:
         super().__init__(
-            f"{path}: record {record} at byte {offset} {cause}. The {record} records before it are whole; "
+            message
+            or f"{path}: record {record} at byte {offset} {cause}. The {record} records before it are whole; "
             f"nothing after it can be trusted."
         )
         self.path = path
         self.offset = offset
         self.record = record
+
+
+def unreadable(path: Path, error: OSError) -> CorruptEventFile:
+    """Return the damage of what stands among event files and cannot be read, such as a FIFO or a folder."""
+    cause = error.strerror or str(error)
+    message = f"{path} is passed over, since it cannot be read as a file: {cause}."
+    return CorruptEventFile(path, 0, 0, cause, message=message)
 
 
 def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
@@ -73,10 +84,11 @@ def read_payloads(path: Path) -> Iterator[bytes]:
 
     Raises:
         CorruptEventFile: at the first record that is cut short or fails a checksum.
+        OSError: if it cannot be read, or is no regular file.
     """
     # Most records have one of a few sizes: a header seen before needs no second check.
     known: dict[bytes, int] = {}
-    with path.open("rb", buffering=_READ_AHEAD) as file:
+    with open_regular(path) as file:
         size = left = os.fstat(file.fileno()).st_size
         for record in itertools.count():
             if not left:
@@ -87,6 +99,20 @@ def read_payloads(path: Path) -> Iterator[bytes]:
                 raise CorruptEventFile(path, size - left, record, str(damage)) from None
             yield payload
             left -= HEADER_SIZE + len(payload) + FOOTER_SIZE
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, without the wait that a pipe's other end would cause.
+
+    Raises:
+        OSError: if it cannot be opened, or is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(fd)
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no regular file')}", str(path))
+    return os.fdopen(fd, "rb", buffering=_READ_AHEAD)
 
 
 class _Damage(Exception):  # noqa: N818 - never leaves this module
@@ -122,108 +148,19 @@ def _checked_length(header: bytes) -> int:
 def event_files(path: Path) -> list[Path]:
     """Return the event files at `path` (a file, or the folder of a run) in the order they are read.
 
+    They are found by their names, which a folder, a FIFO or a dangling link may have as well.
+
     Raises:
         FileNotFoundError: if there is no such file, or no event file in the folder.
     """
     if path.is_file():
         return [path]
-    if found := sorted(path.glob("*tfevents*")):
+    found = sorted(path.glob("*tfevents*"))
+    if any(file.is_file() for file in found):
         return found
-    what = "holds no event file (*tfevents*)" if path.is_dir() else "does not exist"
-    raise FileNotFoundError(f"{path} {what}: give an event file, or the logdir of one run")
-
-
-def unique_name(logdir: Path, now: float) -> str:
-    """Return the name for a new event file: no other writer's, and sorting after all in the folder.
-
-    Readers take files in the order of their names and drop the steps of a file that sorts before an
-    older one, so a clock that went back must not show: the time stamp is later than any there.
-    """
-    stamps = [int(match[1]) for file in logdir.iterdir() if (match := _STAMP.search(file.name))]
-    stamp = max([int(now), *(known + 1 for known in stamps)])
-    unique = f"{os.getpid()}.{next(_counter):04d}.{secrets.token_hex(4)}"
-    return f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{unique}"
-
-
-class EventFile:
-    """A new event file that holds whole records only.
-
-    Each record reaches the operating system in one write before `append` returns, so a killed process
-    loses none of them; one that does not fit is cut off again.
-
-    Args:
-        logdir: its folder; made if it is not there.
-        opening: the framed records it begins with. If they cannot be written there is no file.
-        clock: seconds since the epoch, for its name.
-    """
-
-    def __init__(self, logdir: Path, opening: bytes, *, clock: Callable[[], float] = time.time) -> None:
-        logdir.mkdir(parents=True, exist_ok=True)
-        self.path = logdir / unique_name(logdir, clock())
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._end = 0
-        self._torn = False
-        try:
-            self.append(opening)
-            _sync_folder(logdir)
-        except OSError:
-            self.discard()
-            raise
-
-    @property
-    def deleted(self) -> bool:
-        """Whether nobody can find the file any more, though writing to it may still succeed."""
-        try:
-            return os.fstat(self._fd).st_nlink == 0
-        except OSError:  # a network file system forgets deleted files altogether
-            return True
-
-    def append(self, record: bytes | bytearray | memoryview) -> None:
-        """Write one framed record at the end of the last whole one.
-
-        Raises:
-            OSError: if the record could not be written whole; nothing of it stays.
-        """
-        if self._torn:
-            self._cut()
-        self._torn = True
-        rest = memoryview(record)
-        try:
-            while rest:
-                rest = rest[os.pwrite(self._fd, rest, self._end + len(record) - len(rest)) :]
-        except OSError:
-            # A full disk may refuse this too; then the next append cuts first.
-            with contextlib.suppress(OSError):
-                self._cut()
-            raise
-        self._end += len(record)
-        self._torn = False
-
-    def _cut(self) -> None:
-        os.ftruncate(self._fd, self._end)
-        self._torn = False
-
-    def sync(self) -> None:
-        """Return once all records are on the disk itself."""
-        os.fsync(self._fd)
-
-    def close(self) -> None:
-        """Sync and close; the descriptor is released whatever happens."""
-        try:
-            self.sync()
-        finally:
-            os.close(self._fd)
-
-    def discard(self) -> None:
-        """Close the file and remove it."""
-        os.close(self._fd)
-        self.path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Return once the names in `folder` are on the disk itself: a synced file without a name is lost."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    what = "is no regular file"
+    if path.is_dir():
+        what = "holds no event file (*tfevents*)"
+    elif not path.exists():
+        what = "does not exist"
+    raise FileNotFoundError(f"{path} {what}: give an event file, or the logdir of one run.")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
-from sowlog import _events
-from sowlog._events import CorruptEventFile, EventFile, frame, read_payloads
+from sowlog import _event_file, _events
+from sowlog._event_file import EventFile
+from sowlog._events import CorruptEventFile, frame, read_payloads
 from tests.full_disk import file_size_limit
 
 
@@ -92,7 +93,7 @@ def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
 
 def test_two_that_name_a_file_at_once_choose_differently(tmp_path):
     """Two processes may both look before either makes its file."""
-    assert len({_events.unique_name(tmp_path, 1e9) for _ in range(10)}) == 10
+    assert len({_event_file.unique_name(tmp_path, 1e9) for _ in range(10)}) == 10
 
 
 def test_a_foreign_file_with_a_later_stamp_is_outsorted(tmp_path):
@@ -144,7 +145,7 @@ def test_records_go_to_the_system_in_one_write(tmp_path, monkeypatch):
 def test_a_file_that_is_there_is_never_opened(tmp_path, monkeypatch):
     """Of two writers that chose one name at one moment the second has an error, the first its data."""
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
-    monkeypatch.setattr(_events, "_counter", itertools.repeat(0))
+    monkeypatch.setattr(_event_file, "_counter", itertools.repeat(0))
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter(()))
     first = EventFile(tmp_path, frame(b"first"), clock=lambda: 1e9)
     with pytest.raises(FileExistsError, match="tfevents"):

@@ -6,6 +6,7 @@ Only the classes are used: the queue and the flush of tensorboardX's SummaryWrit
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,11 +28,13 @@ from tensorboardX.proto.summary_pb2 import (
 )
 
 from sowlog._distributions import HistogramValue
-from sowlog._events import EventFile, frame
+from sowlog._event_file import EventFile, is_open, locked_folder
+from sowlog._events import CorruptEventFile, frame, read_payloads
 from sowlog._images import encode_png
 from sowlog._layout import PresentTags
 from sowlog._record import Ending, HParams, Record
 from sowlog._template import RecordTemplate
+from sowlog._warnings import LossWarning, warn_user
 from sowlog.writers import StalledError, local_folder
 
 # Modules without declarations, as far as a type checker can see.
@@ -87,6 +90,8 @@ class TensorBoardWriter:
         self._logdir = local_folder(logdir)
         self._resume_from = resume_from
         self._clock = clock
+        if resume_from is not None:
+            _warn_of_overlap(self._logdir, resume_from)
         self._file = self._begin_file()
         # A template belongs to its writer, as its buffer is filled anew for each record.
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
@@ -144,23 +149,32 @@ class TensorBoardWriter:
             OSError: if it cannot be brought there, or was deleted there.
         """
         if self._file.deleted:
-            raise FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
+            raise self._gone()
         self._file.sync()
 
     def close(self) -> None:
-        """Flush and close the file."""
-        try:
-            self.flush()
-        finally:
-            self._file.close()
+        """Flush and close the file.
+
+        Raises:
+            OSError: as `flush` does; the file is closed all the same.
+        """
+        deleted = self._file.deleted
+        self._file.close()
+        if deleted:
+            raise self._gone()
+
+    def _gone(self) -> FileNotFoundError:
+        return FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
 
     def _begin_file(self) -> EventFile:
         events = [Event(wall_time=self._clock(), file_version=_FILE_VERSION)]
-        if self._resume_from is not None:
-            start = SessionLog(status=SessionLog.START)
-            events.append(Event(wall_time=self._clock(), step=self._resume_from, session_log=start))
-        opening = b"".join(frame(event.SerializeToString()) for event in events)
-        return EventFile(self._logdir, opening, clock=self._clock)
+        with locked_folder(self._logdir):
+            # A reader applies a START to all files before it, those of writers at work included.
+            if self._resume_from is not None and not _files_at_work(self._logdir):
+                start = SessionLog(status=SessionLog.START)
+                events.append(Event(wall_time=self._clock(), step=self._resume_from, session_log=start))
+            opening = b"".join(frame(event.SerializeToString()) for event in events)
+            return EventFile(self._logdir, opening, clock=self._clock)
 
     def _require_file(self) -> None:
         """Begin a new file if this one was deleted, and say so: what it held is gone."""
@@ -182,6 +196,34 @@ class TensorBoardWriter:
         # Holding the tuple keeps its id from being given to another.
         self._recent[id(tags)] = (tags, template)
         return template
+
+
+def _files_at_work(logdir: Path) -> list[Path]:
+    return [file for file in logdir.glob("*tfevents*") if is_open(file)]
+
+
+def _warn_of_overlap(logdir: Path, step: int) -> None:
+    """Warn where older points stay visible, as a restart would hide those of a writer at work."""
+    files = _files_at_work(logdir)
+    starts = [start for start in map(_restart_of, files) if start is not None]
+    if files and not any(start <= step for start in starts):
+        message = (
+            f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
+            f"points from there on. So there is none, and what older files hold from step {step} on shows "
+            f"beside what is logged now. Write: resume_from={step} for the first Logger of the folder as "
+            f"well, or give each Logger a folder."
+        )
+        warn_user(LossWarning(message))
+
+
+def _restart_of(path: Path) -> int | None:
+    """Return the step from which on a file supersedes the older ones, as its opening says."""
+    try:
+        opening = list(itertools.islice(read_payloads(path), 2))
+        restarts = [parse_event(payload).restart for payload in opening]
+    except (CorruptEventFile, OSError, ValueError):
+        return None
+    return next((step for step in restarts if step is not None), None)
 
 
 def _other_values(record: Record) -> Iterator[Any]:

@@ -1,0 +1,187 @@
+"""The event file's lock and its way to the disk; its records and names are in test_events."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sowlog
+from sowlog import _event_file
+from sowlog._event_file import EventFile, is_open, locked_folder
+from sowlog._events import frame, read_payloads
+
+
+def path_of(fd):
+    """Return the path of an open file."""
+    return str(Path(f"/proc/self/fd/{fd}").readlink())
+
+
+@pytest.fixture
+def failing_sync(monkeypatch):
+    """Return the numbers of the fsyncs of event files that shall fail, as Linux reports a failed write-back.
+
+    It reports it once; and the pages that could not be written are gone, here their last 8 bytes.
+    """
+    numbers, seen, sync = set(), [], os.fsync
+
+    def fail_or_sync(fd):
+        path = path_of(fd)
+        if "tfevents" not in path:
+            return sync(fd)
+        seen.append(path)
+        if len(seen) not in numbers:
+            return sync(fd)
+        os.pwrite(fd, bytes(8), os.fstat(fd).st_size - 8)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail_or_sync)
+    return numbers
+
+
+def test_a_failed_sync_is_remembered_and_written_again(tmp_path, failing_sync):
+    """What was in doubt is whole after the next sync, and the one after that repeats nothing."""
+    failing_sync |= {2}
+    file = EventFile(tmp_path, frame(b"first"))
+    file.sync()
+    file.append(frame(b"second"))
+    with pytest.raises(OSError, match="Input/output error, so 22 bytes are kept for the next flush"):
+        file.sync()
+    with pytest.raises(ValueError, match="record 1 at byte 21 has a damaged payload"):
+        list(read_payloads(file.path))
+    file.append(frame(b"third"))
+    file.sync()
+    assert list(read_payloads(file.path)) == [b"first", b"second", b"third"]
+    assert not file._unsynced
+    file.close()
+    assert list(read_payloads(file.path)) == [b"first", b"second", b"third"]
+
+
+def test_close_writes_again_what_its_sync_left_in_doubt(tmp_path, failing_sync):
+    """There is no later call that would; and where that fails too, close says so."""
+    failing_sync |= {1, 3, 4}
+    file = EventFile(tmp_path, frame(b"first"))
+    file.close()
+    assert list(read_payloads(file.path)) == [b"first"]
+    file = EventFile(tmp_path, frame(b"second"))
+    opened = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(OSError, match="Input/output error"):
+        file.close()
+    assert len(list(Path("/dev/fd").iterdir())) == opened - 1
+
+
+def test_flush_claims_nothing_that_is_in_doubt(tmp_path, failing_sync):
+    """The logger's flush fails once for each failure, and means it when it returns."""
+    failing_sync |= {1, 2}
+    with sowlog.Logger(tmp_path) as log:
+        log(0, {"x": 1.0})
+        for _ in range(2):
+            with pytest.raises(sowlog.WriterError, match=r"flush\(\) failed: .*are kept for the next flush"):
+                log.flush()
+            assert sowlog.read(tmp_path).damage
+        log.flush()
+        assert not sowlog.read(tmp_path).damage
+    assert sowlog.read(tmp_path).scalars["x"].steps.tolist() == [0]
+
+
+def test_what_is_kept_for_a_failed_sync_is_bounded(tmp_path, monkeypatch):
+    """Beyond it the file is synced before the next record; where that fails nothing is appended."""
+    monkeypatch.setattr(_event_file, "_UNSYNCED", 100)
+    file = EventFile(tmp_path, frame(b"first"))
+    for _ in range(20):
+        file.append(frame(b"x" * 30))
+        assert len(file._unsynced) <= 100 + 46
+    file.sync()
+    file.append(frame(b"y" * 200))
+
+    def refuse(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            file.append(frame(b"refused"))
+    file.append(frame(b"last"))
+    file.close()
+    assert [payload[:1] for payload in read_payloads(file.path)] == [b"f", *[b"x"] * 20, b"y", b"l"]
+
+
+def test_new_folders_are_synced_with_their_names(tmp_path, monkeypatch):
+    """A synced file in a folder whose name is lost is lost as well."""
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path_of(fd)) or sync(fd))
+    with locked_folder(tmp_path / "a" / "b"):
+        assert set(synced) == {str(tmp_path), str(tmp_path / "a")}
+
+
+def test_an_open_file_is_known_by_its_lock(tmp_path):
+    """While it is open, and by this process too; what is no file is not open."""
+    file = EventFile(tmp_path, frame(b"first"))
+    assert is_open(file.path)
+    file.close()
+    assert not is_open(file.path)
+    os.mkfifo(tmp_path / "fifo")
+    assert not is_open(tmp_path / "fifo")
+    assert not is_open(tmp_path)
+
+
+def test_a_folder_that_another_program_locks_is_written_all_the_same(tmp_path, monkeypatch):
+    """The wait for its lock ends."""
+    monkeypatch.setattr(_event_file, "_LOCK_TIMEOUT", 0.05)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    begin = time.monotonic()
+    with locked_folder(tmp_path):
+        assert time.monotonic() - begin >= 0.05
+    os.close(fd)
+    with locked_folder(tmp_path):
+        pass
+
+
+OTHER_PROCESS = """
+import os, sys, time, sowlog
+log = sowlog.Logger(sys.argv[1], resume_from=5)
+for step in range(5, 8):
+    log(step, {"other": 2.0})
+log.flush()
+if os.fork() == 0:  # as a data loader's worker, which may live on for a while
+    os.close(1)
+    time.sleep(60)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), 9)
+"""
+
+
+def log_steps(folder, first, last, tag="x", **options):
+    """Log steps in a logger of their own."""
+    with sowlog.Logger(folder, **options) as log:
+        for step in range(first, last):
+            log(step, {tag: float(step)})
+
+
+def read_steps(folder):
+    """Return the steps that `sowlog.read` shows, by tag."""
+    return {tag: series.steps.tolist() for tag, series in sowlog.read(folder).scalars.items()}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_resumed_logger_spares_another_process_until_that_ends(tmp_path):
+    """A process that was killed writes no more, whatever children it left behind."""
+    log_steps(tmp_path, 0, 10)
+    command = [sys.executable, "-W", "ignore", "-c", OTHER_PROCESS, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as other:
+        try:
+            assert int(other.stdout.readline()) == other.pid
+            log_steps(tmp_path, 5, 8, resume_from=5)
+            assert read_steps(tmp_path) == {"other": [5, 6, 7], "x": list(range(8))}
+            other.stdin.close()
+            assert other.wait(30) == -9
+            log_steps(tmp_path, 6, 9, resume_from=6)
+            assert read_steps(tmp_path) == {"other": [5], "x": list(range(9))}
+        finally:
+            os.killpg(other.pid, 9)
