@@ -18,7 +18,14 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events import FOOTER_SIZE, HEADER_SIZE, CorruptEventFile, event_files, read_payloads
+from sowlog._events import (
+    FOOTER_SIZE,
+    HEADER_SIZE,
+    CorruptEventFile,
+    event_files,
+    read_payloads,
+    unreadable,
+)
 from sowlog._shapes import Block, Shape, concatenate
 from sowlog._singles import Singles
 from sowlog.writers import local_folder
@@ -50,7 +57,8 @@ class Run:
         scalars: steps and values by tag.
         wall_times: seconds since the epoch of the same points, float64, by tag.
         damage: for each file that could not be read to its end, where and why. A killed run may end in a
-            record that is cut short.
+            record that is cut short. What is named as an event file and is none, such as a FIFO or a folder,
+            is passed over and stands here.
     """
 
     path: Path
@@ -88,7 +96,12 @@ def read(path: str | PathLike[str]) -> Run:
     folder = local_folder(path)
     reader = _Reader()
     for file in event_files(folder):
-        reader.read_file(file)
+        try:
+            reader.read_file(file)
+        except OSError as error:
+            if file == folder:
+                raise
+            reader.damage.append(unreadable(file, error))
     series = dict(reader.series())
     return Run(
         folder,
@@ -143,7 +156,8 @@ class _Reader:
                 self._place += HEADER_SIZE + len(payload) + FOOTER_SIZE
         except CorruptEventFile as damage:
             self.damage.append(damage)
-        self._decode_held()
+        finally:
+            self._decode_held()
 
     def series(self) -> Iterator[tuple[str, Block]]:
         """Yield each tag with its points, sorted by tag."""

@@ -1,3 +1,5 @@
+import os
+import socket
 import struct
 
 import numpy as np
@@ -9,7 +11,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 from sowlog import Logger, _reading, sum
-from sowlog._events import EventFile, frame, read_payloads
+from sowlog._event_file import EventFile
+from sowlog._events import frame, read_payloads
 from sowlog._reading import read
 from sowlog._record import Record
 from sowlog._shapes import Shape
@@ -317,3 +320,61 @@ def test_a_folder_without_event_files_is_an_error(tmp_path):
     """The message says what belongs there."""
     with pytest.raises(FileNotFoundError, match="holds no event file"):
         read(tmp_path)
+
+
+@pytest.fixture(params=["fifo", "socket", "folder", "dangling", "loop"])
+def no_file(request, tmp_path, monkeypatch):
+    """Return a path named as an event file that is none."""
+    path = tmp_path / "events.out.tfevents.1.odd"
+    if request.param == "fifo":
+        os.mkfifo(path)
+    elif request.param == "socket":
+        monkeypatch.chdir(tmp_path)  # A socket's address is short.
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    elif request.param == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere" if request.param == "dangling" else path.name)
+    return path
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_passed_over_and_named(no_file):
+    """Among event files, neither reader nor logger waits for it or ends by it; alone it is no run."""
+    folder = no_file.parent
+    with pytest.raises(FileNotFoundError, match=r"holds no event file|is no regular file|does not exist"):
+        read(folder)
+    with pytest.raises(FileNotFoundError, match=r"holds no event file|is no regular file|does not exist"):
+        read(no_file)
+    with Logger(folder) as log:
+        log(0, {"x": 1.0})
+    with Logger(folder, resume_from=1) as log:
+        log(1, {"x": 1.0})
+    run = read(folder)
+    assert run.scalars["x"].steps.tolist() == [0, 1]
+    (damage,) = run.damage
+    assert (damage.path, damage.offset, damage.record) == (no_file, 0, 0)
+    assert "is passed over, since it cannot be read as a file" in str(damage)
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+    """As a run that was moved to another disk."""
+    with Logger(tmp_path / "there") as log:
+        log(0, {"x": 1.0})
+    (path,) = (tmp_path / "there").iterdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / path.name).symlink_to(path)
+    assert as_series(read(tmp_path / "here")) == as_series(read(path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every file")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    """The others are read."""
+    with Logger(tmp_path) as log:
+        log(0, {"x": 1.0})
+    forbidden = tmp_path / "events.out.tfevents.1.forbidden"
+    forbidden.touch(mode=0)
+    run = read(tmp_path)
+    assert run.scalars["x"].steps.tolist() == [0]
+    assert "Permission denied" in str(run.damage[0])
