@@ -10,7 +10,6 @@ TensorBoard at every step:
 """
 
 from sowlog import testing, writers
-from sowlog._background import QueueFullError
 from sowlog._collecting import collect, discover
 from sowlog._delivery import WriterError
 from sowlog._distributions import HistogramValue, histogram, quantiles
@@ -20,6 +19,7 @@ from sowlog._logger import Logger
 from sowlog._losses import total_loss
 from sowlog._microbatches import accumulate
 from sowlog._packing import pack
+from sowlog._pending import QueueFullError
 from sowlog._reading import Run, read
 from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum

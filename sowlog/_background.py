@@ -10,18 +10,28 @@ parent's work alone.
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import multiprocessing.util
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Literal, TypeVar, cast, get_args
+from typing import Any, Generic, cast
 
-from sowlog._warnings import warn_user
+from sowlog._exit_hooks import call_at_exit
+from sowlog._pending import (
+    MAX_WEIGHT,
+    Call,
+    Item,
+    Kept,
+    OnFull,
+    check_bounds,
+    closed,
+    droppable,
+    hand_back,
+    queue_full,
+    weight_of,
+)
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -34,36 +44,8 @@ MAX_ITEMS = 16
 # then whether it is over. In seconds.
 LOOK = 0.1
 PARTING = 1.0
-# Finalizers of multiprocessing run by falling priority. This one comes before those that close a queue (10)
-# or end a pool (15), to which a user's writer may write.
-EXIT_PRIORITY = 100
 
-Item = TypeVar("Item")
 Pause = Callable[[], None]
-OnFull = Literal["block", "drop_oldest", "error"]
-
-
-class QueueFullError(RuntimeError):
-    """An item was not queued, since as many as allowed were waiting."""
-
-
-class _Call:
-    """Work that someone waits for: it stands in the queue between the items."""
-
-    __slots__ = ("done", "error", "function")
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-        self.error: BaseException | None = None
-        self.done = False
-
-    def run(self) -> None:
-        """Do it, keeping what it raises for the one who waits."""
-        try:
-            self.function()
-        except BaseException as error:
-            self.error = error
-        self.done = True
 
 
 class Background(Generic[Item]):
@@ -74,7 +56,8 @@ class Background(Generic[Item]):
             and with a function that pauses for a moment, if nothing calls for haste. It takes each item off
             the left end once that is done: until then it counts as waiting.
         finish: called on the thread, last.
-        size: how many items may wait beside the one that is being done.
+        size: how many items may wait beside the one that is being done; of those that have a `weight` in
+            bytes, MAX_WEIGHT or one may wait.
         on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
         on_drop: called for each item that is not done for want of room.
         context: makes a context manager that the thread lives in.
@@ -94,10 +77,7 @@ class Background(Generic[Item]):
         patience: float = PATIENCE,
         nap: float = NAP,
     ) -> None:
-        if size < 1:
-            raise ValueError(f"queue_size is {size}; it must hold at least 1 record")
-        if on_full not in get_args(OnFull):
-            raise ValueError(f"on_full is {on_full!r}; choose one of {', '.join(get_args(OnFull))}")
+        check_bounds(size, on_full)
         self._work = work
         self._size = size
         self._half = max(1, size // 2)
@@ -108,13 +88,13 @@ class Background(Generic[Item]):
         self._patience = patience
         self._nap = nap
         self._pid = os.getpid()
-        self._queue: deque[Item | _Call] = deque()
+        self._queue: deque[Item | Kept[Item] | Call] = deque()
         self._in_hand: deque[Item] = deque()
         # Not yet handed back: no more than there were items to queue, as each put hands back one.
         self._errors: deque[BaseException] = deque()
         self._completed = 0
         self._asleep = False
-        self._last = _Call(finish)
+        self._last = Call(finish)
         self._ending = False
         # Reentrant, so that a signal handler may log or flush while its own thread is inside `put`. Entered
         # itself, never through its conditions: their `__enter__` is Python code, in which a handler that
@@ -125,11 +105,14 @@ class Background(Generic[Item]):
         self._thread = threading.Thread(target=self._run, name="sowlog-writer", daemon=True)
         self._thread.start()
         # After jax's own clean-up was registered, so it runs before it: the device still answers.
-        atexit.register(self._end_at_exit)
-        self._cancel_finalizer = self._register_finalizer()
+        self._cancel_exit_hook = call_at_exit(self.end)
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item, *, is_kept: bool = False) -> None:
         """Queue one item, then raise an error that the thread handed back, if there is one.
+
+        Args:
+            item: what to queue.
+            is_kept: whether it is queued and done however much waits.
 
         Raises:
             RuntimeError: after `end`, or in a forked child.
@@ -139,22 +122,35 @@ class Background(Generic[Item]):
         """
         self._require_own_process()
         with self._lock:
-            if self._is_full():
-                self._make_room()
-            self._append(item)
+            if is_kept:
+                self._append(Kept(item))
+            else:
+                if self._is_full(item):
+                    self._make_room(item)
+                self._append(item)
             if self._asleep or len(self._queue) >= self._half:
                 self._arrived.notify()
             if self._errors:
-                _hand_back(self._errors.popleft())
+                hand_back(self._errors.popleft())
 
     def check(self) -> None:
         """Raise as `put` does, with nothing to put."""
         self._require_own_process()
         with self._lock:
             if self._ending:
-                raise _closed()
+                raise closed()
             if self._errors:
-                _hand_back(self._errors.popleft())
+                hand_back(self._errors.popleft())
+
+    def require_open(self) -> None:
+        """Raise where `put` would queue nothing.
+
+        Raises:
+            RuntimeError: after `end`, or in a forked child.
+        """
+        self._require_own_process()
+        if self._ending:
+            raise closed()
 
     def call(self, function: Callable[[], None]) -> None:
         """Call `function` on the thread after all that was put before, and wait for its end.
@@ -166,7 +162,7 @@ class Background(Generic[Item]):
         """
         self._require_own_process()
         with self._lock:
-            call = _Call(function)
+            call = Call(function)
             self._append(call)
             self._arrived.notify()
             self._wait_for(call)
@@ -198,61 +194,53 @@ class Background(Generic[Item]):
         self._ending = True
         self._arrived.notify()
 
-    def _end_at_exit(self) -> None:
-        """End; what this raises is shown by the interpreter and changes no exit status."""
-        self.end()
+    def _is_full(self, item: Item) -> bool:
+        return len(self._queue) + len(self._in_hand) > self._size or self._is_too_heavy(item)
 
-    def _register_finalizer(self) -> Callable[[], None]:
-        """End with the process in a child of multiprocessing; return the function that undoes it.
+    def _is_too_heavy(self, item: Item) -> bool:
+        """Return whether an item that holds many bytes has to wait for others of its kind."""
+        weight = weight_of(item)
+        held = weight and sum(map(weight_of, (*droppable(self._queue), *self._in_hand)))
+        return held > 0 and held + weight > MAX_WEIGHT
 
-        Such a child leaves by `os._exit`, which runs no exit hook of the interpreter. In other processes the
-        interpreter's hook is enough, and comes later.
-        """
-        if multiprocessing.parent_process() is None:
-            return lambda: None
-        finalizer = multiprocessing.util.Finalize(None, self._end_at_exit, exitpriority=EXIT_PRIORITY)
-        return finalizer.cancel
-
-    def _is_full(self) -> bool:
-        return len(self._queue) + len(self._in_hand) > self._size
-
-    def _make_room(self) -> None:
+    def _make_room(self, item: Item) -> None:
         if self._on_full == "drop_oldest":
-            self._drop_oldest()
+            if len(self._queue) + len(self._in_hand) > self._size:
+                self._drop_oldest(droppable(self._queue))
+            while self._is_too_heavy(item) and self._drop_oldest(filter(weight_of, droppable(self._queue))):
+                pass
         elif self._on_full == "error":
             self._on_drop()
-            raise QueueFullError(
-                f"{self._size} records wait for the writers, and this one was dropped: log less often "
-                f"(every=), allow more (queue_size=), or choose on_full='block' or 'drop_oldest'"
-            )
+            raise queue_full(self._size, is_too_heavy=self._is_too_heavy(item))
         else:
-            self._wait_for_room()
+            self._wait_for_room(item)
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, item: Item) -> None:
         try:
-            self._wait(lambda: not self._is_full(), "room in its queue")
+            self._wait(lambda: not self._is_full(item), "room in its queue")
         except TimeoutError:
             self._on_drop()
             raise
 
-    def _drop_oldest(self) -> None:
-        # A copy, as a signal handler that logs may change the queue meanwhile, and drop the very item.
-        for entry in tuple(self._queue):
-            if not isinstance(entry, _Call):
-                try:
-                    self._queue.remove(entry)
-                except ValueError:
-                    return
-                self._on_drop()
-                return
+    def _drop_oldest(self, items: Iterator[Item]) -> bool:
+        """Drop the first of the items, if there is one; return whether there was."""
+        for item in items:
+            try:
+                self._queue.remove(item)
+            except ValueError:
+                # A signal handler that logs has changed the queue meanwhile, and dropped the very item.
+                return False
+            self._on_drop()
+            return True
+        return False
 
-    def _append(self, entry: Item | _Call) -> None:
+    def _append(self, entry: Item | Kept[Item] | Call) -> None:
         # One function, in which nothing is called before the append: there, a signal handler might end all.
         if self._ending:
-            raise _closed()
+            raise closed()
         self._queue.append(entry)
 
-    def _wait_for(self, call: _Call) -> None:
+    def _wait_for(self, call: Call) -> None:
         """Wait until `call` is done and raise its error, or one that waits to be handed back."""
         self._wait(lambda: call.done, "all that was logged to be written")
         errors = [*([call.error] if call.error else []), *self._errors]
@@ -264,7 +252,7 @@ class Background(Generic[Item]):
         errors.sort(key=lambda error: isinstance(error, Warning))
         for other in errors[1:]:
             errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
-        _hand_back(errors[0])
+        hand_back(errors[0])
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         last, since = self._progress(), time.monotonic()
@@ -297,7 +285,7 @@ class Background(Generic[Item]):
         if os.getpid() != self._pid:
             raise RuntimeError(
                 f"this Logger belongs to process {self._pid} and was carried into process {os.getpid()} by "
-                f"a fork; make a new Logger in the child"
+                f"a fork; make a new Logger in the child."
             )
 
     def _run(self) -> None:
@@ -308,8 +296,7 @@ class Background(Generic[Item]):
                     self._completed += 1
                     self._in_hand.clear()
                     self._progressed.notify_all()
-        atexit.unregister(self._end_at_exit)
-        self._cancel_finalizer()
+        self._cancel_exit_hook()
 
     def _take_and_do(self) -> None:
         """Do the next call, or the items up to it; the last call when there is nothing more."""
@@ -322,13 +309,13 @@ class Background(Generic[Item]):
         else:
             self._work_on_items()
 
-    def _take(self) -> _Call | None:
+    def _take(self) -> Call | None:
         """Take the next call off the queue and return it, or take the items up to it in hand."""
         while self._queue and len(self._in_hand) < self._at_once:
             entry = self._queue[0]
-            if isinstance(entry, _Call):
-                return None if self._in_hand else cast(_Call, self._queue.popleft())
-            self._in_hand.append(entry)
+            if isinstance(entry, Call):
+                return None if self._in_hand else cast(Call, self._queue.popleft())
+            self._in_hand.append(cast(Item, entry.item if isinstance(entry, Kept) else entry))
             self._queue.popleft()
         return None
 
@@ -343,7 +330,7 @@ class Background(Generic[Item]):
     def _pause(self) -> None:
         """Nap, unless half of what may wait does, or somebody waits."""
         with self._lock:
-            is_asked_for = self._ending or any(isinstance(entry, _Call) for entry in self._queue)
+            is_asked_for = self._ending or any(isinstance(entry, Call) for entry in self._queue)
             if len(self._queue) < self._half and not is_asked_for:
                 self._arrived.wait(self._nap)
 
@@ -352,13 +339,3 @@ class Background(Generic[Item]):
             self._work(self._in_hand, self._pause)
         except BaseException as error:
             self._errors.append(error)
-
-
-def _closed() -> RuntimeError:
-    return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger")
-
-
-def _hand_back(error: BaseException) -> None:
-    if not isinstance(error, Warning):
-        raise error
-    warn_user(error)

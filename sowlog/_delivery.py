@@ -21,6 +21,7 @@ from sowlog import _images
 from sowlog._distributions import HistogramValue
 from sowlog._images import Pixels
 from sowlog._layout import Packed, PresentTags
+from sowlog._pending import MAX_WEIGHT
 from sowlog._record import Ending, HParams, Record
 from sowlog._warnings import LossWarning
 from sowlog.writers import BatchWriter, StalledError, Writer
@@ -42,6 +43,11 @@ class Item(NamedTuple):
     pixels: Pixels | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
+
+    @property
+    def weight(self) -> int:
+        """The bytes that its images hold while it waits; what a step holds beside them is little."""
+        return 0 if self.pixels is None else self.pixels.array.nbytes
 
     def is_ready(self) -> bool:
         """Tell whether reading it would not wait; so it is with what cannot be read."""
@@ -69,7 +75,7 @@ class Delivery:
 
     Args:
         writers: where the records go.
-        backlog: how many records to keep for a writer that stalls.
+        backlog: how many records to keep for a writer that stalls, of images MAX_WEIGHT bytes.
     """
 
     def __init__(self, writers: Sequence[Writer], *, backlog: int) -> None:
@@ -123,7 +129,8 @@ class Delivery:
 
     def _read(self, item: Item) -> tuple[Record | None, WriterError | None]:
         """Return an item as a record, or what is to be handed back."""
-        if self._dropped != self._dropped_written:
+        # Not with hparams, which have no step of their own.
+        if self._dropped != self._dropped_written and item.hparams is None:
             self._dropped_written = self._dropped
             item = item._replace(scalars={**item.scalars, _DROPPED: float(self._dropped)})
         try:
@@ -232,9 +239,23 @@ class _Outlet:
         self._backlog.extend(records)
         outcome = self._write_backlog()
         # After the try: what is late may have found its place just now.
-        while len(self._backlog) > self._limit:
-            self._account.count(self._backlog.popleft().step, self._stall)
+        if self._backlog:
+            self._bound_backlog()
         return outcome
+
+    def _bound_backlog(self) -> None:
+        """Drop the oldest steps, and images, beyond the bounds; what belongs to the whole run is kept."""
+        steps = sum(record.hparams is None for record in self._backlog)
+        held = sum(map(_image_bytes, self._backlog))
+        kept: deque[Record] = deque()
+        for record in self._backlog:
+            weight = _image_bytes(record)
+            if record.hparams is None and (steps > self._limit or (weight and held > MAX_WEIGHT)):
+                steps, held = steps - 1, held - weight
+                self._account.count(record.step, self._stall)
+            else:
+                kept.append(record)
+        self._backlog = kept
 
     def flush(self) -> Exception | None:
         """Flush, returning the error that says what failed, what is late and what was lost."""
@@ -314,6 +335,10 @@ class _Outlet:
         except BaseException as error:
             return _error(f"{self._account.name}.{action.__name__}() failed: {_said(error)}.", error)
         return None
+
+
+def _image_bytes(record: Record) -> int:
+    return sum(image.nbytes for image in record.images.values())
 
 
 def _read(item: Item) -> Record:

@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from sowlog._events import open_regular
@@ -188,7 +188,7 @@ def is_open(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked_folder(logdir: Path) -> Iterator[None]:
+def locked_folder(logdir: Path) -> Generator[None]:
     """Make the folder and hold its lock, so that of several writers one looks and begins its file at a time.
 
     Where the file system has no such locks, or another program keeps this one, go on without.

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog import _hparams, _images
-from sowlog._background import Background, OnFull
+from sowlog._arguments import check_count, check_resume, check_writers
+from sowlog._background import Background, OnFull, check_bounds
 from sowlog._delivery import Delivery, Item, reading, start_copy
 from sowlog._metrics import prepare
 from sowlog._record import Ending
@@ -67,26 +68,34 @@ class Logger:
         on_full: OnFull = "block",
         resume_from: int | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}; it must be 1 step or more")
+        # All arguments first: a file, once begun, shows in TensorBoard, and a restart in it hides points.
+        self._every = check_count(every, "every", "it must be 1 step or more")
+        check_bounds(queue_size, on_full)
+        resume_from = check_resume(resume_from)
+        own = None
         if writers is None:
-            writers = [TensorBoardWriter(logdir, resume_from=resume_from)]
+            writers = [own := TensorBoardWriter(logdir, resume_from=resume_from)]
         elif resume_from is not None:
             raise ValueError(
                 "resume_from was given together with writers: give it to the writer, as in "
-                f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])"
+                f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])."
             )
-        self._every = every
         self._has_hparams = False
-        self._delivery = Delivery(writers, backlog=queue_size)
-        self._background = Background(
-            self._delivery.deliver,
-            self._delivery.close,
-            size=queue_size,
-            on_full=on_full,
-            on_drop=self._delivery.count_drop,
-            context=reading,
-        )
+        self._delivery = Delivery(check_writers(writers), backlog=queue_size)
+        try:
+            self._background = Background(
+                self._delivery.deliver,
+                self._delivery.close,
+                size=queue_size,
+                on_full=on_full,
+                on_drop=self._delivery.count_drop,
+                context=reading,
+            )
+        except BaseException:
+            # The system may refuse a thread.
+            if own is not None:
+                own.discard()
+            raise
         # A logger that is dropped without close still writes all; its thread then ends by itself.
         weakref.finalize(self, self._background.end_soon).atexit = False
 
@@ -126,7 +135,8 @@ class Logger:
         """Log an image, or a batch of images, of one step.
 
         As for metrics, the copy off the device is started and queued; a thread of the logger's own waits
-        for it and encodes it as PNG, with Pillow: `pip install 'sowlog[images]'`.
+        for it and encodes it as PNG, with Pillow: `pip install 'sowlog[images]'`. Images of 32 MiB, or those
+        of one call, may wait for that; beyond it `on_full` decides, as it does for a full queue.
 
         Args:
             step: as for `log`, and under the same `every`.
@@ -161,14 +171,16 @@ class Logger:
     def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
         """Tell what this run was started with, for the table of runs in TensorBoard's HParams tab.
 
-        It goes into the run's own event file, and a run is a row as soon as it began. How it ended is told at
-        `close`: a success, or a failure if an exception left the `with` block. After Ctrl-C or `sys.exit`
-        nothing is told, since such a run may go on. TensorBoard keeps the first hyperparameters and the first
-        ending that a folder tells, so tell a resumed run the same ones again.
+        It goes into the run's own event file, never dropped or refused however full the queue, and a run is a
+        row as soon as it began. How it ended is written at `close`: a success, or a failure if an exception
+        left the `with` block. After Ctrl-C or `sys.exit` no ending is written, since such a run may go on.
+        TensorBoard keeps the first hyperparameters and the first ending of a folder, so log those of a
+        resumed run again, unchanged.
 
         Args:
-            values: settings by name. A nested mapping gives dotted names; lists and None are shown as
-                text, and so are NaN and infinity.
+            values: settings by name, in a dict or another mapping, such as a ConfigDict. A nested mapping
+                makes dotted names. Lists, None, NaN and infinity are shown as text, and so are dtypes, paths,
+                functions and other objects that have a text of their own.
             metrics: tags of scalars that this run logs, of which the table shows the last point; all scalars
                 if none are given. TensorBoard takes the columns of one run for all, so give each run of a
                 comparison the same names.
@@ -176,7 +188,8 @@ class Logger:
         Raises:
             TypeError: if a name or a value is of no such type.
             ValueError: if there are no values, or two have one name.
-            RuntimeError: if this logger has been told already, or was closed.
+            RuntimeError: at a second call, or after `close`.
+            WriterError: if a writer failed at an earlier step. The hyperparameters are queued all the same.
 
         Example:
             >>> import tempfile, sowlog
@@ -185,13 +198,15 @@ class Logger:
             ...     log(100, {"eval": {"loss": 0.25}})
         """
         hparams = _hparams.check(values, metrics)
+        self._background.require_open()
         if self._has_hparams:
             raise RuntimeError(
                 "log.hparams was called a second time, and TensorBoard shows only the first: "
-                "give all hyperparameters of a run in one call"
+                "give all hyperparameters of a run in one call."
             )
+        # As put raises an earlier step's error, these are queued all the same.
         self._has_hparams = True
-        self._background.put(Item(0, time.time(), hparams=hparams))
+        self._background.put(Item(0, time.time(), hparams=hparams), is_kept=True)
 
     def flush(self) -> None:
         """Return when all that was logged before is on disk.

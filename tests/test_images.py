@@ -1,4 +1,5 @@
 import sys
+import threading
 import warnings
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 import sowlog
 from sowlog.testing import MemoryWriter
 from tests.odd_writers import GatedWriter
-from tests.tensorboard_reading import tensorboard_images
+from tests.tensorboard_reading import tensorboard_images, wait_until
 from tests.test_delivery import StallingWriter
 
 RAMP = np.linspace(0, 1, 48, dtype=np.float32)
@@ -135,6 +136,93 @@ def test_the_training_thread_waits_for_nothing(tmp_path):
     ]
     with pytest.raises(ValueError, match="read-only"):
         shown[0][2][:] = 0
+
+
+def held(writer, **options):
+    """Return a logger whose thread is held by the gated writer, and room for two images of 48 bytes."""
+    log = sowlog.Logger("unused", writers=[writer], **options)
+    log.image(0, "held", np.zeros((6, 8), np.uint8))
+    wait_until(lambda: not log._background._queue)
+    log.image(1, "waits", np.zeros((6, 8), np.uint8))
+    return log
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_images_that_wait_are_bounded_by_their_bytes(monkeypatch, place):
+    """As `on_full` says, long before the queue holds `queue_size` of them; scalars find room all the same."""
+    monkeypatch.setattr(sowlog._background, "MAX_WEIGHT", 100)
+    image, writer = place(np.zeros((6, 8), np.uint8)), GatedWriter()
+    log = held(writer, on_full="error")
+    with pytest.raises(sowlog.QueueFullError, match=r"images of \d+ MiB wait for the writers"):
+        log.image(2, "refused", image)
+    log(2, {"x": 1.0})
+    writer.open.set()
+    log.flush()
+    log.image(3, "fits", image)
+    log.flush()
+    log.image(4, "large", place(np.zeros((60, 80), np.uint8)))
+    with pytest.warns(sowlog.LossWarning, match="1 step found the queue full"):
+        log.close()
+    assert [record.step for record in writer.records] == [0, 1, 2, 3, 4]
+
+
+def test_a_large_image_waits_alone_and_blocks_until_there_is_room(monkeypatch):
+    """By default nothing is lost: the training thread waits for the encoder."""
+    monkeypatch.setattr(sowlog._background, "MAX_WEIGHT", 100)
+    writer = GatedWriter()
+    log = held(writer)
+    threading.Timer(0.05, writer.open.set).start()
+    log.image(2, "large", np.zeros((60, 80), np.uint8))
+    assert writer.open.is_set()
+    log.close()
+    assert [record.step for record in writer.records] == [0, 1, 2]
+
+
+def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
+    """And no scalars, which hold little."""
+    monkeypatch.setattr(sowlog._background, "MAX_WEIGHT", 100)
+    writer = GatedWriter()
+    log = held(writer, on_full="drop_oldest")
+    for step in range(2, 6):
+        log(step, {"x": 1.0})
+        log.image(step, "newer", np.zeros((6, 8), np.uint8))
+    writer.open.set()
+    with pytest.warns(sowlog.LossWarning, match="4 steps found the queue full"):
+        log.close()
+    assert [(record.step, *record.images) for record in writer.records] == [
+        (0, "held"),
+        (2,),
+        (3,),
+        (4,),
+        (5,),
+        (5, "newer"),
+    ]
+
+
+def test_images_of_a_stalled_writer_are_bounded_by_their_bytes(monkeypatch, tmp_path):
+    """The scalars beside them are kept."""
+    monkeypatch.setattr(sowlog._delivery, "MAX_WEIGHT", 100)
+    writer = StallingWriter()
+    writer.stalled = True
+    log = sowlog.Logger(tmp_path, writers=[writer])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sowlog.LossWarning)
+        for step in range(5):
+            log(step, {"x": 1.0})
+            log.image(step, "late", np.zeros((6, 8), np.uint8))
+        with pytest.raises(sowlog.WriterError, match="lost 3 records, at steps 0 to 2"):
+            log.flush()
+    writer.stalled = False
+    log.close()
+    assert [(r.step, *r.images) for r in writer.records] == [
+        (0,),
+        (1,),
+        (2,),
+        (3,),
+        (3, "late"),
+        (4,),
+        (4, "late"),
+    ]
 
 
 def test_images_and_scalars_share_a_stall(tmp_path):

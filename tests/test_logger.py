@@ -358,10 +358,43 @@ def test_a_skipped_step_still_brings_errors(tmp_path):
         log(2, {"x": 1.0})
 
 
-def test_every_must_be_a_step_or_more(tmp_path):
-    """Zero would log nothing, or divide by it."""
-    with pytest.raises(ValueError, match="every is 0"):
-        Logger(tmp_path, every=0)
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"every": 0}, ValueError, "every is 0; it must be 1 step or more"),
+        ({"every": 1.5}, TypeError, "every is 1.5, a float; it must be an integer"),
+        ({"queue_size": 0}, ValueError, "queue_size is 0; it must hold at least 1"),
+        ({"queue_size": None}, TypeError, "queue_size is None, a NoneType"),
+        ({"on_full": "drop"}, ValueError, "on_full is 'drop'; choose one of block, drop_oldest, error"),
+        ({"resume_from": 1.5}, TypeError, r"resume_from is 1.5, a float.*resume_from=int\(step\)"),
+        ({"resume_from": 2**63}, ValueError, "int64"),
+        ({"writers": MemoryWriter()}, TypeError, r"writers is a MemoryWriter; give a list"),
+        ({"writers": 3}, TypeError, "writers is 3; give a list of writers"),
+        (
+            {"writers": [MemoryWriter]},
+            TypeError,
+            r"give a writer, MemoryWriter\(\.\.\.\)",
+        ),
+        ({"writers": [open]}, TypeError, "no method write and no method flush and no method close"),
+    ],
+)
+def test_arguments_are_refused_before_a_file_is_begun(tmp_path, options, error, message):
+    """A file of a logger that never was would hide points, or stand there empty."""
+    with pytest.raises(error, match=message):
+        Logger(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_logger_without_a_thread_leaves_no_file(tmp_path, monkeypatch):
+    """The system may refuse one; a restart in that file would hide points."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Logger(tmp_path, resume_from=3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dropped_steps_are_counted_logged_and_reported(tmp_path):

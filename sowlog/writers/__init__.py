@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from sowlog._arguments import check_count, check_writer
 from sowlog._record import Record
 
 __all__ = ["BatchWriter", "Every", "StalledError", "Writer", "local_folder"]
@@ -120,9 +121,8 @@ class Every:
     """
 
     def __init__(self, steps: int, writer: Writer) -> None:
-        if steps < 1:
-            raise ValueError(f"a cadence of {steps} steps was given to Every; it must be 1 or more")
-        self._steps = steps
+        check_writer(writer)
+        self._steps = check_count(steps, "steps", "the cadence given to Every must be 1 step or more")
         self._writer = writer
 
     def write(self, record: Record) -> None:

@@ -27,6 +27,7 @@ from tensorboardX.proto.summary_pb2 import (
     SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
+from sowlog._arguments import check_resume
 from sowlog._distributions import HistogramValue
 from sowlog._event_file import EventFile, is_open, locked_folder
 from sowlog._events import CorruptEventFile, frame, read_payloads
@@ -88,10 +89,10 @@ class TensorBoardWriter:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._logdir = local_folder(logdir)
-        self._resume_from = resume_from
+        self._resume_from = check_resume(resume_from)
         self._clock = clock
-        if resume_from is not None:
-            _warn_of_overlap(self._logdir, resume_from)
+        if self._resume_from is not None:
+            _warn_of_overlap(self._logdir, self._resume_from)
         self._file = self._begin_file()
         # A template belongs to its writer, as its buffer is filled anew for each record.
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
@@ -162,6 +163,10 @@ class TensorBoardWriter:
         self._file.close()
         if deleted:
             raise self._gone()
+
+    def discard(self) -> None:
+        """Close and remove the file, of a run that could not begin after all."""
+        self._file.discard()
 
     def _gone(self) -> FileNotFoundError:
         return FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")

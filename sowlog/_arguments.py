@@ -1,0 +1,76 @@
+"""Arguments checked before anything is begun with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# What an event file can hold.
+_MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
+
+
+def check_count(value: Any, name: str, rule: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is less.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; it must be an integer.")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; {rule}.")
+    return int(value)
+
+
+def check_resume(step: Any) -> int | None:
+    """Return the step that a run is resumed from, if it is.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is beyond int64.
+    """
+    if step is None:
+        return None
+    if isinstance(step, bool) or not isinstance(step, int | np.integer):
+        raise TypeError(
+            f"resume_from is {step!r}, a {type(step).__name__}; it must be an integer, the first step that "
+            f"will be logged: resume_from=int(step)."
+        )
+    if not _MIN_STEP <= step <= _MAX_STEP:
+        raise ValueError(f"resume_from is {step}; an event file holds steps of int64, up to {_MAX_STEP}.")
+    return int(step)
+
+
+def check_writers(writers: Any) -> list[Any]:
+    """Return the writers, each with what a writer needs.
+
+    Raises:
+        TypeError: if they are no list, or one of them is no writer.
+    """
+    if callable(getattr(writers, "write", None)):
+        raise TypeError(f"writers is a {type(writers).__name__}; give a list, writers=[writer].")
+    try:
+        known = list(writers)
+    except TypeError:
+        raise TypeError(f"writers is {writers!r}; give a list of writers, writers=[writer].") from None
+    for writer in known:
+        check_writer(writer)
+    return known
+
+
+def check_writer(writer: Any) -> None:
+    """Check that an object is a writer.
+
+    Raises:
+        TypeError: if it lacks a method, or is a class.
+    """
+    if isinstance(writer, type):
+        raise TypeError(f"{writer.__name__} is a class; give a writer, {writer.__name__}(...).")
+    missing = [name for name in ("write", "flush", "close") if not callable(getattr(writer, name, None))]
+    if missing:
+        raise TypeError(
+            f"{writer!r} is no writer, as it has no method {' and no method '.join(missing)}: see "
+            f"sowlog.writers.Writer."
+        )
