@@ -1,16 +1,49 @@
 import enum
+import functools
 import math
+import os
+import warnings
+from argparse import Namespace
+from pathlib import Path
+from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 import sowlog
 from sowlog._record import Record
 from sowlog.testing import MemoryWriter, read_events
+from tests.full_disk import file_size_limit
 from tests.hparams_reading import Row, hparams_table, provided_table
-from tests.odd_writers import FailingWriter
+from tests.odd_writers import FailingWriter, GatedWriter
 from tests.tensorboard_reading import data_server, wait_until
+
+
+class Colour(enum.Enum):
+    """A setting that is no number."""
+
+    RED = 1
+
+
+class ConfigDict:
+    """A mapping by its methods only, as that of ml_collections."""
+
+    def __init__(self, values):
+        self._values = {
+            name: ConfigDict(value) if isinstance(value, dict) else value for name, value in values.items()
+        }
+
+    def keys(self):
+        return list(self._values)
+
+    def __getitem__(self, name):
+        return self._values[name]
+
+
+HOLDS_ITSELF = {"a": {}}
+HOLDS_ITSELF["a"]["a"] = HOLDS_ITSELF["a"]
 
 
 class Choice(enum.IntEnum):
@@ -74,6 +107,16 @@ def test_without_metrics_the_table_has_all_scalars(tmp_path):
         (Choice.THIRD, 3.0),
         (2**40, 2.0**40),
         ("", ""),
+        (np.dtype("float32"), "float32"),
+        (jnp.bfloat16, "jax.numpy.bfloat16"),
+        (math.log, "math.log"),
+        (functools.partial(math.pow, 2), "math.pow(2)"),
+        (dict, "builtins.dict"),
+        (Colour.RED, "Colour.RED"),
+        (Path("/data/x"), "/data/x"),
+        ({3}, "{3}"),
+        (2**2000, str(2**2000)),
+        (os.fsdecode(b"/data/\xff"), "/data/\\udcff"),
     ],
 )
 def test_values_are_shown_as_what_they_are(tmp_path, value, shown):
@@ -89,6 +132,16 @@ def test_values_are_shown_as_what_they_are(tmp_path, value, shown):
         ({"a": {}}, ValueError, "no hyperparameters were given"),
         ({"a.b": 1, "a": {"b": 2}}, ValueError, "two hyperparameters have the name a.b"),
         ({1: 2}, TypeError, "the hyperparameter 1 has a name of type int"),
+        ({"a": {1: 2}}, TypeError, "the hyperparameter 1 in a has a name of type int"),
+        ({"a": {"f": [object()]}}, TypeError, "the hyperparameter a.f is of type list"),
+        (
+            {"a": {"f": functools.partial(min, object())}},
+            TypeError,
+            "the hyperparameter a.f is of type partial",
+        ),
+        (HOLDS_ITSELF, ValueError, "the hyperparameter a.a holds itself"),
+        (Namespace(seed=1), TypeError, r"of type Namespace: give a mapping .* vars\(args\)"),
+        (None, TypeError, "of type NoneType: give a mapping"),
         ({"model": object()}, TypeError, "the hyperparameter model is of type object"),
         ({"lr": jnp.float32(1)}, TypeError, r"the hyperparameter lr .*array.item\(\)"),
     ],
@@ -97,6 +150,77 @@ def test_what_is_no_hyperparameter_is_refused(tmp_path, values, error, message):
     """With its name, and what to give."""
     with sowlog.Logger(tmp_path) as log, pytest.raises(error, match=message):
         log.hparams(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ConfigDict({"seed": 0, "model": {"width": 8}}),
+        {"seed": 0, "model": ConfigDict({"width": 8})},
+        {"seed": 0, "model": MappingProxyType({"width": 8})},
+        FrozenDict({"seed": 0, "model": {"width": 8}}),
+    ],
+)
+def test_any_mapping_is_taken(tmp_path, values):
+    """Nested ones too, and those that have a mapping's methods only."""
+    log_run(tmp_path / "run", values)
+    assert hparams_table(tmp_path).rows["run"].hparams == {"seed": 0.0, "model.width": 8.0}
+
+
+@pytest.mark.parametrize("on_full", ["block", "drop_oldest", "error"])
+def test_a_full_queue_neither_drops_nor_refuses_hparams(tmp_path, on_full):
+    """They belong to the run, not to a step: nor do they cost a step its place."""
+    gate = GatedWriter()
+    log = sowlog.Logger(tmp_path, writers=[gate], queue_size=2, on_full=on_full)
+    log(0, {"x": 0.0})
+    wait_until(lambda: not log._background._queue)
+    for step in (1, 2):
+        log(step, {"x": 0.0})
+    log.hparams({"lr": 1e-3})
+    if on_full == "drop_oldest":
+        log(3, {"x": 0.0})
+        log(4, {"x": 0.0})
+    elif on_full == "error":
+        with pytest.raises(sowlog.QueueFullError, match="2 records wait"):
+            log(3, {"x": 0.0})
+    gate.open.set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sowlog.LossWarning)
+        log.close()
+    assert [record.hparams is not None for record in gate.records].count(True) == 1
+    assert gate.records[-1].ending == "success"
+    steps = [record.step for record in gate.records if record.tags]
+    assert steps == ([0, 3, 4] if on_full == "drop_oldest" else [0, 1, 2])
+
+
+def test_a_stalled_writer_keeps_hparams_beyond_its_backlog(tmp_path):
+    """What is dropped to keep the backlog bounded is the oldest step."""
+    logdir = tmp_path / "run"
+    log = sowlog.Logger(logdir, queue_size=4)
+    with file_size_limit(40), warnings.catch_warnings():
+        warnings.simplefilter("ignore", sowlog.LossWarning)
+        log.hparams({"seed": 3})
+        for step in range(20):
+            log(step, {"x": 1.0})
+        with pytest.raises(sowlog.WriterError, match="lost 16 records, at steps 0 to 15"):
+            log.flush()
+    log.close()
+    assert hparams_table(tmp_path).rows["run"].hparams == {"seed": 3.0}
+    assert [point.step for point in read_events(logdir)] == [16, 17, 18, 19]
+
+
+def test_hparams_beside_an_earlier_steps_error_are_there_once(tmp_path):
+    """The error is raised, and the hyperparameters are queued: a second call is one too many."""
+    log = sowlog.Logger(tmp_path, writers=[FailingWriter(3), memory := MemoryWriter()])
+    log(3, {"x": 1.0})
+    wait_until(lambda: bool(log._background._errors))
+    with pytest.raises(sowlog.WriterError, match="failed at step 3"):
+        log.hparams({"a": 1})
+    with pytest.raises(RuntimeError, match="a second time"):
+        log.hparams({"a": 1})
+    with pytest.raises(sowlog.WriterError, match="lost 1 record"):
+        log.close()
+    assert [dict(record.hparams.values) for record in memory.records if record.hparams] == [{"a": 1}]
 
 
 def test_metrics_are_a_list_of_tags(tmp_path):
