@@ -24,7 +24,7 @@ from sowlog._layout import Packed, PresentTags
 from sowlog._pending import MAX_WEIGHT
 from sowlog._record import Ending, HParams, Record
 from sowlog._warnings import LossWarning
-from sowlog.writers import BatchWriter, StalledError, Writer
+from sowlog.writers import BatchWriter, StalledError, WarningWriter, Writer
 
 _DROPPED = "sowlog/dropped"
 
@@ -229,6 +229,7 @@ class _Outlet:
     def __init__(self, writer: Writer, limit: int) -> None:
         self.takes_many = isinstance(writer, BatchWriter)
         self._writer = writer
+        self._warner = writer if isinstance(writer, WarningWriter) else None
         self._limit = limit
         self._account = _Account(type(writer).__name__)
         self._backlog: deque[Record] = deque()
@@ -237,7 +238,7 @@ class _Outlet:
     def write(self, records: Sequence[Record]) -> Exception | None:
         """Write what is late and then the records, returning what is to be handed back."""
         self._backlog.extend(records)
-        outcome = self._write_backlog()
+        outcome = _merge(self._write_backlog(), self._take_warning())
         # After the try: what is late may have found its place just now.
         if self._backlog:
             self._bound_backlog()
@@ -256,6 +257,14 @@ class _Outlet:
             else:
                 kept.append(record)
         self._backlog = kept
+
+    def _take_warning(self) -> Exception | None:
+        if self._warner is None:
+            return None
+        try:
+            return cast(Exception | None, self._warner.take_warning())
+        except BaseException as error:
+            return _error(f"{self._account.name}.take_warning() failed: {_said(error)}.", error)
 
     def flush(self) -> Exception | None:
         """Flush, returning the error that says what failed, what is late and what was lost."""

@@ -7,6 +7,7 @@ means (a serialized Event) is not known here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -99,6 +100,58 @@ def read_payloads(path: Path) -> Iterator[bytes]:
                 raise CorruptEventFile(path, size - left, record, str(damage)) from None
             yield payload
             left -= HEADER_SIZE + len(payload) + FOOTER_SIZE
+
+
+def read_head(path: Path, count: int) -> list[bytes]:
+    """Return the first payloads of an event file, up to the first damage.
+
+    Raises:
+        OSError: if it cannot be read, or is no regular file.
+    """
+    payloads: list[bytes] = []
+    with contextlib.suppress(CorruptEventFile):
+        payloads.extend(itertools.islice(read_payloads(path), count))
+    return payloads
+
+
+def read_tail(path: Path, size: int) -> Iterator[bytes]:
+    """Yield the payloads of the whole records among the last `size` bytes of an event file, up to a damage.
+
+    A record begins where a length and a payload have the right checksums.
+
+    Raises:
+        OSError: if it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        tail = file.read(size)
+    place = next((place for place in _headers(tail) if _payload_at(tail, place) is not None), len(tail))
+    while (payload := _payload_at(tail, place)) is not None:
+        yield payload
+        place += HEADER_SIZE + len(payload) + FOOTER_SIZE
+
+
+def _headers(data: bytes) -> Iterator[int]:
+    """Yield where a header may stand: a record of less than 4 GiB has four zeros in its length."""
+    zeros = data.find(bytes(4))
+    while zeros >= 0:
+        if zeros >= 4:
+            yield zeros - 4
+        zeros = data.find(bytes(4), zeros + 1)
+
+
+def _payload_at(data: bytes, place: int) -> bytes | None:
+    """Return the payload of the record that begins there, if a whole one does."""
+    header = data[place : place + HEADER_SIZE]
+    try:
+        start = place + HEADER_SIZE
+        end = start + _checked_length(header)
+    except _Damage:
+        return None
+    payload, footer = data[start:end], data[end : end + FOOTER_SIZE]
+    if end + FOOTER_SIZE > len(data) or masked_crc32c(payload) != int.from_bytes(footer, "little"):
+        return None
+    return payload
 
 
 def open_regular(path: Path) -> BinaryIO:

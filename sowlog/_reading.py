@@ -26,10 +26,11 @@ from sowlog._events import (
     read_payloads,
     unreadable,
 )
+from sowlog._points import ScalarPoint, parse_event
 from sowlog._shapes import Block, Shape, concatenate
 from sowlog._singles import Singles
 from sowlog.writers import local_folder
-from sowlog.writers.tensorboard import ScalarPoint, event_bodies, parse_event
+from sowlog.writers.tensorboard import event_bodies
 
 # Bytes of events held before they are decoded.
 _HELD = 1 << 24

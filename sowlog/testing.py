@@ -7,9 +7,9 @@ from os import PathLike
 from sowlog._checks import HostSyncError, assert_sown, count_traces, forbid_host_sync, sown_structure
 from sowlog._events import event_files, read_payloads
 from sowlog._laws import assert_invariant, assert_reducer_laws
+from sowlog._points import ScalarPoint, scalar_points
 from sowlog._record import Record
 from sowlog.writers import local_folder
-from sowlog.writers.tensorboard import ScalarPoint, scalar_points
 
 __all__ = [
     "HostSyncError",

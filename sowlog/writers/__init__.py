@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from sowlog._arguments import check_count, check_writer
 from sowlog._record import Record
 
-__all__ = ["BatchWriter", "Every", "StalledError", "Writer", "local_folder"]
+__all__ = ["BatchWriter", "Every", "StalledError", "WarningWriter", "Writer", "local_folder"]
 
 # pathlib has made "gs://bucket" into "gs:/bucket". Windows' drives are one letter.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
@@ -102,6 +102,15 @@ class BatchWriter(Writer, Protocol):
         ...
 
 
+@runtime_checkable
+class WarningWriter(Writer, Protocol):
+    """A writer that may have something to say of a record that it has written."""
+
+    def take_warning(self) -> Warning | None:
+        """Return the warning to issue where the training thread calls the logger next, once; or None."""
+        ...
+
+
 class Every:
     """A writer that passes on each n-th step to another one.
 
@@ -124,11 +133,16 @@ class Every:
         check_writer(writer)
         self._steps = check_count(steps, "steps", "the cadence given to Every must be 1 step or more")
         self._writer = writer
+        self._warner = writer if isinstance(writer, WarningWriter) else None
 
     def write(self, record: Record) -> None:
         """Pass on the record of a step that is a multiple of the cadence."""
         if record.step % self._steps == 0:
             self._writer.write(record)
+
+    def take_warning(self) -> Warning | None:
+        """Return the other writer's warning."""
+        return None if self._warner is None else self._warner.take_warning()
 
     def flush(self) -> None:
         """Flush the other writer."""

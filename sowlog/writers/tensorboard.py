@@ -6,16 +6,14 @@ Only the classes are used: the queue and the flush of tensorboardX's SummaryWrit
 from __future__ import annotations
 
 import functools
-import itertools
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 # Generated modules make their classes at import, where no type checker sees them.
@@ -30,10 +28,11 @@ from tensorboardX.proto.summary_pb2 import (
 from sowlog._arguments import check_resume
 from sowlog._distributions import HistogramValue
 from sowlog._event_file import EventFile, is_open, locked_folder
-from sowlog._events import CorruptEventFile, frame, read_payloads
+from sowlog._events import frame
 from sowlog._images import encode_png
 from sowlog._layout import PresentTags
 from sowlog._record import Ending, HParams, Record
+from sowlog._step_order import StepBack, StepOrder, last_steps, restart_of
 from sowlog._template import RecordTemplate
 from sowlog._warnings import LossWarning, warn_user
 from sowlog.writers import StalledError, local_folder
@@ -93,6 +92,7 @@ class TensorBoardWriter:
         self._clock = clock
         if self._resume_from is not None:
             _warn_of_overlap(self._logdir, self._resume_from)
+        self._warning: LossWarning | None = None
         self._file = self._begin_file()
         # A template belongs to its writer, as its buffer is filled anew for each record.
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
@@ -118,6 +118,7 @@ class TensorBoardWriter:
             StalledError: if they cannot be written now; none of them is then.
         """
         events = bytearray()
+        records = tuple(records)
         for record in records:
             for framed in self._events(record):
                 events += framed  # Copied: a template's bytes are its own when it is filled again.
@@ -128,6 +129,30 @@ class TensorBoardWriter:
             self._file.append(events)
         except OSError as error:
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
+        for record in records:
+            tags = record.tags or (*record.histograms, *record.images)
+            if (back := self._order.check(tags, record.step)) is not None:
+                self._warning = LossWarning(self._explain(back))
+
+    def take_warning(self) -> LossWarning | None:
+        """Return the warning that what was written last calls for, once."""
+        warning, self._warning = self._warning, None
+        return warning
+
+    def _explain(self, back: StepBack) -> str:
+        tag, step = back.tag, back.step
+        before = f"where an earlier run went on to step {back.last}"
+        remedy = f"To continue a run, write Logger(logdir, resume_from={step})"
+        if not back.is_earlier_run:
+            before = f"after its step {back.last}"
+            remedy = (
+                f"Count steps on over epochs, or write Logger(logdir, resume_from={step}) to log some anew"
+            )
+        return (
+            f"step {step} of {tag} is logged to {self._logdir}, {before}: TensorBoard's default server hides "
+            f"what was logged of {tag} before, from step {step} on. {remedy}; or give each run a folder of "
+            f"its own."
+        )
 
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
         if record.tags:
@@ -174,8 +199,12 @@ class TensorBoardWriter:
     def _begin_file(self) -> EventFile:
         events = [Event(wall_time=self._clock(), file_version=_FILE_VERSION)]
         with locked_folder(self._logdir):
+            known = set(self._logdir.glob("*tfevents*"))
+            at_work = set(filter(is_open, known))
+            held = functools.partial(last_steps, known - at_work, resume_from=self._resume_from)
+            self._order = StepOrder(held)
             # A reader applies a START to all files before it, those of writers at work included.
-            if self._resume_from is not None and not _files_at_work(self._logdir):
+            if self._resume_from is not None and not at_work:
                 start = SessionLog(status=SessionLog.START)
                 events.append(Event(wall_time=self._clock(), step=self._resume_from, session_log=start))
             opening = b"".join(frame(event.SerializeToString()) for event in events)
@@ -203,14 +232,10 @@ class TensorBoardWriter:
         return template
 
 
-def _files_at_work(logdir: Path) -> list[Path]:
-    return [file for file in logdir.glob("*tfevents*") if is_open(file)]
-
-
 def _warn_of_overlap(logdir: Path, step: int) -> None:
     """Warn where older points stay visible, as a restart would hide those of a writer at work."""
-    files = _files_at_work(logdir)
-    starts = [start for start in map(_restart_of, files) if start is not None]
+    files = [file for file in logdir.glob("*tfevents*") if is_open(file)]
+    starts = [start for start in map(restart_of, files) if start is not None]
     if files and not any(start <= step for start in starts):
         message = (
             f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
@@ -219,16 +244,6 @@ def _warn_of_overlap(logdir: Path, step: int) -> None:
             f"well, or give each Logger a folder."
         )
         warn_user(LossWarning(message))
-
-
-def _restart_of(path: Path) -> int | None:
-    """Return the step from which on a file supersedes the older ones, as its opening says."""
-    try:
-        opening = list(itertools.islice(read_payloads(path), 2))
-        restarts = [parse_event(payload).restart for payload in opening]
-    except (CorruptEventFile, OSError, ValueError):
-        return None
-    return next((step for step in restarts if step is not None), None)
 
 
 def _other_values(record: Record) -> Iterator[Any]:
@@ -317,56 +332,3 @@ def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
 def event_bodies(tags: tuple[str, ...]) -> tuple[bytes, bytes]:
     """Return two serialized Events of these tags, without time and step, that differ in the values only."""
     return _event_of(tags, b"\1\1\1\1"), _event_of(tags, b"\2\2\2\2")
-
-
-class ScalarPoint(NamedTuple):
-    """One scalar as an event file holds it.
-
-    Attributes:
-        step: the step.
-        tag: the tag.
-        value: a float32 value, widened.
-        wall_time: seconds since the epoch.
-    """
-
-    step: int
-    tag: str
-    value: float
-    wall_time: float
-
-
-def scalar_points(payload: bytes) -> Iterator[ScalarPoint]:
-    """Yield the plain scalars of one serialized Event, in order."""
-    yield from _points(Event.FromString(payload))
-
-
-class ParsedEvent(NamedTuple):
-    """What an event means to a reader of scalars.
-
-    Attributes:
-        restart: the step from which on all that came before is superseded, if the event says so.
-        points: the event's plain scalars.
-    """
-
-    restart: int | None
-    points: list[ScalarPoint]
-
-
-def parse_event(payload: bytes) -> ParsedEvent:
-    """Parse one serialized Event.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    try:
-        event = Event.FromString(payload)
-    except DecodeError as error:
-        raise ValueError(f"holds no Event: {error}") from error
-    restarts = event.session_log.status == SessionLog.START
-    return ParsedEvent(event.step if restarts else None, list(_points(event)))
-
-
-def _points(event: Any) -> Iterator[ScalarPoint]:
-    for value in event.summary.value:
-        if value.WhichOneof("value") == "simple_value":
-            yield ScalarPoint(event.step, value.tag, value.simple_value, event.wall_time)

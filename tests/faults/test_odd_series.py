@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import sowlog
 from sowlog._layout import ABSENT
@@ -46,9 +47,12 @@ def test_a_nan_with_the_bits_of_the_absent_is_a_point(tmp_path):
 def test_steps_are_logged_as_they_are_given(tmp_path):
     """Steps that repeat, go back, are negative or beyond 2^31 are all there, in the order of the calls."""
     steps = [3, 3, 1, -5, 2**31, 2**40, 7]
-    with sowlog.Logger(tmp_path) as log:
+    log = sowlog.Logger(tmp_path)
+    with log._background._lock:  # So that the warning comes at the close.
         for number, step in enumerate(steps):
             log(step, {"x": float(number)})
+    with pytest.warns(sowlog.LossWarning, match="step 3 of x is logged .* after its step 3"):
+        log.close()
     assert tensorboard_scalars(tmp_path)["x"][:2] == (steps, list(range(7)))
     assert sowlog.read(tmp_path).scalars["x"].steps.tolist() == steps
 
