@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, final
@@ -60,16 +60,19 @@ class Run:
         damage: for each file that could not be read to its end, where and why. A killed run may end in a
             record that is cut short. What is named as an event file and is none, such as a FIFO or a folder,
             is passed over and stands here.
+        left_out: the kind of what is no scalar and so not read, by tag: "histograms", "images", "text" and
+            others. The scalars of a tag that has both are read.
     """
 
     path: Path
     scalars: Mapping[str, Series]
     wall_times: Mapping[str, NDArray[np.float64]]
     damage: tuple[CorruptEventFile, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read(path: str | PathLike[str]) -> Run:
-    """Read the scalars of a run.
+    """Read the scalars of a run, of any program that writes TensorBoard's event files.
 
     A file is read to its first damaged record. Where a run was resumed, the steps that the later file
     supersedes are left out, as TensorBoard does.
@@ -109,6 +112,7 @@ def read(path: str | PathLike[str]) -> Run:
         {tag: Series(block.steps, block.values) for tag, block in series.items()},
         {tag: block.wall_times for tag, block in series.items()},
         tuple(reader.damage),
+        dict(sorted(reader.left_out.items())),
     )
 
 
@@ -137,6 +141,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.damage: list[CorruptEventFile] = []
+        self.left_out: dict[str, str] = {}
         # By an event's size; then by where the bytes between head and first value are, and by these bytes.
         self._shapes: dict[int, dict[tuple[int, int], dict[bytes, list[Shape]]]] = {}
         self._full: dict[Shape, None] = {}
@@ -210,6 +215,7 @@ class _Reader:
             raise self._damage_at(place, str(error)) from error
         if event.restart is not None:
             self._restarts.append((place, event.restart))
+        self.left_out.update(event.others)
         if not event.points:
             return None
         tags = tuple(point.tag for point in event.points)
