@@ -11,7 +11,6 @@ TensorBoard at every step:
 
 from sowlog import testing, writers
 from sowlog._collecting import collect, discover
-from sowlog._delivery import WriterError
 from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._events import CorruptEventFile
 from sowlog._layout import Packed
@@ -25,6 +24,7 @@ from sowlog._recording import LostMetricError
 from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
 from sowlog._replicas import all_reduce
 from sowlog._results import compute
+from sowlog._sinks import WriterError
 from sowlog._sowing import sow, sow_loss
 from sowlog._state import Reducer, State
 from sowlog._tree import empty_like, merge

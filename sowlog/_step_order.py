@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, final
@@ -12,6 +13,7 @@ from sowlog._points import parse_event
 # Of an earlier run the last records are read: what its tags' last steps are is there. In bytes, of a file and
 # of all files of a folder.
 _TAIL, _TAILS = 1 << 20, 1 << 22
+_PARSED, _PARSED_OF_SIZE = 64, 4
 # Sets of tags whose last steps are known by set; beyond it they are known by tag.
 _LAYOUTS = 64
 
@@ -45,6 +47,8 @@ class StepOrder:
         self._held: Mapping[str, int] | None = None
         self._found = False
         self._highest = 0
+        # The last set of tags, while its steps are the highest of all.
+        self._recent: tuple[str, ...] | None = None
         # Steps of one layout share their tuple of tags, whose hash would cost as much as the event.
         self._layouts: dict[int, tuple[tuple[str, ...], int]] = {}
         self._by_tag: dict[str, int] = {}
@@ -52,13 +56,23 @@ class StepOrder:
 
     def check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
         """Take the next step of some tags; return how it goes back, at the first that does."""
+        if tags is self._recent and step > self._highest:
+            self._highest = step
+            return None
+        return self._check(tags, step)
+
+    def _check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
         if self._found or not tags:
             return None
+        if self._recent is not None:
+            # Its steps were the highest, and were not noted one by one.
+            self._layouts[id(self._recent)] = self._recent, self._highest
+            self._recent = None
         if self._held is None:
             self._held = self._load()
             self._highest = max(self._held.values(), default=step - 1)
         if step > self._highest:
-            self._highest = step
+            self._highest, self._recent = step, tags
         elif back := self._find(tags, step):
             self._found = True
             return back
@@ -146,12 +160,20 @@ def _restart(payloads: Iterable[bytes]) -> int | None:
 
 
 def _steps(payloads: Iterable[bytes]) -> dict[str, int]:
-    """Return the last steps by tag; what is no Event holds none."""
+    """Return the last steps by tag; what is no Event holds none.
+
+    Of events of one size, which mostly have the same tags, only the last few are parsed.
+    """
     steps: dict[str, int] = {}
-    for payload in payloads:
+    parsed = Counter[int]()
+    for number, payload in enumerate(reversed(list(payloads)), 1):
+        parsed[len(payload)] += 1
+        if number > _PARSED and parsed[len(payload)] > _PARSED_OF_SIZE:
+            continue
         try:
             points = parse_event(payload).points
         except ValueError:
             continue
-        steps.update((point.tag, point.step) for point in points)
+        for point in points:
+            steps.setdefault(point.tag, point.step)
     return steps

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 import sowlog
-from sowlog._delivery import Delivery, Item, LossWarning, WriterError
+from sowlog._delivery import Delivery, Item
+from sowlog._sinks import WriterError
+from sowlog._warnings import LossWarning
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Every, StalledError
 

@@ -201,7 +201,7 @@ def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
 
 def test_images_of_a_stalled_writer_are_bounded_by_their_bytes(monkeypatch, tmp_path):
     """The scalars beside them are kept."""
-    monkeypatch.setattr(sowlog._delivery, "MAX_WEIGHT", 100)
+    monkeypatch.setattr(sowlog._sinks, "MAX_WEIGHT", 100)
     writer = StallingWriter()
     writer.stalled = True
     log = sowlog.Logger(tmp_path, writers=[writer])

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sowlog._delivery import LossWarning, WriterError
 from sowlog._logger import Logger
 from sowlog._packing import pack
+from sowlog._sinks import WriterError
+from sowlog._warnings import LossWarning
 from sowlog.testing import MemoryWriter, read_events
 from tests.odd_writers import FailingWriter, GatedWriter
 from tests.tensorboard_reading import tensorboard_scalars, wait_until

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from sowlog import Logger
-from sowlog._delivery import Delivery, Item, LossWarning, WriterError
+from sowlog._delivery import Delivery, Item
+from sowlog._sinks import WriterError
+from sowlog._warnings import LossWarning
 from sowlog.testing import read_events
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.full_disk import file_size_limit
