@@ -80,7 +80,8 @@ def _run(argv: Sequence[str]) -> int:
     if options.print_config:
         report.text(config_file.dump(config).rstrip())
         return 0
-    dataset = data.load(config.data, needs=config.task.needs)
+    with report.plain_warnings(RunWarning):
+        dataset = data.load(config.data, needs=config.task.needs)
     if options.dry_run:
         return _dry_run(config, dataset)
 

@@ -15,20 +15,24 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from train import user_data
+from train import examples, user_data
 from train.config import DataOptions, DigitsData, TextData
-from train.user_data import Batch, DataError
+from train.examples import Batch, DataError
 
 
 class Dataset(Protocol):
-    """Training batches by step, and held-out batches."""
+    """Training batches by step, and held-out batches, which hold each held-out example once."""
 
     def batch(self, seed: int, step: int) -> Batch:
         """Draws the batch of a step; the same seed and step give the same batch, bit for bit."""
         ...
 
     def held_out(self) -> Batch:
-        """Gives the held-out batches, stacked along the first axis."""
+        """Returns the held-out batches of one size, stacked along the first axis."""
+        ...
+
+    def remainder(self) -> Batch:
+        """Returns what is left over, fewer examples than a batch, as a stack of one; {} if nothing is."""
         ...
 
 
@@ -73,8 +77,16 @@ class Digits:
         return {"image": self._images[chosen], "label": self._labels[chosen]}
 
     def held_out(self) -> Batch:
-        """Gives the last fifth, 360 images, as one batch."""
-        return {"image": self._images[None, self._split :], "label": self._labels[None, self._split :]}
+        """Returns the last fifth, 360 images, in batches."""
+        return self._cut_held_out()[0]
+
+    def remainder(self) -> Batch:
+        """Returns those of the last fifth that fill no batch."""
+        return self._cut_held_out()[1]
+
+    def _cut_held_out(self) -> tuple[Batch, Batch]:
+        held_out: Batch = {"image": self._images[self._split :], "label": self._labels[self._split :]}
+        return examples.cut_held_out(held_out, self._size)
 
 
 def _digits_table() -> NDArray[np.float64]:
@@ -115,11 +127,22 @@ class Text:
         return {"tokens": self._windows(self._train, starts)}
 
     def held_out(self) -> Batch:
-        """Gives `eval_batches` batches of windows that lie evenly over the last tenth."""
-        batches, size = self._options.eval_batches, self._options.batch_size
-        last = len(self._held_out) - self._options.length - 1
-        starts = np.linspace(0, last, batches * size).astype(np.int64)
-        return {"tokens": self._windows(self._held_out, starts).reshape(batches, size, -1)}
+        """Returns `eval_batches` batches of windows that lie evenly over the last tenth, none of them twice.
+
+        Of a text that has fewer windows, as many as it has.
+        """
+        return self._cut_held_out()[0]
+
+    def remainder(self) -> Batch:
+        """Returns, of such a text, the windows that fill no batch."""
+        return self._cut_held_out()[1]
+
+    def _cut_held_out(self) -> tuple[Batch, Batch]:
+        places = len(self._held_out) - self._options.length
+        count = min(self._options.eval_batches * self._options.batch_size, places)
+        starts = np.linspace(0, places - 1, count).astype(np.int64)
+        windows: Batch = {"tokens": self._windows(self._held_out, starts)}
+        return examples.cut_held_out(windows, self._options.batch_size)
 
     def _windows(self, text: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
         return text[starts[:, None] + np.arange(self._options.length + 1)]

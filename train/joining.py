@@ -66,8 +66,10 @@ def check_alike(config: Config, dataset: Dataset) -> None:
         ConfigError: with the numbers of the processes that differ from process 0.
     """
     text = config_file.dump(config).encode()
-    batch = dataset.batch(config.seed, 0)
-    arrays = b"".join(name.encode() + array.tobytes() for name, array in sorted(batch.items()))
+    parts = dataset.batch(config.seed, 0), dataset.held_out(), dataset.remainder()
+    arrays = b"".join(
+        name.encode() + array.tobytes() for part in parts for name, array in sorted(part.items())
+    )
     for what, content in (("configuration", text), ("data", arrays)):
         digest = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
         digests = np.asarray(multihost_utils.process_allgather(digest)).reshape(-1, digest.size)
