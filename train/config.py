@@ -299,7 +299,10 @@ class Config(Options):
         "whole state, or large arrays of it are split among them.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="What the model computes in; parameters, losses and metrics are float32."
+        "float32",
+        description="bfloat16: what the model is given of its parameters, and the inputs that its task casts "
+        "(`as_input`; those here do), so what its layers compute in. Parameters that are kept, targets, "
+        "losses and metrics are float32.",
     )
     ema: Fraction | None = Field(
         None, description="Decay of the parameters' moving average, which is then evaluated; null: none."

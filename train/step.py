@@ -216,11 +216,15 @@ def _make_differentiate(
 def _forward(
     task: Task, config: Config, variables: Variables, batch: Batch, key: jax.Array | None
 ) -> Forward:
-    """Runs the task with parameters and data in the precision to compute in; the rest is as it is kept."""
-    if config.precision == "float32":
-        return task.forward(variables, batch, key)
-    params = _halve(variables["params"])
-    forward = task.forward({**variables, "params": params}, _halve(batch), key)
+    """Runs the task with parameters in the precision to compute in; the rest is as it is kept."""
+    if config.precision == "bfloat16":
+        variables = {**variables, "params": _halve(variables["params"])}
+    forward = task.forward(variables, batch, key)
+    if config.precision == "bfloat16" and forward.loss.dtype == jnp.bfloat16:
+        raise TypeError(
+            "the task's loss is bfloat16, which has three digits: losses and metrics are float32 under "
+            "precision=bfloat16. Write: outputs.astype(jnp.float32) before the loss is computed of them."
+        )
     return forward._replace(loss=forward.loss.astype(jnp.float32))
 
 

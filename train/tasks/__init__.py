@@ -8,6 +8,7 @@ import importlib
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 from train.config import TaskOptions
 
@@ -69,6 +70,15 @@ class Draws(Protocol):
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         """Gives images [H, W, C] in 0 … 1 by tag, of a held-out batch; inside the jitted evaluation."""
         ...
+
+
+def as_input(x: jax.Array, variables: Variables) -> jax.Array:
+    """Returns a floating-point input of a model in the precision of its parameters, to compute in it.
+
+    Under `precision=bfloat16` these are bfloat16, while a batch is as the data has it, since its arrays may
+    be targets: a layer computes in float32 whatever it takes as float32, which is right and slow.
+    """
+    return x.astype(jnp.result_type(*jax.tree.leaves(variables["params"])))
 
 
 def build(options: TaskOptions) -> Task:

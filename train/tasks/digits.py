@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config import DigitsTask
-from train.tasks import Batch, Forward, Variables
+from train.tasks import Batch, Forward, Variables, as_input
 
 
 class ConvBlock(nn.Module):
@@ -67,7 +67,7 @@ class Digits:
         train = key is not None
         logits_BC, updates = sowlog.collect(self._model.apply)(
             variables,
-            batch["image"],
+            as_input(batch["image"], variables),
             train=train,
             mutable=["batch_stats"] if train else False,
             rngs={"dropout": key} if train else None,

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config import VaeTask
-from train.tasks import Batch, Forward, Variables
+from train.tasks import Batch, Forward, Variables, as_input
 
 DRAWN = 16
 """Images that an evaluation draws."""
@@ -96,7 +96,7 @@ class Vae:
         x_BP = _pixels(batch)
         noise = jax.random.key(0) if key is None else key
         (logits_BP, kl_B), updates = sowlog.collect(self._model.apply)(
-            variables, x_BP, rngs={"latents": noise}
+            variables, as_input(x_BP, variables), rngs={"latents": noise}
         )
         loss_B = jnp.sum(optax.sigmoid_binary_cross_entropy(logits_BP, x_BP.astype(jnp.float32)), axis=-1)
         metrics: dict[str, Any] = {"neg_elbo": sowlog.mean.of(loss_B + kl_B)}

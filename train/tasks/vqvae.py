@@ -13,7 +13,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config import VqvaeTask
-from train.tasks import Batch, Forward, Variables
+from train.tasks import Batch, Forward, Variables, as_input
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -105,7 +105,8 @@ class Vqvae:
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
         """Returns the squared error of an image, summed over its pixels; nothing here is random."""
         del key
-        restored_BHWC, updates = sowlog.collect(self._model.apply)(variables, batch["image"])
+        image_BHWC = as_input(batch["image"], variables)
+        restored_BHWC, updates = sowlog.collect(self._model.apply)(variables, image_BHWC)
         error_BHWC = (restored_BHWC - batch["image"].astype(jnp.float32)) ** 2
         return Forward(jnp.mean(jnp.sum(error_BHWC, axis=(1, 2, 3))), {}, updates)
 
