@@ -1,8 +1,9 @@
 """The jitted functions of a run: one training step, and one evaluation."""
 
 import fnmatch
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ import optax
 import sowlog
 from train.config import Config
 from train.early_stop import Patience
+from train.evaluation import Measure, Measured, Metrics, measure_all
+from train.examples import Batch as HostBatch
+from train.gradients import make_differentiate
 from train.tasks import Batch, Draws, Forward, Task, Variables
-from train.user_data import Batch as HostBatch
 
 
 class TrainState(NamedTuple):
@@ -49,11 +52,7 @@ class Report(NamedTuple):
     images: dict[str, jax.Array]
 
 
-Metrics = dict[str, Any]
-"""A tree of sowlog states and numbers, as `sowlog.pack` takes it."""
-
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Report]]
-Evaluate = Callable[[Variables, Batch], Report]
 
 
 def make_init(
@@ -116,22 +115,23 @@ def make_update(
 
     Its randomness comes from seed and step alone, so a run that is taken up repeats it.
     """
-    differentiate = _make_differentiate(task, config)
+    forward = functools.partial(_forward, task, config)
+    differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # Apart from the key of `init`, which draws from the seed itself.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
         params = state.variables["params"]
-        value, forward, grads = differentiate(state.variables, batch, key)
+        value, passed, grads = differentiate(state.variables, batch, key)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
         params = optax.apply_updates(params, updates)
         metrics = {
-            **_metrics(forward),
+            **_metrics(passed),
             "objective": value,
             "learning_rate": schedule(state.step),
             "norm": {"grads": _norm(grads), "updates": _norm(updates), "params": _norm(params)},
         }
-        variables = {"params": params, **task.advance(state.variables, forward.updates)}
+        variables = {"params": params, **task.advance(state.variables, passed.updates)}
         average = state.average if config.ema is None else _average(config.ema, state, params)
         return TrainState(state.step + 1, variables, optimizer_state, average, state.patience), metrics
 
@@ -141,6 +141,14 @@ def make_update(
 def evaluated(state: TrainState) -> Variables:
     """Returns the variables that an evaluation sees: the averaged parameters, if there are any."""
     return {**state.variables, "params": state.average} if state.average else state.variables
+
+
+class Evaluate(Protocol):
+    """The jitted function from variables and held-out data, as `Measure` takes them, to a report."""
+
+    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
+        """Returns the report; the device may still be at work on it."""
+        ...
 
 
 def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evaluate:
@@ -154,8 +162,8 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
     measure = make_measure(task, config)
     watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
 
-    def evaluate(variables: Variables, batches: Batch) -> Report:
-        metrics = measure(variables, batches)
+    def evaluate(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
+        metrics = measure(variables, batches, remainder)
         finite = jnp.isfinite(metrics["loss"].compute())
         report = _report(metrics, (*task.results, *watched), finite, prefix="eval")
         return report._replace(
@@ -165,52 +173,24 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
     return jax.jit(evaluate, out_shardings=sharding)
 
 
-def make_measure(task: Task, config: Config) -> Callable[[Variables, Batch], Metrics]:
-    """Returns the function from variables and stacked batches to the metrics of all of them."""
+def make_measure(task: Task, config: Config) -> Measure:
+    """Returns the function that measures a task on held-out data."""
 
-    def measure(variables: Variables, batches: Batch) -> Metrics:
-        def metrics(batch: Batch) -> Metrics:
-            return _metrics(_forward(task, config, variables, batch, None))
+    def measure(variables: Variables, batch: Batch) -> Measured:
+        return _measured(_forward(task, config, variables, batch, None))
 
-        def add(total: Any, batch: Batch) -> tuple[Any, None]:
-            return sowlog.merge(total, metrics(batch)), None
-
-        first = {name: array[0] for name, array in batches.items()}
-        nothing = sowlog.empty_like(jax.eval_shape(metrics, first))
-        total, _ = jax.lax.scan(add, nothing, batches)
-        return total
-
-    return measure
+    return measure_all(measure)
 
 
-def _make_differentiate(
-    task: Task, config: Config
-) -> Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Forward, Any]]:
-    """Returns the function to a batch's objective, forward pass and gradient, whole or in parts."""
-
-    def differentiate(variables: Variables, batch: Batch, key: jax.Array) -> tuple[jax.Array, Forward, Any]:
-        def objective(params: Any) -> tuple[jax.Array, Forward]:
-            forward = _forward(task, config, {**variables, "params": params}, batch, key)
-            return forward.loss + sowlog.total_loss(forward.updates, expect=task.losses), forward
-
-        (value, forward), grads = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        return value, forward, grads
-
-    def differentiate_part(
-        arguments: tuple[Variables, Batch, jax.Array], part: jax.Array
-    ) -> tuple[jax.Array, Forward, Any]:
-        variables, parts, key = arguments
-        batch = {name: array[part[0]] for name, array in parts.items()}
-        return differentiate(variables, batch, jax.random.fold_in(key, part[0]))
-
-    def differentiate_parts(
-        variables: Variables, parts: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Forward, Any]:
-        # Each part is picked by its number: cut along the examples here, it would lie on a few devices.
-        accumulated = sowlog.accumulate(differentiate_part, config.microbatches)
-        return accumulated((variables, parts, key), jnp.arange(config.microbatches))
-
-    return differentiate if config.microbatches == 1 else differentiate_parts
+def _measured(forward: Forward) -> Measured:
+    metrics = _metrics(forward)
+    by_pass = {name: metrics.pop(name) for name in ("loss", "losses") if name in metrics}
+    if forward.weight is not None:
+        # The mean over what has no weight may be 0/0.
+        loss = jnp.where(forward.weight > 0, forward.loss, 0)
+        del by_pass["loss"]
+        metrics["loss"] = sowlog.mean.of(loss, weight=forward.weight)
+    return Measured(metrics, by_pass)
 
 
 def _forward(
@@ -225,7 +205,13 @@ def _forward(
             "the task's loss is bfloat16, which has three digits: losses and metrics are float32 under "
             "precision=bfloat16. Write: outputs.astype(jnp.float32) before the loss is computed of them."
         )
-    return forward._replace(loss=forward.loss.astype(jnp.float32))
+    weight = None if forward.weight is None else jnp.asarray(forward.weight, jnp.float32)
+    if weight is not None and weight.shape:
+        raise ValueError(
+            "the weight of a loss is a scalar, the number of what it is a mean over; got shape "
+            f"{weight.shape}. Write: Forward(..., weight=mask.sum())."
+        )
+    return forward._replace(loss=forward.loss.astype(jnp.float32), weight=weight)
 
 
 def _halve(tree: Any) -> Any:

@@ -25,11 +25,17 @@ class Forward(NamedTuple):
         loss: the task's own loss, a float32 scalar, without what the model sowed.
         metrics: sowlog states computed outside the model, by name.
         updates: what `sowlog.collect` returned: "metrics", "losses" and the mutable collections.
+        weight: how much the loss counts where batches are averaged, over microbatches and in an evaluation:
+            a scalar, the number of what it is a mean over, such as `mask.sum()` of a loss over tokens that
+            are not padding. Where it is 0 the loss is to be finite still: divide by `jnp.maximum(..., 1)`.
+            None counts the examples, of which the loss is then a mean. Losses that the model sows are
+            averaged over examples in any case.
     """
 
     loss: jax.Array
     metrics: dict[str, Any]
     updates: dict[str, Any]
+    weight: jax.Array | None = None
 
 
 class Task(Protocol):
