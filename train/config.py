@@ -123,7 +123,9 @@ class DigitsData(Options):
     """scikit-learn's handwritten digits: 1797 images of 8 by 8 pixels, a fifth of them held out."""
 
     name: Literal["digits"]
-    batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(64, description="Images a training step sees.")
+    batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(
+        64, description="Images that a step sees; the last held-out batch is what is left over."
+    )
 
 
 class TextData(Options):
@@ -178,12 +180,18 @@ class FunctionData(Options):
     arguments: Annotated[dict[str, Any], AfterValidator(_check_plain)] = Field(
         {}, description="Keyword arguments of the function."
     )
-    batch_size: Count = Field(64, description="Examples of a batch. An iterable makes its own batches.")
+    batch_size: Count = Field(
+        64,
+        description="Examples of a batch; the last held-out one is what is left over. An iterable makes its "
+        "own batches, and a smaller last one is evaluated, not trained on.",
+    )
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="Share of the arrays that is held out, unless the function returns a pair."
     )
     eval_batches: Count = Field(
-        32, description="Batches of an iterable that are held out: of a pair's second, else its first."
+        32,
+        description="Batches of an iterable that are held out: of a pair's second, else its first, which are "
+        "then to be the same at each call.",
     )
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
+from train.examples import Batch as HostBatch
 from train.mistakes import ConfigError
 from train.tasks import Batch
-from train.user_data import Batch as HostBatch
 
 LARGE = 2**14
 """Elements of the smallest array that "fsdp" splits: to gather a smaller one costs more than it saves."""
@@ -71,12 +71,14 @@ class Devices:
     def place_held_out(self, batches: HostBatch) -> Batch:
         """Spreads stacked batches over the devices, along their second axis.
 
-        Where the devices do not divide their size, each device holds all of them: a held-out batch is as
-        large as the data has it, and no example may be left out or counted twice.
+        Where the devices do not divide their size, as that of a remainder, each device holds all of them: no
+        example may be left out or counted twice. A batch's numbers that are of no example go to all devices.
         """
-        fits = all(array.shape[1] % self.count == 0 for array in batches.values())
-        sharding = self._along[1] if fits else self.everywhere
-        return {name: self._place(array, sharding) for name, array in batches.items()}
+        fits = all(array.shape[1] % self.count == 0 for array in batches.values() if array.ndim > 1)
+        return {
+            name: self._place(array, self._along[1] if fits and array.ndim > 1 else self.everywhere)
+            for name, array in batches.items()
+        }
 
     def place_per_device(self, value: int) -> jax.Array:
         """Gives each device of this process a number; returns those of all devices, int32 [count]."""

@@ -10,6 +10,7 @@ from train import optimizer, step, tasks
 from train.config import Config
 from train.data import Dataset
 from train.devices import Devices, cut
+from train.examples import Batch
 
 
 def describe(config: Config, dataset: Dataset) -> str:
@@ -25,12 +26,14 @@ def describe(config: Config, dataset: Dataset) -> str:
     state = jax.eval_shape(step.make_init(task, rule, config), batch)
     update = step.make_update(task, rule, schedule, config)
     _, trained = jax.eval_shape(update, state, cut(batch, config.microbatches))
-    measured = jax.eval_shape(step.make_measure(task, config), state.variables, dataset.held_out())
+    held_out = dataset.held_out(), dataset.remainder()
+    measured = jax.eval_shape(step.make_measure(task, config), state.variables, *held_out)
     return "\n".join(
         [
             *_variables(state),
             *_shares(Devices(config.sharding), state),
             *_arrays("batch", batch),
+            *_held_out(*held_out),
             *_metrics("each step", trained),
             *_metrics(f"each evaluation, every {config.eval.every} steps", {"eval": measured}),
         ]
@@ -54,6 +57,14 @@ def _arrays(title: str, arrays: dict[str, Any]) -> Iterator[str]:
     yield f"{title}: " + ", ".join(
         f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()
     )
+
+
+def _held_out(batches: Batch, remainder: Batch) -> Iterator[str]:
+    """Yields the shapes that an evaluation runs in: each of its batches, and what is left over."""
+    count = len(next(iter(batches.values())))
+    for title, stacked in ((f"held out, {count} of", batches), ("held out, left over", remainder)):
+        if stacked:
+            yield from _arrays(title, {name: array[0] for name, array in stacked.items()})
 
 
 def _metrics(title: str, metrics: step.Metrics) -> Iterator[str]:

@@ -98,7 +98,7 @@ class Trainer:
         self._dataset, self._config, self._devices = dataset, config, devices
         rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
         self.batch(0)
-        self._held_out = devices.place_held_out(dataset.held_out())
+        self._held_out = tuple(map(devices.place_held_out, (dataset.held_out(), dataset.remainder())))
         self.state, self.step = self._begin(rule, checkpoints)
         shardings = devices.shardings(self.state), devices.everywhere
         self._train_step = step.make_train_step(self.task, rule, schedule, config, shardings=shardings)
@@ -119,9 +119,9 @@ class Trainer:
         return checkpoints.restore(like) or (make(shardings=shardings)(batch), 0)
 
     def _check_watched(self, options: EarlyStopOptions) -> None:
-        shown = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).shown
+        shown = jax.eval_shape(self._evaluate, self.state.variables, *self._held_out).shown
         if options.metric.removeprefix("eval/") not in shown:
-            packed = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).packed
+            packed = jax.eval_shape(self._evaluate, self.state.variables, *self._held_out).packed
             near = did_you_mean(options.metric, packed.layout.scalars)
             raise ConfigError([f"early_stop.metric: no evaluation has {options.metric}{near}"])
 
@@ -138,11 +138,11 @@ class Trainer:
 
     def evaluate(self) -> step.Report:
         """Evaluates the state on the held-out data; returns while the device works on it."""
-        return self._evaluate(step.evaluated(self.state), self._held_out)
+        return self._evaluate(step.evaluated(self.state), *self._held_out)
 
     def results(self) -> list[str]:
         """Returns the tags of what an evaluation shows, the most important first."""
-        shown = jax.eval_shape(self._evaluate, self.state.variables, self._held_out).shown
+        shown = jax.eval_shape(self._evaluate, self.state.variables, *self._held_out).shown
         return [f"eval/{tag}" for tag in self.ranked(shown)]
 
     def ranked(self, tags: Iterable[str]) -> list[str]:

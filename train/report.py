@@ -279,7 +279,11 @@ class Display:
     def _show_evaluations(self) -> None:
         while self._evaluations and (evaluation := self._evaluations[0].take()) is not None:
             self._evaluations.popleft()
-            self._screen.line(f"step {evaluation[0]}/{self._steps}  held out: {_values(evaluation[1])}")
+            step, values = evaluation
+            self._screen.line(f"step {step}/{self._steps}  held out: {_values(values)}")
+            for tag, value in values.items():
+                if not math.isfinite(value):
+                    self._screen.line(f"warning: eval/{tag} is {value:g} at step {step}.")
 
 
 class _Arrival:

@@ -181,11 +181,13 @@ def test_a_batch_that_the_devices_do_not_divide_is_a_mistake(
 
 
 def test_held_out_batches_that_the_devices_do_not_divide_go_to_each() -> None:
-    """None of their examples is left out or counted twice; an even batch is spread."""
+    """None of their examples is left out or counted twice; an even batch is spread, but for its numbers."""
     devices = Devices("replicated", jax.devices()[:4])
     for size, part in ((6, 6), (8, 2)):
-        placed = devices.place_held_out({"x": np.zeros((3, size, 5), np.float32)})["x"]
-        assert {shard.data.shape for shard in placed.addressable_shards} == {(3, part, 5)}
+        batches = {"x": np.zeros((3, size, 5), np.float32), "scale": np.ones(3, np.float32)}
+        placed = devices.place_held_out(batches)
+        assert {shard.data.shape for shard in placed["x"].addressable_shards} == {(3, part, 5)}
+        assert {shard.data.shape for shard in placed["scale"].addressable_shards} == {(3,)}
 
 
 def test_numbers_of_a_batch_that_are_of_no_example_go_to_each_device() -> None:

@@ -1,3 +1,4 @@
+import math
 import signal
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_values_are_shown_once_they_have_arrived() -> None:
     assert paper.shown == [(0, "loss 2.000"), (3, "loss 5.000")]
     assert paper.paces[0] == ""
     assert "steps/s" in paper.paces[1]
+
+
+def test_a_held_out_value_that_is_not_finite_has_a_line() -> None:
+    """Which names it and the step, of a single layer too."""
+    paper = Paper()
+    display = report.Display(paper, 10)
+    display.evaluated(5, {"loss": Value(math.nan), "accuracy": Value(0.5), "block/x": Value(math.inf)})
+    display.ended()
+    assert sorted(paper.lines[1:]) == [
+        "warning: eval/block/x is inf at step 5.",
+        "warning: eval/loss is nan at step 5.",
+    ]
 
 
 def test_an_evaluation_is_shown_under_its_step_when_it_is_done() -> None:

@@ -1,0 +1,71 @@
+"""Held-out data in batches and what is left over, through the program's loop and on several devices."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.train.running import CONFIGS, digits
+from train import __main__ as program
+from train import data, devices, dry_run, step, tasks
+
+HERE = "tests.train.test_evaluation"
+
+
+def poisoned() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Examples, and as many held-out ones as fill a batch and a half, of which the last holds a NaN."""
+    image = np.random.default_rng(0).random((12, 8, 8, 1), np.float32)
+    held_out = image.copy()
+    held_out[-1, 0, 0] = np.nan
+    label = np.arange(12) % 10
+    return {"image": image, "label": label}, {"image": held_out, "label": label}
+
+
+def test_an_evaluation_is_that_of_each_example_by_itself() -> None:
+    """Of 357 held-out digits, in batches of 100 that four devices share, and 57 left over that each has."""
+    config = digits("data.batch_size=100")
+    task, dataset = tasks.build(config.task), data.load(config.data)
+    variables = step.make_init(task, optax.sgd(0.1), config)(dataset.batch(0, 0)).variables
+    held_out = dataset.held_out()
+    remainder = {name: array[:, :57] for name, array in dataset.remainder().items()}
+    on = devices.Devices("replicated", jax.devices()[:4])
+    placed = [on.place_held_out(part) for part in (held_out, remainder)]
+    assert [part["label"].addressable_shards[0].data.shape for part in placed] == [(3, 25), (1, 57)]
+    variables = jax.device_put(variables, on.everywhere)
+    report = step.make_evaluate(task, config, sharding=on.everywhere)(variables, *placed)
+    image, label = (
+        np.concatenate([part[name].reshape(-1, *part[name].shape[2:]) for part in (held_out, remainder)])
+        for name in ("image", "label")
+    )
+    assert len(label) == 357
+    whole = task.forward(jax.device_get(variables), {"image": image, "label": label}, None)
+    assert float(report.shown["loss"]) == pytest.approx(float(whole.loss), rel=1e-5)
+    accuracy = float(whole.metrics["accuracy"].compute())
+    assert float(report.shown["accuracy"]) == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_a_dry_run_tells_the_shapes_of_an_evaluation() -> None:
+    """Of its batches and of what is left over, if there is any."""
+    for size, lines in {
+        100: [
+            "held out, 3 of: image float32[100, 8, 8, 1], label int32[100]",
+            "held out, left over: image float32[60, 8, 8, 1], label int32[60]",
+        ],
+        40: ["held out, 9 of: image float32[40, 8, 8, 1], label int32[40]"],
+    }.items():
+        config = digits(f"data.batch_size={size}")
+        text = dry_run.describe(config, data.load(config.data)).splitlines()
+        assert [line for line in text if line.startswith("held out")] == lines
+
+
+def test_a_held_out_nan_has_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That names the column and the step; it is in the examples that are left over."""
+    own = [f"data.name={HERE}:poisoned", "task.width=2", "data.batch_size=8", "steps=1"]
+    assert program.main([str(CONFIGS / "digits.yaml"), *own, "--workdir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.startswith("warning")] == [
+        "warning: eval/loss is nan at step 0.",
+        "warning: eval/loss is nan at step 1.",
+    ]
