@@ -2,9 +2,10 @@
 
 Exit status: 0 when the run is finished, or what was asked for is told; 2 for a mistake in configuration, data
 or run folder, before anything is trained, or for data that fails later; 3 when the objective or its gradient
-became NaN or infinite; 130 after Ctrl-C and 143 after SIGTERM, the run saved; 1 with a line when something of
-the run could not be written, or with a traceback for all else. Of a sweep: 0 when every point is finished, 1
-when one failed, 2, 130 and 143 as of a run.
+became NaN or infinite; 128 and the signal's number, the run saved, after one that asks a process to leave:
+130 after Ctrl-C, 143 after SIGTERM, and so on for SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU; 1 with a line when
+something of the run could not be written, or with a traceback for all else. Of a sweep: 0 when every point is
+finished, 1 when one failed, 2 and those of signals as of a run.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from train import (
     config_file,
     config_help,
     data,
+    leaving,
     processes,
     report,
     results,
@@ -30,7 +32,7 @@ from train.mistakes import COMMAND_LINE, ConfigError, did_you_mean
 from train.processes import Group
 from train.results import Results
 from train.run_folder import RunFolder, RunWarning, SharedFolder
-from train.stopping import Stop
+from train.stopping import Stop, StopRequestedError
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
     from train.loop import Outcome
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, data.DataError, run_folder.RunFolderError) as error:
         report.mistakes(str(error))
         return 2
+    except StopRequestedError as error:
+        report.mistakes(f"{error} before the first batch came: nothing was trained, and nothing is saved.")
+        return _status(error.signal)
     except KeyboardInterrupt:
         return _status(signal.SIGINT)
 
@@ -245,4 +250,4 @@ def _status(number: signal.Signals) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leaving.exit_with(main)

@@ -26,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from train.leaving import abandoned
 from train.mistakes import one_line
 from train.run_folder import RunFolderError, RunWarning, write
 from train.step import TrainState
@@ -88,7 +89,7 @@ class Checkpoints:
             return
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})  # type: ignore[call-arg]
         try:
-            with _quiet():
+            with abandoned(), _quiet():
                 self._writer.save(self._folder / str(step), args=args)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
             self._clear(str(step))

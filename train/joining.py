@@ -5,20 +5,18 @@ import hashlib
 import json
 import os
 import signal
-import sys
-import threading
 import traceback
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from train import config_file, report
+from train import config_file
 from train.config import Config
 from train.data import DataError, Dataset
+from train.leaving import deadline, end
 from train.mistakes import COMMAND_LINE, ConfigError, one_line
 from train.processes import Group
 from train.run_folder import RunFolder, RunFolderError, SharedFolder
@@ -50,13 +48,13 @@ def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
             yield
     except (ConfigError, DataError, RunFolderError) as error:
         # Nearly always they all found it, and end together; JAX would wait for minutes for one that did not.
-        with _deadline(LEAVING, status=2, line=str(error)):
+        with deadline(LEAVING, status=2, line=str(error)):
             jax.distributed.shutdown()
         raise
     except KeyboardInterrupt:
-        _end(128 + signal.SIGINT)
+        end(128 + signal.SIGINT)
     except BaseException:
-        _end(1, traceback.format_exc().rstrip())
+        end(1, traceback.format_exc().rstrip())
 
 
 def check_alike(config: Config, dataset: Dataset) -> None:
@@ -129,31 +127,10 @@ def _join(group: Group, seconds: float) -> None:
     )
     try:
         # JAX itself ends a process that waited too long with a stack of C++: it is to be second.
-        with _deadline(seconds, status=1, line=late):
+        with deadline(seconds, status=1, line=late):
             jax.distributed.initialize(
                 group.coordinator, group.count, group.process_id, initialization_timeout=int(seconds) + 60
             )
     except (RuntimeError, ValueError) as error:
         flag = f"--coordinator {group.coordinator}" if group.coordinator else "--cluster"
         raise ConfigError([f"{COMMAND_LINE}: {flag}: {one_line(error)}"]) from None
-
-
-@contextlib.contextmanager
-def _deadline(seconds: float, *, status: int, line: str) -> Generator[None]:
-    """Ends this process, however it hangs, if what is in the `with` takes longer."""
-    timer = threading.Timer(seconds, _end, (status, line))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _end(status: int, line: str = "") -> NoReturn:
-    """Ends this process as it is, whatever its other threads wait for."""
-    if line:
-        report.mistakes(line)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -5,12 +5,13 @@ an evaluation before it. A checkpoint of step s is taken up at s, so each point 
 is logged as if it had not been.
 """
 
+import contextlib
 import fnmatch
 import functools
 import signal
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from train.checkpoint import Checkpoints
 from train.config import Config, EarlyStopOptions
 from train.data import Dataset
 from train.devices import Devices
+from train.drawing import Drawing
 from train.early_stop import Waiting
 from train.mistakes import ConfigError, did_you_mean
 from train.nonfinite import FiniteCheck
@@ -32,8 +34,9 @@ from train.profiling import Profiler
 from train.run_folder import RunFolder, RunWarning, SharedFolder, usable
 from train.saving import Saver
 from train.step import TrainState
-from train.stopping import Stop
+from train.stopping import Stop, StopRequestedError
 from train.tasks import Batch, Task
+from train.user_data import Batches
 
 
 class View(Protocol):
@@ -172,16 +175,20 @@ def train(
         folder: where it is kept. If its run has a checkpoint, it goes on from there. Of several processes,
             only the one with the `RunFolder` writes more there than its part of the checkpoints.
         view: is told what happens.
-        stop: ends the loop after the step in which a signal comes; of several processes, a few later.
+        stop: ends the loop after the step in which a signal comes, or as a user's loader is waited for; of
+            several processes, a few steps later, and no wait.
         devices: JAX's devices to run on; by default all devices of all processes.
         argv: the arguments that the program was given, for the record.
         hparams: settings by which the run is to be compared with others, with its results.
+
+    Raises:
+        StopRequestedError: a signal came while the first batch was waited for: nothing was trained.
     """
     on = Devices(config.sharding, devices)
     with usable(folder.path):
         checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
-    with checkpoints:
-        trainer = Trainer(config, dataset, checkpoints, on)
+    with checkpoints, _interruptible(dataset, stop) as batches:
+        trainer = Trainer(config, batches, checkpoints, on)
         profile, writers, first = None, [], None
         if isinstance(folder, RunFolder):
             folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step)
@@ -200,6 +207,16 @@ def train(
             outcome = _Run(config, trainer, saver, view, Agreement(stop, on), profiler).go()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return replace(outcome, failures=tuple(saver.failures))
+
+
+@contextlib.contextmanager
+def _interruptible(dataset: Dataset, stop: Stop) -> Generator[Dataset]:
+    """Return a dataset whose draws need not be waited for; arrays in memory never stall."""
+    if not isinstance(dataset, Batches):
+        yield dataset
+        return
+    with Drawing(dataset, stop, is_alone=lambda: jax.process_count() == 1) as drawing:
+        yield drawing
 
 
 class _Run:
@@ -230,7 +247,10 @@ class _Run:
         while trainer.step < self._config.steps and not self._agreement.is_to_stop():
             if trainer.step % self._config.eval.every == 0 and self._is_stuck():
                 break
-            self._update()
+            try:
+                self._update()
+            except StopRequestedError:  # No batch came: the state is that of the step before.
+                break
             if trainer.step == first + 1:
                 jax.block_until_ready(self._trained)
                 compiling = time.perf_counter() - begun
@@ -266,6 +286,8 @@ class _Run:
         """Returns the batch of the next update; data that fails costs none of the updates before it."""
         try:
             return self._trainer.batch(self._trainer.step)
+        except StopRequestedError:
+            raise
         except Exception:
             # Of several processes, the others may have their batch and would not save.
             if jax.process_count() == 1 and self._finite.check_all():

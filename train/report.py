@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from train.terminal import errors, output
+
 if TYPE_CHECKING:  # Mistakes are told without JAX.
     import jax
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:  # Mistakes are told without JAX.
 
 def mistakes(lines: str) -> None:
     """Tells why the run cannot begin."""
-    print(lines, file=sys.stderr)
+    print(lines, file=errors(), flush=True)
 
 
 def text(lines: str) -> None:
@@ -41,7 +43,7 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, kinds):
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            print(f"warning: {message}", file=errors(), flush=True)
         else:
             before(message, category, *place)
 
@@ -53,11 +55,13 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
 
 
 def _print(lines: str) -> None:
-    """Prints lines at once; once the reader of a pipe has left, nothing more, and what trains goes on."""
-    try:
-        print(lines, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(lines, file=output(), flush=True)
+
+
+def flush() -> None:
+    """Hand over to the system all that was written."""
+    for stream in (output(), errors()):
+        stream.flush()
 
 
 def begun(folder: Path, *, is_continued: bool) -> None:
@@ -87,7 +91,9 @@ def not_saved(failures: Sequence[str], folder: Path) -> None:
     """Tells what of a run is not on disk, and how to have it tried again."""
     lines = "\n".join(f"error: {failure}" for failure in failures)
     print(
-        f"{lines}\nto try again, the same command with\n--workdir {shlex.quote(str(folder))}", file=sys.stderr
+        f"{lines}\nto try again, the same command with\n--workdir {shlex.quote(str(folder))}",
+        file=errors(),
+        flush=True,
     )
 
 
@@ -114,7 +120,7 @@ def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
 
 def _console() -> Console:
     # Piped, a table may be as wide as it is: a file has no right edge.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    return Console(file=output(), highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def _ranking_table(points: "Sequence[Point]") -> Table:
@@ -236,7 +242,7 @@ def screen(steps: int) -> Generator[Screen]:
         TextColumn("{task.fields[pace]}"),
     )
     # Transient: the table that follows says where the run ended.
-    with Progress(*columns, transient=True) as live:
+    with Progress(*columns, console=Console(file=output()), transient=True) as live:
         yield Terminal(steps, live)
 
 

@@ -22,7 +22,7 @@ from train.config import Config
 from train.mistakes import COMMAND_LINE, ConfigError
 from train.results import Results
 from train.run_folder import RunFolderError
-from train.stopping import SIGNALS
+from train.stopping import Handlers
 
 LOG = "output.log"
 MAX_POINTS = 10_000
@@ -241,18 +241,16 @@ class Sweep:
         self._waiting = [point for point in points if not point.results()]
         self._running: dict[Path, tuple[Point, Worker, int]] = {}
         self._told: set[Path] = set()
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._handlers = Handlers(self._pass_on)
 
     def __enter__(self) -> Self:
-        for number in SIGNALS:
-            signal.signal(number, self._pass_on)
+        self._handlers.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handlers.restore()
 
     def run(self) -> None:
         """Trains until every point has ended, or was stopped by a signal to this process."""

@@ -31,9 +31,11 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit(128 + signal.SIGTERM)
 os.execv(sys.argv[2], sys.argv[2:])
 """
-# What submitit is told by, Slurm may send to all processes of a job: it would end one that does not know it.
+# Slurm may send submitit's own signal (SUBMITIT_PREEMPT_SIGNAL) to all processes of a job: one that saved on
+# it and ended would be taken for finished, and not be submitted again.
 _LAUNCH_IN_JOB = """
 import os, signal, sys
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 os.execv(sys.argv[1], sys.argv[1:])
 """

@@ -23,3 +23,34 @@ def test_a_later_signal_acts_as_it_always_does(monkeypatch: pytest.MonkeyPatch) 
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("warning", stopping.WARNINGS)
+def test_a_warning_asks_to_leave_and_never_ends_at_once(
+    warning: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it comes; nor does the first SIGTERM after it, while the run is saved."""
+    monkeypatch.setattr(stopping, "SAME", 0.0)
+    with stopping.Stop() as stop:
+        for number in (warning, warning, signal.SIGTERM, warning):
+            signal.raise_signal(number)
+        assert stop.signal == warning
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_warning_that_is_ignored_or_handled_elsewhere_stays_so() -> None:
+    """As SIGHUP is under nohup, and SIGUSR1 by a library that has a use for it."""
+    heard: list[int] = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with stopping.Stop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.signal is None
+        assert heard == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
