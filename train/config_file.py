@@ -11,12 +11,14 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from train import mistakes, yaml_reading
+from train import files, mistakes, yaml_reading
 from train.config import Config
 from train.mistakes import COMMAND_LINE, ConfigError, Tree
 from train.schema import Key
 
 BASE = "base"
+MAX_FILES = 100
+MAX_BYTES = 1_000_000
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -69,6 +71,7 @@ class _Draft:
         self.is_incomplete = False
         self._tree: Tree = {}
         self._places: dict[Key, str] = {}
+        self._laid = 0
 
     def lay_file(self, path: Path, within: tuple[Path, ...]) -> None:
         """Lays a file over the draft, after the files that it is based on.
@@ -76,7 +79,16 @@ class _Draft:
         Args:
             path: the file.
             within: the files that led to it, each based on the next.
+
+        Raises:
+            ConfigError: the bases are more than `MAX_FILES`; files that name each other may be without end.
         """
+        self._laid += 1
+        if self._laid > MAX_FILES:
+            problem = (
+                f"leads to more than {MAX_FILES} files, counted as often as they are named; name each once"
+            )
+            raise ConfigError([f"{within[0]}: base: {problem}"])
         try:
             tree, lines = self._read(path)
             bases = list(_bases(tree, path, lines))
@@ -196,7 +208,7 @@ def _bases(tree: Tree, path: Path, lines: Mapping[Key, int]) -> Iterator[Path]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return files.read_stream(path, limit=MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file{mistakes.similar_file(path)}"]) from None
     except (OSError, ValueError) as error:

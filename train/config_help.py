@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from train import mistakes, schema
+from train import files, mistakes, schema
 from train.config import Config
 from train.schema import Key
 
@@ -34,7 +34,7 @@ def list_configs() -> str:
 def purpose(file: Path) -> str:
     """Gives the first paragraph of a config's first comment in one line, or why it cannot be read."""
     try:
-        lines = file.read_bytes().decode().splitlines()
+        lines = files.read(file).splitlines()
     except (OSError, ValueError) as error:
         return f"cannot be read: {mistakes.one_line(error)}"
     return " ".join(text.strip("# ") for text in _until_blank(lines))

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,12 +53,14 @@ def test_the_list_gives_each_config_with_its_purpose(
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.yaml").write_text("# My own\n# experiment.\n#\n# More.\nsteps: 3\n")
     (tmp_path / "configs" / "odd.yaml").write_bytes(b"\xff")
+    os.mkfifo(tmp_path / "configs" / "pipe.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
     lines = told(capsys, "--list").splitlines()
     assert " ".join(lines[0].split()) == "configs/mine.yaml My own experiment."
     assert "cannot be read" in lines[1]
     text = " ".join(" ".join(lines).split())
+    assert "configs/pipe.yaml cannot be read: [Errno 22] Not a regular file" in text
     for path in CONFIGS.glob("*.yaml"):
         assert f"{path} {config_help.purpose(path)}" in text
         assert len(config_help.purpose(path)) > 20

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,27 @@ def test_a_function_is_named_by_module_and_name(name: str) -> None:
     """Anything else with a colon is told at once, and not imported."""
     (mistake,) = mistakes(DIGITS, f'data.name="{name}"')
     assert mistake == f'command line: data.name: must be of the form module:function, got "{name}"'
+
+
+def test_bases_that_name_each_other_without_end_are_a_mistake(tmp_path: Path) -> None:
+    """Nine files, each of which names the next eight times, are 8^8 readings."""
+    for level in range(9):
+        (tmp_path / f"{level}.yaml").write_text(f"base: [{', '.join([f'{level + 1}.yaml'] * 8)}]\n")
+    (tmp_path / "9.yaml").write_text(DIGITS.read_text())
+    (mistake,) = mistakes(tmp_path / "0.yaml")
+    assert mistake.startswith(f"{tmp_path}/0.yaml: base: leads to more than 100 files")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("base", ["/dev/zero", "fifo", "huge.yaml", "."])
+def test_a_base_that_has_no_end_is_a_mistake(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is such a file itself: a device, a pipe without a writer, one of gigabytes, a folder."""
+    monkeypatch.setattr("train.files.PATIENCE", 0.1)
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "huge.yaml").open("wb") as huge:
+        huge.truncate(2**34)
+    for file in (write(tmp_path, f"base: {base}\n"), tmp_path / base):
+        (mistake,) = mistakes(file)
+        assert ": cannot be read: " in mistake
