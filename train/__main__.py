@@ -134,6 +134,8 @@ def _train(
 
     runtime.set_up()
     report.begun(folder.path, is_continued=folder.is_continued)
+    if isinstance(folder, RunFolder) and folder.note:
+        report.warning(folder.note)
     # Around the screen, which puts what goes to standard error above its live line.
     with report.plain_warnings(RunWarning, sowlog.LossWarning), report.screen(config.steps) as screen:
         view = report.Display(screen, config.steps)

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,10 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from pydantic import TypeAdapter
 
+from train import files
 from train.leaving import abandoned
 from train.mistakes import one_line
-from train.run_folder import RunFolderError, RunWarning, write
+from train.provenance import free_name
+from train.run_folder import RunFolderError, RunWarning
 from train.step import TrainState
 
 _ITEM = "default"
@@ -36,6 +39,7 @@ _ITEM = "default"
 _SIZES = "sizes.json"
 # What is looked for where there are no sizes: orbax speaks of something else than what is missing.
 _NEEDED: dict[str, int | None] = dict.fromkeys((f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt"))
+_SIZES_FORM = TypeAdapter(dict[str, int])
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
 # Characters of a cause: of a longer one the ends are told, as TensorStore comes to the point at last.
@@ -96,7 +100,7 @@ class Checkpoints:
             raise NotSavedError(f"{self._folder / str(step)} cannot be written: {_said(error)}") from error
         self.newest = step
         if jax.process_index() == 0:
-            _note_sizes(self._folder / str(step))
+            _settle(self._folder / str(step))
             self._delete_old()
 
     def restore(self, like: TrainState) -> tuple[TrainState, int] | None:
@@ -161,7 +165,7 @@ class Checkpoints:
             return
         for step, cause in unread.items():
             folder = self._folder / str(step)
-            aside = _free_name(folder.with_name(f"{step}.unreadable"))
+            aside = free_name(folder.with_name(f"{step}.unreadable"))
             folder.rename(aside)
             warnings.warn(
                 f"the checkpoint {folder} cannot be read: {cause}. It is now {aside.name} there, and the run "
@@ -192,24 +196,35 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _note_sizes(folder: Path) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
-    # Without them, as after a kill just now, the checkpoint is as good, and damage is told in orbax's words.
+def _settle(folder: Path) -> None:
+    """Has all of a checkpoint on disk before an older one is deleted, and notes the sizes of its files."""
+    paths = [folder, *folder.rglob("*")]
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths if path.is_file()}
+    # What a disk refuses here is told by the next save. Without the sizes, as after a kill just now, the
+    # checkpoint is as good, and damage is told in orbax's words.
     with contextlib.suppress(OSError):
-        write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
+        for path in paths:
+            files.sync_folder(path) if path.is_dir() else files.sync(path)
+        files.sync_folder(folder.parent)
+        files.write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
 
 
 def _check_files(folder: Path) -> None:
     """Raises an error if files are missing or cut off: a look costs nothing, and orbax might not notice."""
-    file = folder / _SIZES
-    sizes = json.loads(file.read_text()) if file.exists() else _NEEDED
-    for name, size in sizes.items():
+    for name, size in _read_sizes(folder / _SIZES).items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"it has no file {name}")
         found = (folder / name).stat().st_size
         if size is not None and found != size:
             raise ValueError(f"its file {name} has {found} bytes, and had {size}")
+
+
+def _read_sizes(file: Path) -> Mapping[str, int | None]:
+    """Returns the noted sizes; what must be there where there are none, or none that can be read."""
+    try:
+        return _SIZES_FORM.validate_json(files.read(file))
+    except (OSError, ValueError):
+        return _NEEDED
 
 
 def _said(error: Exception) -> str:
@@ -254,11 +269,6 @@ class _WithoutLoops:
         )
         if not is_late:
             self._hook(unraisable)
-
-
-def _free_name(path: Path) -> Path:
-    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(name for name in itertools.chain([path], others) if not name.exists())
 
 
 def _of_process_0(number: int) -> int:

@@ -218,7 +218,12 @@ class OptimizerOptions(Options):
     learning_rate: Positive = Field(1e-3, description="The highest learning rate of the schedule.")
     schedule: Literal["constant", "cosine"] = Field(
         "cosine",
-        description="What follows the warmup: the same rate, or a cosine that ends at 0 with the run.",
+        description="What follows the warmup: the same rate, or a cosine that ends at 0.",
+    )
+    decay_steps: Count | None = Field(
+        None,
+        description="Step at which the cosine reaches 0; null: the run's first `steps`, also if they are "
+        "raised later.",
     )
     warmup: Annotated[int, Field(ge=0)] = Field(0, description="Steps of the linear rise from 0.")
     clip_norm: Positive | None = Field(1.0, description="Clip the gradient to this global norm; null: never.")
@@ -293,7 +298,8 @@ class Config(Options):
         discriminator="name", description="How it learns."
     )
     steps: Annotated[int, Field(ge=1, le=10**12)] = Field(
-        description="Length of the run. A finished run goes on when this is raised."
+        description="Length of the run. A finished run goes on when this is raised; with a cosine, when "
+        "optimizer.decay_steps is, too."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="Decides weights, batches and dropout."

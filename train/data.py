@@ -126,6 +126,10 @@ class Text:
         starts = _generator(seed, step).integers(0, last, self._options.batch_size)
         return {"tokens": self._windows(self._train, starts)}
 
+    def digest(self) -> str:
+        """Returns what identifies the text."""
+        return hashlib.sha256(self._train.tobytes() + self._held_out.tobytes()).hexdigest()
+
     def held_out(self) -> Batch:
         """Returns `eval_batches` batches of windows that lie evenly over the last tenth, none of them twice.
 

@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -89,17 +90,21 @@ def shared_folder(take: Callable[[], RunFolder]) -> Generator[RunFolder | Shared
         RunFolderError: in all of them, if process 0 cannot have it.
     """
     with contextlib.ExitStack() as held:
-        own, told = None, dict[str, str | bool]()
+        own, told = None, dict[str, Any]()
         if jax.process_index() == 0:
             try:
                 own = held.enter_context(take())
-                told = {"path": str(own.path.absolute()), "is_continued": own.is_continued}
+                told = {
+                    "path": str(own.path.absolute()),
+                    "is_continued": own.is_continued,
+                    "decay_steps": own.decay_steps,
+                }
             except RunFolderError as error:
                 told = {"error": str(error)}
         told = json.loads(_broadcast(json.dumps(told)))
         if "error" in told:
             raise RunFolderError(told["error"])
-        yield own or SharedFolder(Path(told["path"]), told["is_continued"])
+        yield own or SharedFolder(Path(told["path"]), told["is_continued"], told["decay_steps"])
 
 
 def _broadcast(text: str) -> str:

@@ -20,7 +20,7 @@ import jax
 import optax
 
 import sowlog
-from train import optimizer, step, tasks
+from train import optimizer, provenance, step, tasks
 from train.agreement import Agreement
 from train.checkpoint import Checkpoints
 from train.config import Config, EarlyStopOptions
@@ -33,6 +33,7 @@ from train.nonfinite import FiniteCheck
 from train.profiling import Profiler
 from train.run_folder import RunFolder, RunWarning, SharedFolder, usable
 from train.saving import Saver
+from train.schedule import with_end
 from train.step import TrainState
 from train.stopping import Stop, StopRequestedError
 from train.tasks import Batch, Task
@@ -184,14 +185,15 @@ def train(
     Raises:
         StopRequestedError: a signal came while the first batch was waited for: nothing was trained.
     """
-    on = Devices(config.sharding, devices)
+    on, config = Devices(config.sharding, devices), with_end(config, folder.decay_steps)
     with usable(folder.path):
         checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
     with checkpoints, _interruptible(dataset, stop) as batches:
         trainer = Trainer(config, batches, checkpoints, on)
         profile, writers, first = None, [], None
         if isinstance(folder, RunFolder):
-            folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step)
+            digest = provenance.digest(batches, config.seed)
+            folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step, data=digest)
             profile, writers = config.profile, None
             first = trainer.step if folder.is_continued else None
         with usable(folder.path):

@@ -6,6 +6,7 @@ import jax
 import optax
 
 from train.config import AdamOptions, AdamWOptions, SgdOptions
+from train.schedule import end
 
 
 def build(
@@ -15,7 +16,7 @@ def build(
 
     Args:
         options: the section `optimizer` of the configuration.
-        steps: length of the run, at whose end a cosine schedule reaches 0.
+        steps: length of the run, at whose end a cosine schedule reaches 0 unless `decay_steps` says where.
     """
     schedule = _schedule(options, steps)
     clip = optax.identity() if options.clip_norm is None else optax.clip_by_global_norm(options.clip_norm)
@@ -25,7 +26,7 @@ def build(
 def _schedule(options: AdamOptions | AdamWOptions | SgdOptions, steps: int) -> optax.Schedule:
     peak = options.learning_rate
     if options.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, max(1, steps - options.warmup))
+        after = optax.cosine_decay_schedule(peak, max(1, end(options, steps) - options.warmup))
     else:
         after = optax.constant_schedule(peak)
     # The first step of a warmup already moves: its rate is a fraction of the peak, not 0.

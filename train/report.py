@@ -32,6 +32,11 @@ def mistakes(lines: str) -> None:
     print(lines, file=errors(), flush=True)
 
 
+def warning(line: str) -> None:
+    """Tells what is otherwise than one may think, and the run goes on."""
+    print(f"warning: {line}", file=errors(), flush=True)
+
+
 def text(lines: str) -> None:
     """Tells what was asked for."""
     _print(lines)
@@ -43,7 +48,7 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, kinds):
-            print(f"warning: {message}", file=errors(), flush=True)
+            warning(str(message))
         else:
             before(message, category, *place)
 

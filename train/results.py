@@ -5,8 +5,11 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
-from train import run_folder
+from pydantic import ConfigDict, TypeAdapter
+
+from train import files
 from train.config import Better
 
 FILE = "results.json"
@@ -23,6 +26,9 @@ class Results:
         better: which way the first of `held_out` gets better.
         held_out: values of the last evaluation by tag, the most important first; None is NaN or infinite.
     """
+
+    # Of what is read from a file.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
 
     steps: int
     step: int
@@ -42,16 +48,19 @@ class Results:
         return next(iter(ranks), math.inf)
 
 
+_FORM = TypeAdapter(Results)
+
+
 def write(folder: Path, found: Results) -> None:
     """Writes the results of a run into its folder."""
-    run_folder.write(folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    files.write(folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
 
 
 def read(folder: Path) -> Results | None:
     """Reads the results of a run; None if it has none yet, or none that can be read: then it is run again."""
     try:
-        return Results(**json.loads((folder / FILE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return _FORM.validate_json(files.read(folder / FILE))
+    except (OSError, ValueError):
         return None
 
 

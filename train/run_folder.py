@@ -3,29 +3,31 @@
 import contextlib
 import dataclasses
 import fcntl
-import importlib.metadata
-import json
-import platform
-import subprocess
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from train import config_file
+from train import config_file, files, provenance, schedule
 from train.config import Config
+from train.provenance import META, RunWarning
 
-CONFIG, META, LOCK = "config.yaml", "meta.json", ".lock"
-PACKAGES = ("sowlog", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "numpy")
+__all__ = ["RunFolder", "RunFolderError", "RunWarning", "SharedFolder", "UnreadableFolderError"]
+
+CONFIG, LOCK, CHECKPOINTS = "config.yaml", ".lock", "checkpoints"
+
+
+_REMEDY = "give another --workdir, or put it back, as the run's own command with --print-config prints it"
 
 
 class RunFolderError(Exception):
     """The folder cannot take this run: one line for each reason."""
 
 
-class RunWarning(UserWarning):
-    """Something of a run is not there or cannot be written, and the run goes on without it."""
+class UnreadableFolderError(RunFolderError):
+    """The folder's own configuration is absent or cannot be read, so whose run it holds is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +37,12 @@ class SharedFolder:
     Attributes:
         path: the folder, on a file system that all of them see.
         is_continued: whether a run of this configuration was here before.
+        decay_steps: where the run's cosine goes on to end; None if the configuration says it.
     """
 
     path: Path
     is_continued: bool
+    decay_steps: int | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -53,6 +57,8 @@ class RunFolder:
         path: the folder.
         checkpoints: the folder of the checkpoints within.
         is_continued: whether a run of this configuration was here before.
+        decay_steps: where the run's cosine goes on to end; None if the configuration says it.
+        note: what its learning rate does in another way than before, in a line; empty if nothing.
     """
 
     def __init__(self, path: Path, config: Config):
@@ -62,16 +68,28 @@ class RunFolder:
             RunFolderError: another process trains there, or it holds another configuration.
         """
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
+        self.decay_steps: int | None = None
+        self.note = ""
         with usable(path):
             self._is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as undo:
-                self._lock = undo.enter_context((path / LOCK).open("a"))
-                _lock(self._lock.fileno(), path)
-                self.is_continued = holds(path, config)
-                write(path / CONFIG, config_file.dump(config))
+                self._lock = _lock(path)
+                undo.callback(os.close, self._lock)
+                self.is_continued = self._take(config)
                 undo.pop_all()
+
+    def _take(self, config: Config) -> bool:
+        """Returns whether a run of this configuration was here before, and makes it the folder's."""
+        old = _check(self.path, config)
+        if old is not None:
+            trained = _trained(self.path)
+            self.decay_steps = schedule.inherited_end(old, config, trained)
+            config = schedule.with_end(config, self.decay_steps)
+            self.note = schedule.describe_change(old, config, trained)
+        files.write(self.path / CONFIG, config_file.dump(config))
+        return old is not None
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +99,7 @@ class RunFolder:
     ) -> None:
         if error is not None and not self._is_begun():
             self._undo()
-        self._lock.close()
+        os.close(self._lock)
 
     def _is_begun(self) -> bool:
         return (self.path / META).exists() or any(self.checkpoints.glob("*"))
@@ -90,32 +108,24 @@ class RunFolder:
         """Leaves the folder to what was meant; or none, if there was none."""
         (self.path / CONFIG).unlink(missing_ok=True)
         _remove_if_empty(self.checkpoints)
-        if self._is_new:
+        if self._is_new and _is_same(self._lock, self.path / LOCK):
             (self.path / LOCK).unlink()
             _remove_if_empty(self.path)
 
-    def write_meta(self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int) -> None:
-        """Writes meta.json: what this run is made with, for each time that it was started.
+    def write_meta(
+        self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str = ""
+    ) -> None:
+        """Adds a start to meta.json: what this run is made with, and a warning of what has changed.
 
         Args:
             seed: the run's seed.
             argv: the arguments that the program was given.
             devices: what it runs on.
             step: where it begins or goes on.
+            data: the digest of its data.
         """
-        started = {
-            "step": step,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "argv": ["python", "-m", "train", *argv],
-            "git_commit": _git_commit(),
-            "devices": list(devices),
-            "host": platform.node(),
-            "versions": _versions(),
-        }
-        file = self.path / META
         with usable(self.path):
-            before = json.loads(file.read_text())["starts"] if file.exists() else []
-            write(file, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
+            provenance.begin(self.path, seed=seed, argv=argv, devices=devices, step=step, data=data)
 
 
 @contextlib.contextmanager
@@ -135,22 +145,43 @@ def holds(path: Path, config: Config) -> bool:
     """Tells whether a run folder holds this configuration; False if it holds none.
 
     Raises:
-        RunFolderError: it holds another, which is more than a longer run of the same.
+        RunFolderError: it holds another, which is more than a longer run of the same, or a longer run that
+            would learn nothing.
+    """
+    return _check(path, config) is not None
+
+
+def read_config(path: Path) -> Config | None:
+    """Returns the configuration of a run folder; None if no run was begun there.
+
+    Raises:
+        UnreadableFolderError: it is absent beside checkpoints, or cannot be read.
     """
     file = path / CONFIG
-    if not file.exists():
-        return False
+    if not os.path.lexists(file):
+        if not _trained(path):
+            return None
+        raise UnreadableFolderError(
+            f"the run folder {path} holds checkpoints and no {CONFIG}, so whose run they are is not known; "
+            f"{_REMEDY}."
+        )
     try:
-        old = config_file.load(file)
+        return config_file.load(file)
     except config_file.ConfigError as error:
-        raise RunFolderError(
-            f"the run folder {path} holds a configuration that this version cannot read; "
-            f"give another --workdir\n{error}"
+        raise UnreadableFolderError(
+            f"the run folder {path} holds a configuration that this version cannot read; {_REMEDY}\n{error}"
         ) from None
+
+
+def _check(path: Path, config: Config) -> Config | None:
+    old = read_config(path)
+    if old is None:
+        return None
     differences = _differences(
         config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
     )
-    for key in ("profile", "sharding"):  # These look at the run, or lay it out, and do not change it.
+    # These look at the run, or lay it out, and do not change it; of the schedule's end a line tells.
+    for key in ("profile", "sharding", "optimizer.decay_steps"):
         differences.pop(key, None)
     if old.steps <= config.steps:
         differences.pop("steps", None)
@@ -160,18 +191,30 @@ def holds(path: Path, config: Config) -> bool:
             f"the run folder {path} holds another run; give another --workdir, or the same "
             "configuration (steps may be raised):\n" + "\n".join(lines)
         )
-    return True
+    trained = _trained(path)
+    settled = schedule.with_end(config, schedule.inherited_end(old, config, trained))
+    if reason := schedule.describe_nothing_to_learn(old, settled, trained):
+        raise RunFolderError(f"the run folder {path}: {reason}")
+    return old
+
+
+def _trained(path: Path) -> int:
+    """Returns the step of the newest checkpoint by its name, 0 if there is none."""
+    with contextlib.suppress(OSError):
+        names = [entry.name for entry in (path / CHECKPOINTS).iterdir()]
+        return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
+    return 0
 
 
 def is_taken(path: Path) -> bool:
     """Tells whether a process trains in a run folder at this moment."""
     try:
-        with (path / LOCK).open("rb") as file:
+        with files.open_regular(path / LOCK, "rb") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:  # No lock, or something else of its name: what wants to train there says which.
+        return False
     return False
 
 
@@ -188,58 +231,30 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    """Locks the folder for as long as this process lives, however it ends."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunFolderError(
-            f"another process trains in {path}; wait for it, or give another --workdir"
-        ) from None
+def _lock(path: Path) -> int:
+    """Returns the descriptor of the folder's lock, held as long as it is open, however its process ends."""
+    while True:
+        # For appending a descriptor may be locked on NFS too, and a link is refused.
+        with files.open_regular(path / LOCK, "ab") as file:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"another process trains in {path}; wait for it, or give another --workdir"
+                ) from None
+            # A process that leaves a new folder removes its lock: one that was opened before is nobody's.
+            if _is_same(file.fileno(), path / LOCK):
+                return os.dup(file.fileno())
 
 
-def write(file: Path, text: str) -> None:
-    """Writes a file that is either the old one or the new one, never half of it."""
-    part = file.with_name(f".{file.name}.part")
+def _is_same(descriptor: int, file: Path) -> bool:
     try:
-        part.write_text(text)
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+        return os.path.samestat(os.fstat(descriptor), file.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
     absent = "nothing"
     pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in {**old, **new}}
     return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
-
-
-def _versions() -> dict[str, str | None]:
-    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
-
-
-def _version(package: str) -> str | None:
-    """Gives what is installed; None for a checkout that is used as it stands."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Gives the commit of the source, "+changes" after it if the tree differs; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--dirty=+changes",
-    ]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None

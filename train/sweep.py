@@ -8,6 +8,7 @@ checkpoint if it has one. Only the points import JAX.
 import hashlib
 import itertools
 import json
+import os
 import re
 import signal
 import time
@@ -17,11 +18,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self, cast
 
-from train import config_file, mistakes, report, results, run_folder, yaml_reading
+from train import config_file, files, mistakes, report, results, run_folder, yaml_reading
 from train.config import Config
 from train.mistakes import COMMAND_LINE, ConfigError
 from train.results import Results
-from train.run_folder import RunFolderError
+from train.run_folder import RunFolderError, UnreadableFolderError
 from train.stopping import Handlers
 
 LOG = "output.log"
@@ -32,6 +33,7 @@ _LONGEST_NAME = 150
 # Seconds between two looks at what runs.
 _INTERVAL = 0.1
 _TAIL = 15
+_TAIL_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,8 @@ def _check_folders(points: Iterable[Point]) -> None:
     for point in points:
         try:
             run_folder.holds(point.path, point.config)
+        except UnreadableFolderError:  # No other point's affair: it says so when it is trained.
+            continue
         except RunFolderError as error:
             lines.append(str(error))
     if lines:
@@ -280,7 +284,11 @@ class Sweep:
             if point.results():  # Another process has finished it.
                 report.text(_finished_line(point))
                 continue
-            self._begin(point)
+            try:
+                self._begin(point)
+            except OSError as error:
+                self.unfinished.append(point)
+                report.text(f"{point.name}: cannot be begun: {error}")
 
     def _begin(self, point: Point) -> None:
         point.path.mkdir(parents=True, exist_ok=True)
@@ -318,7 +326,10 @@ def _finished_line(point: Point) -> str:
 
 def _tail(log: Path, begun: int) -> str:
     """Gives the last lines of what was written since, indented, under the file's name."""
-    with log.open("rb") as file:
-        file.seek(begun)
-        lines = file.read().decode(errors="replace").splitlines()[-_TAIL:]
+    try:
+        with files.open_regular(log, "rb") as file:
+            file.seek(max(begun, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-_TAIL:]
+    except OSError as error:
+        lines = [f"cannot be read: {error}"]
     return "\n".join([f"  the end of {log}:", *(f"    {line}" for line in lines)])

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train import run_folder
+from pydantic import BaseModel
+
+from train import files, run_folder
 from train.mistakes import COMMAND_LINE, ConfigError
 from train.stopping import SIGNALS
 
@@ -50,7 +52,7 @@ class Process:
     """
 
     def __init__(self, command: Sequence[str], log: Path):
-        with log.open("ab") as output:
+        with files.open_regular(log, "ab") as output:
             # In a session of its own, so that Ctrl-C on a terminal reaches it once: through the sweep.
             self._process = subprocess.Popen(
                 _until_parent_ends(command),
@@ -138,7 +140,7 @@ class Command:
 
     def __call__(self) -> int:
         """Runs it and returns its exit status."""
-        with self._log.open("ab") as output:
+        with files.open_regular(self._log, "ab") as output:
             self._process = process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LAUNCH_IN_JOB, *self._command],
                 cwd=self._cwd,
@@ -199,11 +201,26 @@ class Cluster:
     def start(self, point: "Point", command: Sequence[str]) -> Job:
         """Submits a point, unless its job of an earlier sweep is still there."""
         file = point.path / _JOB
-        if file.exists():
-            known = json.loads(file.read_text())
-            job = self._found_again(self._folder, known["id"])
-            if known["kind"] == self._kind and not job.done():
+        known = _read_job(file)
+        if known is not None and known.kind == self._kind:
+            job = self._found_again(self._folder, known.id)
+            if not job.done():
                 return Job(job, point.path)
         job = self._executor.submit(Command(command, point.log.absolute(), Path.cwd()))
-        run_folder.write(file, json.dumps({"kind": self._kind, "id": job.job_id}) + "\n")
+        files.write(file, json.dumps({"kind": self._kind, "id": job.job_id}) + "\n")
         return Job(job, point.path)
+
+
+class _KnownJob(BaseModel):
+    """What is remembered of a job in the folder of its point."""
+
+    kind: str
+    id: str
+
+
+def _read_job(file: Path) -> _KnownJob | None:
+    """Returns the job of an earlier sweep; None if there is none that can be read."""
+    try:
+        return _KnownJob.model_validate_json(files.read(file))
+    except (OSError, ValueError):
+        return None

@@ -112,6 +112,17 @@ def test_a_finished_run_goes_on_when_steps_are_raised(tmp_path) -> None:
     ]
 
 
+def test_a_longer_run_learns_at_the_rates_that_it_began_with(tmp_path) -> None:
+    """Bit for bit as a run whose cosine was set to end where that of the shorter run did."""
+    short = "optimizer.warmup=2"
+    run_until(digits(short), tmp_path / "raised", 4)
+    run(digits(short, "steps=16"), tmp_path / "raised")
+    run(digits(short, "steps=16", "optimizer.decay_steps=12"), tmp_path / "straight")
+    assert points(tmp_path / "raised") == points(tmp_path / "straight")
+    assert saved_arrays(tmp_path / "raised", 16) == saved_arrays(tmp_path / "straight", 16)
+    assert tensorboard_scalars(tmp_path / "raised")["learning_rate"].values[12:] == [0.0] * 4
+
+
 def test_a_folder_that_holds_another_run_is_refused(tmp_path) -> None:
     """With the keys that differ, and what they are there and now."""
     with run_folder.RunFolder(tmp_path, digits()):

@@ -5,6 +5,7 @@ import pytest
 
 from train import optimizer
 from train.config import AdamOptions, AdamWOptions, SgdOptions
+from train.schedule import rate
 
 PARAMS = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}
 ZEROS = {"dense": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}, "norm": {"scale": jnp.zeros(2)}}
@@ -67,3 +68,18 @@ def test_each_choice_is_the_optimizer_of_that_name() -> None:
         free = options.model_copy(update={"clip_norm": None, "schedule": "constant"})
         expected, _ = rule.update(PARAMS, rule.init(PARAMS), PARAMS)
         assert update(free, PARAMS)["dense"]["bias"] == pytest.approx(np.asarray(expected["dense"]["bias"]))
+
+
+@pytest.mark.parametrize("decay_steps", [None, 3, 7, 15])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_that_is_told_is_the_one_that_is_trained_with(
+    schedule: str, decay_steps: int | None
+) -> None:
+    """Before JAX is imported, as optax computes it; a cosine stays at 0 after its end."""
+    options = SgdOptions.model_validate(
+        {"name": "sgd", "learning_rate": 2.0, "warmup": 4, "schedule": schedule, "decay_steps": decay_steps}
+    )
+    expected = rates(options, 10)
+    assert [rate(options, 10, step) for step in range(10)] == pytest.approx(expected, abs=1e-6)
+    if schedule == "cosine" and decay_steps == 7:
+        assert expected[7:] == [0.0] * 3

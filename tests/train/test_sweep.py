@@ -248,6 +248,23 @@ def test_results_that_cannot_be_read_are_none(tmp_path: Path) -> None:
         assert point.results() is None
 
 
+def test_a_point_with_an_odd_folder_ends_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It fails with a line; what its own process would tell is not told before the others are trained."""
+    for name in ("seed=0", "seed=1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "seed=0" / "config.yaml").touch()
+    (tmp_path / "seed=1" / sweep.LOG).mkdir()
+    (tmp_path / "seed=2").touch()
+    points = planned(tmp_path, "seed=0..3")
+    bodies = {"seed=0": "sys.exit(2)", "seed=1": "", "seed=2": "", "seed=3": "finish()"}
+    assert go(points, bodies).unfinished == points[:3]
+    out = capsys.readouterr().out
+    assert "seed=0: failed with exit status 2" in out
+    assert "seed=1: cannot be begun: [Errno 21] Is a directory: " in out
+    assert "seed=2: cannot be begun: [Errno 17] File exists: " in out
+    assert "finished seed=3" in out
+
+
 def test_a_longer_run_is_not_finished(tmp_path: Path) -> None:
     """Results tell of the steps that were asked for."""
     (point,) = planned(tmp_path, "seed=0", overrides=("steps=5",))
