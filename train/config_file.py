@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import ValidationError
 
-from train import files, mistakes, yaml_reading
+from train import files, mistakes, paths, yaml_reading
 from train.config import Config
 from train.mistakes import COMMAND_LINE, ConfigError, Tree
 from train.schema import Key
@@ -21,12 +20,15 @@ MAX_FILES = 100
 MAX_BYTES = 1_000_000
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False) -> Config:
     """Reads, overrides and checks a configuration.
 
     Args:
         path: the YAML file.
         overrides: `dotted.key=value` each, the value in YAML; a later one wins.
+        is_to_train: whether a run is made of it, which is to have what it asks for; one that was made before
+        is
+            read as it stands.
 
     Raises:
         ConfigError: with every mistake that can be told, each naming its place and its dotted key.
@@ -39,12 +41,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     # A name comes before the fields that it admits, in whatever order they were written.
     for key, value in sorted(assignments, key=lambda item: item[0][-1] != "name"):
         draft.assign(key, value)
-    return draft.check(str(path))
+    config = draft.check(str(path))
+    if is_to_train:
+        draft.check_profile(config, str(path))
+    return config
 
 
 def dump(config: Config) -> str:
     """Writes a configuration as YAML that `load` reads back equal."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return yaml_reading.dump(config.model_dump())
 
 
 def flatten(tree: Mapping[str, Any], prefix: Key = ()) -> dict[str, Any]:
@@ -136,6 +141,13 @@ class _Draft:
             raise ConfigError(self.mistakes)
         return config
 
+    def check_profile(self, config: Config, file: str) -> None:
+        """Raises a mistake if the steps to profile begin after the run's last one."""
+        if config.profile is not None and int(config.profile.partition(":")[0]) >= config.steps:
+            place = self._places.get(("profile",), file)
+            problem = f"begins after the last step, which is {config.steps - 1}, got {config.profile}"
+            raise ConfigError([f"{place}: profile: {problem}"])
+
     def _read(self, path: Path) -> tuple[Tree, dict[Key, int]]:
         """Gives a file's tree and the line of each of its keys."""
         text = _read_text(path)
@@ -203,7 +215,7 @@ def _bases(tree: Tree, path: Path, lines: Mapping[Key, int]) -> Iterator[Path]:
         if not isinstance(name, str) or not name or "\0" in name:
             wanted = "must be a file or a list of files, relative to this one"
             raise ConfigError([f"{path}:{lines[(BASE,)]}: base: {wanted}, got {mistakes.show(name)}"])
-        yield path.parent / Path(name).expanduser()
+        yield path.parent / paths.local(name, f"{path}:{lines[(BASE,)]}: base")
 
 
 def _read_text(path: Path) -> str:

@@ -54,9 +54,14 @@ def explain_yaml(error: Exception) -> str:
 
 def similar_file(path: Path) -> str:
     """Gives the end of a line that suggests a file in place of one that is not there."""
-    folder = path.parent if path.parent.is_dir() else Path("configs")
-    files = sorted(str(file) for file in folder.glob("*.y*ml"))
-    return did_you_mean(str(path), files) or (f"; there are {', '.join(files)}" if files else "")
+    folders = [path.parent] if path.parent.is_dir() else []
+    found = [file for folder in (*folders, Path("configs")) for file in sorted(folder.glob("*.y*ml"))]
+    by_stem = {file.stem: str(file) for file in reversed(found)}
+    if near := did_you_mean(str(path), list(by_stem.values())):
+        return near
+    if near := difflib.get_close_matches(path.stem, by_stem, 1):
+        return f"; did you mean {by_stem[near[0]]}?"
+    return f"; there are {', '.join(dict.fromkeys(map(str, found)))}" if found else ""
 
 
 def one_line(error: object) -> str:

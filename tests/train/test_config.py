@@ -1,3 +1,4 @@
+import json
 import math
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import yaml
 from hypothesis import strategies as st
 
 from tests.train.running import CONFIGS, ROOT
-from train import config_file, schema, yaml_reading
+from train import config_file, schema, sweep, yaml_reading
 from train.config import AdamWOptions, Config, FunctionData, SgdOptions, TextData
 from train.config_file import ConfigError, load
 
@@ -55,6 +56,40 @@ def test_every_shipped_config_says_its_purpose_and_command(path: Path) -> None:
 def test_a_number_is_read_however_it_is_written(text: str) -> None:
     """YAML 1.1 alone would read 1e-3 as a string."""
     assert load(DIGITS, [f"optimizer.learning_rate={text}"]).optimizer.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("[no, No, on, off, yes, y, n]", ["no", "No", "on", "off", "yes", "y", "n"]),
+        ("[true, True, FALSE]", [True, True, False]),
+        ("[~, null, NULL, ]", [None, None, None]),
+        ("[1234e56, 12e400, 1e3, 1E-3, -1e30]", ["1234e56", "12e400", 1000.0, 0.001, -1e30]),
+        ("[12:30:45, 10:15]", ["12:30:45", "10:15"]),
+        ("[1.10, 0123, 08, 0o17, 0x1f, 1_000]", [1.1, "0123", "08", 15, 31, 1000]),
+        ("[=, <<, .5]", ["=", "<<", 0.5]),
+        ("{no: 1, =: 2}", {"no": 1, "=": 2}),
+    ],
+)
+def test_words_are_those_of_yaml_1_2(written: str, read: object, tmp_path: Path) -> None:
+    """Alike in a file, on the command line and in what is varied; and they survive being written."""
+    own = f"base: {DIGITS}\ndata: {{name: 'a:b', arguments: {{x: {written}}}}}\n"
+    config = load(write(tmp_path, own))
+    assert config.data == FunctionData(name="a:b", arguments={"x": read})
+    assert load(DIGITS, ["data.name=a:b", f"data.arguments.x={written}"]) == config
+    (point,) = sweep.plan(DIGITS, ["data.name=a:b"], [f"data.arguments.x={written}"], tmp_path / "sweep")
+    assert point.config == config
+    assert load(write(tmp_path, config_file.dump(config))) == config
+
+
+def test_text_that_reads_as_something_else_is_written_in_quotes(tmp_path: Path) -> None:
+    """Of YAML 1.1 as well, as other programs read it."""
+    words = ["1e-3", "no", "1234", "0o17", "2024-01-31", "~", "", "true", "=", "1_000", ".inf", "a: b"]
+    config = load(DIGITS, ["data.name=a:b", f"data.arguments.x={json.dumps(words)}"])
+    assert config.data == FunctionData(name="a:b", arguments={"x": words})
+    written = config_file.dump(config)
+    assert load(write(tmp_path, written)) == config
+    assert yaml.safe_load(written)["data"]["arguments"]["x"] == words
 
 
 def test_every_field_is_documented() -> None:
