@@ -20,6 +20,7 @@ from train import (
     config_help,
     data,
     leaving,
+    paths,
     processes,
     report,
     results,
@@ -43,7 +44,7 @@ EXAMPLES = """
 examples:
   python -m train                                   the default experiment
   python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
-  python -m train --workdir runs/mine               a new run, or go on with the one that is there
+  python -m train --workdir runs/mine               go on with the run that is there, or a new one
   python -m train configs/digits.yaml --print-config > mine.yaml
   python -m train configs/digits.yaml --sweep optimizer.learning_rate=1e-3,3e-3 --sweep seed=0..2 --jobs 2
 
@@ -80,19 +81,19 @@ def _run(argv: Sequence[str]) -> int:
     if sweep_command.check(options):
         processes.check_alone(group, "--sweep")
         return sweep_command.run(options, file, overrides)
-    config = config_file.load(file, overrides)
+    config = config_file.load(file, overrides, is_to_train=True)
     hparams = _chosen(config, options.hparams)
     if options.print_config:
         report.text(config_file.dump(config).rstrip())
         return 0
+    workdir = None if options.workdir is None else _workdir(options.workdir)
     with report.plain_warnings(RunWarning):
         dataset = data.load(config.data, needs=config.task.needs)
     if options.dry_run:
         return _dry_run(config, dataset)
 
     def take() -> RunFolder:
-        path = Path(options.workdir) if options.workdir else run_folder.default_path(file.stem)
-        return RunFolder(path, config)
+        return RunFolder(workdir or run_folder.default_path(file.stem), config)
 
     if group is None:
         with take() as folder, Stop() as stop:
@@ -141,10 +142,11 @@ def _train(
         view = report.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
         view.ended()
-    report.finished(outcome, folder.path, stopped_by=outcome.stopped_by)
+    names_folder = any(argument.partition("=")[0] == "--workdir" for argument in argv)
+    report.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
     failures = [*outcome.failures, *_write_results(config, folder, outcome)]
     if failures:
-        report.not_saved(failures, folder.path)
+        report.not_saved(failures, folder.path, names_folder=names_folder)
     if outcome.diverged:
         return 3
     if failures:
@@ -237,14 +239,28 @@ def _parse(
     overrides: list[str] = [*options.overrides, *unknown]  # What is unknown is told with all other mistakes.
     first: list[str] = [options.config] if options.config else []
     if first and "=" in first[0] and not Path(first[0]).exists():
-        return options, _find(DEFAULT), [*first, *overrides]
-    return options, _find(first[0] if first else DEFAULT), overrides
+        return options, _default(options), [*first, *overrides]
+    return options, _find(first[0]) if first else _default(options), overrides
+
+
+def _default(options: argparse.Namespace) -> Path:
+    """Returns the configuration where none is given: that of the run to go on with, or the default one."""
+    if options.workdir is not None and not options.sweep:
+        own = _workdir(options.workdir) / run_folder.CONFIG
+        if own.exists():
+            return own
+    return _find(DEFAULT)
+
+
+def _workdir(given: str) -> Path:
+    return paths.local(given, f"{COMMAND_LINE}: --workdir")
 
 
 def _find(name: str) -> Path:
     """Finds a configuration from the working folder, or beside this package."""
-    beside = Path(__file__).parent.parent / name
-    return beside if beside.exists() and not Path(name).exists() else Path(name)
+    path = paths.local(name, COMMAND_LINE)
+    beside = Path(__file__).parent.parent / path
+    return beside if beside.exists() and not path.exists() else path
 
 
 def _status(number: signal.Signals) -> int:

@@ -12,7 +12,7 @@ import signal
 import time
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ import jax
 import optax
 
 import sowlog
-from train import optimizer, provenance, step, tasks
+from train import optimizer, profiling, provenance, step, tasks
 from train.agreement import Agreement
 from train.checkpoint import Checkpoints
 from train.config import Config, EarlyStopOptions
@@ -61,6 +61,8 @@ class Outcome:
         reached: number of updates at its end; more, if the last of them could not or should not be saved.
         trained: values of the last update by tag; empty if this process made none.
         evaluated: values of the evaluation after the last step; empty if it was stopped before.
+        latest: values of the last evaluation that this process made, whenever it was.
+        latest_step: the step of that evaluation.
         updates: number of updates that this process made.
         compiling: seconds until the first of them was done, nearly all of them compilation.
         training: seconds of all the others, with the evaluations and checkpoints between them.
@@ -81,6 +83,8 @@ class Outcome:
     diverged: bool = False
     stopped_by: signal.Signals | None = None
     failures: tuple[str, ...] = ()
+    latest: dict[str, float] = field(default_factory=dict[str, float])
+    latest_step: int = 0
 
 
 class Trainer:
@@ -196,6 +200,8 @@ def train(
             folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step, data=digest)
             profile, writers = config.profile, None
             first = trainer.step if folder.is_continued else None
+        if line := profiling.describe_missed(profile, folder.path, trainer.step):
+            warnings.warn(line, RunWarning, stacklevel=2)
         with usable(folder.path):
             log = sowlog.Logger(folder.path, writers=writers, resume_from=first)
         with (
@@ -242,6 +248,7 @@ class _Run:
         self._waiting = Waiting(config.early_stop)
         self._trained: dict[str, jax.Array] = {}
         self._evaluated: dict[str, jax.Array] = {}
+        self._latest: tuple[int, dict[str, jax.Array]] = 0, {}
 
     def go(self) -> Outcome:
         """Trains until the end."""
@@ -272,6 +279,8 @@ class _Run:
             self._finite.reason or self._waiting.reason,
             self._finite.failed is not None,
             self._agreement.signal,
+            latest=self._read(self._latest[1]),
+            latest_step=self._latest[0],
         )
 
     def _update(self) -> None:
@@ -306,6 +315,7 @@ class _Run:
         report = self._trainer.evaluate()
         self._saver.log(self._trainer.step, report.packed, images=report.images)
         self._view.evaluated(self._trainer.step, report.shown)
+        self._latest = self._trainer.step, report.shown
         return report.shown
 
     def _is_stuck(self) -> bool:

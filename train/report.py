@@ -1,8 +1,6 @@
-"""What the program says: the only file that writes to the terminal."""
+"""What the program says. With `terminal`, which it says it through, the only file that writes to one."""
 
 import contextlib
-import math
-import os
 import shlex
 import signal
 import sys
@@ -11,19 +9,34 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from train.terminal import errors, output
+from train import sweep_table, viewing
+from train.terminal import Pipe, Screen, errors, output, plain_console, say, screen
+
+__all__ = [
+    "Display",
+    "Pipe",
+    "begun",
+    "compared",
+    "finished",
+    "flush",
+    "mistakes",
+    "not_saved",
+    "plain_warnings",
+    "ranking",
+    "screen",
+    "text",
+    "warning",
+]
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
     import jax
 
     from train.loop import Outcome
-    from train.results import Results
     from train.sweep import Point
 
 
@@ -39,7 +52,7 @@ def warning(line: str) -> None:
 
 def text(lines: str) -> None:
     """Tells what was asked for."""
-    _print(lines)
+    say(lines)
 
 
 @contextlib.contextmanager
@@ -59,10 +72,6 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
         yield
 
 
-def _print(lines: str) -> None:
-    print(lines, file=output(), flush=True)
-
-
 def flush() -> None:
     """Hand over to the system all that was written."""
     for stream in (output(), errors()):
@@ -71,11 +80,20 @@ def flush() -> None:
 
 def begun(folder: Path, *, is_continued: bool) -> None:
     """Tells where the run is kept."""
-    _print(f"{'continues' if is_continued else 'run'} {folder}")
+    say(f"{'continues' if is_continued else 'run'} {folder}")
 
 
-def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None) -> None:
-    """Tells how the run ended, what came of it and how to look at it."""
+def finished(
+    outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
+) -> None:
+    """Tells how the run ended, what came of it and how to look at it.
+
+    Args:
+        outcome: how it ended.
+        folder: the run folder.
+        stopped_by: the signal that ended it.
+        names_folder: whether the command named the folder, and goes on as it stands.
+    """
     console = _console()
     if outcome.trained or outcome.evaluated:
         console.print(f"after {outcome.reached} steps")
@@ -84,35 +102,50 @@ def finished(outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | N
         console.print(_speed(outcome))
     saved = f"saved at step {outcome.step}"
     if stopped_by:
-        console.print(f"stopped by {stopped_by.name}, {saved}; to go on, the same command with")
-        console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
+        console.print(
+            f"stopped by {stopped_by.name}, {saved}; to go on, {_again(folder, names_folder)}", soft_wrap=True
+        )
     if outcome.ended_early:
         console.print(f"ended early: {outcome.ended_early}\n{saved}")
     # Soft: a command that is broken in two cannot be pasted.
-    console.print(_tensorboard(folder, points=outcome.reached + 1), soft_wrap=True)
+    console.print(viewing.of_run(folder, points=outcome.reached + 1), soft_wrap=True)
 
 
-def not_saved(failures: Sequence[str], folder: Path) -> None:
+def not_saved(failures: Sequence[str], folder: Path, *, names_folder: bool = False) -> None:
     """Tells what of a run is not on disk, and how to have it tried again."""
     lines = "\n".join(f"error: {failure}" for failure in failures)
-    print(
-        f"{lines}\nto try again, the same command with\n--workdir {shlex.quote(str(folder))}",
-        file=errors(),
-        flush=True,
+    print(f"{lines}\nto try again, {_again(folder, names_folder)}", file=errors(), flush=True)
+
+
+def ranking(
+    points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
+) -> None:
+    """Tells how a sweep ended: its points, the best first, how seeds spread, and how to look at them."""
+    console = _console()
+    console.print(_rich(sweep_table.of_points(points, digits=4)))
+    for line in sweep_table.describe_seeds(points):
+        console.print(line)
+    if any(point.results() is None for point in points):
+        how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
+        console.print(f"{how}; to go on, {_again(folder, names_folder)}", soft_wrap=True)
+    console.print("the same in TensorBoard's HParams tab:")
+    longest = max(point.config.steps for point in points)
+    console.print(viewing.of_folder(folder, points=longest + 1), soft_wrap=True)
+
+
+def _again(folder: Path, names_folder: bool) -> str:  # noqa: FBT001 - the one fact that it is about
+    return (
+        "the same command" if names_folder else f"the same command with\n--workdir {shlex.quote(str(folder))}"
     )
 
 
-def ranking(points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None) -> None:
-    """Tells how a sweep ended: its points, the best first, and how to look at them."""
-    console = _console()
-    console.print(_ranking_table(points))
-    if any(point.results() is None for point in points):
-        how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
-        console.print(f"{how}; to go on, the same command with")
-        console.print(f"--workdir {shlex.quote(str(folder))}", soft_wrap=True)
-    console.print("the same in TensorBoard's HParams tab:")
-    longest = max(point.config.steps for point in points)
-    console.print(_tensorboard(folder, points=longest + 1), soft_wrap=True)
+def _rich(made: sweep_table.Table) -> Table:
+    table = Table()
+    for at, title in enumerate(made.titles):
+        table.add_column(title, justify="left" if at < made.settings else "right")
+    for row in made.rows:
+        table.add_row(*row)
+    return table
 
 
 def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
@@ -125,44 +158,21 @@ def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
 
 def _console() -> Console:
     # Piped, a table may be as wide as it is: a file has no right edge.
-    return Console(file=output(), highlight=False, width=None if sys.stdout.isatty() else 1000)
-
-
-def _ranking_table(points: "Sequence[Point]") -> Table:
-    found = {point.path: point.results() for point in points}
-    best = sorted(points, key=lambda point: _rank(found[point.path]))
-    tags = list(dict.fromkeys(tag for results in found.values() if results for tag in results.held_out))
-    table = Table("", *points[0].values)
-    for tag in tags:
-        table.add_column(tag, justify="right")
-    for place, point in enumerate(best, 1):
-        results = found[point.path]
-        held_out = {} if results is None else results.held_out
-        settings = [str(value) for value in point.values.values()]
-        numbers = [_number(held_out.get(tag)) for tag in tags] if results else ["not finished"]
-        table.add_row(str(place) if results else "", *settings, *numbers)
-    return table
-
-
-def _rank(results: "Results | None") -> tuple[bool, float]:
-    """Gives the place of a run's results: before those that are worse, and before none at all."""
-    return results is None, math.inf if results is None else results.rank()
-
-
-def _tensorboard(folder: Path, *, points: int) -> str:
-    # TensorBoard shows a random 1000 points of a series, unless it is told to keep more (0 shows none).
-    keep = f" --samples_per_plugin scalars={points}" if points > 1000 else ""
-    return f"tensorboard --logdir {shlex.quote(str(folder))}{keep}"
+    return plain_console(width=None if sys.stdout.isatty() else 1000)
 
 
 def _table(outcome: "Outcome") -> Table:
-    table = Table("", "last step", "held out")
+    held_out, title = outcome.evaluated, "held out"
+    if not held_out and outcome.latest:
+        held_out, title = outcome.latest, f"held out, at step {outcome.latest_step}"
+    table = Table("", "last step", *([title] if held_out else []))
     # On a narrow terminal a tag is broken, not cut: its end tells layers apart.
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
-    for tag in outcome.evaluated or outcome.trained:
-        table.add_row(tag, _number(outcome.trained.get(tag)), _number(outcome.evaluated.get(tag)))
+    for tag in held_out or outcome.trained:
+        cells = [values.get(tag) for values in (outcome.trained, held_out)][: len(table.columns) - 1]
+        table.add_row(tag, *map(_number, cells))
     return table
 
 
@@ -181,74 +191,6 @@ def _number(value: float | None) -> str:
 def _values(values: dict[str, float]) -> str:
     """Shows the values of the whole model; those of single layers are for TensorBoard."""
     return "  ".join(f"{tag} {value:#.4g}" for tag, value in values.items() if "/" not in tag)
-
-
-class Screen(Protocol):
-    """Where a run is shown."""
-
-    interval: float
-    """Seconds between two states of progress."""
-
-    def line(self, text: str) -> None:
-        """Shows a line that stays."""
-        ...
-
-    def progress(self, step: int, values: str, pace: str) -> None:
-        """Shows how far the run has come."""
-        ...
-
-
-class Pipe:
-    """Plain lines, for a file, a pipe or a log of CI."""
-
-    interval = 10.0
-
-    def __init__(self, steps: int):
-        self._steps = steps
-
-    def line(self, text: str) -> None:
-        """Shows a line that stays."""
-        _print(text)
-
-    def progress(self, step: int, values: str, pace: str) -> None:
-        """Shows how far the run has come."""
-        self.line(f"step {step}/{self._steps}  {values}  {pace}".rstrip())
-
-
-class Terminal:
-    """A live line at the bottom of a terminal."""
-
-    interval = 0.2
-
-    def __init__(self, steps: int, live: Progress):
-        self._live = live
-        self._task = live.add_task("compiling", total=steps, pace="")
-
-    def line(self, text: str) -> None:
-        """Shows a line that stays."""
-        self._live.console.print(text, highlight=False)
-
-    def progress(self, step: int, values: str, pace: str) -> None:
-        """Shows how far the run has come."""
-        self._live.update(self._task, completed=step, description=values, pace=pace)
-
-
-@contextlib.contextmanager
-def screen(steps: int) -> Generator[Screen]:
-    """Gives the screen that suits standard output: live on a terminal, else plain lines, as for CI."""
-    # Some CI lends a terminal, of which it keeps every state that was ever shown.
-    if not sys.stdout.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
-        yield Pipe(steps)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-    )
-    # Transient: the table that follows says where the run ended.
-    with Progress(*columns, console=Console(file=output()), transient=True) as live:
-        yield Terminal(steps, live)
 
 
 class Display:

@@ -88,7 +88,7 @@ def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Pa
         assigned = dict(zip(axes, values, strict=True))
         texts = tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in assigned.items())
         try:
-            config = config_file.load(file, [*overrides, *texts])
+            config = config_file.load(file, [*overrides, *texts], is_to_train=True)
         except ConfigError as error:
             wrong |= dict.fromkeys(error.mistakes)
         else:

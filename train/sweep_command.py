@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train import report, run_folder, sweep, workers, yaml_reading
+from train import paths, report, run_folder, sweep, sweep_table, workers, yaml_reading
 from train.mistakes import COMMAND_LINE, ConfigError, did_you_mean, explain_yaml
 
 HELP = """
@@ -73,7 +73,12 @@ def check(options: argparse.Namespace) -> bool:
 def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> int:
     """Plans and trains a sweep; returns the exit status."""
     jobs = parse_jobs(options.jobs)
-    folder = Path(options.workdir) if options.workdir else run_folder.default_path(file.stem)
+    given = options.workdir
+    folder = (
+        run_folder.default_path(file.stem)
+        if given is None
+        else paths.local(given, f"{COMMAND_LINE}: --workdir")
+    )
     points = sweep.plan(file, overrides, options.sweep, folder)
     if options.dry_run:
         report.text(sweep.describe(points))
@@ -97,8 +102,14 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
     report.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
     with sweep.Sweep(points, start, jobs=jobs or 1) as running:
         running.run()
-    report.ranking(points, folder, stopped_by=running.signal)
-    return 128 + running.signal if running.signal else int(bool(running.unfinished))
+    report.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
+    status = 128 + running.signal if running.signal else int(bool(running.unfinished))
+    try:
+        report.text(f"the table with all digits: {', '.join(map(str, sweep_table.write(points, folder)))}")
+    except OSError as error:
+        report.warning(f"the table of the sweep is not written: {error}.")
+        return status or 1
+    return status
 
 
 def command(file: Path, overrides: Sequence[str], point: sweep.Point) -> list[str]:

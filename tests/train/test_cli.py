@@ -1,6 +1,8 @@
 import os
 import pty
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS
 from train import __main__ as program
-from train import report, runtime
+from train import runtime, viewing
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,20 @@ from train import report, runtime
         (["--work", "here"], "command line: --work: unknown option"),
         (["data.path=/no/such/text"], "data.path=/no/such/text: no such file or folder"),
         (["--workdir", "/proc/nowhere"], "the run folder /proc/nowhere cannot be used"),
+        (["--workdir", "gs://bucket/run"], "command line: --workdir: gs://bucket/run is no local folder"),
+        (
+            ["--workdir", "file:///tmp/run"],
+            "command line: --workdir: file:///tmp/run is a URL: write the path",
+        ),
+        (["--workdir="], "command line: --workdir: the path is '', which names no folder"),
+        (["--sweep=seed=1", "--workdir=s3://b/r"], "command line: --workdir: s3://b/r is no local folder"),
+        (["gs://bucket/mine.yaml"], "command line: gs://bucket/mine.yaml is no local folder"),
+        (["digits", "steps=1"], "digits: no such file; did you mean configs/digits.yaml?"),
+        (["digit.yaml"], "digit.yaml: no such file; did you mean configs/digits.yaml?"),
+        (
+            ["steps=5", "profile=5:9"],
+            "command line: profile: begins after the last step, which is 4, got 5:9",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_status_2(
@@ -62,6 +78,22 @@ def test_the_default_config_is_found_from_anywhere(tmp_path: Path, monkeypatch: 
     assert parsed("steps=1") == (None, CONFIGS / "moe_lm.yaml", ["steps=1"])
 
 
+def test_a_run_folder_alone_goes_on_with_its_own_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a home before it does not hide; a new one is of the default experiment."""
+    own = tmp_path / "mine" / "config.yaml"
+    own.parent.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    assert parsed("--workdir", "~/mine")[1] == Path("configs/moe_lm.yaml")
+    own.touch()
+    for folder in ("~/mine", str(own.parent)):
+        assert parsed("--workdir", folder, "steps=3")[1:] == (own, ["steps=3"])
+    assert parsed("--workdir", "~/mine", "--sweep", "seed=1")[1] == Path("configs/moe_lm.yaml")
+    assert parsed("configs/vae.yaml", "--workdir", "~/mine")[1] == Path("configs/vae.yaml")
+
+
 def test_a_piped_run_reads_as_plain_lines(tmp_path: Path) -> None:
     """From another folder, warnings as errors: lines without control codes, a table, and where to look."""
     command = [*PROGRAM, "configs/digits.yaml", *TINY_DIGITS]
@@ -75,7 +107,9 @@ def test_a_piped_run_reads_as_plain_lines(tmp_path: Path) -> None:
     assert lines[0] == f"run runs/{folder.name}"
     assert re.fullmatch(r"step 0/12  held out: accuracy 0\.\d+  loss \d\.\d+", lines[1])
     assert any(re.search(r"accuracy .* [01]\S* .* 0\.\d+", line) for line in lines[2:])
-    assert lines[-1] == f"tensorboard --logdir runs/{folder.name}"
+    tensorboard, *where = shlex.split(lines[-1])
+    assert where == ["--logdir", "runs"]
+    assert shutil.which(tensorboard, path=os.environ["PATH"])
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["configs/digits.yaml", *TINY_DIGITS]])
@@ -123,7 +157,30 @@ def _read_all(terminal: int) -> str:
 @pytest.mark.parametrize(("points", "flag"), [(1000, ""), (1001, " --samples_per_plugin scalars=1001")])
 def test_tensorboard_is_told_to_keep_all_points(points: int, flag: str) -> None:
     """It samples a thousand of them otherwise."""
-    assert report._tensorboard(Path("my runs"), points=points) == f"tensorboard --logdir 'my runs'{flag}"
+    command = viewing.of_folder(Path("my runs"), points=points)
+    assert command.partition("tensorboard")[2] == f" --logdir 'my runs'{flag}"
+
+
+def test_tensorboard_is_given_what_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder around it, but none that holds much else; by a path that a shell finds from here."""
+
+    def where(folder: str) -> list[str]:
+        return shlex.split(viewing.of_run(Path(folder), points=1))[1:]
+
+    assert where("runs/mine") == ["--logdir", "runs"]
+    assert where("mine") == ["--logdir", "."]
+    assert where("/mine") == ["--logdir_spec", "mine:/mine"]
+    assert where("/a:b") == ["--logdir", "/"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert where(f"{tmp_path}/mine") == ["--logdir_spec", f"mine:{tmp_path}/mine"]
+    monkeypatch.setenv("PATH", "")
+    python = tmp_path / "my venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.with_name("tensorboard").touch()
+    monkeypatch.setattr("sys.executable", str(python))
+    assert viewing.of_folder(Path("runs"), points=1) == f"'{python.parent}/tensorboard' --logdir runs"
+    monkeypatch.chdir(tmp_path)
+    assert viewing.of_folder(Path("runs"), points=1) == "'my venv/bin/tensorboard' --logdir runs"
 
 
 def test_compiled_programs_are_kept_where_one_can_write(

@@ -1,4 +1,5 @@
 import math
+import re
 import signal
 from pathlib import Path
 
@@ -142,4 +143,46 @@ def test_commands_to_paste_stay_on_one_line(capsys, tmp_path) -> None:
     report.finished(outcome, folder, stopped_by=signal.SIGTERM)
     lines = capsys.readouterr().out.splitlines()
     assert f"--workdir {folder}" in lines
-    assert f"tensorboard --logdir {folder} --samples_per_plugin scalars=2001" in lines
+    (command,) = [line for line in lines if "tensorboard --logdir" in line]
+    assert command.endswith(f"tensorboard --logdir {tmp_path} --samples_per_plugin scalars=2001")
+
+
+def test_a_command_that_named_its_folder_goes_on_as_it_stands(capsys) -> None:
+    """And is not said to need the option that it has."""
+    outcome = loop.Outcome(20, 20, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    report.finished(outcome, Path("runs/mine"), stopped_by=signal.SIGTERM, names_folder=True)
+    report.not_saved(["no room"], Path("runs/mine"), names_folder=True)
+    out, err = capsys.readouterr()
+    assert out.startswith("stopped by SIGTERM, saved at step 20; to go on, the same command\n")
+    assert err == "error: no room\nto try again, the same command\n"
+
+
+@pytest.mark.parametrize("is_evaluated", [True, False])
+def test_a_stopped_run_shows_the_evaluation_that_it_had(capsys, *, is_evaluated: bool) -> None:
+    """Under its step, or no such column at all."""
+    latest = {"loss": 0.25} if is_evaluated else {}
+    values = {"trained": {"loss": 0.5}, "evaluated": {}, "latest": latest, "latest_step": 10}
+    outcome = loop.Outcome(12, 12, updates=0, compiling=0.0, training=0.0, **values)
+    report.finished(outcome, Path("runs/mine"), stopped_by=signal.SIGINT)
+    cells = [re.split("[│┃]", line)[1:-1] for line in capsys.readouterr().out.splitlines() if line[0] in "│┃"]
+    title, row = [[cell.strip() for cell in line] for line in cells]
+    assert title == ["", "last step", *(["held out, at step 10"] if is_evaluated else [])]
+    assert row == ["loss", "0.5", *(["0.25"] if is_evaluated else [])]
+
+
+def test_no_text_of_a_user_is_markup(capsys, monkeypatch) -> None:
+    """Brackets and colons of paths, tags and reasons are shown as they are, on a terminal's live line too."""
+    odd = "runs/[/x] [bold]:smile:"
+    values = {"trained": {odd: 0.5}, "evaluated": {odd: 0.25}, "ended_early": f"{odd} did not get better"}
+    outcome = loop.Outcome(12, 12, updates=0, compiling=0.0, training=0.0, **values)
+    report.finished(outcome, Path(odd) / "mine", stopped_by=signal.SIGINT)
+    report.compared([odd], {odd: []})
+    assert capsys.readouterr().out.count("[/x] [bold]:smile:") == 6
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    for variable in ("CI", "TERM"):
+        monkeypatch.delenv(variable, raising=False)
+    with report.screen(10) as screen:
+        screen.line(odd)
+        screen.progress(1, odd, odd)
+    assert odd in capsys.readouterr().out
