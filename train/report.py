@@ -1,6 +1,7 @@
 """What the program says. With `terminal`, which it says it through, the only file that writes to one."""
 
 import contextlib
+import math
 import shlex
 import signal
 import sys

@@ -10,6 +10,11 @@ def end(options: OptimizerOptions, steps: int) -> int:
     return options.decay_steps or steps
 
 
+def _stop(options: OptimizerOptions, steps: int) -> int:
+    """Return the first step at a rate of 0: a warmup comes first, however long it is."""
+    return max(end(options, steps), options.warmup + 1)
+
+
 def rate(options: OptimizerOptions, steps: int, at: int) -> float:
     """Return the learning rate of the update at a step: what `optimizer.build` has optax compute."""
     peak, warmup = options.learning_rate, options.warmup
@@ -59,10 +64,10 @@ def describe_change(old: Config, new: Config, trained: int) -> str:
             f"the cosine of the learning rate ends at step {now}, and was to end at step {before}: at step "
             f"{trained} the rate is {rates[1]:.3g} in place of {rates[0]:.3g}."
         )
-    if old.steps < new.steps and now < new.steps:
+    if old.steps < new.steps and (stop := _stop(new.optimizer, new.steps)) < new.steps:
         return (
             f"steps is raised from {old.steps} to {new.steps}, and the cosine of the learning rate still "
-            f"ends at step {now}: from there the rate is 0. To spread it over the longer run, write: "
+            f"ends at step {stop}: from there the rate is 0. To spread it over the longer run, write: "
             f"optimizer.decay_steps={new.steps}."
         )
     return ""
@@ -76,7 +81,7 @@ def describe_nothing_to_learn(old: Config, new: Config, trained: int) -> str:
         new: the one that it is to go on with, its cosine's end settled.
         trained: updates that its newest checkpoint holds.
     """
-    now = end(new.optimizer, new.steps)
+    now = _stop(new.optimizer, new.steps)
     if new.optimizer.schedule != "cosine" or new.steps <= old.steps or not trained or trained < now:
         return ""
     stretched = with_end(new, new.steps)

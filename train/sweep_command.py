@@ -102,13 +102,13 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
     report.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
     with sweep.Sweep(points, start, jobs=jobs or 1) as running:
         running.run()
-    report.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
     status = 128 + running.signal if running.signal else int(bool(running.unfinished))
     try:
         report.text(f"the table with all digits: {', '.join(map(str, sweep_table.write(points, folder)))}")
     except OSError as error:
         report.warning(f"the table of the sweep is not written: {error}.")
-        return status or 1
+        status = status or 1
+    report.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
     return status
 
 

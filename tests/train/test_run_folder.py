@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.running import digits
+from tests.train.running import digits as tiny
 from train import config_file, provenance, results, run_folder
+from train.config import Config
 from train.run_folder import RunFolder, RunFolderError, RunWarning
+
+
+def digits(*overrides: str) -> Config:
+    """Return the tiny experiment, whose steps go beyond its warmup."""
+    return tiny("optimizer.warmup=2", *overrides)
 
 
 def begin(path: Path, *, trained: int = 0, **start: str) -> None:
@@ -156,6 +162,18 @@ def test_a_longer_run_that_would_learn_nothing_is_refused(tmp_path: Path) -> Non
     assert config_file.load(tmp_path / "config.yaml") == digits()
     with RunFolder(tmp_path, digits("steps=20", "optimizer.decay_steps=20")) as folder:
         assert "in place of 0." in folder.note
+
+
+def test_a_longer_run_that_has_not_warmed_up_goes_on(tmp_path: Path) -> None:
+    """Its cosine was to end before its warmup did, and its rate is not 0."""
+    long = "optimizer.warmup=17"
+    with RunFolder(tmp_path, digits(long)):
+        pass
+    (tmp_path / "checkpoints" / "12").mkdir(parents=True)
+    with RunFolder(tmp_path, digits(long, "steps=18")) as folder:
+        assert (folder.decay_steps, folder.note) == (12, "")
+    with RunFolder(tmp_path, digits(long, "steps=20")) as folder:
+        assert "still ends at step 18: from there the rate is 0." in folder.note
 
 
 def test_a_run_that_trained_nothing_yet_is_planned_anew(tmp_path: Path) -> None:
