@@ -400,7 +400,7 @@ def _widths(reducer: Reducer) -> list[int]:
 def _width(leaf: Any) -> int:
     dtype = jax.dtypes.result_type(leaf)
     # At most 4, as the parts of some reducers are float64 or float32, by JAX's 64-bit mode.
-    return min(4, dtype.itemsize) if jax.dtypes.issubdtype(dtype, np.floating) else 0
+    return min(4, dtype.itemsize) if jnp.issubdtype(dtype, jnp.floating) else 0
 
 
 def _check_one_shape(a: State, b: State) -> None:

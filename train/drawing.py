@@ -1,15 +1,18 @@
 """Batches of a user's loader, drawn in a thread: one that stalls holds up no request to leave."""
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Self
+
+import jax
 
 from train.data import Dataset
 from train.leaving import abandoned
 from train.stopping import Stop, StopRequestedError
-from train.user_data import Batch
+from train.user_data import Batch, Batches
 
 POLL = 0.2
 """Seconds between two looks for a signal while a batch is waited for."""
@@ -82,3 +85,13 @@ class Drawing:
                 self._drawn.put(self._dataset.batch(*asked))
             except BaseException as error:
                 self._drawn.put(error)
+
+
+@contextlib.contextmanager
+def interruptible(dataset: Dataset, stop: Stop) -> Generator[Dataset]:
+    """Return a dataset whose draws need not be waited for; arrays in memory never stall."""
+    if not isinstance(dataset, Batches):
+        yield dataset
+        return
+    with Drawing(dataset, stop, is_alone=lambda: jax.process_count() == 1) as drawing:
+        yield drawing

@@ -5,13 +5,12 @@ an evaluation before it. A checkpoint of step s is taken up at s, so each point 
 is logged as if it had not been.
 """
 
-import contextlib
 import fnmatch
 import functools
 import signal
 import time
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -26,7 +25,7 @@ from train.checkpoint import Checkpoints
 from train.config import Config, EarlyStopOptions
 from train.data import Dataset
 from train.devices import Devices
-from train.drawing import Drawing
+from train.drawing import interruptible
 from train.early_stop import Waiting
 from train.mistakes import ConfigError, did_you_mean
 from train.nonfinite import FiniteCheck
@@ -37,7 +36,6 @@ from train.schedule import with_end
 from train.step import TrainState
 from train.stopping import Stop, StopRequestedError
 from train.tasks import Batch, Task
-from train.user_data import Batches
 
 
 class View(Protocol):
@@ -192,7 +190,7 @@ def train(
     on, config = Devices(config.sharding, devices), with_end(config, folder.decay_steps)
     with usable(folder.path):
         checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
-    with checkpoints, _interruptible(dataset, stop) as batches:
+    with checkpoints, interruptible(dataset, stop) as batches:
         trainer = Trainer(config, batches, checkpoints, on)
         profile, writers, first = None, [], None
         if isinstance(folder, RunFolder):
@@ -215,16 +213,6 @@ def train(
             outcome = _Run(config, trainer, saver, view, Agreement(stop, on), profiler).go()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return replace(outcome, failures=tuple(saver.failures))
-
-
-@contextlib.contextmanager
-def _interruptible(dataset: Dataset, stop: Stop) -> Generator[Dataset]:
-    """Return a dataset whose draws need not be waited for; arrays in memory never stall."""
-    if not isinstance(dataset, Batches):
-        yield dataset
-        return
-    with Drawing(dataset, stop, is_alone=lambda: jax.process_count() == 1) as drawing:
-        yield drawing
 
 
 class _Run:

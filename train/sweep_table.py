@@ -87,7 +87,9 @@ def of_seeds(points: "Sequence[Point]", *, digits: int | None = None) -> Table |
 def describe_seeds(points: "Sequence[Point]") -> Iterator[str]:
     """Yield a line of each choice of the other settings: the main result over its seeds, the best first."""
     table = of_seeds(points, digits=4)
-    for row in () if table is None or len(table.titles) == table.settings else table.rows:
+    if table is None or len(table.titles) == table.settings:
+        return
+    for row in table.rows:
         *settings, count = row[: table.settings]
         mean, deviation = row[table.settings : table.settings + 2]
         chosen = "".join(f"  {key}={value}" for key, value in zip(table.titles, settings, strict=False))
