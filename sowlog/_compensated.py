@@ -131,7 +131,7 @@ def multiply(pair: Pair, factor: Fraction) -> Pair:
     high = np.float32(float(factor))
     low = np.float32(float(factor - Fraction(float(high))))
     product = pair.hi * high
-    (a, b), (c, d) = _halves(pair.hi), _halves(high)
+    (a, b), (c, d) = _halves(pair.hi), _halves(jnp.asarray(high))
     error = ((a * c - product) + a * d + b * c) + b * d
     rest = error + (pair.hi * low + pair.lo * high)
     return Pair(*_two_sum(product, jnp.where(jnp.isfinite(rest), rest, 0.0)))

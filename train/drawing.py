@@ -67,6 +67,10 @@ class Drawing:
         """Return the held-out batches, which were read when the dataset was made."""
         return self._dataset.held_out()
 
+    def remainder(self) -> Batch:
+        """Return the held-out examples that are left over, likewise."""
+        return self._dataset.remainder()
+
     def _wait(self) -> Batch | BaseException:
         while True:
             try:
