@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import stat
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from crc32c import crc32c
 
 HEADER_SIZE = 12
@@ -123,21 +125,22 @@ def read_tail(path: Path, size: int) -> Iterator[bytes]:
         OSError: if it cannot be read, or is no regular file.
     """
     with open_regular(path) as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        start = max(0, os.fstat(file.fileno()).st_size - size)
+        file.seek(start)
         tail = file.read(size)
-    place = next((place for place in _headers(tail) if _payload_at(tail, place) is not None), len(tail))
+    place = next(filter(functools.partial(_payload_at, tail), _headers(tail)), len(tail)) if start else 0
     while (payload := _payload_at(tail, place)) is not None:
         yield payload
         place += HEADER_SIZE + len(payload) + FOOTER_SIZE
 
 
-def _headers(data: bytes) -> Iterator[int]:
-    """Yield where a header may stand: a record of less than 4 GiB has four zeros in its length."""
-    zeros = data.find(bytes(4))
-    while zeros >= 0:
-        if zeros >= 4:
-            yield zeros - 4
-        zeros = data.find(bytes(4), zeros + 1)
+def _headers(data: bytes) -> list[int]:
+    """Return where the length of a record may stand: one that fits, of a payload that is not empty."""
+    if len(data) <= HEADER_SIZE + FOOTER_SIZE:
+        return []
+    low, high = (np.ndarray(len(data) - 7, "<u4", data, start, strides=(1,)) for start in (0, 4))
+    rest = np.arange(len(data), 7, -1) - (HEADER_SIZE + FOOTER_SIZE)
+    return np.flatnonzero((high == 0) & (low > 0) & (low <= rest)).tolist()
 
 
 def _payload_at(data: bytes, place: int) -> bytes | None:

@@ -44,7 +44,9 @@ class Logger:
         on_full: what `log` does when so many wait: "block" until there is room, "drop_oldest" of them, or
             raise an "error". What is dropped is counted in the scalar `sowlog/dropped`, and `close` warns.
         resume_from: the first step that will be logged when a run continues. Its series then show
-            these steps once: what an earlier, interrupted process logged at and after it is superseded.
+            these steps once: what an earlier, interrupted process logged at and after it is superseded. Of
+            several loggers in one folder give it to each. Without it, steps that the folder holds already
+            bring a LossWarning, since TensorBoard hides one of the two.
 
     Raises:
         OSError: if the run's file cannot be made.

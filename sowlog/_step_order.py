@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, final
 
+from sowlog._event_file import is_open
 from sowlog._events import read_head, read_tail
 from sowlog._points import parse_event
+from sowlog._warnings import LossWarning, warn_user
 
 # Of an earlier run the last records are read: what its tags' last steps are is there. In bytes, of a file and
 # of all files of a folder.
@@ -139,7 +141,21 @@ def _below(steps: dict[str, int], restart: int | None) -> dict[str, int]:
     return {tag: min(step, restart - 1) for tag, step in steps.items()}
 
 
-def restart_of(file: Path) -> int | None:
+def warn_of_overlap(logdir: Path, step: int) -> None:
+    """Warn where older points stay visible, as a restart would hide those of a writer at work."""
+    files = [file for file in logdir.glob("*tfevents*") if is_open(file)]
+    starts = [start for start in map(_restart_of, files) if start is not None]
+    if files and not any(start <= step for start in starts):
+        message = (
+            f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
+            f"points from there on. So there is none, and what older files hold from step {step} on shows "
+            f"beside what is logged now. Write: resume_from={step} for the first Logger of the folder as "
+            f"well, or give each Logger a folder."
+        )
+        warn_user(LossWarning(message))
+
+
+def _restart_of(file: Path) -> int | None:
     """Return the step from which on a file supersedes the older ones, as its opening says."""
     try:
         return _restart(read_head(file, 2))

@@ -32,9 +32,9 @@ from sowlog._events import frame
 from sowlog._images import encode_png
 from sowlog._layout import PresentTags
 from sowlog._record import Ending, HParams, Record
-from sowlog._step_order import StepBack, StepOrder, last_steps, restart_of
+from sowlog._step_order import StepBack, StepOrder, last_steps, warn_of_overlap
 from sowlog._template import RecordTemplate
-from sowlog._warnings import LossWarning, warn_user
+from sowlog._warnings import LossWarning
 from sowlog.writers import StalledError, local_folder
 
 # Modules without declarations, as far as a type checker can see.
@@ -91,7 +91,7 @@ class TensorBoardWriter:
         self._resume_from = check_resume(resume_from)
         self._clock = clock
         if self._resume_from is not None:
-            _warn_of_overlap(self._logdir, self._resume_from)
+            warn_of_overlap(self._logdir, self._resume_from)
         self._warning: LossWarning | None = None
         self._file = self._begin_file()
         # A template belongs to its writer, as its buffer is filled anew for each record.
@@ -230,20 +230,6 @@ class TensorBoardWriter:
         # Holding the tuple keeps its id from being given to another.
         self._recent[id(tags)] = (tags, template)
         return template
-
-
-def _warn_of_overlap(logdir: Path, step: int) -> None:
-    """Warn where older points stay visible, as a restart would hide those of a writer at work."""
-    files = [file for file in logdir.glob("*tfevents*") if is_open(file)]
-    starts = [start for start in map(restart_of, files) if start is not None]
-    if files and not any(start <= step for start in starts):
-        message = (
-            f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
-            f"points from there on. So there is none, and what older files hold from step {step} on shows "
-            f"beside what is logged now. Write: resume_from={step} for the first Logger of the folder as "
-            f"well, or give each Logger a folder."
-        )
-        warn_user(LossWarning(message))
 
 
 def _other_values(record: Record) -> Iterator[Any]:
