@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from sowlog import _background
-from sowlog._background import Background, _Call
+from sowlog import _background, _pending
+from sowlog._background import Background
+from sowlog._pending import Call
 
-FILES = {_background.__file__, threading.__file__}
+FILES = {_background.__file__, _pending.__file__, threading.__file__}
 # After these instructions, and nowhere else, CPython looks whether a signal came.
 CHECKS = {"RESUME", "JUMP_BACKWARD", "CALL", "CALL_KW", "CALL_FUNCTION_EX"}
 
@@ -76,7 +77,7 @@ class Full:
         for item in self.put:
             self.background.put(item)
         # Someone else waits too: the queue begins with what is no item.
-        self.background._queue.appendleft(_Call(int))
+        self.background._queue.appendleft(Call(int))
 
     def _work(self, items, pause):
         threading.Event().wait(0.002)  # so that the calls have to wait
