@@ -29,10 +29,10 @@ from train import (
     sweep_command,
 )
 from train.config import Config
-from train.mistakes import COMMAND_LINE, ConfigError, did_you_mean
+from train.mistakes import COMMAND_LINE, ConfigError, RunWarning, did_you_mean
 from train.processes import Group
 from train.results import Results
-from train.run_folder import RunFolder, RunWarning, SharedFolder
+from train.run_folder import RunFolder, SharedFolder
 from train.stopping import Stop, StopRequestedError
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.

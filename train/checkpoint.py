@@ -29,9 +29,9 @@ from pydantic import TypeAdapter
 
 from train import files
 from train.leaving import abandoned
-from train.mistakes import one_line
+from train.mistakes import RunWarning, one_line
 from train.provenance import free_name
-from train.run_folder import RunFolderError, RunWarning
+from train.run_folder import RunFolderError
 from train.step import TrainState
 
 _ITEM = "default"

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from train.run_folder import RunWarning
+from train.mistakes import RunWarning
 
 Batch = dict[str, NDArray[np.generic]]
 

@@ -27,10 +27,10 @@ from train.data import Dataset
 from train.devices import Devices
 from train.drawing import interruptible
 from train.early_stop import Waiting
-from train.mistakes import ConfigError, did_you_mean
+from train.mistakes import ConfigError, RunWarning, did_you_mean
 from train.nonfinite import FiniteCheck
 from train.profiling import Profiler
-from train.run_folder import RunFolder, RunWarning, SharedFolder, usable
+from train.run_folder import RunFolder, SharedFolder, usable
 from train.saving import Saver
 from train.schedule import with_end
 from train.step import TrainState

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, each in one line: its place, its dotted key, what is wrong, what was meant."""
+"""Mistakes in a configuration and warnings of a run, each in one line: its place, its dotted key, what is wrong, what was meant."""
 
 import difflib
 import re
@@ -23,6 +23,10 @@ class ConfigError(Exception):
     def __init__(self, mistakes: Sequence[str]):
         self.mistakes = tuple(map(one_line, mistakes))
         super().__init__("\n".join(self.mistakes))
+
+
+class RunWarning(UserWarning):
+    """Something of a run is not there or cannot be written, and the run goes on without it."""
 
 
 def explain(details: ErrorDetails, tree: Tree, places: Mapping[Key, str], file: str) -> str:

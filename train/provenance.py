@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from train import files
 from train.data import Dataset
-from train.mistakes import one_line
+from train.mistakes import RunWarning, one_line
 
 META = "meta.json"
 PACKAGES = ("sowlog", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "numpy")
@@ -29,10 +29,6 @@ class _Meta(BaseModel):
 
     seed: int
     starts: list[Start]
-
-
-class RunWarning(UserWarning):
-    """Something of a run is not there or cannot be written, and the run goes on without it."""
 
 
 def begin(

@@ -12,9 +12,7 @@ from typing import Any, Self
 
 from train import config_file, files, provenance, schedule
 from train.config import Config
-from train.provenance import META, RunWarning
-
-__all__ = ["RunFolder", "RunFolderError", "RunWarning", "SharedFolder", "UnreadableFolderError"]
+from train.provenance import META
 
 CONFIG, LOCK, CHECKPOINTS = "config.yaml", ".lock", "checkpoints"
 

@@ -10,8 +10,7 @@ import jax
 
 import sowlog
 from train.checkpoint import Checkpoints, NotSavedError
-from train.mistakes import one_line
-from train.run_folder import RunWarning
+from train.mistakes import RunWarning, one_line
 from train.step import TrainState
 
 # What a WriterError says of records that are gone; of those that only wait it says otherwise.

@@ -16,7 +16,8 @@ from tests.full_disk import file_size_limit
 from tests.train.running import CONFIGS, TINY_DIGITS, digits, points, run, run_until, saved_arrays
 from train import __main__ as program
 from train.checkpoint import Checkpoints, NotSavedError
-from train.run_folder import RunFolderError, RunWarning
+from train.mistakes import RunWarning
+from train.run_folder import RunFolderError
 
 
 def state_of(step: int) -> Any:

@@ -8,7 +8,8 @@ import pytest
 from tests.train.running import digits as tiny
 from train import config_file, provenance, results, run_folder
 from train.config import Config
-from train.run_folder import RunFolder, RunFolderError, RunWarning
+from train.mistakes import RunWarning
+from train.run_folder import RunFolder, RunFolderError
 
 
 def digits(*overrides: str) -> Config:

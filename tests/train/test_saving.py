@@ -9,7 +9,7 @@ from sowlog.writers import StalledError
 from tests.odd_writers import FailingWriter
 from tests.tensorboard_reading import wait_until
 from train.checkpoint import Checkpoints
-from train.run_folder import RunWarning
+from train.mistakes import RunWarning
 from train.saving import Saver
 
 

@@ -10,7 +10,7 @@ from train import __main__ as program
 from train import data
 from train.config import FunctionData
 from train.examples import DataWarning
-from train.run_folder import RunWarning
+from train.mistakes import RunWarning
 
 HERE = "tests.train.test_user_data"
 
