@@ -1,4 +1,7 @@
-"""Mistakes in a configuration and warnings of a run, each in one line: its place, its dotted key, what is wrong, what was meant."""
+"""Mistakes in a configuration, each in one line: its place, its dotted key, what is wrong, what was meant.
+
+And what a run goes on without: a warning.
+"""
 
 import difflib
 import re
