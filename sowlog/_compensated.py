@@ -183,7 +183,7 @@ def split(values: jax.Array) -> Pair:
     hi = values.astype(jnp.float32)
     if values.dtype != jnp.float64:
         return pair_of(hi)
-    return Pair(hi, jnp.where(jnp.isfinite(hi), values - hi, 0.0).astype(jnp.float32))
+    return Pair(hi, jnp.where(jnp.isfinite(hi), values - hi.astype(values.dtype), 0.0).astype(jnp.float32))
 
 
 def deviations(values: jax.Array, center: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog import _compensated
+from sowlog import _compensated, _values
 from sowlog._compensated import Pair, Squares
 from sowlog._state import Exchange, Parts, Reducer
 
@@ -301,7 +301,7 @@ def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> _Count
         bins = _compensated.split(_scatter(index, weight.astype(jnp.int32), sub_bins))
     else:
         bins = _weighted_counts(index.ravel(), weight.ravel(), sub_bins)
-    return _Counts(bins, *_extremes(value, jnp.isfinite(value) & (weight != 0)))
+    return _Counts(bins, *_extremes(value, jnp.isfinite(value) & _values.is_counted(weight)))
 
 
 def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair:
@@ -335,10 +335,10 @@ def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair
         odd = jnp.where(jnp.isfinite(weight), 0.0, weight.astype(jnp.float32))
         return hi + _scatter(index, odd, sub_bins)
 
-    is_one_limb = jnp.all(
-        (weight >= 0) & (weight < 1 << _compensated.LIMB_BITS) & (weight == jnp.floor(weight))
-    )
-    return jax.lax.cond(is_one_limb, as_one_limb, as_limbs, weight)
+    fits = (weight >= 0) & (weight < 1 << _compensated.LIMB_BITS)
+    if jnp.issubdtype(weight.dtype, jnp.floating):
+        fits &= weight == jnp.floor(weight)
+    return jax.lax.cond(jnp.all(fits), as_one_limb, as_limbs, weight)
 
 
 def _limbs(weight: jax.Array) -> tuple[list[tuple[jax.Array, float]], jax.Array]:
@@ -393,7 +393,7 @@ def _moments(value: jax.Array, weight: jax.Array | None, counts: _Counts) -> tup
         return _compensated.total(value), _compensated.unscaled_squares_of(value)
 
     def carefully(value: jax.Array) -> tuple[Pair, Squares]:
-        counted = jnp.isfinite(value) if weight is None else jnp.isfinite(value) & (weight != 0)
+        counted = jnp.isfinite(value) if weight is None else jnp.isfinite(value) & _values.is_counted(weight)
         finite = jnp.where(counted, value, 0.0)
         weighted = finite if float_weight is None else finite * float_weight
         squares = _compensated.squares_of(finite, float_weight, largest=largest)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog import _losses, _tree, _values
+from sowlog import _ambient, _losses, _tree, _values
 from sowlog._distributions import HistogramValue
 from sowlog._layout import (
     ABSENT,
@@ -64,7 +64,7 @@ def pack(tree: Any) -> Packed:
     tags, leaves = _tree.flatten(tree)
     check_leaves(tags, leaves, "packed")
     roots, loss_trees = loss_trees_of(tags, leaves)
-    unnamed = pack_leaves(leaves, loss_trees)
+    unnamed = _ambient.apart(pack_leaves, leaves, loss_trees)
     return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
 
 
@@ -149,7 +149,7 @@ def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
         yield _Segment([(len(leaves) + number, "total")], _words(total.reshape(1)))
     for shape, group in arrays.items():
         slots = [slot for index, _ in group for slot in _slots(index, "", shape)]
-        yield _Segment(slots, _words(_concatenate([array.ravel() for _, array in group])))
+        yield _Segment(slots, _words(_concatenate([array.ravel().astype(jnp.float32) for _, array in group])))
 
 
 def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 
-from sowlog import _compensated
+from sowlog import _compensated, _values
 from sowlog._compensated import Pair, Squares
 from sowlog._state import Exchange, Parts, Reducer
 
@@ -132,7 +132,7 @@ class Last(Reducer):
             return self.empty()
         if weight is None:
             return flat[-1]
-        index = jnp.max(jnp.where(weight.ravel() != 0, jnp.arange(flat.size), 0))
+        index = jnp.max(jnp.where(_values.is_counted(weight).ravel(), jnp.arange(flat.size), 0))
         return flat[index]
 
     def merge(self, a: jax.Array, b: jax.Array) -> Parts:
@@ -271,7 +271,7 @@ class Nonfinite(Reducer):
 
     def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         bad = ~jnp.isfinite(value)
-        return _compensated.total(bad if weight is None else bad & (weight != 0))
+        return _compensated.total(bad if weight is None else bad & _values.is_counted(weight))
 
     def merge(self, a: Pair, b: Pair) -> Parts:
         return _compensated.add(a, b)
@@ -297,7 +297,7 @@ def _largest_of_replicas(values: jax.Array) -> Exchange:
 
 def _masked(value: jax.Array, weight: jax.Array | None, neutral: float) -> jax.Array:
     values = value.astype(jnp.float32)
-    return values if weight is None else jnp.where(weight != 0, values, neutral)
+    return values if weight is None else jnp.where(_values.is_counted(weight), values, neutral)
 
 
 def _weighted_total(value: jax.Array, weight: jax.Array | None) -> Pair:

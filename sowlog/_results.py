@@ -8,7 +8,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog import _tree, _values
+from sowlog import _ambient, _tree, _values
 from sowlog._distributions import HistogramValue, bin_count
 from sowlog._layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
 from sowlog._leaves import check_concrete, check_devices, check_leaves, check_tags
@@ -108,7 +108,7 @@ class _Programs:
     def _trace(self, leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
         self.traced += 1
         check_leaves([f"leaf {index}" for index in range(len(leaves))], leaves, "packed")
-        return pack_leaves(leaves, loss_trees)
+        return _ambient.apart(pack_leaves, leaves, loss_trees)
 
 
 _programs = _Programs(_PROGRAMS)

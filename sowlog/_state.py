@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog import _values
+from sowlog import _ambient, _values
 from sowlog._values import Value, Weighted
 
 Parts = Any
@@ -77,7 +77,7 @@ class State:
         if _is_start(self):
             return other
         _check_one_shape(self, other)
-        return _over_batch(_merge_one, np.ndim(self.seen))(self, other)
+        return _ambient.apart(_over_batch(_merge_one, np.ndim(self.seen)), self, other)
 
     def compute(self) -> Any:
         """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
@@ -88,7 +88,7 @@ class State:
             TypeError: the state has been through arithmetic.
         """
         check_intact(self)
-        return _over_batch(_compute_one, np.ndim(self.seen))(self)
+        return _ambient.apart(_over_batch(_compute_one, np.ndim(self.seen)), self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +155,8 @@ class Reducer(abc.ABC):
 
         A generator that yields three times: trees to be summed over the replicas, then trees of which to
         take the maximum, then trees to be summed again. Each yield returns the result; the generator
-        returns the merged parts. None (the default) costs a collective of its own, with bytes that grow
-        with the number of replicas.
+        returns the merged parts. None (the default) gathers the states: one more collective for all such
+        metrics together, with bytes that grow with the number of replicas.
 
         Args:
             parts: this replica's parts, with leading axes where the state has them.
@@ -201,7 +201,8 @@ class Reducer(abc.ABC):
     @final
     def init_fn(self) -> State:
         """Returns the state before anything was sown: Flax's `init_fn`."""
-        return State(jax.tree.map(strong, self.empty()), _START, self)
+        with _ambient.unchecked():
+            return State(jax.tree.map(strong, self.empty()), _START, self)
 
     @final
     def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
@@ -248,20 +249,18 @@ class Reducer(abc.ABC):
                 )
             return self.of(value.value, value.weight)
         array = _values.real_array(value, "value")
-        if weight is None:
-            return self._of_one_over_kept_axes(array)
-        return self._of_one_over_kept_axes(
-            array, _values.fit_weight(_values.real_array(weight, "weight"), array)
-        )
+        operands = [array] if weight is None else [array, _values.real_array(weight, "weight")]
+        return _ambient.apart(self._of_one_over_kept_axes, *operands)
 
-    def _of_one_over_kept_axes(self, *operands: jax.Array) -> State:
+    def _of_one_over_kept_axes(self, value: jax.Array, *weights: jax.Array) -> State:
+        operands = (value, *(_values.fit_weight(weight, value) for weight in weights))
         function = self._of_one
         for position, axis in reversed(list(enumerate(_kept_axes(self, operands[0].ndim)))):
             function = jax.vmap(function, in_axes=axis - position)
         return function(*operands)
 
     def _of_one(self, value: jax.Array, weight: jax.Array | None = None) -> State:
-        seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(weight != 0)
+        seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(_values.is_counted(weight))
         return State(self.lift(value, weight), seen, self)
 
     @final
@@ -415,9 +414,10 @@ def _check_one_shape(a: State, b: State) -> None:
 
 def broadcast(state: State, batch: tuple[int, ...]) -> State:
     """Returns a state without batch axes as an array of equal states of shape `batch`."""
-    return jax.tree.map(
-        lambda x: jnp.broadcast_to(x.reshape((1,) * len(batch) + x.shape), batch + x.shape), state
-    )
+    with _ambient.unchecked():
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x.reshape((1,) * len(batch) + x.shape), batch + x.shape), state
+        )
 
 
 def _static(setting: Any) -> Any:

@@ -171,6 +171,11 @@ def _holds_none(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(part is None or _holds_none(part) for part in value)
 
 
+def is_counted(weight: jax.Array) -> jax.Array:
+    """Return where a weight is not 0, as bool; strict dtype promotion has no rule for a bool and a number."""
+    return weight if weight.dtype == jnp.bool_ else weight != 0
+
+
 def fit_weight(weight: jax.Array, value: jax.Array) -> jax.Array:
     """Returns a weight in the shape of its value.
 

@@ -1,0 +1,116 @@
+"""What JAX's ambient settings must not change: meshes with Explicit axes, and checks of what code does.
+
+On a mesh with Explicit axes, which `jax.make_mesh` makes by default, an array's sharding is part of its
+type, and JAX refuses an operation whose result could be sharded in several ways. So a reducer, ours or a
+user's, runs with these axes as Auto ones, where XLA decides; and its result, a few numbers, is replicated:
+then a state has one type wherever it comes from, and can be merged, carried by a loop and packed.
+
+`jax_debug_nans` and `jax_debug_infs` end a program at the first NaN or infinity. A reducer's own are no
+faults: the start of a maximum is -Inf, and what was not sown computes to NaN. The operation that made one of
+a user's values is checked where it is the user's. `jax_transfer_guard` refuses the constants of code outside
+of jit, which are none of the user's data.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+import jax
+import jax.core
+from jax.sharding import NamedSharding, PartitionSpec
+
+_Result = TypeVar("_Result")
+_OFF = False
+# Typed without its values.
+_CONFIG: Any = jax.config
+# jax 0.5.0 has neither.
+_AXIS_TYPE: Any = getattr(jax.sharding, "AxisType", None)
+_AUTO_AXES: Any = getattr(jax.sharding, "auto_axes", None)
+
+
+def apart(function: Callable[..., _Result], *args: Any) -> _Result:
+    """Return `function(*args)`, computed apart from what is set around it.
+
+    On a mesh with Explicit axes the result is replicated.
+
+    Args:
+        function: a function of pytrees of arrays to one.
+        *args: its arguments.
+    """
+    with unchecked():
+        return _with_auto_axes(function, *args)
+
+
+@contextlib.contextmanager
+def unchecked() -> Generator[None]:
+    """Let what runs here, outside of jit, have NaN, infinities and constants without an error."""
+    with contextlib.ExitStack() as stack:
+        if _CONFIG.jax_debug_nans or _CONFIG.jax_debug_infs:
+            stack.enter_context(jax.debug_nans(_OFF))
+            stack.enter_context(jax.debug_infs(_OFF))
+        if _CONFIG.jax_transfer_guard_host_to_device == "disallow":
+            stack.enter_context(jax.transfer_guard_host_to_device("allow"))
+        yield
+
+
+def _with_auto_axes(function: Callable[..., _Result], *args: Any) -> _Result:
+    leaves, structure = jax.tree.flatten(args)
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    mesh = _mesh_of(arrays)
+    axes = _explicit_axes(mesh)
+    if not axes:
+        return function(*args)
+
+    def on_arrays(*arrays: jax.Array) -> _Result:
+        rest = iter(arrays)
+        filled = [next(rest) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
+        return function(*structure.unflatten(filled))
+
+    return _AUTO_AXES(on_arrays, axes=axes, out_sharding=NamedSharding(mesh, PartitionSpec()))(*arrays)
+
+
+def split_first_axis(array: jax.Array, parts: int) -> jax.Array:
+    """Return an array of shape [parts * n, ...] as one of shape [parts, n, ...], with n sharded as before.
+
+    On a mesh with Explicit axes n is left unsharded if it cannot be shared evenly.
+    """
+    length = array.shape[0] // parts
+    shape = (parts, length, *array.shape[1:])
+    mesh = _mesh_of([array])
+    if not _explicit_axes(mesh):
+        return array.reshape(shape)
+    first, *others = jax.typeof(array).sharding.spec
+    axes = first if isinstance(first, tuple) else (first,) if first is not None else ()
+    shards = math.prod(mesh.shape[axis] for axis in axes)
+    spec = PartitionSpec(None, first if length % shards == 0 else None, *others)
+    return jax.lax.reshape(array, shape, out_sharding=NamedSharding(mesh, spec))
+
+
+def _mesh_of(arrays: list[jax.Array]) -> Any:
+    """Return the abstract mesh that arithmetic on arrays happens on, or None."""
+    if _AUTO_AXES is None or _AXIS_TYPE is None:
+        return None
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        return mesh
+    # Without jax.set_mesh it is known by the arrays alone.
+    meshes = (_own_mesh(array) for array in arrays)
+    return next((mesh for mesh in meshes if mesh is not None and not mesh.empty), None)
+
+
+def _own_mesh(array: jax.Array) -> Any:
+    if isinstance(array, jax.core.Tracer):
+        return jax.typeof(array).sharding.mesh
+    # Outside of jit the devices must be known, too.
+    return array.sharding.mesh if isinstance(array.sharding, NamedSharding) else None
+
+
+def _explicit_axes(mesh: Any) -> tuple[Any, ...]:
+    if mesh is None:
+        return ()
+    return tuple(
+        axis
+        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == _AXIS_TYPE.Explicit
+    )
