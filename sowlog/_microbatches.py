@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sowlog import _losses, _tree
+from sowlog import _ambient, _losses, _tree
 from sowlog._layout import is_packed
 from sowlog._state import State
 
@@ -16,6 +17,9 @@ def accumulate(
     step_fn: Callable[..., Any], microbatches: int, *, weight: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
     """Runs a function over microbatches in one `lax.scan`, with the result of the full batch.
+
+    A PRNG key among the batch arguments is split: each microbatch has its own. One that `step_fn` closes
+    over is the same for all of them, and so is what it draws. An array of keys is cut along its first axis.
 
     Arrays in its result (gradients, the loss) are averaged over the microbatches, in float32; states are
     merged as their reducers say: means by elements, sums added, losses averaged as the objective is.
@@ -68,20 +72,38 @@ def accumulate(
 def cut(batch: tuple[Any, ...], parts: int) -> tuple[Any, ...]:
     """Returns batch arguments whose arrays have equal parts of the examples along a new first axis.
 
+    A PRNG key becomes as many keys.
+
     Raises:
         ValueError: the examples cannot be cut so.
     """
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch) if np.ndim(leaf) and not _is_raw_key(leaf)}
 
     def cut_leaf(path: Any, leaf: Any) -> jax.Array:
         array = jnp.asarray(leaf)
+        # Two examples of uint32, with other arrays of two beside them, look like a raw key, and are examples.
+        if _is_typed_key(array) or (_is_raw_key(array) and lengths != {len(array)}):
+            return jax.random.split(array, parts)
         if not array.shape or array.shape[0] % parts:
             raise ValueError(
                 f"batch{jax.tree_util.keystr(path[1:])} of shape {array.shape} cannot be cut into {parts} "
                 "equal microbatches along its first axis: change the batch size, or pad and mask."
             )
-        return array.reshape(parts, array.shape[0] // parts, *array.shape[1:])
+        return _ambient.split_first_axis(array, parts)
 
     return jax.tree_util.tree_map_with_path(cut_leaf, batch)
+
+
+def _is_typed_key(array: Any) -> bool:
+    return not array.shape and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _is_raw_key(leaf: Any) -> bool:
+    """Says whether an array has the form of a key of `jax.random.PRNGKey`."""
+    if getattr(leaf, "dtype", None) != np.uint32:
+        return False
+    with jax.legacy_prng_key("allow"):
+        return leaf.shape == jax.eval_shape(jax.random.PRNGKey, 0).shape
 
 
 def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) -> jax.Array:
@@ -106,12 +128,13 @@ def _start(path: Any, leaf: Any) -> Any:
             f"result{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, and how it accumulates is unknown: "
             "return a state instead, sowlog.sum.of(value), sowlog.max.of(value) ..."
         )
-    return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
+    # Not promote_types, which strict dtype promotion leaves without an answer for bfloat16.
+    return jnp.zeros(leaf.shape, leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
 
 
 def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
     if not _tree.is_state(total):
-        return total + _weighed(share, new)
+        return total + _weighed(share.astype(total.dtype), new.astype(total.dtype))
     if _losses.is_loss(total):
         # Losses are weighed as the objective is, so that what is logged is what was trained on.
         parts = jax.tree.map(functools.partial(_weighed, share * microbatches), new.parts)

@@ -135,3 +135,48 @@ def test_a_count_in_the_result_is_refused():
     """An integer could be summed or averaged: a state says which."""
     with pytest.raises(TypeError, match=r"result\['n'\] has dtype int32.*sowlog.sum.of"):
         sowlog.accumulate(lambda params, x: {"n": x.shape[0] * jnp.int32(1)}, 2)(None, jnp.ones(4))
+
+
+def _draw(scale, batch):
+    """Draw with the key of a batch beside its examples."""
+    drawn = jax.random.uniform(batch["key"], batch["x"].shape)
+    return jnp.mean(scale * drawn), {"drawn": sowlog.mean.of(drawn), "spread": sowlog.std.of(drawn[0])}
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey], ids=["typed", "raw"])
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_one_key_is_split_over_the_microbatches(make, microbatches):
+    """Each microbatch draws by a key of its own, the one that jax.random.split has for it."""
+    batch = {"x": jnp.ones(8), "key": make(0)}
+    value, metrics = jax.jit(sowlog.accumulate(_draw, microbatches))(2.0, batch)
+    keys = jax.random.split(batch["key"], microbatches)
+    wanted = jnp.stack([jax.random.uniform(key, (8 // microbatches,)) for key in keys])
+    assert float(value) == pytest.approx(2 * float(jnp.mean(wanted)), rel=1e-6)
+    assert float(metrics["drawn"].compute()) == pytest.approx(float(jnp.mean(wanted)), rel=1e-6)
+    assert float(metrics["spread"].compute()) > 0
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey], ids=["typed", "raw"])
+def test_a_key_for_each_example_is_cut_like_the_examples(make):
+    """An array of keys has the examples on its first axis."""
+    keys = jax.random.split(make(0), 8)
+
+    def step(_, x, keys):
+        drawn = jax.vmap(jax.random.uniform)(keys)
+        return jnp.mean(x * drawn)
+
+    found = sowlog.accumulate(step, 4)(None, jnp.ones(8), keys)
+    assert float(found) == pytest.approx(float(jnp.mean(jax.vmap(jax.random.uniform)(keys))), rel=1e-6)
+
+
+def test_two_examples_of_uint32_are_no_key():
+    """They have a key's form; what stands beside them has as many examples."""
+    found = sowlog.accumulate(lambda _, x, n: jnp.mean(x * n), 2)(None, jnp.ones(2), jnp.uint32([1, 5]))
+    assert float(found) == 3.0
+
+
+def test_a_raw_key_may_be_the_whole_batch():
+    """Data that are drawn on the device need no examples."""
+    found = sowlog.accumulate(lambda _, key: jax.random.uniform(key), 2)(None, jax.random.PRNGKey(0))
+    keys = jax.random.split(jax.random.PRNGKey(0), 2)
+    assert float(found) == pytest.approx(float(jnp.mean(jax.vmap(jax.random.uniform)(keys))), rel=1e-6)
