@@ -176,6 +176,44 @@ def test_a_users_reducer_is_gathered():
     assert float(states["max"].compute()) == 4.0
 
 
+class Memory(sowlog.Reducer):
+    """A reducer of a user's with parts of several dtypes: the first value, how many, and is any odd."""
+
+    def empty(self):
+        return {"first": jnp.zeros((), jnp.bfloat16), "count": jnp.int32(0), "odd": jnp.zeros((), jnp.bool_)}
+
+    def lift(self, value, weight):
+        odd = jnp.any(value % 2 == 1)
+        return {"first": value.ravel()[0].astype(jnp.bfloat16), "count": jnp.int32(value.size), "odd": odd}
+
+    def merge(self, a, b):
+        first = jnp.where(a["count"] > 0, a["first"], b["first"])
+        return {"first": first, "count": a["count"] + b["count"], "odd": a["odd"] | b["odd"]}
+
+    def compute(self, parts):
+        return parts
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
+@pytest.mark.parametrize("first", [-0.0, np.nan, np.inf, 3.0])
+def test_users_reducers_leave_a_shard_map(check, first):
+    """The states arrive bit for bit, in one collective, and are known to be equal on all replicas."""
+    values = np.float32([[first], [2.0], [4.0], [6.0]])
+    step = jax.jit(
+        shard_map_over(
+            lambda x: sowlog.all_reduce({"a": Memory().of(x), "b": Product().of(x)}, "batch"), check=check
+        )
+    )
+    states = step(jnp.asarray(values))
+    found = states["a"].parts
+    np.testing.assert_array_equal(
+        np.asarray(found["first"]).view(np.uint16), np.asarray(jnp.bfloat16(first)).view(np.uint16)
+    )
+    assert (int(found["count"]), bool(found["odd"])) == (4, first == 3.0)
+    np.testing.assert_array_equal(states["b"].compute(), np.float32(first) * 48)
+    assert _collectives(step.lower(values).compile().as_text()) == ["all-reduce"]
+
+
 def test_stacked_states_are_reduced_layer_by_layer():
     """Leading axes stay: each layer is merged with its own."""
     mapped = shard_map_over(
