@@ -9,7 +9,7 @@ TensorBoard at every step:
     log(step, metrics)                                          # returns at once
 """
 
-from sowlog import testing, writers
+from sowlog import _serialization, testing, writers
 from sowlog._collecting import collect, discover
 from sowlog._distributions import HistogramValue, histogram, quantiles
 from sowlog._events import CorruptEventFile
@@ -69,3 +69,5 @@ __all__ = [
     "weighted",
     "writers",
 ]
+
+_serialization.register()
