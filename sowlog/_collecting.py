@@ -1,6 +1,7 @@
 """Collecting around `apply`: one pass, what it sowed, and nothing lost on the way."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import errors as flax_errors
 from flax import linen as nn
 from flax.core import scope as flax_scope
 
-from sowlog import _losses, _state, _tree
+from sowlog import _foreign, _losses, _state, _tree
 from sowlog._recording import LostMetricError, Recorder, recording
 from sowlog._seeding import find_seeds
 from sowlog._sowing import METRICS, hear_plain_sows
@@ -34,6 +35,8 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
         named in `mutable=`, which it takes as `apply` does.
 
     Raises:
+        TypeError: it has not the form of `apply`: a model itself, of linen or another library, or what
+            `flax.linen.apply` returned; or (when called) its first argument is no variables.
         ValueError: (when called) the variables already hold sown values, which would be counted again.
         LostMetricError: (when called) a sown value would be lost or wrong.
 
@@ -46,6 +49,7 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
         >>> sorted(updates)
         ['batch_stats', 'losses', 'metrics']
     """
+    _check_apply(apply)
 
     @functools.wraps(apply)
     def collected(
@@ -54,6 +58,7 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
         mutable: Any = False,
         **kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
+        _check_variables(variables)
         _check_fresh(variables)
 
         def run(seeds: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
@@ -158,6 +163,67 @@ def _with_arrays(tree: Any) -> Any:
         return jax.tree.map(_state.strong, leaf) if _tree.is_state(leaf) else leaf
 
     return jax.tree.map(with_arrays, tree, is_leaf=_tree.is_state)
+
+
+def _check_apply(apply: Any) -> None:
+    """Raise if a function is surely not of the form of `apply`, with the line to write."""
+    owner = getattr(apply, "__self__", apply)
+    library = _foreign.library_of(owner)
+    if library:
+        raise TypeError(
+            f"collect was given {_foreign.described(owner, library)}, and knows Flax linen modules only. "
+            f"{_foreign.REMEDY}"
+        )
+    if isinstance(apply, nn.Module):
+        raise TypeError(
+            f"collect was given the module {type(apply).__name__}, not a function. "
+            "Write: sowlog.collect(model.apply)(variables, x)."
+        )
+    if hasattr(apply, "lower") and hasattr(apply, "__wrapped__"):
+        raise TypeError(
+            "collect was given a function of jax.jit, which takes no filter as `mutable`. "
+            "Write: jax.jit(sowlog.collect(model.apply))."
+        )
+    if getattr(apply, "__code__", None) is _CORE_APPLY.__code__:
+        raise TypeError(
+            "collect was given what flax.linen.apply(fn, module) returned, whose mutable collections are "
+            "fixed. Write: sowlog.collect(module.apply)(variables, *args, method=fn)."
+        )
+    if not callable(apply) or not _takes_mutable(apply):
+        raise TypeError(
+            f"collect was given {_name_of(apply)}, which takes no `mutable`: it wraps the apply of a linen "
+            "module, or a function of its form, `lambda variables, x, **kwargs: model.apply(variables, x, "
+            f"**kwargs)`. {_foreign.REMEDY}"
+        )
+
+
+# What flax.linen.apply returns has the name of the function it was given, and this code.
+_CORE_APPLY = flax_scope.apply(lambda _: None)
+
+
+def _takes_mutable(apply: Any) -> bool:
+    try:
+        parameters = inspect.signature(apply).parameters.values()
+    except (TypeError, ValueError):
+        return True  # Unknown: a call will show.
+    return any(
+        parameter.name == "mutable" or parameter.kind is inspect.Parameter.VAR_KEYWORD
+        for parameter in parameters
+    )
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def _check_variables(variables: Any) -> None:
+    if isinstance(variables, Mapping):
+        return
+    raise TypeError(
+        f"the first argument of what collect returns is {type(variables).__name__}, and apply takes a dict "
+        "of variables there. Write: variables = model.init(key, x), which sows nothing, and then "
+        'sowlog.collect(model.apply)({"params": variables["params"]}, x).'
+    )
 
 
 def _check_fresh(variables: Mapping[str, Any]) -> None:

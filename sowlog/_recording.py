@@ -168,6 +168,22 @@ def site_of(module: nn.Module, collection: str, name: str) -> Site:
     return Site(collection, tuple(module.path), name)
 
 
+def check_trained(site: Site) -> None:
+    """Raise if a loss is about to be sown where no gradient of it is taken.
+
+    Raises:
+        LostMetricError: a custom derivative runs the caller: the loss would be logged and not trained on.
+    """
+    transform = _transforms.custom_derivative()
+    if transform is not None:
+        raise LostMetricError(
+            f"{site} is a loss sown inside {transform}, whose rule takes the gradient of what the function "
+            "returns and not of what it sows: the loss would be logged and not trained on. Return the value "
+            f"and sow it outside. Write: y, {site.name} = {transform}(...)(...), then sowlog.sow_loss(self, "
+            f'"{site.name}", {site.name}).'
+        )
+
+
 def _check_no_raw_transform(module: nn.Module, site: Site) -> None:
     trace = flax.core.current_trace()
     scope = module.scope
@@ -251,6 +267,7 @@ _LIFTED = {
     "jax.grad": "nn.value_and_grad",
     "jax.vjp": "nn.vjp",
     "jax.jvp": "nn.jvp",
+    "jax.custom_vjp": "nn.custom_vjp",
 }
 
 

@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
 
-from sowlog import _losses, _recording, _transforms
+from sowlog import _foreign, _losses, _recording, _transforms
 from sowlog._recording import LostMetricError
 from sowlog._reducers import mean
 from sowlog._state import Reducer, State
@@ -46,7 +46,8 @@ def sow(
         True if the value was stored; False when the collection is not mutable, so that nobody listens.
 
     Raises:
-        TypeError: `value` is no real number, `reducer` no reducer, or another one used the name.
+        TypeError: `module` is no linen module, `value` no real number, `reducer` no reducer; or another
+            reducer used the name.
         ValueError: `collection` is "losses"; or the value does not fit its `weight`, or those sown before.
         LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
 
@@ -60,6 +61,7 @@ def sow(
         >>> sowlog.compute(updates["metrics"])["rms"]
         np.float32(3.535534)
     """
+    _check_module(module, name, f"sowlog.sow(self, {name!r}, value)")
     _check_reducer(module, name, reducer)
     if collection == _losses.COLLECTION:
         raise ValueError(
@@ -89,14 +91,17 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
         True if the loss was stored; False when the collection "losses" is not mutable.
 
     Raises:
-        TypeError: `value` or `weight` is complex or no number.
+        TypeError: `module` is no linen module; `value` or `weight` is complex or no number.
         ValueError: `value` or `weight` is not a scalar.
-        LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
+        LostMetricError: under `collect`, a transform would drop the value; a custom derivative would drop its
+            gradient (with and without `collect`); or a submodule has the name.
 
     Example: see `total_loss`.
     """
+    _check_module(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
     if not _is_listening(module, _losses.COLLECTION, name):
         return False
+    _recording.check_trained(_recording.site_of(module, _losses.COLLECTION, name))
     with _naming(module, name):
         state = _losses.loss_state(value, weight)
     return _store(module, _losses.COLLECTION, name, state, _losses.add_in_pass)
@@ -193,6 +198,21 @@ def _check_name(module: nn.Module, collection: str, name: str) -> None:
             f"{_place(module, name)} is sown under the name of a submodule, whose own metrics would stand in "
             f'its place in "{collection}": give it a name of its own.'
         )
+
+
+def _check_module(module: Any, name: Any, line: str) -> None:
+    if isinstance(module, nn.Module):
+        return
+    library = _foreign.library_of(module)
+    if library:
+        raise TypeError(
+            f"{name} is sown in {_foreign.described(module, library)}, and only a Flax linen module can be "
+            f"sown in. {_foreign.REMEDY} An auxiliary loss is returned and added to the objective."
+        )
+    raise TypeError(
+        f"what sows must be a Flax linen module, got {type(module).__name__}. In a module write: {line}. "
+        f"Elsewhere there is nothing to sow in. {_foreign.REMEDY}"
+    )
 
 
 def _check_reducer(module: nn.Module, name: str, reducer: Any) -> None:

@@ -18,6 +18,7 @@ _APPLY = ("flax", "core", "scope.py")
 _REHEARSALS = {"Module._validate_setup", "_fingerprint_recursive"}
 _LINEN = (("flax", "linen", "module.py"), ("flax", "linen", "transforms.py"))
 _RNN = ("flax", "linen", "recurrent.py")
+_CUSTOM_DERIVATIVES = ("jax", "_src", "custom_derivatives.py")
 _PUBLIC_NAMES = {"checkpoint": "remat"}
 # Functions of JAX that run a function of the user's under a trace of their own.
 _RAW = {
@@ -39,6 +40,8 @@ _RAW = {
     ("api.py", "jacfwd"): "jax.jacfwd",
     ("api.py", "jacrev"): "jax.jacrev",
     ("api.py", "pmap"): "jax.pmap",
+    ("custom_derivatives.py", "custom_jvp"): "jax.custom_jvp",
+    ("custom_derivatives.py", "custom_vjp"): "jax.custom_vjp",
     ("shard_map.py", "shard_map"): "jax.shard_map",
     ("_shard_map.py", "shard_map"): "jax.shard_map",
 }
@@ -105,6 +108,24 @@ def innermost() -> str:
             # fori_loop is traced as a scan or while_loop that it calls itself.
             return name if name not in ("jax.lax.scan", "jax.lax.while_loop") else _loop_name(frame, name)
     return "a JAX transform"
+
+
+def custom_derivative() -> str | None:
+    """Return the name of the custom derivative whose function or rule the caller runs in, or None.
+
+    JAX asks its rule for the gradient of its result, and no rule knows of what is sown beside that.
+    """
+    found = None
+    for frame in _frames():
+        if _is_apply(frame):
+            break
+        name = frame.f_code.co_qualname.partition(".")[0]
+        if name not in ("custom_jvp", "custom_vjp"):
+            continue
+        if _is_file(frame, _LIFT):
+            return f"nn.{name}"
+        found = found or (f"jax.{name}" if _is_file(frame, _CUSTOM_DERIVATIVES) else None)
+    return found
 
 
 def is_rehearsal() -> bool:

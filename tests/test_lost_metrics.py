@@ -67,6 +67,14 @@ def _sowing_condition(_, carry):
     return carry[1] < 2
 
 
+def _sow_layers(_, x):
+    return Sower(name="layers")(x)
+
+
+def _vjp_of_layers(module, x):
+    return nn.vjp(_sow_layers, module, x)
+
+
 BOTH = ["metrics", "losses"]
 
 # model -> (what the message says of the place and the transform, the line to write)
@@ -120,6 +128,11 @@ DROPPED = {
         lambda m, x: nn.scan(nn.remat(Sower), length=2)(name="layers")(x, None),
         r'layers/value is sown to "metrics" inside nn.scan',
         r"nn.scan\(",
+    ),
+    "a loss in nn.custom_vjp": (
+        lambda m, x: nn.custom_vjp(_sow_layers, _vjp_of_layers, lambda vjp, g: vjp(g))(m, x),
+        "layers/loss is a loss sown inside nn.custom_vjp, whose rule takes the gradient of what",
+        r'Write: y, loss = nn.custom_vjp\(...\)\(...\), then sowlog.sow_loss\(self, "loss", loss\)',
     ),
     "variable_broadcast": (
         lambda m, x: nn.scan(Sower, length=2, variable_broadcast=BOTH)(name="layers")(x, None),
@@ -189,6 +202,50 @@ def test_a_sow_under_a_raw_transform_raises(transform, jit):
     )
     with pytest.raises(LostMetricError, match=message):
         (jax.jit(forward) if jit else forward)({}, X)
+
+
+def _raw_custom_vjp(function):
+    custom = jax.custom_vjp(function)
+    custom.defvjp(lambda x: jax.vjp(function, x), lambda f, g: f(g))
+    return custom
+
+
+def _raw_custom_jvp(function):
+    custom = jax.custom_jvp(function)
+    custom.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return custom
+
+
+@pytest.mark.parametrize(
+    ("transform", "custom"), [("jax.custom_vjp", _raw_custom_vjp), ("jax.custom_jvp", _raw_custom_jvp)]
+)
+@pytest.mark.parametrize("form", ["collect", "collect in jit", "collect in grad", "apply"])
+def test_a_loss_in_a_raw_custom_derivative_raises(transform, custom, form):
+    """Outside of jit and grad no tracer leaks, and the value is right and the gradient missing."""
+    model = model_of(lambda m, x: custom(lambda x: sowlog.sow_loss(m, "loss", jnp.sum(x)))(x))
+    apply = sowlog.collect(model.apply)
+    call = {
+        "collect": lambda x: apply({}, x),
+        "collect in jit": jax.jit(lambda x: apply({}, x)),
+        "collect in grad": jax.grad(lambda x: sowlog.total_loss(apply({}, x)[1])),
+        "apply": lambda x: model.apply({}, x, mutable=["losses"]),
+    }[form]
+    with pytest.raises(LostMetricError, match=rf"loss is a loss sown inside {transform}, .*Write: y, loss ="):
+        call(X)
+
+
+@pytest.mark.parametrize("custom", [_raw_custom_vjp, _raw_custom_jvp])
+def test_a_statistic_in_a_raw_custom_derivative_does_not_vanish_under_a_gradient(custom):
+    """Under a gradient JAX runs a rule in place of the function: an error, not a number that is missing."""
+
+    def function(module, x):
+        sowlog.sow(module, "value", x)
+        return jnp.sum(x)
+
+    model = model_of(lambda m, x: custom(lambda x: function(m, x))(x))
+    assert sowlog.compute(sowlog.collect(model.apply)({}, X)[1]) == {"metrics/value": -2.0}
+    with pytest.raises(LostMetricError, match=r"value is sown inside jax\.(custom_[jv]{1,2}p|vjp|jvp)"):
+        jax.grad(lambda x: sowlog.collect(model.apply)({}, x), has_aux=True)(X)
 
 
 def test_a_sow_under_a_raw_gradient_raises():

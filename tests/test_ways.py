@@ -10,8 +10,14 @@ import pytest
 import sowlog
 from sowlog._tree import is_state, leaves_by_tag
 from sowlog.testing import count_traces
+from tests import ways
 from tests.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS
 
+# JAX has no gradient of a loop of unknown length.
+IRREVERSIBLE = {"nn.while_loop"}
+if jax.__version_info__ < (0, 6):
+    # JAX 0.5.0 has no gradient of an unchecked shard_map with scalars among its residuals.
+    IRREVERSIBLE.add("scan(remat) in microbatches under shard_map")
 VALUES = np.random.default_rng(0).normal(-50.0, 3.0, (3, ROWS, 3)).astype(np.float32)
 
 
@@ -77,6 +83,15 @@ def test_every_way_gives_one_number_in_one_trace(way):
     assert step.traces == 1
     assert structures[0] == structures[1] == structures[2]
     assert not any(weak for _, _, weak in structures[0][1])
+
+
+@pytest.mark.parametrize("way", [way for way in JITTED if way not in IRREVERSIBLE])
+def test_every_way_has_the_gradient_of_its_losses(way, monkeypatch):
+    """What a way sows as a loss is trained on: a custom derivative must leave no value without one."""
+    monkeypatch.setattr(ways, "REDUCERS", {})
+    function, passes = JITTED[way]
+    gradient = jax.jit(jax.grad(lambda rows: sowlog.total_loss(function(rows))))(jnp.asarray(VALUES[0]))
+    np.testing.assert_allclose(gradient, np.full_like(VALUES[0], LOSS_WEIGHT / passes), rtol=1e-6)
 
 
 @pytest.mark.parametrize("way", list(EAGER))

@@ -31,8 +31,18 @@ Way = Callable[[jax.Array], dict[str, Any]]
 
 def sow_all(module: nn.Module, row: jax.Array) -> None:
     """Sows a row under the name of each public reducer, and its sum as a loss."""
+    sow_statistics(module, row)
+    sow_loss(module, row)
+
+
+def sow_statistics(module: nn.Module, row: jax.Array) -> None:
+    """Sow a row under the name of each public reducer."""
     for name, reducer in REDUCERS.items():
         sowlog.sow(module, name, row, reducer)
+
+
+def sow_loss(module: nn.Module, row: jax.Array) -> None:
+    """Sow the sum of a row as a loss."""
     sowlog.sow_loss(module, "loss", jnp.sum(row), weight=LOSS_WEIGHT)
 
 
@@ -137,8 +147,11 @@ def _nn_value_and_grad(module: nn.Module, rows: jax.Array) -> None:
 
 
 def _custom_vjp(module: nn.Module, rows: jax.Array) -> None:
+    """Sows the statistics inside, and the loss of what comes out: inside, its gradient would be lost."""
+
     def forward(m: nn.Module, rows: jax.Array) -> jax.Array:
-        return Sower(name="sower")(rows)
+        sow_statistics(m, rows)
+        return rows
 
     def forward_and_residuals(m: nn.Module, rows: jax.Array) -> tuple[jax.Array, Any]:
         return nn.vjp(forward, m, rows)
@@ -146,19 +159,19 @@ def _custom_vjp(module: nn.Module, rows: jax.Array) -> None:
     def backward(vjp: Any, cotangent: jax.Array) -> Any:
         return vjp(cotangent)
 
-    nn.custom_vjp(forward, forward_fn=forward_and_residuals, backward_fn=backward)(module, rows)
+    differentiated = nn.custom_vjp(forward, forward_fn=forward_and_residuals, backward_fn=backward)
+    sow_loss(module, differentiated(module, rows))
 
 
 _whole = _collect(lambda m, rows: Sower(name="sower")(rows))
 
 
-def _value_and_grad(rows: jax.Array) -> dict[str, Any]:
+def _value_and_grad(way: Way) -> Way:
     def objective(rows: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-        updates = _whole(rows)
+        updates = way(rows)
         return sowlog.total_loss(updates), updates
 
-    (_, updates), _ = jax.value_and_grad(objective, has_aux=True)(rows)
-    return updates
+    return lambda rows: jax.value_and_grad(objective, has_aux=True)(rows)[0][1]
 
 
 def _plain_vmap(rows: jax.Array) -> dict[str, Any]:
@@ -276,7 +289,8 @@ JITTED: dict[str, tuple[Way, int]] = {
     "nn.vjp": (_collect(_nn_vjp), 1),
     "nn.value_and_grad": (_collect(_nn_value_and_grad), 1),
     "nn.custom_vjp": (_collect(_custom_vjp), 1),
-    "jax.value_and_grad of collect": (_value_and_grad, 1),
+    "jax.value_and_grad of collect": (_value_and_grad(_whole), 1),
+    "jax.value_and_grad of nn.custom_vjp": (_value_and_grad(_collect(_custom_vjp)), 1),
     "jax.vmap of collect": (_plain_vmap, ROWS),
     "microbatches by lax.scan": (_microbatches_by_scan, ROWS),
     "microbatches by a Python loop": (_microbatches_by_loop, ROWS),

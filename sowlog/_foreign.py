@@ -1,0 +1,25 @@
+"""Modules of other libraries than Flax linen: recognised by their class, so that nothing is imported."""
+
+from typing import Any
+
+REMEDY = (
+    'Write: return a state from the function, `return y, {"norm": sowlog.mean.of(norm)}`, merge states by '
+    "sowlog.merge and pass them to sowlog.pack."
+)
+"""What works today where nothing can be sown."""
+
+_LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
+
+
+def library_of(value: Any) -> str | None:
+    """Return the name of the library whose module or transformed function a value is, or None."""
+    for kind in type(value).__mro__:
+        for package, library in _LIBRARIES.items():
+            if f"{kind.__module__}.".startswith(f"{package}."):
+                return library
+    return None
+
+
+def described(value: Any, library: str) -> str:
+    """Return what an error calls a value of another library."""
+    return f"{type(value).__name__}, a module of {library}"
