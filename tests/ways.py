@@ -166,6 +166,11 @@ def _custom_vjp(module: nn.Module, rows: jax.Array) -> None:
 _whole = _collect(lambda m, rows: Sower(name="sower")(rows))
 
 
+def _empty(row: jax.Array) -> dict[str, Any]:
+    """Return the start of a window; JAX caches shapes by the function, and tests change what is sown."""
+    return sowlog.empty_like(jax.eval_shape(lambda row: _whole(row), row))
+
+
 def _value_and_grad(way: Way) -> Way:
     def objective(rows: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
         updates = way(rows)
@@ -182,7 +187,7 @@ def _microbatches_by_scan(rows: jax.Array) -> dict[str, Any]:
     def body(total: Any, row: jax.Array) -> tuple[Any, None]:
         return sowlog.merge(total, _whole(row)), None
 
-    start = sowlog.empty_like(jax.eval_shape(_whole, rows[0]))
+    start = _empty(rows[0])
     return jax.lax.scan(body, start, rows)[0]
 
 
@@ -209,7 +214,7 @@ def _multi_steps(rows: jax.Array) -> dict[str, Any]:
         steps, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, steps), state, sowlog.merge(total, updates)), None
 
-    start = sowlog.empty_like(jax.eval_shape(_whole, rows[0]))
+    start = _empty(rows[0])
     return jax.lax.scan(body, (params, optimizer.init(params), start), rows)[0][2]
 
 
@@ -318,7 +323,7 @@ def _window(*, half_way: Callable[[Any], Any]) -> Way:
     def way(rows: jax.Array) -> dict[str, Any]:
         step = count_traces(lambda window, row: sowlog.merge(window, _whole(row)))
         jitted = jax.jit(step)
-        window = sowlog.empty_like(jax.eval_shape(_whole, rows[0]))
+        window = _empty(rows[0])
         for index, row in enumerate(rows):
             window = jitted(half_way(window) if index == ROWS // 2 else window, row)
         assert step.traces == 1
