@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 
 import flax.linen as nn
 import jax
@@ -181,13 +182,14 @@ def _refusing():
     return stack
 
 
-# To run more: JAX_DEBUG_NANS=1 python -m pytest tests/test_reducers.py, and so on; see `jax.config.values`.
+# Nothing compiled is kept under the last two, which cost ten seconds each: `make test-modes` runs them.
 MODES = {
     "modes that refuse": _refusing,
-    "jax_check_tracer_leaks": jax.checking_leaks,
     "jax_enable_x64": lambda: (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(True),
+    "jax_check_tracer_leaks": jax.checking_leaks,
     "jax_disable_jit": jax.disable_jit,
 }
+RUN = list(MODES) if os.environ.get("SOWLOG_MODES") == "all" else list(MODES)[:2]
 
 
 def _mode_states(x, mask):
@@ -220,7 +222,7 @@ def _mode_step(params, x, mask, key):
     return sowlog.pack({"states": _mode_states(x, mask), "half": half, **window})
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("mode", RUN)
 def test_a_mode_of_jax_changes_no_number(mode):
     """A step runs under it, in jit, and every reducer in plain Python; what is absent ends no program."""
     arguments = {"w": jnp.ones(4)}, jnp.asarray(X), jnp.asarray(X[:, :1] > 0), jax.random.key(0)
