@@ -13,10 +13,11 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from sowlog import Logger, _reading, sum
 from sowlog._event_file import EventFile
 from sowlog._events import frame, read_payloads
+from sowlog._points import parse_event
 from sowlog._reading import read
 from sowlog._record import Record
 from sowlog._shapes import Shape
-from sowlog.writers.tensorboard import TensorBoardWriter, parse_event
+from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.tensorboard_reading import Series, tensorboard_scalars
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from tests.benchmarks.steps import initial_state, make_step, repeats_for
 
 _LOGGING = tuple(peer for peer in PEERS if peer is not DebugCallback)
 _STEPS = 100
+
+
+# Steps go up from one repetition to the next, as those of a run do.
+_numbers = itertools.count()
 
 
 def measure_log_latency(size: Size) -> list[Line]:
@@ -61,12 +66,12 @@ def _repetition(stack: ExitStack, kind: type[Peer], count: int, size: Size) -> C
 
     def train(steps: int) -> float:
         state, spent = initial_state(), 0.0
-        for index in range(steps):
+        for _ in range(steps):
             state, metrics = step(state, repeats)
             if not isinstance(peer, Sowlog):
                 jax.block_until_ready(metrics)
             before = time.perf_counter()
-            peer.log(index, metrics)
+            peer.log(next(_numbers), metrics)
             spent += time.perf_counter() - before
         peer.flush()
         return spent / steps * 1e6

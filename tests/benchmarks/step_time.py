@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -16,6 +17,10 @@ from tests.benchmarks.peers import PEERS, Peer, Sowlog, absent, installed, missi
 from tests.benchmarks.steps import initial_state, make_step, repeats_for
 
 _AGAINST = "the step without metrics"
+
+
+# Steps go up from one repetition to the next, as those of a run do.
+_numbers = itertools.count()
 
 
 class SowlogLayers(Sowlog):
@@ -117,10 +122,10 @@ def _chunk(peer: Peer | None, form: str, count: int, repeats: np.int32) -> Calla
 
     def train(steps: int) -> None:
         state = initial_state()
-        for index in range(steps):
+        for _ in range(steps):
             state, metrics = step(state, repeats)
             if peer is not None:
-                peer.log(index, metrics)
+                peer.log(next(_numbers), metrics)
         jax.block_until_ready(state)
         if peer is not None:
             peer.flush()

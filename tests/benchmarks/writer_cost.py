@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -18,6 +19,10 @@ from tests.benchmarks.peers import WRITING, Sowlog, Writing, absent, installed, 
 from tests.benchmarks.steps import tags_of
 
 _FLOOR = "CRC and write of the same bytes"
+
+
+# Steps go up from one repetition to the next, as those of a run do.
+_numbers = itertools.count()
 
 
 def measure_writer_cost(size: Size) -> list[Line]:
@@ -74,8 +79,8 @@ def _sowlog(stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
     jax.block_until_ready(packed)
 
     def write() -> None:
-        for step in range(size.records):
-            log(step, packed[step % len(packed)])
+        for index in range(size.records):
+            log(next(_numbers), packed[index % len(packed)])
         log.flush()
 
     return _per_scalar(write, size.records, count)
@@ -102,8 +107,8 @@ def _peer(stack: ExitStack, kind: type[Writing], count: int, size: Size) -> Call
     steps = max(1, min(size.records, 5000 // count, 20))
 
     def write() -> None:
-        for step in range(steps):
-            peer.write(step, values)
+        for _ in range(steps):
+            peer.write(next(_numbers), values)
         peer.flush()
 
     return _per_scalar(write, steps, count)
