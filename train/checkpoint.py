@@ -242,11 +242,12 @@ def _quiet() -> Generator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    # Before the error: the threads of TensorStore may come back to the closed loop while it is still raised.
+    if not isinstance(sys.unraisablehook, _WithoutLoops):
+        sys.unraisablehook = _WithoutLoops(sys.unraisablehook)
     try:
         yield
     except Exception:
-        if not isinstance(sys.unraisablehook, _WithoutLoops):
-            sys.unraisablehook = _WithoutLoops(sys.unraisablehook)
         gc.collect()
         raise
     finally:
