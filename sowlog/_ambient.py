@@ -87,6 +87,39 @@ def split_first_axis(array: jax.Array, parts: int) -> jax.Array:
     return jax.lax.reshape(array, shape, out_sharding=NamedSharding(mesh, spec))
 
 
+def varying_like(tree: Any, like: Any) -> Any:
+    """Return the arrays of a tree as ones that vary over the replicas that `like`'s arrays vary over.
+
+    Inside a checked `shard_map` a loop's carry must start so, though all replicas start with the same.
+
+    Args:
+        tree: arrays.
+        like: arrays, or what `jax.eval_shape` returns of them.
+    """
+    axes = frozenset[Any]().union(*map(_varying_axes, jax.tree.leaves(like)))
+    if not axes:
+        return tree
+    return jax.tree.map(lambda array: _vary(array, axes - _varying_axes(array)), tree)
+
+
+def _vary(array: jax.Array, axes: frozenset[Any]) -> jax.Array:
+    names = tuple(sorted(axes, key=str))
+    if not names:
+        return array
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(array, names, to="varying")
+    pvary: Any = getattr(jax.lax, "pvary")  # noqa: B009  # the name before pcast
+    return pvary(array, names)
+
+
+def _varying_axes(leaf: Any) -> frozenset[Any]:
+    if not isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
+        return frozenset()
+    kind: Any = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.aval
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset((manual.varying if manual is not None else getattr(kind, "vma", None)) or ())
+
+
 def _mesh_of(arrays: list[jax.Array]) -> Any:
     """Return the abstract mesh that arithmetic on arrays happens on, or None."""
     if _AUTO_AXES is None or _AXIS_TYPE is None:

@@ -78,8 +78,9 @@ def _add_numbers(numbers: dict[str, float], tag: str, leaf: Any) -> None:
     elif isinstance(leaf, int):
         _add_number(numbers, tag, _float_of(tag, leaf))
     else:
-        array: np.ndarray[Any, Any] = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
-        _leaves.check_real(tag, array)
+        _leaves.check_real(tag, leaf)
+        # A np.matrix has two axes even when it is raveled.
+        array: np.ndarray[Any, Any] = np.asarray(leaf)
         elements = array.astype(np.float64).ravel().tolist()
         for name, element in zip(_tree.index_tags(tag, array.shape), elements, strict=True):
             _add_number(numbers, name, element)

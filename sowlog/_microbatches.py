@@ -62,7 +62,9 @@ def accumulate(
             join = functools.partial(_join, share, microbatches)
             return jax.tree.map(join, total, result, is_leaf=_tree.is_state), None
 
-        start = jax.tree_util.tree_map_with_path(_start, shapes, is_leaf=_tree.is_leaf)
+        start = jax.tree_util.tree_map_with_path(
+            functools.partial(_start, shares), shapes, is_leaf=_tree.is_leaf
+        )
         total, _ = jax.lax.scan(add, start, (parts, shares))
         return jax.tree.map(_finish, total, shapes, is_leaf=_tree.is_state)
 
@@ -115,9 +117,10 @@ def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) ->
     return jnp.where(total == 0, 1 / microbatches, weights / jnp.where(total == 0, 1.0, total))
 
 
-def _start(path: Any, leaf: Any) -> Any:
+def _start(shares: jax.Array, path: Any, leaf: Any) -> Any:
     if _tree.is_state(leaf):
-        return _tree.empty_like(leaf)
+        start = _tree.empty_like(leaf)
+        return _ambient.varying_like(start, (leaf, shares)) if _losses.is_loss(leaf) else start
     if is_packed(leaf):
         raise TypeError(
             f"result{jax.tree_util.keystr(path)} is a packed tree, which holds results: they do not "
@@ -129,12 +132,13 @@ def _start(path: Any, leaf: Any) -> Any:
             "return a state instead, sowlog.sum.of(value), sowlog.max.of(value) ..."
         )
     # Not promote_types, which strict dtype promotion leaves without an answer for bfloat16.
-    return jnp.zeros(leaf.shape, leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
+    zeros = jnp.zeros(leaf.shape, leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
+    return _ambient.varying_like(zeros, (leaf, shares))
 
 
 def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
     if not _tree.is_state(total):
-        return total + _weighed(share.astype(total.dtype), new.astype(total.dtype))
+        return total + _weighed(share.astype(total.dtype), jnp.asarray(new, total.dtype))
     if _losses.is_loss(total):
         # Losses are weighed as the objective is, so that what is logged is what was trained on.
         parts = jax.tree.map(functools.partial(_weighed, share * microbatches), new.parts)

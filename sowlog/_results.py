@@ -37,9 +37,9 @@ def compute(tree: Any) -> dict[str, Any]:
         >>> sowlog.compute({"encoder": {"norm": sowlog.max.of([1.0, 5.0])}})
         {'encoder/norm': np.float32(5.0)}
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-        return _traced_results(pack(tree))
     tags, leaves = _tree.flatten(tree)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(leaves)):
+        return _traced_results(pack(tree))
     results: dict[str, Any] = {}
     unpacked: list[tuple[str, Any]] = []
     for tag, leaf in zip(tags, leaves, strict=True):

@@ -77,7 +77,9 @@ class State:
         if _is_start(self):
             return other
         _check_one_shape(self, other)
-        return _ambient.apart(_over_batch(_merge_one, np.ndim(self.seen)), self, other)
+        return _ambient.apart(
+            _over_batch(_merge_one, np.ndim(self.seen)), _device_arrays(self), _device_arrays(other)
+        )
 
     def compute(self) -> Any:
         """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
@@ -88,7 +90,7 @@ class State:
             TypeError: the state has been through arithmetic.
         """
         check_intact(self)
-        return _ambient.apart(_over_batch(_compute_one, np.ndim(self.seen)), self)
+        return _ambient.apart(_over_batch(_compute_one, np.ndim(self.seen)), _device_arrays(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,6 +330,11 @@ class _Built(Reducer):
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _device_arrays(state: State) -> State:
+    """Return a state whose arrays are JAX's, which a user's `merge` expects; a fetched one has NumPy's."""
+    return jax.tree.map(jnp.asarray, state)
 
 
 def _merge_one(a: State, b: State) -> State:

@@ -6,6 +6,7 @@ from typing import Any, TypeGuard
 
 import jax
 
+from sowlog import _ambient
 from sowlog._layout import Packed, is_packed
 from sowlog._state import State, broadcast, check_intact
 
@@ -170,7 +171,8 @@ def _merge_leaf(path: Any, a: Any, b: Any) -> State:
 
 def _empty_leaf(path: Any, leaf: Any) -> State:
     _check_state(path, leaf)
-    return broadcast(leaf.reducer.init_fn(), leaf.seen.shape)
+    start = broadcast(leaf.reducer.init_fn(), leaf.seen.shape)
+    return _ambient.varying_like(start, leaf)
 
 
 def _check_same_tags(a: Any, b: Any) -> None:

@@ -1,7 +1,7 @@
 """What can be sown: values and their weights, made arrays."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 import jax
@@ -79,12 +79,13 @@ def real_array(value: Value | None, what: str) -> jax.Array:
         TypeError: it is complex or no number.
         RuntimeError: it was donated or deleted.
     """
-    if value is None or _holds_none(value):  # Which jax 0.5.0 takes for NaN.
+    if _holds_none(value):  # Which jax 0.5.0 takes for NaN.
         raise TypeError(_refusal(value, what))
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_deleted():
         raise RuntimeError(deleted(f"the {what}"))
-    if isinstance(value, np.ma.MaskedArray):
-        check_real(f"the {what}", value, f"a {what} must be")
+    for part in _parts(value):
+        if isinstance(part, np.ma.MaskedArray):
+            check_real(f"the {what}", part, f"a {what} must be")
     try:
         array = jnp.asarray(narrowed(value))
     except (TypeError, ValueError, OverflowError) as error:
@@ -116,7 +117,9 @@ def check_real(name: str, array: Any, rule: str) -> None:
             f"{name} is a masked array, whose mask JAX drops: {rule} a real number. Write "
             "sowlog.mean.of(x.data, weight=~np.ma.getmaskarray(x)), or x.compressed()."
         )
-    if jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating):
+    # NumPy counts durations among the integers.
+    is_number = jnp.issubdtype(dtype, jnp.number) and getattr(dtype, "kind", "") != "m"
+    if is_number and not jnp.issubdtype(dtype, jnp.complexfloating):
         return
     if dtype != np.bool_:
         raise TypeError(f"{name} has dtype {dtype}: {rule} a real number.{_dtype_hint(dtype)}")
@@ -127,6 +130,8 @@ def _dtype_hint(dtype: Any) -> str:
         return " Write jnp.abs(x), x.real or x.imag."
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return " A key of random numbers has none: leave it out, or look at jax.random.key_data(key)."
+    if getattr(dtype, "kind", "") in "mM":
+        return ' Write x / np.timedelta64(1, "s") for seconds.'
     if dtype == np.object_:
         return " Write np.asarray(x, np.float32), where all elements are numbers."
     return ""
@@ -168,7 +173,16 @@ def _refusal(value: Any, what: str) -> str:
 
 
 def _holds_none(value: Any) -> bool:
-    return isinstance(value, list | tuple) and any(part is None or _holds_none(part) for part in value)
+    return any(part is None for part in _parts(value))
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield a value, or those that stand in its lists."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _parts(part)
+    else:
+        yield value
 
 
 def is_counted(weight: jax.Array) -> jax.Array:

@@ -307,3 +307,14 @@ def test_leaves_on_two_devices_are_named():
     a, b = (jax.device_put(1.0, device) for device in jax.devices()[:2])
     with pytest.raises(ValueError, match=r"a lies on .*0 and b on .*1.*sowlog.pack\(metrics\)"):
         prepare({"a": a, "b": b})
+
+
+def test_a_matrix_is_its_elements():
+    """np.matrix, which reductions of scipy.sparse return, keeps two axes when it is raveled."""
+    assert prepare({"x": np.array([[1.0, 2.0]]).view(np.matrix)})[1] == {"x/00/00": 1.0, "x/00/01": 2.0}
+
+
+def test_a_duration_is_no_number():
+    """NumPy counts durations among the integers."""
+    with pytest.raises(TypeError, match=r"x has dtype timedelta64\[s\].*x / np.timedelta64"):
+        prepare({"x": np.timedelta64(5, "s")})

@@ -8,7 +8,8 @@ import pytest
 
 import sowlog
 from sowlog.testing import count_traces
-from tests.oracles import expected, scalar_reducers
+from tests.oracles import expected, public_reducers, scalar_reducers
+from tests.ways import shard_map_over
 
 REDUCERS = scalar_reducers()
 X = np.random.default_rng(0).normal(-5.0, 2.0, (12, 3)).astype(np.float32)
@@ -180,3 +181,41 @@ def test_a_raw_key_may_be_the_whole_batch():
     found = sowlog.accumulate(lambda _, key: jax.random.uniform(key), 2)(None, jax.random.PRNGKey(0))
     keys = jax.random.split(jax.random.PRNGKey(0), 2)
     assert float(found) == pytest.approx(float(jnp.mean(jax.vmap(jax.random.uniform)(keys))), rel=1e-6)
+
+
+def test_a_python_number_in_the_result_is_averaged():
+    """A loss that a branch leaves out is a plain 0.0."""
+    result = sowlog.accumulate(lambda params, x: {"mean": jnp.mean(x), "none": 0.0}, 2)(None, jnp.ones(4))
+    assert (float(result["mean"]), float(result["none"])) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("weight", [None, lambda x: jnp.sum(x > 2)], ids=["even", "weighed"])
+def test_microbatches_of_a_shard_are_accumulated_in_a_checked_shard_map(weight):
+    """The start of the loop varies over the replicas as its result does, of every reducer."""
+
+    def step(x):
+        return jnp.mean(x), {name: reducer.of(x) for name, reducer in public_reducers().items()}
+
+    def replica(x):
+        value, metrics = sowlog.accumulate(lambda _, x: step(x), 2, weight=weight)(None, x)
+        return jax.lax.pmean(value, "batch"), sowlog.all_reduce(metrics, "batch")
+
+    x = jnp.arange(16.0).reshape(4, 4)
+    value, metrics = jax.jit(shard_map_over(lambda x: replica(x[0]), check=True))(x)
+    computed, whole = sowlog.compute(metrics), sowlog.compute(step(x)[1])
+    for tag, wanted in whole.items():
+        for a, b in zip(jax.tree.leaves(computed[tag]), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert np.isfinite(float(value))
+
+
+def test_states_are_merged_in_a_scan_of_a_checked_shard_map():
+    """empty_like of a shard's states starts a loop over its microbatches."""
+
+    def replica(x):
+        start = sowlog.empty_like(jax.eval_shape(lambda x: {"x": sowlog.max.of(x)}, x[0]))
+        merged, _ = jax.lax.scan(lambda s, x: (sowlog.merge(s, {"x": sowlog.max.of(x)}), None), start, x[0])
+        return sowlog.all_reduce(merged, "batch")
+
+    merged = jax.jit(shard_map_over(replica, check=True))(-jnp.arange(1.0, 9.0).reshape(4, 2))
+    assert float(merged["x"].compute()) == -1.0

@@ -285,6 +285,18 @@ def test_a_fetched_state_is_the_state(name):
                 np.testing.assert_array_equal(x, y)
 
 
+def test_a_users_merge_has_arrays_of_jax():
+    """A fetched state has NumPy's arrays, which have no `.at`."""
+    first = sowlog.Reducer.build(
+        init=lambda: jnp.zeros(2),
+        add=lambda total, x: total.at[0].add(jnp.sum(x)),
+        merge=lambda a, b: a.at[0].add(b[0]),
+        compute=lambda total: total[0],
+    )
+    state = jax.device_get(first.of([1.0, 2.0]))
+    assert float(state.merge(state).compute()) == 6.0
+
+
 def _merge_parts(a, b):
     # Outside jit, where the arrays of a fetched state are NumPy's as the merge sees them.
     return a.merge(b)

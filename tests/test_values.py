@@ -74,6 +74,8 @@ NO_VALUES = {
         r"a value must be a real number.*got ndarray array",
     ),
     "a masked array": (np.ma.array([1.0], mask=[1]), TypeError, r"the value is a masked array.*getmaskarray"),
+    "a list of masked arrays": ([np.ma.array([1.0], mask=[1])] * 2, TypeError, "the value is a masked array"),
+    "a duration": (np.timedelta64(5, "s"), TypeError, r"got timedelta64"),
     "a state": (sowlog.mean.of(1.0), TypeError, r"a value must be a real number.*got State"),
 }
 
