@@ -45,8 +45,10 @@ class Logger:
             raise an "error". What is dropped is counted in the scalar `sowlog/dropped`, and `close` warns.
         resume_from: the first step that will be logged when a run continues. Its series then show
             these steps once: what an earlier, interrupted process logged at and after it is superseded. Of
-            several loggers in one folder give it to each. Without it, steps that the folder holds already
-            bring a LossWarning, since TensorBoard hides one of the two.
+            several loggers in one folder give it to each, and make all before the first is closed: one
+            that comes later hides what the others logged anew, and its close brings a LossWarning. Without
+            it, steps that the folder holds already bring a LossWarning, since TensorBoard hides one of the
+            two.
 
     Raises:
         OSError: if the run's file cannot be made.

@@ -116,7 +116,7 @@ class Sink:
         self._write_backlog()
         while self._backlog:
             self._losses.count(self._backlog.popleft().step, self._stall)
-        return merge_errors(self._attempt(self._writer.close), self._losses.settle())
+        return merge_errors(self._attempt(self._writer.close), self._losses.settle(), self._take_warning())
 
     def _write_backlog(self) -> Exception | None:
         try:

@@ -18,6 +18,8 @@ _TAIL, _TAILS = 1 << 20, 1 << 22
 _PARSED, _PARSED_OF_SIZE = 64, 4
 # Sets of tags whose last steps are known by set; beyond it they are known by tag.
 _LAYOUTS = 64
+# Tags that a warning names.
+_NAMED = 5
 
 
 class StepBack(NamedTuple):
@@ -105,6 +107,11 @@ class StepOrder:
             self._overlaps[key] = next(iter(set(first).intersection(second)), None)
         return self._overlaps[key]
 
+    def logged(self) -> dict[str, int]:
+        """Return the last steps by tag of this run, up to the first step that went back."""
+        self._fold()
+        return self._by_tag | dict.fromkeys(self._recent or (), self._highest)
+
     def _fold(self) -> None:
         for tags, step in self._layouts.values():
             self._by_tag.update((tag, max(step, self._by_tag.get(tag, step))) for tag in tags)
@@ -119,20 +126,32 @@ def last_steps(files: Iterable[Path], *, resume_from: int | None) -> dict[str, i
         files: event files of runs that ended, some of which may be damaged or no files at all.
         resume_from: the step from which on a new file supersedes them, if it does.
     """
-    left, read = _TAILS, list[tuple[int | None, dict[str, int]]]()
+    last: dict[str, int] = {}
+    for end in _ends(files):
+        last = _below(last, end.restart) | end.steps
+    return _below(last, resume_from)
+
+
+class _End(NamedTuple):
+    """What the last records of an event file show, and the step from which on it supersedes older ones."""
+
+    restart: int | None
+    steps: dict[str, int]
+
+
+def _ends(files: Iterable[Path]) -> list[_End]:
+    """Return the ends of event files in the order of their names, of the newest as far as the bound goes."""
+    left, read = _TAILS, list[_End]()
     for file in sorted(files, reverse=True):
         try:
             size = min(_TAIL, left, file.stat().st_size)
-            read.append((_restart(read_head(file, 2)), _steps(read_tail(file, size))))
+            read.append(_End(_restart(read_head(file, 2)), _steps(read_tail(file, size))))
         except OSError:
             continue
         left -= size
         if left <= 0:
             break
-    last: dict[str, int] = {}
-    for restart, steps in reversed(read):
-        last = _below(last, restart) | steps
-    return _below(last, resume_from)
+    return read[::-1]
 
 
 def _below(steps: dict[str, int], restart: int | None) -> dict[str, int]:
@@ -153,6 +172,45 @@ def warn_of_overlap(logdir: Path, step: int) -> None:
             f"well, or give each Logger a folder."
         )
         warn_user(LossWarning(message))
+
+
+def find_hidden(
+    own: Path, older: Iterable[Path], *, resume_from: int, logged: Mapping[str, int]
+) -> LossWarning | None:
+    """Return the warning for what the restart of a file hides of another logger, where nothing replaces it.
+
+    A run that goes on logs tags of its earlier files again. A file of which no tag came again, though the
+    run went past its steps, was another logger's.
+
+    Args:
+        own: the file that began with the restart.
+        older: the event files that were there before.
+        resume_from: the step of the restart.
+        logged: the last steps by tag of what the file holds.
+    """
+    later = [file for file in own.parent.glob("*tfevents*") if file.name > own.name]
+    if not logged or any(map(is_open, later)):
+        # What a logger beside this one has yet to write may replace all.
+        return None
+    again, reached = set(logged).union(*(end.steps for end in _ends(later))), max(logged.values())
+    hidden: dict[str, int] = {}
+    restarts = [resume_from]
+    for end in reversed(_ends(older)):
+        # What a restart between the two has hidden before is no news.
+        shown = _below(end.steps, min(restarts[1:], default=None))
+        if again.isdisjoint(shown):
+            hidden |= {tag: step for tag, step in shown.items() if resume_from <= step <= reached}
+        restarts += [] if end.restart is None else [end.restart]
+    if not hidden:
+        return None
+    tags = f"{', '.join(sorted(hidden)[:_NAMED])}{' and others' * (len(hidden) > _NAMED)}"
+    return LossWarning(
+        f"what {own.parent} held of {tags}, from step {resume_from} to step {max(hidden.values())}, is "
+        f"hidden from sowlog.read and TensorBoard's Python reader by Logger(logdir, "
+        f"resume_from={resume_from}), which supersedes all that was logged before from there on, and logged "
+        f"none of these tags again. If two loggers continue one run, make both, each with "
+        f"resume_from={resume_from}, before the first is closed; or give each a folder of its own."
+    )
 
 
 def _restart_of(file: Path) -> int | None:

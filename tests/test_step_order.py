@@ -31,7 +31,8 @@ def test_two_loggers_resume_in_one_folder(tmp_path):
             for step in range(first, first + 8):
                 train(step, {"train": float(first)})
                 evaluation(step, {"eval": float(first)})
-    with Logger(tmp_path, resume_from=12) as train:
+    hides = pytest.warns(LossWarning, match="of eval, from step 12 to step 12, is hidden")
+    with hides, Logger(tmp_path, resume_from=12) as train:
         train(12, {"train": 12.0})
     expected = (list(range(13)), [0.0] * 5 + [5.0] * 7 + [12.0])
     series = tensorboard_scalars(tmp_path)
@@ -159,7 +160,7 @@ def test_runs_that_hide_nothing_are_not_warned(tmp_path):
     assert said(steps_of(*range(5), tag="offline"), tmp_path) == []
     with Logger(tmp_path) as log:
         steps_of(30, 31)(log)
-        assert said(steps_of(*range(30), tag="beside"), tmp_path) == []
+        assert said(steps_of(*range(25), tag="beside"), tmp_path) == []
         steps_of(32)(log)
     assert said(steps_of(*range(25, 40)), tmp_path, resume_from=25) == []
     writers = [Every(2, TensorBoardWriter(tmp_path)), Every(4, TensorBoardWriter(tmp_path))]
@@ -186,6 +187,40 @@ def test_images_and_histograms_are_hidden_as_well(tmp_path, kind):
                 log(step, {"x": histogram})
 
     assert len(said(log_all, tmp_path)) == 1
+
+
+def test_loggers_that_resume_one_after_the_other_say_what_is_hidden(tmp_path):
+    """At the close, by tag, with both remedies; a second resume of the same tags says nothing."""
+    with Logger(tmp_path) as log:
+        for step in range(10):
+            log(step, {"loss": 1.0, "eval": 1.0})
+    for _ in range(2):
+        assert said(steps_of(*range(5, 15)), tmp_path, resume_from=5) == []
+    assert read(tmp_path).scalars["loss"].steps.tolist() == list(range(15))
+    (message,) = said(steps_of(*range(5, 15), tag="eval"), tmp_path, resume_from=5)
+    assert read(tmp_path).scalars["loss"].steps.tolist() == list(range(5))
+    assert f"what {tmp_path} held of loss, from step 5 to step 14, is hidden" in message
+    assert "make both, each with resume_from=5, before the first is closed; or give each a folder" in message
+    # What was hidden before is no news.
+    assert said(steps_of(*range(5, 15), tag="eval"), tmp_path, resume_from=5) == []
+
+
+def test_a_resume_that_replaces_what_it_hides_is_not_warned(tmp_path):
+    """One that ended early, that lacks some tags, or whose other logger is beside it, open or closed."""
+    with Logger(tmp_path) as train, Logger(tmp_path) as evaluation:
+        for step in range(10):
+            train(step, {"loss": 1.0, "rare": 1.0})
+        evaluation(9, {"eval": 1.0})
+    assert said(steps_of(5, 6, 7, 8), tmp_path, resume_from=5) == []
+    both = {"resume_from": 4}
+    with Logger(tmp_path, **both) as train, Logger(tmp_path, **both) as evaluation:
+        steps_of(*range(4, 12))(train)
+        steps_of(9, tag="eval")(evaluation)
+    train, evaluation = Logger(tmp_path, **both), Logger(tmp_path, **both)
+    steps_of(*range(4, 12))(train)
+    train.close()
+    steps_of(9, tag="eval")(evaluation)
+    evaluation.close()
 
 
 def test_a_writers_warning_passes_a_cadence_and_costs_nothing(tmp_path):

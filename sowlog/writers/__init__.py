@@ -107,7 +107,10 @@ class WarningWriter(Writer, Protocol):
     """A writer that may have something to say of a record that it has written."""
 
     def take_warning(self) -> Warning | None:
-        """Return the warning to issue where the training thread calls the logger next, once; or None."""
+        """Return the warning to issue where the training thread calls the logger next, once; or None.
+
+        Asked for after each write, and after `close`.
+        """
         ...
 
 

@@ -32,7 +32,7 @@ from sowlog._events import frame
 from sowlog._images import encode_png
 from sowlog._layout import PresentTags
 from sowlog._record import Ending, HParams, Record
-from sowlog._step_order import StepBack, StepOrder, last_steps, warn_of_overlap
+from sowlog._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
 from sowlog._template import RecordTemplate
 from sowlog._warnings import LossWarning
 from sowlog.writers import StalledError, local_folder
@@ -65,7 +65,8 @@ class TensorBoardWriter:
     Args:
         logdir: the folder of the run, on this machine; made if it is not there, `~` expanded.
         resume_from: the first step that will be written, when a run continues: TensorBoard then
-            drops what older files of the folder hold at and after it.
+            drops what older files of the folder hold at and after it, of all tags. If that hid another
+            writer's file, of which nothing was written again, `take_warning` returns so after `close`.
         clock: seconds since the epoch, for the file's name and its first events.
 
     Raises:
@@ -185,6 +186,10 @@ class TensorBoardWriter:
             OSError: as `flush` does; the file is closed all the same.
         """
         deleted = self._file.deleted
+        if self._superseded and self._resume_from is not None and not deleted:
+            self._warning = self._warning or find_hidden(
+                self.path, self._superseded, resume_from=self._resume_from, logged=self._order.logged()
+            )
         self._file.close()
         if deleted:
             raise self._gone()
@@ -203,8 +208,10 @@ class TensorBoardWriter:
             at_work = set(filter(is_open, known))
             held = functools.partial(last_steps, known - at_work, resume_from=self._resume_from)
             self._order = StepOrder(held)
+            self._superseded: set[Path] = set()
             # A reader applies a START to all files before it, those of writers at work included.
             if self._resume_from is not None and not at_work:
+                self._superseded = known
                 start = SessionLog(status=SessionLog.START)
                 events.append(Event(wall_time=self._clock(), step=self._resume_from, session_log=start))
             opening = b"".join(frame(event.SerializeToString()) for event in events)
