@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, final
 
 from sowlog._event_file import is_open
@@ -30,12 +31,14 @@ class StepBack(NamedTuple):
         step: the step.
         last: the earlier one.
         is_earlier_run: whether it was in the folder before.
+        is_beside: whether a logger that was open had logged it by then.
     """
 
     tag: str
     step: int
     last: int
     is_earlier_run: bool
+    is_beside: bool = False
 
 
 @final
@@ -44,10 +47,14 @@ class StepOrder:
 
     Args:
         held: returns the last steps by tag of what is in the folder; called at the first record.
+        beside: those of what loggers that are open had written when this one began.
     """
 
-    def __init__(self, held: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self, held: Callable[[], Mapping[str, int]], beside: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._load = held
+        self._beside = beside
         self._held: Mapping[str, int] | None = None
         self._found = False
         self._highest = 0
@@ -74,7 +81,7 @@ class StepOrder:
             self._recent = None
         if self._held is None:
             self._held = self._load()
-            self._highest = max(self._held.values(), default=step - 1)
+            self._highest = max((*self._held.values(), *self._beside.values()), default=step - 1)
         if step > self._highest:
             self._highest, self._recent = step, tags
         elif back := self._find(tags, step):
@@ -89,10 +96,11 @@ class StepOrder:
         for known, last in self._layouts.values():
             if last >= step and (tag := self._shared(known, tags)) is not None:
                 return StepBack(tag, step, last, is_earlier_run=False)
-        for steps, is_earlier_run in ((self._by_tag, False), (self._held or {}, True)):
+        for steps in (self._by_tag, self._beside, self._held or {}):
+            is_earlier_run = steps is not self._by_tag
             for tag in tags if steps else ():
                 if steps.get(tag, step - 1) >= step and not (is_earlier_run and self._is_known(tag)):
-                    return StepBack(tag, step, steps[tag], is_earlier_run)
+                    return StepBack(tag, step, steps[tag], is_earlier_run, steps is self._beside)
         return None
 
     def _is_known(self, tag: str) -> bool:
@@ -123,7 +131,7 @@ def last_steps(files: Iterable[Path], *, resume_from: int | None) -> dict[str, i
     """Return the last step of each tag that event files hold, as far as their last records show.
 
     Args:
-        files: event files of runs that ended, some of which may be damaged or no files at all.
+        files: event files, some of which may be damaged or no files at all.
         resume_from: the step from which on a new file supersedes them, if it does.
     """
     last: dict[str, int] = {}
@@ -160,11 +168,16 @@ def _below(steps: dict[str, int], restart: int | None) -> dict[str, int]:
     return {tag: min(step, restart - 1) for tag, step in steps.items()}
 
 
-def warn_of_overlap(logdir: Path, step: int) -> None:
-    """Warn where older points stay visible, as a restart would hide those of a writer at work."""
+def warn_of_overlap(logdir: Path, step: int) -> bool:
+    """Warn where older points stay visible, as a restart would hide those of a writer at work.
+
+    Returns:
+        Whether there was cause to.
+    """
     files = [file for file in logdir.glob("*tfevents*") if is_open(file)]
     starts = [start for start in map(_restart_of, files) if start is not None]
-    if files and not any(start <= step for start in starts):
+    is_overlap = bool(files) and not any(start <= step for start in starts)
+    if is_overlap:
         message = (
             f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
             f"points from there on. So there is none, and what older files hold from step {step} on shows "
@@ -172,6 +185,7 @@ def warn_of_overlap(logdir: Path, step: int) -> None:
             f"well, or give each Logger a folder."
         )
         warn_user(LossWarning(message))
+    return is_overlap
 
 
 def find_hidden(

@@ -189,6 +189,26 @@ def test_images_and_histograms_are_hidden_as_well(tmp_path, kind):
     assert len(said(log_all, tmp_path)) == 1
 
 
+def test_a_cell_that_runs_again_is_warned(tmp_path):
+    """Its first logger is still open; the line to write makes the warning go."""
+    with Logger(tmp_path) as first:
+        steps_of(*range(10))(first)
+        first.flush()
+        (message,) = said(steps_of(*range(10)), tmp_path)
+        assert (
+            f"step 0 of loss is logged to {tmp_path}, where another Logger, still open, had gone" in message
+        )
+        assert "had gone on to step 9:" in message
+        assert "Close that one first, and write Logger(logdir, resume_from=0) to log some anew" in message
+        assert said(steps_of(*range(10), tag="eval"), tmp_path) == []
+    assert said(steps_of(*range(10)), tmp_path / "again") == []
+    with Logger(tmp_path / "again", resume_from=0) as first:
+        steps_of(*range(10))(first)
+        first.flush()
+        (message,) = said(steps_of(5, 6), tmp_path / "again", resume_from=5)
+        assert "step 5 of loss" in message
+
+
 def test_loggers_that_resume_one_after_the_other_say_what_is_hidden(tmp_path):
     """At the close, by tag, with both remedies; a second resume of the same tags says nothing."""
     with Logger(tmp_path) as log:

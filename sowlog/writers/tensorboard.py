@@ -91,10 +91,9 @@ class TensorBoardWriter:
         self._logdir = local_folder(logdir)
         self._resume_from = check_resume(resume_from)
         self._clock = clock
-        if self._resume_from is not None:
-            warn_of_overlap(self._logdir, self._resume_from)
+        is_overlap = self._resume_from is not None and warn_of_overlap(self._logdir, self._resume_from)
         self._warning: LossWarning | None = None
-        self._file = self._begin_file()
+        self._file = self._begin_file(is_overlap_known=is_overlap)
         # A template belongs to its writer, as its buffer is filled anew for each record.
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
         self._recent: dict[int, tuple[tuple[str, ...], RecordTemplate]] = {}
@@ -144,7 +143,10 @@ class TensorBoardWriter:
         tag, step = back.tag, back.step
         before = f"where an earlier run went on to step {back.last}"
         remedy = f"To continue a run, write Logger(logdir, resume_from={step})"
-        if not back.is_earlier_run:
+        if back.is_beside:
+            before = f"where another Logger, still open, had gone on to step {back.last}"
+            remedy = f"Close that one first, and write Logger(logdir, resume_from={step}) to log some anew"
+        elif not back.is_earlier_run:
             before = f"after its step {back.last}"
             remedy = (
                 f"Count steps on over epochs, or write Logger(logdir, resume_from={step}) to log some anew"
@@ -201,13 +203,15 @@ class TensorBoardWriter:
     def _gone(self) -> FileNotFoundError:
         return FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
 
-    def _begin_file(self) -> EventFile:
+    def _begin_file(self, *, is_overlap_known: bool = False) -> EventFile:
         events = [Event(wall_time=self._clock(), file_version=_FILE_VERSION)]
         with locked_folder(self._logdir):
             known = set(self._logdir.glob("*tfevents*"))
             at_work = set(filter(is_open, known))
             held = functools.partial(last_steps, known - at_work, resume_from=self._resume_from)
-            self._order = StepOrder(held)
+            # Now: what comes later may be the same record, by another writer of one logger.
+            beside = last_steps(() if is_overlap_known else at_work, resume_from=None)
+            self._order = StepOrder(held, beside)
             self._superseded: set[Path] = set()
             # A reader applies a START to all files before it, those of writers at work included.
             if self._resume_from is not None and not at_work:
