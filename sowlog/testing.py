@@ -66,7 +66,8 @@ def read_events(path: str | PathLike[str]) -> list[ScalarPoint]:
 
     Returns:
         A point (step, tag, value, wall_time) for each scalar, in the order of the files' names and then of
-        writing. Nothing is merged: a step that was written twice is there twice.
+        writing. Nothing is merged: a step that was written twice is there twice. What is named as an event
+        file in a folder and is none, such as a FIFO, is passed over.
 
     Raises:
         FileNotFoundError: if there is no event file.
@@ -83,6 +84,7 @@ def read_events(path: str | PathLike[str]) -> list[ScalarPoint]:
     return [
         point
         for file in event_files(local_folder(path))
+        if file.is_file()
         for payload in read_payloads(file)
         for point in scalar_points(payload)
     ]

@@ -10,6 +10,7 @@ from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
+import sowlog.testing
 from sowlog import Logger, _reading, sum
 from sowlog._event_file import EventFile
 from sowlog._events import frame, read_payloads
@@ -354,6 +355,7 @@ def test_what_is_no_file_is_passed_over_and_named(no_file):
         log(1, {"x": 1.0})
     run = read(folder)
     assert run.scalars["x"].steps.tolist() == [0, 1]
+    assert [point.step for point in sowlog.testing.read_events(folder)] == [0, 1]
     (damage,) = run.damage
     assert (damage.path, damage.offset, damage.record) == (no_file, 0, 0)
     assert "is passed over, since it cannot be read as a file" in str(damage)
