@@ -13,8 +13,8 @@ from train import report
 LINGERING = 3.0
 """Seconds that an exit waits for threads that were left: the run is on disk, or was reported missing."""
 
-# Set once threads of this process were left to wait for what may not come.
-_ABANDONED = threading.Event()
+# Set once threads that this program does not end may hold up the exit of this process.
+_IS_BOUNDED = threading.Event()
 
 
 def end(status: int, line: str = "") -> NoReturn:
@@ -44,17 +44,22 @@ def abandoned() -> Generator[None]:
     try:
         yield
     except BaseException:
-        _ABANDONED.set()
+        bound()
         raise
+
+
+def bound() -> None:
+    """Bound the exit of this process, as it may have threads that this program does not end."""
+    _IS_BOUNDED.set()
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Run the program, and exit with the status that it returns.
 
     The interpreter waits at its exit for every thread that is no daemon: orbax's, which wait 300 s for the
-    parts of a save that failed, and those of a user's loader that stalls. Once such threads were left the
-    wait is bounded. Of several processes JAX's own exit hook has to wait for the others: there nothing is cut
-    short.
+    parts of a save that failed, and those of a user's loader, such as one that fills a bounded queue from
+    which nothing is taken any more. Where there may be such threads the wait is bounded. Of several processes
+    JAX's own exit hook has to wait for the others: there nothing is cut short.
     """
     status = 1
     try:
@@ -64,7 +69,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         raise
     finally:
         # Only a process of several imports that module.
-        if _ABANDONED.is_set() and "train.joining" not in sys.modules:
+        if _IS_BOUNDED.is_set() and "train.joining" not in sys.modules:
             _start(LINGERING, status, "")
     sys.exit(status)
 

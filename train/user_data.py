@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from train import examples
+from train import examples, leaving
 from train.config import FunctionData
 from train.examples import Batch, DataError
 from train.user_batches import Batches
@@ -35,6 +35,8 @@ def load(options: FunctionData, needs: tuple[str, ...]) -> "Arrays | Batches":
     """
     function = _find(options.name)
     _check_arguments(function, options)
+    # Threads that a loader begins may wait for ever once nothing is drawn any more.
+    leaving.bound()
     returned = function(**options.arguments)
     train, held_out = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     where = f"data.name={options.name}"
