@@ -191,9 +191,10 @@ def _chosen(config: Config, keys: str | None) -> dict[str, Any]:
 
 
 def _dry_run(config: Config, dataset: data.Dataset) -> int:
-    from train import dry_run  # noqa: PLC0415
+    from train import drawing, dry_run  # noqa: PLC0415
 
-    report.text(dry_run.describe(config, dataset))
+    with drawing.interruptible(dataset, Stop()) as batches:
+        report.text(dry_run.describe(config, batches))
     return 0
 
 

@@ -1,16 +1,16 @@
 """Batches of a user's loader, drawn in a thread: one that stalls holds up no request to leave."""
 
 import contextlib
-import queue
-import threading
 from collections.abc import Callable, Generator
+from concurrent import futures
 from types import TracebackType
 from typing import Self
 
 import jax
 
 from train.data import Dataset
-from train.leaving import abandoned
+from train.leaving import LINGERING
+from train.one_thread import OneThread
 from train.stopping import Stop, StopRequestedError
 from train.user_data import Batch, Batches
 
@@ -30,14 +30,22 @@ class Drawing:
         dataset: what is drawn from.
         stop: what asks this process to leave.
         is_alone: whether this process may leave by itself; the others of a run would wait for it in a step.
+        thread: the thread that draws, which ends with this; by default a new one.
+        end: the last that is called in it.
     """
 
-    def __init__(self, dataset: Dataset, stop: Stop, *, is_alone: Callable[[], bool]):
+    def __init__(
+        self,
+        dataset: Dataset,
+        stop: Stop,
+        *,
+        is_alone: Callable[[], bool],
+        thread: OneThread | None = None,
+        end: Callable[[], None] = lambda: None,
+    ):
         self._dataset, self._stop, self._is_alone = dataset, stop, is_alone
-        self._asked: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._drawn: queue.SimpleQueue[Batch | BaseException] = queue.SimpleQueue()
+        self._thread, self._end = thread or OneThread(), end
         self._is_abandoned = False
-        threading.Thread(target=self._draw, name="train data", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +53,10 @@ class Drawing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._asked.put(None)
+        ended = self._thread.ask(self._end)
+        self._thread.close()
+        if not self._is_abandoned:
+            futures.wait([ended], LINGERING)  # What a loader does at its end may take time, or hang.
 
     def batch(self, seed: int, step: int) -> Batch:
         """Return the batch of a step.
@@ -55,13 +66,12 @@ class Drawing:
         """
         if self._is_abandoned:
             self._check()
-        self._asked.put((seed, step))
-        with abandoned():
-            drawn = self._wait()
-        if isinstance(drawn, BaseException):
+        drawn = self._thread.ask(lambda: self._dataset.batch(seed, step))
+        while not futures.wait([drawn], POLL).done:
+            self._check()
+        if drawn.exception() is not None:
             self._check()  # A signal to all processes of a job ends a loader's own first.
-            raise drawn
-        return drawn
+        return drawn.result()
 
     def held_out(self) -> Batch:
         """Return the held-out batches, which were read when the dataset was made."""
@@ -71,24 +81,10 @@ class Drawing:
         """Return the held-out examples that are left over, likewise."""
         return self._dataset.remainder()
 
-    def _wait(self) -> Batch | BaseException:
-        while True:
-            try:
-                return self._drawn.get(timeout=POLL)
-            except queue.Empty:
-                self._check()
-
     def _check(self) -> None:
         if self._stop.signal is not None and self._is_alone():
             self._is_abandoned = True
             raise StopRequestedError(self._stop.signal)
-
-    def _draw(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            try:
-                self._drawn.put(self._dataset.batch(*asked))
-            except BaseException as error:
-                self._drawn.put(error)
 
 
 @contextlib.contextmanager
@@ -97,5 +93,11 @@ def interruptible(dataset: Dataset, stop: Stop) -> Generator[Dataset]:
     if not isinstance(dataset, Batches):
         yield dataset
         return
-    with Drawing(dataset, stop, is_alone=lambda: jax.process_count() == 1) as drawing:
+    with Drawing(
+        dataset,
+        stop,
+        is_alone=lambda: jax.process_count() == 1,
+        thread=dataset.thread,
+        end=dataset.end,
+    ) as drawing:
         yield drawing

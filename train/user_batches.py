@@ -13,6 +13,7 @@ from typing import Any
 from train import examples
 from train.config import FunctionData
 from train.examples import Batch, DataError, DataWarning
+from train.one_thread import OneThread
 
 COMPARED = 4
 """Batches in front of two passes that must be the same: of a small set, one alone may be so by chance."""
@@ -29,13 +30,25 @@ class Batches:
         make: returns another of the same, for a pass from the beginning.
         options: how many batches are held out.
         needs: the arrays that the task takes from a batch.
+        thread: the thread that this is made in, where every batch is drawn.
+
+    Attributes:
+        thread: the same.
 
     Raises:
         DataError: there is no batch to train or to evaluate on, held-out batches differ in their shapes, or a
             second pass begins with other batches than those that are held out.
     """
 
-    def __init__(self, first: Any, make: Callable[[], Any], options: FunctionData, needs: tuple[str, ...]):
+    def __init__(
+        self,
+        first: Any,
+        make: Callable[[], Any],
+        options: FunctionData,
+        needs: tuple[str, ...],
+        thread: OneThread,
+    ):
+        self.thread = thread
         self._make, self._options, self._needs = make, options, needs
         self._where = f"data.name={options.name}"
         self._is_pair = isinstance(first, tuple)
@@ -54,6 +67,21 @@ class Batches:
     def batch(self, seed: int, step: int) -> Batch:
         """Returns the batch of a step: the next one, or as many further on; a step before begins anew."""
         del seed
+        return self.thread.run(lambda: self._draw(step))
+
+    def held_out(self) -> Batch:
+        """Returns the held-out batches, stacked along the first axis."""
+        return self._held_out
+
+    def remainder(self) -> Batch:
+        """Returns the last held-out batch as a stack of one if it has fewer examples, else an empty dict."""
+        return self._remainder
+
+    def end(self) -> None:
+        """Drops the pass that is drawn from, in the thread that calls: a generator is closed there."""
+        self._pass = iter(())
+
+    def _draw(self, step: int) -> Batch:
         try:
             if step < self._position:
                 self._position, self._pass = -1, self._begin()
@@ -64,14 +92,6 @@ class Batches:
             self._position, self._pass = step + 1, iter(())
             raise
         return self._batch
-
-    def held_out(self) -> Batch:
-        """Returns the held-out batches, stacked along the first axis."""
-        return self._held_out
-
-    def remainder(self) -> Batch:
-        """Returns the last held-out batch as a stack of one if it has fewer examples, else an empty dict."""
-        return self._remainder
 
     def _open(self, made: Any) -> tuple[Iterator[Any], Iterator[Any]]:
         """Returns a pass's iterators over training and held-out batches: the same one if it is no pair."""

@@ -17,38 +17,43 @@ from typing import Any
 
 import numpy as np
 
-from train import examples, leaving
+from train import examples, leaving, mistakes
 from train.config import FunctionData
 from train.examples import Batch, DataError
+from train.one_thread import OneThread
 from train.user_batches import Batches
 
 
 def load(options: FunctionData, needs: tuple[str, ...]) -> "Arrays | Batches":
-    """Calls the function that the configuration names.
+    """Calls the function that the configuration names, in the thread that draws the batches later.
 
     Args:
         options: names the function.
         needs: the arrays that the task takes from a batch.
 
     Raises:
-        DataError: there is no such function, or it returns something else than arrays or batches.
+        DataError: there is no such function, it returns something else than arrays or batches, or it needs
+            the main thread.
     """
     function = _find(options.name)
     _check_arguments(function, options)
     # Threads that a loader begins may wait for ever once nothing is drawn any more.
     leaving.bound()
-    returned = function(**options.arguments)
-    train, held_out = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-    where = f"data.name={options.name}"
-    if isinstance(train, Mapping) and isinstance(held_out, Mapping | None):
-        arrays = _arrays(train, where, needs)
-        return Arrays(arrays, None if held_out is None else _arrays(held_out, where, needs), options)
-    if _has_batches(train) and (held_out is None or _has_batches(held_out)):
-        return Batches(returned, lambda: function(**options.arguments), options, needs)
-    raise DataError(
-        f"{where} returned {examples.kinds(returned)}: it must be a dict of arrays, an iterable of such "
-        "dicts (batches), or a pair of one kind of which the second is held out."
-    )
+    thread = OneThread()
+    try:
+        loaded = thread.run(lambda: _call(function, options, needs, thread))
+    except BaseException as error:
+        thread.close()
+        if isinstance(error, ValueError | RuntimeError) and "main thread" in str(error):
+            raise DataError(
+                f"data.name={options.name} needs the main thread, and a loader runs in a thread of its own "
+                f"({mistakes.one_line(error)}). Write: what needs it at the top of the module, which is "
+                "imported in the main thread."
+            ) from error
+        raise
+    if isinstance(loaded, Arrays):
+        thread.close()
+    return loaded
 
 
 class Arrays:
@@ -118,6 +123,23 @@ def _check_arguments(function: Callable[..., Any], options: FunctionData) -> Non
         raise DataError(
             f"data.name={options.name} takes {signature}, and data.arguments does not fit: {error}"
         ) from None
+
+
+def _call(
+    function: Callable[..., Any], options: FunctionData, needs: tuple[str, ...], thread: OneThread
+) -> "Arrays | Batches":
+    returned = function(**options.arguments)
+    train, held_out = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    where = f"data.name={options.name}"
+    if isinstance(train, Mapping) and isinstance(held_out, Mapping | None):
+        arrays = _arrays(train, where, needs)
+        return Arrays(arrays, None if held_out is None else _arrays(held_out, where, needs), options)
+    if _has_batches(train) and (held_out is None or _has_batches(held_out)):
+        return Batches(returned, lambda: function(**options.arguments), options, needs, thread)
+    raise DataError(
+        f"{where} returned {examples.kinds(returned)}: it must be a dict of arrays, an iterable of such "
+        "dicts (batches), or a pair of one kind of which the second is held out."
+    )
 
 
 def _arrays(arrays: Mapping[str, Any], where: str, needs: tuple[str, ...]) -> Batch:

@@ -1,7 +1,10 @@
+import contextlib
+import gc
 import os
 import signal
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,9 @@ import pytest
 
 from tests.tensorboard_reading import wait_until
 from tests.train.running import digits, points, run, saved_arrays
-from train import drawing
+from train import data, drawing
+from train.config import FunctionData
+from train.examples import DataError
 from train.stopping import Stop, StopRequestedError
 
 HERE = "tests.train.test_drawing"
@@ -73,6 +78,7 @@ class Broken:
 
 def test_what_a_signal_did_to_the_loader_first_is_the_signal() -> None:
     """A cluster's reaches its workers as well; without one, the loader's error is told. No thread is left."""
+    before = threads()
     with Stop() as stop, drawing.Drawing(Broken(), stop, is_alone=lambda: True) as drawn:
         with pytest.raises(RuntimeError, match="killed at 0"):
             drawn.batch(0, 0)
@@ -80,4 +86,65 @@ def test_what_a_signal_did_to_the_loader_first_is_the_signal() -> None:
             drawn.batch(0, 1)
         with pytest.raises(StopRequestedError, match="SIGTERM"):
             drawn.batch(0, 2)
-    wait_until(lambda: not any(thread.name == "train data" for thread in threading.enumerate()))
+    wait_until(lambda: threads() <= before)
+
+
+def threads() -> set[threading.Thread]:
+    """The threads that draw, of other tests as well."""
+    return {thread for thread in threading.enumerate() if thread.name == "train data"}
+
+
+def in_one_thread() -> Iterator[dict[str, np.ndarray]]:
+    """Batches of a database, which SQLite opens to one thread alone."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("create table numbers(number int)")
+        database.executemany("insert into numbers values (?)", [(number,) for number in range(9)])
+        for (number,) in database.execute("select number from numbers"):
+            yield {"label": np.full(4, number, np.int32)}
+
+
+def opened_at_once() -> Iterator[dict[str, np.ndarray]]:
+    """The same of a function that is no generator: its call opens the database."""
+    database = sqlite3.connect(":memory:")
+    rows = database.execute("select value from json_each('[0, 1, 2, 3, 4, 5, 6, 7, 8]')")
+    return ({"label": np.full(4, number, np.int32)} for (number,) in rows)
+
+
+@pytest.mark.parametrize("function", [in_one_thread, opened_at_once])
+def test_a_loader_works_in_one_thread_from_its_call_to_its_last_pass(function: Callable[[], object]) -> None:
+    """Whoever asks for its batches: the main thread before a run, and the run; which ends the thread."""
+    before = threads()
+    dataset = data.load(
+        FunctionData.model_validate({"name": f"{HERE}:{function.__name__}", "eval_batches": 1})
+    )
+    assert dataset.batch(0, 0)["label"].tolist() == [1] * 4
+    with Stop() as stop, drawing.interruptible(dataset, stop) as drawn:
+        labels = [int(drawn.batch(0, step)["label"][0]) for step in (*range(12), 2)]
+    assert labels == [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 3]
+    wait_until(lambda: threads() <= before)
+    gc.collect()  # A database that was not closed in its thread is a warning.
+    with pytest.raises(RuntimeError, match=r"has ended with its run: load the data again\."):
+        dataset.batch(0, 0)
+
+
+def test_data_that_is_no_longer_referred_to_leaves_no_thread() -> None:
+    """As of a program that loads it, and trains nothing."""
+    before = threads()
+    dataset = data.load(FunctionData.model_validate({"name": f"{HERE}:stalling", "eval_batches": 1}))
+    assert len(threads() - before) == 1
+    del dataset
+    gc.collect()
+    wait_until(lambda: threads() <= before)
+
+
+def of_the_main_thread() -> Iterator[dict[str, np.ndarray]]:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    yield from in_one_thread()
+
+
+def test_a_loader_that_needs_the_main_thread_is_refused() -> None:
+    """The error says where what needs it may stand."""
+    before = threads()
+    with pytest.raises(DataError, match=r"needs the main thread.*signal only works.*top of the module"):
+        data.load(FunctionData.model_validate({"name": f"{HERE}:of_the_main_thread", "eval_batches": 1}))
+    wait_until(lambda: threads() <= before)
