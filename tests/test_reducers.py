@@ -191,10 +191,10 @@ def test_a_mask_is_the_same_in_every_dtype(name):
     """A mask of flags, integers or floats selects the elements that an index would."""
     value = jnp.asarray(np.random.default_rng(0).integers(-(2**30), 2**30, 64), jnp.int32)
     mask = np.arange(64) % 3 > 0
-    results = jax.jit(lambda *args: public_reducers()[name].of(*args).compute())
-    selected = jax.tree.leaves(results(value[np.flatnonzero(mask)]))
+    of = jax.jit(public_reducers()[name].of)
+    selected = jax.tree.leaves(_compute(of(value[np.flatnonzero(mask)])))
     for dtype in (jnp.bool_, jnp.int32, jnp.uint32, jnp.float32):
-        masked = jax.tree.leaves(results(value, jnp.asarray(mask, dtype)))
+        masked = jax.tree.leaves(_compute(of(value, jnp.asarray(mask, dtype))))
         for a, b in zip(masked, selected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
