@@ -1,5 +1,6 @@
 """Batches on the host: dicts of NumPy arrays with the examples on the first axis, checked, copied and cut."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -98,3 +99,13 @@ def kinds(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(type(part).__name__ for part in cast(tuple[object, ...], value))})"
     return type(value).__name__
+
+
+def digest(*batches: Batch) -> str:
+    """Returns what identifies batches: a SHA-256 of the names, dtypes, shapes and bytes of their arrays."""
+    found = hashlib.sha256()
+    for batch in batches:
+        for name, array in sorted(batch.items()):
+            found.update(f"{name} {array.dtype} {array.shape} ".encode())
+            found.update(array.tobytes())
+    return found.hexdigest()

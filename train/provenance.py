@@ -1,7 +1,6 @@
 """What a run is made with, each time it is started: libraries, code and data; and what has changed since."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -14,7 +13,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from train import files
+from train import examples, files
 from train.data import Dataset
 from train.mistakes import RunWarning, one_line
 
@@ -65,15 +64,14 @@ def begin(
 
 
 def digest(dataset: Dataset, seed: int) -> str:
-    """Return what identifies the data: of a dataset that has no digest of its own, its first batches."""
+    """Return what identifies the data.
+
+    Of a dataset without a digest of its own, such as a user's iterable, these are its first batch and its
+    held-out ones: a change behind them is not seen.
+    """
     if (own := getattr(dataset, "digest", None)) is not None:
         return own()
-    found = hashlib.sha256()
-    for batch in (dataset.batch(seed, 0), dataset.held_out()):
-        for name, array in sorted(batch.items()):
-            found.update(f"{name} {array.dtype} {array.shape} ".encode())
-            found.update(array.tobytes())
-    return found.hexdigest()
+    return examples.digest(dataset.batch(seed, 0), dataset.held_out(), dataset.remainder())
 
 
 def _read(file: Path) -> list[Start]:

@@ -83,6 +83,10 @@ class Arrays:
         chosen = np.random.default_rng((seed, step)).permutation(examples.length(self._train))[: self._size]
         return {name: array[chosen] for name, array in self._train.items()}
 
+    def digest(self) -> str:
+        """Returns what identifies all the examples."""
+        return examples.digest(self._train, self._held_out, self._remainder)
+
     def held_out(self) -> Batch:
         """Returns the held-out batches of `batch_size` examples, stacked along the first axis."""
         return self._held_out

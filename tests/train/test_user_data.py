@@ -37,6 +37,13 @@ def pair_of_batches(count: int = 1000) -> tuple[Iterator[dict], list[dict]]:
     return batches(count), [arrays(4, shift=200), arrays(4, shift=204)]
 
 
+def one_changed(at: int = -1) -> dict[str, np.ndarray]:
+    """The arrays above, of which one label is another."""
+    examples = arrays(40)
+    examples["label"] = np.where(np.arange(40) == at, 11, examples["label"])
+    return examples
+
+
 def unequal() -> dict[str, np.ndarray]:
     return {"image": np.zeros((3, 8, 8, 1)), "label": np.zeros(4)}
 
@@ -152,6 +159,12 @@ def test_held_out_arrays_are_cut_into_batches_of_the_size_asked_for(
 
 def held_out_parts(dataset: data.Dataset) -> list[dict[str, np.ndarray]]:
     return [part for part in (dataset.held_out(), dataset.remainder()) if part]
+
+
+def test_a_digest_knows_every_example() -> None:
+    """A run that goes on warns of other data wherever it differs: in a batch, held out, or neither."""
+    digests = {load("one_changed", arguments={"at": at}).digest() for at in range(-1, 40)}
+    assert len(digests) == 41
 
 
 def test_batches_of_an_iterable_come_in_its_order() -> None:
