@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from train import examples, user_data
+from train import examples, paths, user_data
 from train.config import DataOptions, DigitsData, TextData
 from train.examples import Batch, DataError
 
@@ -176,7 +176,7 @@ def _text_files(options: TextData) -> Iterator[Path]:
     """Lists the files to read, in an order that depends on their names alone."""
     if options.path is None:
         return _in_order(Path(sysconfig.get_path("stdlib")), "*.py", without=_NOT_LIBRARY)
-    path = Path(options.path).expanduser()
+    path = paths.local(options.path, "data.path")
     if not path.exists():
         raise DataError(f"{_source(options)}: no such file or folder (the working folder is {Path.cwd()})")
     return _in_order(path, "*") if path.is_dir() else iter([path])

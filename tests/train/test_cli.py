@@ -23,6 +23,8 @@ from train import runtime, viewing
         (["--stepz=1"], "command line: --stepz=1: unknown option; settings have no dashes: stepz=1"),
         (["--work", "here"], "command line: --work: unknown option"),
         (["data.path=/no/such/text"], "data.path=/no/such/text: no such file or folder"),
+        (["data.path=gs://x/t"], "data.path: gs://x/t is no local folder"),
+        (["data.path=~nobodyx/t"], "data.path: ~nobodyx/t begins with a user whose home"),
         (["--workdir", "/proc/nowhere"], "the run folder /proc/nowhere cannot be used"),
         (["--workdir", "gs://bucket/run"], "command line: --workdir: gs://bucket/run is no local folder"),
         (
