@@ -9,27 +9,28 @@ TensorBoard at every step:
     log(step, metrics)                                          # returns at once
 """
 
-from sowlog import _serialization, testing, writers
-from sowlog._collecting import collect, discover
-from sowlog._distributions import HistogramValue, histogram, quantiles
-from sowlog._events import CorruptEventFile
-from sowlog._layout import Packed
-from sowlog._logger import Logger
-from sowlog._losses import total_loss
-from sowlog._microbatches import accumulate
-from sowlog._packing import pack
-from sowlog._pending import QueueFullError
-from sowlog._reading import Run, read
-from sowlog._recording import LostMetricError
-from sowlog._reducers import last, max, mean, min, nonfinite, rms, std, sum
-from sowlog._replicas import all_reduce
-from sowlog._results import compute
-from sowlog._sinks import WriterError
-from sowlog._sowing import sow, sow_loss
-from sowlog._state import Reducer, State
-from sowlog._tree import empty_like, merge
-from sowlog._values import weighted
-from sowlog._warnings import LossWarning
+from sowlog import testing, writers
+from sowlog._events.framing import CorruptEventFile
+from sowlog._events.reading import Run, read
+from sowlog._log.logger import Logger
+from sowlog._log.pending import QueueFullError
+from sowlog._log.sinks import WriterError
+from sowlog._reduce.distributions import HistogramValue, histogram, quantiles
+from sowlog._reduce.reducers import last, max, mean, min, nonfinite, rms, std, sum
+from sowlog._reduce.state import Reducer, State
+from sowlog._reduce.values import weighted
+from sowlog._sow.collecting import collect, discover
+from sowlog._sow.recording import LostMetricError
+from sowlog._sow.sowing import sow, sow_loss
+from sowlog._tree.layout import Packed
+from sowlog._tree.losses import total_loss
+from sowlog._tree.microbatches import accumulate
+from sowlog._tree.packing import pack
+from sowlog._tree.replicas import all_reduce
+from sowlog._tree.results import compute
+from sowlog._tree.serialization import register as _register
+from sowlog._tree.tags import empty_like, merge
+from sowlog.writers._warnings import LossWarning
 
 __all__ = [
     "CorruptEventFile",
@@ -70,4 +71,4 @@ __all__ = [
     "writers",
 ]
 
-_serialization.register()
+_register()

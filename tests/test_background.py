@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from sowlog._background import Background
-from sowlog._pending import QueueFullError
+from sowlog._log.background import Background
+from sowlog._log.pending import QueueFullError
 
 # A wait without an end is a failure.
 pytestmark = pytest.mark.timeout(60)

@@ -6,8 +6,7 @@ import weakref
 
 import pytest
 
-from sowlog import _background
-from sowlog._background import Background
+from sowlog._log.background import Background
 
 # A wait without an end is a failure.
 pytestmark = pytest.mark.timeout(60)
@@ -84,7 +83,7 @@ def test_the_thread_lives_in_the_given_context():
 
 def test_who_waits_is_told_when_it_is_over(monkeypatch):
     """Not only when he looks again by himself."""
-    monkeypatch.setattr(_background, "LOOK", 30)
+    monkeypatch.setattr("sowlog._log.background.LOOK", 30)
     background = Background(lambda items, pause: items.popleft(), lambda: None, size=1, patience=30)
     begin = time.monotonic()
     for item in range(5):

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sowlog import _compensated
+from sowlog._reduce import compensated
 
 _floats = st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=False)
-_add = jax.jit(_compensated.add)
+_add = jax.jit(compensated.add)
 
 
-def _pair(value: float) -> _compensated.Pair:
-    return _compensated.pair_of(jnp.float32(value))
+def _pair(value: float) -> compensated.Pair:
+    return compensated.pair_of(jnp.float32(value))
 
 
-def _exact(pair: _compensated.Pair) -> float:
+def _exact(pair: compensated.Pair) -> float:
     return float(pair.hi) + float(pair.lo)
 
 
@@ -40,19 +40,19 @@ def test_small_numbers_are_not_swallowed_by_a_large_one():
 @pytest.mark.parametrize("elements", [0, 1, 2**24 + 1, 2**40 + 3])
 def test_counts_known_while_tracing_are_exact(elements):
     """The number of elements of an array is held exactly, whatever its size."""
-    assert _exact(_compensated.count(elements)) == elements
+    assert _exact(compensated.count(elements)) == elements
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint32])
 def test_totals_of_integers_are_exact(dtype):
     """Integers above 2^24 are summed without rounding."""
     values = jnp.array([2**24 + 1, 2**30 + 1], dtype)
-    assert _exact(_compensated.total(values)) == 2**24 + 2**30 + 2
+    assert _exact(compensated.total(values)) == 2**24 + 2**30 + 2
 
 
 def test_totals_of_flags_are_counts():
     """True counts 1: the number of dropped tokens is exact."""
-    assert _exact(_compensated.total(jnp.ones((5, 1000), jnp.bool_))) == 5000
+    assert _exact(compensated.total(jnp.ones((5, 1000), jnp.bool_))) == 5000
 
 
 def test_an_infinite_total_stays_infinite():
@@ -66,8 +66,8 @@ def test_an_infinite_total_stays_infinite():
 def test_sums_of_squares_hold_the_whole_range(magnitude):
     """The root mean square of equal numbers is that number; subnormal ones count as 0, as on the device."""
     values = jnp.full((3,), magnitude, jnp.float32)
-    squares = _compensated.add_squares(_compensated.zero_squares(), _compensated.squares_of(values))
-    root = float(_compensated.root_mean(squares, _compensated.count(3)))
+    squares = compensated.add_squares(compensated.zero_squares(), compensated.squares_of(values))
+    root = float(compensated.root_mean(squares, compensated.count(3)))
     assert root == pytest.approx(0.0 if magnitude < 1e-38 else magnitude, rel=1e-6, abs=0)
 
 
@@ -83,7 +83,7 @@ def test_totals_of_weighted_integers_are_exact(value_dtype, weight_dtype):
     low = {"bool": 0, "int32": -(2**31), "uint32": 0}
     values = generator.integers(low[value_dtype], high[value_dtype], 1000).astype(value_dtype)
     weight = generator.integers(0, 4, 1000).astype(weight_dtype)
-    total = jax.jit(_compensated.weighted_total)(values, weight)
+    total = jax.jit(compensated.weighted_total)(values, weight)
     assert _exact(total) == sum(int(v) * int(w) for v, w in zip(values, weight, strict=True))
 
 
@@ -91,8 +91,8 @@ def test_totals_of_weighted_integers_are_exact(value_dtype, weight_dtype):
 def test_fractions_survive_the_limbs_of_counts(magnitude):
     """A total of weights with fractions comes back from the limbs that replicas sum, at every magnitude."""
     a, b = (jnp.asarray(np.random.default_rng(seed).random(1000) * magnitude, jnp.float32) for seed in (0, 1))
-    pair = _add(_compensated.pair_of(a), _compensated.pair_of(b))
-    back = _compensated.of_limbs(4 * _compensated.count_limbs(pair))
+    pair = _add(compensated.pair_of(a), compensated.pair_of(b))
+    back = compensated.of_limbs(4 * compensated.count_limbs(pair))
     exact, found = (np.asarray(p.hi, np.float64) + np.asarray(p.lo, np.float64) for p in (pair, back))
     np.testing.assert_allclose(found, 4 * exact, rtol=2e-7)
 
@@ -101,11 +101,11 @@ def test_fractions_survive_the_limbs_of_counts(magnitude):
 def test_cumulative_sums_hold_48_bits(size):
     """Sums beyond 2^24 lose no single count, and tiny ones beside large ones lose nothing either."""
     counts = np.random.default_rng(0).integers(0, 2**34, size)
-    pairs = _compensated.Pair(jnp.asarray(counts, jnp.float32), jnp.zeros(size))
+    pairs = compensated.Pair(jnp.asarray(counts, jnp.float32), jnp.zeros(size))
     exact = np.asarray(pairs.hi, np.int64)
     pairs = pairs._replace(lo=jnp.asarray(np.random.default_rng(1).integers(-200, 200, size), jnp.float32))
     exact = np.maximum.accumulate(np.cumsum(exact + np.asarray(pairs.lo, np.int64)))
-    total = jax.jit(_compensated.cumulative)(pairs)
+    total = jax.jit(compensated.cumulative)(pairs)
     np.testing.assert_array_equal(np.asarray(total.hi, np.int64) + np.asarray(total.lo, np.int64), exact)
 
 
@@ -113,5 +113,5 @@ def test_cumulative_sums_hold_48_bits(size):
 def test_shares_of_a_total_are_exact_to_45_bits(factor):
     """A share of a large count is not rounded to float32."""
     pair = _add(_pair(2.0**40), _pair(12345.0))
-    share = _compensated.multiply(pair, Fraction(factor))
+    share = compensated.multiply(pair, Fraction(factor))
     assert _exact(share) == pytest.approx(float(Fraction(factor) * (2**40 + 12345)), rel=2.0**-45, abs=0)

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import pytest
 
 import sowlog
-from sowlog._delivery import Delivery, Item
-from sowlog._sinks import WriterError
-from sowlog._warnings import LossWarning
+from sowlog._log.delivery import Delivery, Item
+from sowlog._log.sinks import WriterError
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Every, StalledError
+from sowlog.writers._warnings import LossWarning
 
 
 class StallingWriter(MemoryWriter):

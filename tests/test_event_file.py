@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 import sowlog
-from sowlog import _event_file
-from sowlog._event_file import EventFile, is_open, locked_folder
-from sowlog._events import frame, read_payloads
+from sowlog._events.file import EventFile, is_open, locked_folder
+from sowlog._events.framing import frame, read_payloads
 
 
 def path_of(fd):
@@ -90,7 +89,7 @@ def test_flush_claims_nothing_that_is_in_doubt(tmp_path, failing_sync):
 
 def test_what_is_kept_for_a_failed_sync_is_bounded(tmp_path, monkeypatch):
     """Beyond it the file is synced before the next record; where that fails nothing is appended."""
-    monkeypatch.setattr(_event_file, "_UNSYNCED", 100)
+    monkeypatch.setattr("sowlog._events.file._UNSYNCED", 100)
     file = EventFile(tmp_path, frame(b"first"))
     for _ in range(20):
         file.append(frame(b"x" * 30))
@@ -131,7 +130,7 @@ def test_an_open_file_is_known_by_its_lock(tmp_path):
 
 def test_a_folder_that_another_program_locks_is_written_all_the_same(tmp_path, monkeypatch):
     """The wait for its lock ends."""
-    monkeypatch.setattr(_event_file, "_LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("sowlog._events.file._LOCK_TIMEOUT", 0.05)
     fd = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     begin = time.monotonic()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
-from sowlog import _event_file, _events
-from sowlog._event_file import EventFile
-from sowlog._events import CorruptEventFile, frame, read_payloads
+from sowlog._events import framing
+from sowlog._events.file import EventFile, unique_name
+from sowlog._events.framing import CorruptEventFile, frame, read_payloads
 from tests.full_disk import file_size_limit
 
 
@@ -24,7 +24,7 @@ def test_a_frame_is_what_tensorboardx_writes(payload, tmp_path_factory):
     writer.write(payload)
     writer.close()
     assert frame(payload) == path.read_bytes()
-    assert _events.masked_crc32c(payload) == masked_crc32c(payload)
+    assert framing.masked_crc32c(payload) == masked_crc32c(payload)
 
 
 @given(payloads=st.lists(st.binary(max_size=40), max_size=8))
@@ -68,7 +68,7 @@ def test_a_tail_of_zeros_is_damage(tmp_path):
 def test_an_absurd_length_takes_no_memory(tmp_path):
     """A length of 2^62 with a right checksum is compared with the file, not allocated."""
     length = struct.pack("<Q", 1 << 62)
-    header = length + struct.pack("<I", _events.masked_crc32c(length))
+    header = length + struct.pack("<I", framing.masked_crc32c(length))
     assert "is cut short" in str(damaged(tmp_path, header + b"x" * 30))
 
 
@@ -93,7 +93,7 @@ def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
 
 def test_two_that_name_a_file_at_once_choose_differently(tmp_path):
     """Two processes may both look before either makes its file."""
-    assert len({_event_file.unique_name(tmp_path, 1e9) for _ in range(10)}) == 10
+    assert len({unique_name(tmp_path, 1e9) for _ in range(10)}) == 10
 
 
 def test_a_foreign_file_with_a_later_stamp_is_outsorted(tmp_path):
@@ -145,7 +145,7 @@ def test_records_go_to_the_system_in_one_write(tmp_path, monkeypatch):
 def test_a_file_that_is_there_is_never_opened(tmp_path, monkeypatch):
     """Of two writers that chose one name at one moment the second has an error, the first its data."""
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
-    monkeypatch.setattr(_event_file, "_counter", itertools.repeat(0))
+    monkeypatch.setattr("sowlog._events.file._counter", itertools.repeat(0))
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter(()))
     first = EventFile(tmp_path, frame(b"first"), clock=lambda: 1e9)
     with pytest.raises(FileExistsError, match="tfevents"):
@@ -165,19 +165,19 @@ def test_a_file_that_cannot_begin_leaves_no_descriptor(tmp_path):
 
 def test_headers_that_never_come_back_take_no_memory(tmp_path, monkeypatch):
     """Headers seen before are known, up to a bound."""
-    monkeypatch.setattr(_events, "_KNOWN_HEADERS", 4)
+    monkeypatch.setattr(framing, "_KNOWN_HEADERS", 4)
     path = tmp_path / "file"
     path.write_bytes(b"".join(frame(bytes(size)) for size in range(20)))
     known = {}
     with path.open("rb") as file:
         for _ in range(20):
-            _events._read_payload(file, 10_000, known)
+            framing._read_payload(file, 10_000, known)
     assert len(known) == 4
 
 
 def test_a_folder_without_event_files_is_named(tmp_path):
     """The error says which folder, and what belongs there."""
     with pytest.raises(FileNotFoundError, match="holds no event file"):
-        _events.event_files(tmp_path)
+        framing.event_files(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        _events.event_files(tmp_path / "nowhere")
+        framing.event_files(tmp_path / "nowhere")

@@ -13,8 +13,8 @@ import pytest
 from flax.core import FrozenDict
 
 import sowlog
-from sowlog._record import Record
 from sowlog.testing import MemoryWriter, read_events
+from sowlog.writers.record import Record
 from tests.full_disk import file_size_limit
 from tests.hparams_reading import Row, hparams_table, provided_table
 from tests.odd_writers import FailingWriter, GatedWriter

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sowlog._logger import Logger
-from sowlog._packing import pack
-from sowlog._sinks import WriterError
-from sowlog._warnings import LossWarning
+from sowlog._log.logger import Logger
+from sowlog._log.sinks import WriterError
+from sowlog._tree.packing import pack
 from sowlog.testing import MemoryWriter, read_events
+from sowlog.writers._warnings import LossWarning
 from tests.odd_writers import FailingWriter, GatedWriter
 from tests.tensorboard_reading import tensorboard_scalars, wait_until
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._losses import LOSS
+from sowlog._tree.losses import LOSS
 
 
 class Quadratic(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 
 import sowlog
 from sowlog import LostMetricError
-from sowlog._transforms import Lift
+from sowlog._sow.transforms import Lift
 
 X = -jnp.arange(1.0, 4.0)
 

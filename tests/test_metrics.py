@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._losses import LOSS
-from sowlog._metrics import prepare
-from sowlog._results import _Programs, _programs
+from sowlog._log.metrics import prepare
+from sowlog._tree.losses import LOSS
+from sowlog._tree.results import _Programs, _programs
 
 
 def _decode(packed):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sowlog
-from sowlog._layout import ABSENT
-from sowlog._losses import LOSS_IN_PASS
+from sowlog._tree.layout import ABSENT
+from sowlog._tree.losses import LOSS_IN_PASS
 from tests.oracles import scalar_reducers
 
 REDUCERS = scalar_reducers()

@@ -8,8 +8,8 @@ import pytest
 from tensorboardX import SummaryWriter
 
 import sowlog
-from sowlog._event_file import EventFile
-from sowlog._events import frame
+from sowlog._events.file import EventFile
+from sowlog._events.framing import frame
 from sowlog.testing import read_events
 from tests.tensorboard_reading import tensorboard_points
 

@@ -11,13 +11,14 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 import sowlog.testing
-from sowlog import Logger, _reading, sum
-from sowlog._event_file import EventFile
-from sowlog._events import frame, read_payloads
-from sowlog._points import parse_event
-from sowlog._reading import read
-from sowlog._record import Record
-from sowlog._shapes import Shape
+from sowlog import Logger, sum
+from sowlog._events import reading
+from sowlog._events.columns import Shape
+from sowlog._events.file import EventFile
+from sowlog._events.framing import frame, read_payloads
+from sowlog._events.points import parse_event
+from sowlog._events.reading import read
+from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.tensorboard_reading import Series, tensorboard_scalars
 
@@ -111,7 +112,7 @@ def test_sets_of_tags_that_come_once_are_read(tmp_path, monkeypatch):
         writer.close()
     parsed = []
     monkeypatch.setattr(
-        _reading, "parse_event", lambda payload: parsed.append(payload) or parse_event(payload)
+        reading, "parse_event", lambda payload: parsed.append(payload) or parse_event(payload)
     )
     run = read(tmp_path)
     assert len(parsed) == 3
@@ -190,7 +191,7 @@ def test_many_events_are_decoded_as_they_come(tmp_path, monkeypatch):
     whole = as_series(read(tmp_path))
     held = []
     hold = Shape.hold
-    monkeypatch.setattr("sowlog._reading._HELD", 200)
+    monkeypatch.setattr("sowlog._events.reading._HELD", 200)
     monkeypatch.setattr(
         Shape, "hold", lambda shape, *args: hold(shape, *args) or held.append(len(shape.held))
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._results import _programs
+from sowlog._tree.results import _programs
 
 
 def test_compute_of_concrete_states_leaves_out_what_was_not_sown():

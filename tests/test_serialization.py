@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._losses import LOSS
-from sowlog._serialization import _reducer_of_json, _reducer_to_json
+from sowlog._tree.losses import LOSS
+from sowlog._tree.serialization import _reducer_of_json, _reducer_to_json
 from tests.oracles import public_reducers
 
 REDUCERS = public_reducers()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from sowlog._points import parse_event
-from sowlog._singles import Singles
+from sowlog._events.points import parse_event
+from sowlog._events.singles import Singles
 
 tags = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     ["x" * 130, "y" * 20_000]

@@ -11,9 +11,9 @@ from tensorboardX import SummaryWriter
 
 import sowlog
 from sowlog import Logger, LossWarning, read
-from sowlog._events import frame, read_head, read_payloads, read_tail
-from sowlog._step_order import StepOrder, last_steps
+from sowlog._events.framing import frame, read_head, read_payloads, read_tail
 from sowlog.writers import Every
+from sowlog.writers._step_order import StepOrder, last_steps
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.tensorboard_reading import (
     data_server,
@@ -313,7 +313,9 @@ def test_a_huge_file_costs_what_its_tail_does(tmp_path, monkeypatch):
         os.link(path, tmp_path / f"events.out.tfevents.{number}.x")
     read_bytes = []
     monkeypatch.setattr(
-        sowlog._step_order, "read_tail", lambda file, size: read_bytes.append(size) or read_tail(file, size)
+        sowlog.writers._step_order,
+        "read_tail",
+        lambda file, size: read_bytes.append(size) or read_tail(file, size),
     )
     assert last_steps(tmp_path.iterdir(), resume_from=None) == {"loss": 9}
     assert sum(read_bytes) <= 1 << 22

@@ -10,10 +10,10 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 import sowlog
-from sowlog._layout import ABSENT, PresentTags
-from sowlog._record import Record
-from sowlog._template import event_head
+from sowlog._events.template import event_head
+from sowlog._tree.layout import ABSENT, PresentTags
 from sowlog.writers import tensorboard
+from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
 
 # NaN payloads are left out: a Python float does not carry them through protobuf.

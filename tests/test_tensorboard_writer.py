@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 
-from sowlog._events import read_payloads
-from sowlog._record import Record
+from sowlog._events.framing import read_payloads
 from sowlog.testing import read_events
+from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._tree import is_state, leaves_by_tag
+from sowlog._tree.tags import is_state, leaves_by_tag
 from sowlog.testing import count_traces
 from tests import ways
 from tests.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS

@@ -6,7 +6,6 @@ Only the classes are used: the queue and the flush of tensorboardX's SummaryWrit
 from __future__ import annotations
 
 import functools
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
@@ -25,17 +24,19 @@ from tensorboardX.proto.summary_pb2 import (
     SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from sowlog._arguments import check_resume
-from sowlog._distributions import HistogramValue
-from sowlog._event_file import EventFile, is_open, locked_folder
-from sowlog._events import frame
-from sowlog._images import encode_png
-from sowlog._layout import PresentTags
-from sowlog._record import Ending, HParams, Record
-from sowlog._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
-from sowlog._template import RecordTemplate
-from sowlog._warnings import LossWarning
-from sowlog.writers import StalledError, local_folder
+from sowlog._events.file import EventFile, is_open, locked_folder
+from sowlog._events.folders import local_folder
+from sowlog._events.framing import frame
+from sowlog._events.png import encode_png
+from sowlog._events.protos import scalar_summary
+from sowlog._events.template import RecordTemplate
+from sowlog._reduce.distributions import HistogramValue
+from sowlog._tree.layout import PresentTags
+from sowlog.writers._arguments import check_resume
+from sowlog.writers._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
+from sowlog.writers._warnings import LossWarning
+from sowlog.writers.protocol import StalledError
+from sowlog.writers.record import Ending, HParams, Record
 
 # Modules without declarations, as far as a type checker can see.
 _api_proto: Any = api_pb2
@@ -50,8 +51,6 @@ _HPARAM_KINDS: dict[type, tuple[int, str]] = {
 _FILE_VERSION = "brain.Event:2"
 # Templates kept: enough for training, evaluation and some sets of absent values to alternate.
 _TEMPLATES = 64
-# Tags whose bytes are kept: what is absent at some step makes another set of known tags.
-_PIECES = 1 << 16
 
 
 class TensorBoardWriter:
@@ -311,21 +310,4 @@ def _histogram_proto(histogram: HistogramValue) -> Any:
 
 
 def _make_template(tags: tuple[str, ...]) -> RecordTemplate:
-    return RecordTemplate(list(map(_piece, tags)))
-
-
-@functools.lru_cache(maxsize=_PIECES)
-def _piece(tag: str) -> bytes:
-    """Return the Summary of one scalar, whose last four bytes are its value."""
-    return Summary(value=[Summary.Value(tag=tag, simple_value=1.0)]).SerializeToString()
-
-
-def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
-    (value,) = struct.unpack("<f", bits)
-    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag in tags])
-    return Event(summary=summary).SerializeToString()
-
-
-def event_bodies(tags: tuple[str, ...]) -> tuple[bytes, bytes]:
-    """Return two serialized Events of these tags, without time and step, that differ in the values only."""
-    return _event_of(tags, b"\1\1\1\1"), _event_of(tags, b"\2\2\2\2")
+    return RecordTemplate(list(map(scalar_summary, tags)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import sowlog
-from sowlog._record import Record
+from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.steps import tags_of

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from sowlog import Logger
-from sowlog._delivery import Delivery, Item
-from sowlog._sinks import WriterError
-from sowlog._warnings import LossWarning
+from sowlog._log.delivery import Delivery, Item
+from sowlog._log.sinks import WriterError
 from sowlog.testing import read_events
+from sowlog.writers._warnings import LossWarning
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.full_disk import file_size_limit
 from tests.tensorboard_reading import tensorboard_scalars

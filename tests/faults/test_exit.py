@@ -8,8 +8,8 @@ from sowlog.testing import read_events
 
 PRELUDE = """
 import jax, jax.numpy as jnp, sys, os, signal, threading, time
-from sowlog._logger import Logger
-from sowlog._packing import pack
+from sowlog._log.logger import Logger
+from sowlog._tree.packing import pack
 step_metrics = jax.jit(lambda x: pack({"x": jax.lax.fori_loop(0, 20, lambda _, y: jnp.tanh(y @ y), x).sum()}))
 x = jnp.ones((200, 200))
 """
@@ -38,7 +38,7 @@ def test_exit_with_the_logger_made_before_the_backend(tmp_path, run_script):
     """Jax sets up, and cleans up, its backend on first use; the order of making does not matter."""
     child = run_script(
         """
-        from sowlog._logger import Logger
+        from sowlog._log.logger import Logger
         log = Logger(logdir)
         import jax.numpy as jnp
         for step in range(100):
@@ -75,7 +75,7 @@ def test_a_loss_at_exit_is_shown(run_script):
     """A writer that fails while the interpreter ends still has its error seen."""
     child = run_script(
         """
-        from sowlog._logger import Logger
+        from sowlog._log.logger import Logger
         class Failing:
             def write(self, record): raise OSError("no disk")
             def flush(self): pass
@@ -92,7 +92,7 @@ def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
     child = run_script(
         """
         import threading
-        from sowlog._background import Background
+        from sowlog._log.background import Background
         hang = lambda items, pause: threading.Event().wait()
         background = Background(hang, lambda: None, size=4, patience=0.2)
         background.put(0)
@@ -154,7 +154,7 @@ def test_a_child_of_multiprocessing_writes_all_without_close(tmp_path):
 FORK = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads; this one is the point
-from sowlog._logger import Logger
+from sowlog._log.logger import Logger
 log = Logger(logdir, every=2)
 log(0, {"x": 1.0})
 held, forked = threading.Event(), threading.Event()
@@ -199,7 +199,7 @@ def test_a_signal_handler_may_log_and_close(tmp_path, run_script):
     child = run_script(
         """
         import signal, sys, threading, os
-        from sowlog._logger import Logger
+        from sowlog._log.logger import Logger
         log = Logger(logdir, queue_size=2)
         def leave(number, frame):
             log.flush()
@@ -290,7 +290,7 @@ def test_ctrl_c_writes_all(tmp_path):
     """KeyboardInterrupt leaves the loop; all that was logged is on disk."""
     code = f"""
 import signal
-from sowlog._logger import Logger
+from sowlog._log.logger import Logger
 # A shell that runs the tests in the background lets its children ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with Logger({str(tmp_path)!r}) as log:

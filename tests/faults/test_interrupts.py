@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from sowlog import _background, _pending
-from sowlog._background import Background
-from sowlog._pending import Call
+from sowlog._log import background, pending
+from sowlog._log.background import Background
+from sowlog._log.pending import Call
 
-FILES = {_background.__file__, _pending.__file__, threading.__file__}
+FILES = {background.__file__, pending.__file__, threading.__file__}
 # After these instructions, and nowhere else, CPython looks whether a signal came.
 CHECKS = {"RESUME", "JUMP_BACKWARD", "CALL", "CALL_KW", "CALL_FUNCTION_EX"}
 

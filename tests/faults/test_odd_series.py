@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._layout import ABSENT
+from sowlog._tree.layout import ABSENT
 from tests.tensorboard_reading import (
     data_server,
     data_server_series,

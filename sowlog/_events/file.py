@@ -1,0 +1,233 @@
+"""The event file that one writer appends to: its name, its lock, its way to the disk.
+
+An open file holds an exclusive `flock`, which ends with the process: so other writers of the folder know a
+file that is being written from one that an earlier process left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import secrets
+import socket
+import time
+import weakref
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from sowlog._events.framing import open_regular
+
+# Bytes kept in memory until they are synced, as a failed fsync may take them out of the system's own.
+_UNSYNCED = 1 << 24
+# A folder is locked while a file in it is begun, some milliseconds. In seconds.
+_LOCK_TIMEOUT = 5.0
+_LOCK_POLL = 0.005
+
+_counter = itertools.count()
+_STAMP = re.compile(r"tfevents\.(\d+)\.")
+_open_files: dict[int, weakref.ref[EventFile]] = {}
+
+
+def unique_name(logdir: Path, now: float) -> str:
+    """Return the name for a new event file: no other writer's, and sorting after all in the folder.
+
+    Readers take files in the order of their names and drop the steps of a file that sorts before an
+    older one, so a clock that went back must not show: the time stamp is later than any there.
+    """
+    stamps = [int(match[1]) for file in logdir.iterdir() if (match := _STAMP.search(file.name))]
+    stamp = max([int(now), *(known + 1 for known in stamps)])
+    unique = f"{os.getpid()}.{next(_counter):04d}.{secrets.token_hex(4)}"
+    return f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{unique}"
+
+
+class EventFile:
+    """A new event file that holds whole records only.
+
+    Each record reaches the operating system in one write before `append` returns, so a killed process
+    loses none of them; one that does not fit is cut off again. What a failed fsync left in doubt is written
+    again before the next one, as Linux reports a failed write-back once and may forget the bytes.
+
+    Args:
+        logdir: its folder.
+        opening: the framed records it begins with. If they cannot be written there is no file.
+        clock: seconds since the epoch, for its name.
+    """
+
+    def __init__(self, logdir: Path, opening: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = logdir / unique_name(logdir, clock())
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        _open_files[self._fd] = weakref.ref(self)
+        self._end = 0
+        self._torn = False
+        self._unsynced = bytearray()
+        self._sync_failed = False
+        try:
+            # Not every file system has locks.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.append(opening)
+            _sync_folder(logdir)
+        except OSError:
+            self.discard()
+            raise
+
+    @property
+    def deleted(self) -> bool:
+        """Whether nobody can find the file any more, though writing to it may still succeed."""
+        try:
+            return os.fstat(self._fd).st_nlink == 0
+        except OSError:  # a network file system forgets deleted files altogether
+            return True
+
+    def append(self, record: bytes | bytearray | memoryview) -> None:
+        """Write one framed record at the end of the last whole one.
+
+        Raises:
+            OSError: if the record could not be written whole; nothing of it stays.
+        """
+        if len(self._unsynced) > _UNSYNCED:
+            self.sync()
+        if self._torn:
+            self._cut()
+        self._torn = True
+        try:
+            self._write(record, self._end)
+        except OSError:
+            # A full disk may refuse this too; then the next append cuts first.
+            with contextlib.suppress(OSError):
+                self._cut()
+            raise
+        self._end += len(record)
+        self._unsynced += record
+        self._torn = False
+
+    def _write(self, content: bytes | bytearray | memoryview, start: int) -> None:
+        with memoryview(content) as view:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:], start + done)
+
+    def _cut(self) -> None:
+        os.ftruncate(self._fd, self._end)
+        self._torn = False
+
+    def sync(self) -> None:
+        """Return once all records are on the disk itself.
+
+        Raises:
+            OSError: if they are not, now; the next call writes again what this one left in doubt.
+        """
+        try:
+            if self._sync_failed:
+                self._write(self._unsynced, self._end - len(self._unsynced))
+            os.fsync(self._fd)
+        except OSError as error:
+            self._sync_failed = True
+            cause = f"{error.strerror}, so {len(self._unsynced)} bytes are kept for the next flush"
+            raise OSError(error.errno, cause, str(self.path)) from error
+        self._sync_failed = False
+        self._unsynced = bytearray()
+
+    def close(self) -> None:
+        """Sync and close; the descriptor is released whatever happens."""
+        try:
+            self._sync_at_last()
+        finally:
+            self._release()
+
+    def _sync_at_last(self) -> None:
+        try:
+            self.sync()
+        except OSError:
+            # No later call would write it again.
+            self.sync()
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self._release()
+        self.path.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        _open_files.pop(self._fd, None)
+        # Here, and not with the descriptor's last copy: a child that is being forked may have one.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        os.close(self._fd)
+
+    def leave_to_parent(self) -> None:
+        """Close a forked child's copy of the descriptor, which would keep the parent's lock."""
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _leave_all_to_parent() -> None:
+    for known in list(_open_files.values()):
+        file = known()
+        if file is not None:
+            file.leave_to_parent()
+    _open_files.clear()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
+
+
+def is_open(path: Path) -> bool:
+    """Return whether a writer, of any process, has the event file open."""
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def locked_folder(logdir: Path) -> Generator[None]:
+    """Make the folder and hold its lock, so that of several writers one looks and begins its file at a time.
+
+    Where the file system has no such locks, or another program keeps this one, go on without.
+    """
+    _make_folder(logdir)
+    fd = os.open(logdir, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _wait_for_lock(fd)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
+
+
+def _wait_for_lock(fd: int) -> None:
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_POLL)
+        except OSError:
+            return None
+    return None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder and those above it that are missing, each with its name on the disk itself."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        _sync_folder(each.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Return once the names in `folder` are on the disk itself: a synced file without a name is lost."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,35 @@
+"""Images as PNG, encoded by Pillow, which is an extra."""
+
+from __future__ import annotations
+
+import importlib
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+_INSTALL = "pip install 'sowlog[images]'"
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Return a uint8 image [H, W, C] as PNG, lossless."""
+    from PIL import Image  # noqa: PLC0415 - an extra, as most runs log no images
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def require_encoder() -> None:
+    """Fail where images could not be encoded.
+
+    Raises:
+        ModuleNotFoundError: if Pillow is not installed.
+    """
+    try:
+        importlib.import_module("PIL.Image")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"log.image encodes PNG with Pillow, which is not installed: {_INSTALL} (or pip install pillow)",
+            name=error.name,
+        ) from error

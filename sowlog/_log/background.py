@@ -1,0 +1,341 @@
+"""One thread, one bounded queue, errors handed back.
+
+The thread owns its work: nothing else calls it. What is put is done in the order of the calls, a few items at
+once: a thread that is woken for each item works with cold caches. Work that raises does not end the thread;
+its exception is raised at the next call from outside, once, and a Warning is issued there. Every wait ends:
+when what it waits for is reached, or when the thread made no progress for `patience` seconds. At the exit of
+the interpreter, or of a child of multiprocessing, all that was put is done first; a forked child leaves its
+parent's work alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, cast
+
+from sowlog._log.exit_hooks import call_at_exit
+from sowlog._log.pending import (
+    MAX_WEIGHT,
+    Call,
+    Item,
+    Kept,
+    OnFull,
+    check_bounds,
+    closed,
+    droppable,
+    hand_back,
+    queue_full,
+    weight_of,
+)
+
+# Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
+PATIENCE = 600.0
+# Waking the thread for each of a fast loop's steps costs both threads more than the work itself (150 us of
+# CPU time a step instead of 40), so it naps while items keep coming. In seconds.
+NAP = 0.01
+# Items handed over together. More gain nothing: what they make no longer fits the core's cache.
+MAX_ITEMS = 16
+# A signal handler that waits itself, just as a wait begins, hears what that wait would have: look now and
+# then whether it is over. In seconds.
+LOOK = 0.1
+PARTING = 1.0
+
+Pause = Callable[[], None]
+
+
+class Background(Generic[Item]):
+    """A daemon thread behind a bounded queue.
+
+    Args:
+        work: called on the thread with the items that wait, a few at once, at most half as many as may wait,
+            and with a function that pauses for a moment, if nothing calls for haste. It takes each item off
+            the left end once that is done: until then it counts as waiting.
+        finish: called on the thread, last.
+        size: how many items may wait beside the one that is being done; of those that have a `weight` in
+            bytes, MAX_WEIGHT or one may wait.
+        on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
+        on_drop: called for each item that is not done for want of room.
+        context: makes a context manager that the thread lives in.
+        patience: seconds without progress after which a wait gives up.
+        nap: seconds that the thread rests while items keep coming.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[deque[Item], Pause], None],
+        finish: Callable[[], None],
+        *,
+        size: int,
+        on_full: OnFull = "block",
+        on_drop: Callable[[], None] = lambda: None,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+        patience: float = PATIENCE,
+        nap: float = NAP,
+    ) -> None:
+        check_bounds(size, on_full)
+        self._work = work
+        self._size = size
+        self._half = max(1, size // 2)
+        self._at_once = min(self._half, MAX_ITEMS)
+        self._on_full = on_full
+        self._on_drop = on_drop
+        self._context = context
+        self._patience = patience
+        self._nap = nap
+        self._pid = os.getpid()
+        self._queue: deque[Item | Kept[Item] | Call] = deque()
+        self._in_hand: deque[Item] = deque()
+        # Not yet handed back: no more than there were items to queue, as each put hands back one.
+        self._errors: deque[BaseException] = deque()
+        self._completed = 0
+        self._asleep = False
+        self._last = Call(finish)
+        self._ending = False
+        # Reentrant, so that a signal handler may log or flush while its own thread is inside `put`. Entered
+        # itself, never through its conditions: their `__enter__` is Python code, in which a handler that
+        # raises (Ctrl-C does) would leave the lock held for good.
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
+        self._progressed = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._run, name="sowlog-writer", daemon=True)
+        self._thread.start()
+        # After jax's own clean-up was registered, so it runs before it: the device still answers.
+        self._cancel_exit_hook = call_at_exit(self.end)
+
+    def put(self, item: Item, *, is_kept: bool = False) -> None:
+        """Queue one item, then raise an error that the thread handed back, if there is one.
+
+        Args:
+            item: what to queue.
+            is_kept: whether it is queued and done however much waits.
+
+        Raises:
+            RuntimeError: after `end`, or in a forked child.
+            QueueFullError: if the queue is full and is to raise; the item is not queued then.
+            TimeoutError: if the queue was full and nothing of it was done within the patience; the
+                item is not queued then.
+        """
+        self._require_own_process()
+        with self._lock:
+            if is_kept:
+                self._append(Kept(item))
+            else:
+                if self._is_full(item):
+                    self._make_room(item)
+                self._append(item)
+            if self._asleep or len(self._queue) >= self._half:
+                self._arrived.notify()
+            if self._errors:
+                hand_back(self._errors.popleft())
+
+    def check(self) -> None:
+        """Raise as `put` does, with nothing to put."""
+        self._require_own_process()
+        with self._lock:
+            if self._ending:
+                raise closed()
+            if self._errors:
+                hand_back(self._errors.popleft())
+
+    def require_open(self) -> None:
+        """Raise where `put` would queue nothing.
+
+        Raises:
+            RuntimeError: after `end`, or in a forked child.
+        """
+        self._require_own_process()
+        if self._ending:
+            raise closed()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call `function` on the thread after all that was put before, and wait for its end.
+
+        Raises:
+            BaseException: what `function` raised, or else an error handed back.
+            RuntimeError: after `end`, or in a forked child.
+            TimeoutError: if the thread made no progress within the patience.
+        """
+        self._require_own_process()
+        with self._lock:
+            call = Call(function)
+            self._append(call)
+            self._arrived.notify()
+            self._wait_for(call)
+
+    def end(self) -> None:
+        """Do all that was put, then `finish`, then end the thread; a second call waits for the first.
+
+        Raises:
+            BaseException: what `finish` raised, or else an error handed back.
+            TimeoutError: if the thread made no progress within the patience.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._begin_end()
+            self._wait_for(self._last)
+        # It has but to leave its context; only a handler that ends all in the middle of this would wait long.
+        self._thread.join(PARTING)
+
+    def end_soon(self) -> None:
+        """Let the thread end by itself when all is done; for an owner that is going away."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._begin_end()
+
+    def _begin_end(self) -> None:
+        # Nothing is queued for it, so that a call which an interrupt cut short anywhere can be made again.
+        self._ending = True
+        self._arrived.notify()
+
+    def _is_full(self, item: Item) -> bool:
+        return len(self._queue) + len(self._in_hand) > self._size or self._is_too_heavy(item)
+
+    def _is_too_heavy(self, item: Item) -> bool:
+        """Return whether an item that holds many bytes has to wait for others of its kind."""
+        weight = weight_of(item)
+        held = weight and sum(map(weight_of, (*droppable(self._queue), *self._in_hand)))
+        return held > 0 and held + weight > MAX_WEIGHT
+
+    def _make_room(self, item: Item) -> None:
+        if self._on_full == "drop_oldest":
+            if len(self._queue) + len(self._in_hand) > self._size:
+                self._drop_oldest(droppable(self._queue))
+            while self._is_too_heavy(item) and self._drop_oldest(filter(weight_of, droppable(self._queue))):
+                pass
+        elif self._on_full == "error":
+            self._on_drop()
+            raise queue_full(self._size, is_too_heavy=self._is_too_heavy(item))
+        else:
+            self._wait_for_room(item)
+
+    def _wait_for_room(self, item: Item) -> None:
+        try:
+            self._wait(lambda: not self._is_full(item), "room in its queue")
+        except TimeoutError:
+            self._on_drop()
+            raise
+
+    def _drop_oldest(self, items: Iterator[Item]) -> bool:
+        """Drop the first of the items, if there is one; return whether there was."""
+        for item in items:
+            try:
+                self._queue.remove(item)
+            except ValueError:
+                # A signal handler that logs has changed the queue meanwhile, and dropped the very item.
+                return False
+            self._on_drop()
+            return True
+        return False
+
+    def _append(self, entry: Item | Kept[Item] | Call) -> None:
+        # One function, in which nothing is called before the append: there, a signal handler might end all.
+        if self._ending:
+            raise closed()
+        self._queue.append(entry)
+
+    def _wait_for(self, call: Call) -> None:
+        """Wait until `call` is done and raise its error, or one that waits to be handed back."""
+        self._wait(lambda: call.done, "all that was logged to be written")
+        errors = [*([call.error] if call.error else []), *self._errors]
+        call.error = None
+        self._errors.clear()
+        if not errors:
+            return
+        # An error before a warning: only one can be raised, and the other becomes its note.
+        errors.sort(key=lambda error: isinstance(error, Warning))
+        for other in errors[1:]:
+            errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
+        hand_back(errors[0])
+
+    def _wait(self, reached: Callable[[], bool], what: str) -> None:
+        last, since = self._progress(), time.monotonic()
+        while not reached():
+            self._wait_for_progress()
+            if self._progress() != last:
+                last, since = self._progress(), time.monotonic()
+            elif time.monotonic() - since >= self._patience and not reached():
+                waiting = len(self._queue) + len(self._in_hand)
+                raise TimeoutError(
+                    f"sowlog waited for {what}, and its writer thread has finished nothing for "
+                    f"{self._patience:g} s, with {waiting} records queued: a device "
+                    f"computation or a write to the disk hangs. The thread goes on when that does."
+                )
+
+    def _wait_for_progress(self) -> None:
+        try:
+            self._progressed.wait(min(LOOK, self._patience))
+        except BaseException:
+            # A handler that raises just as the wait has let go of the lock leaves it free, and what it raised
+            # would be hidden by the error of who gives it back.
+            if not cast(Any, self._lock)._is_owned():
+                self._lock.acquire()
+            raise
+
+    def _progress(self) -> tuple[int, int]:
+        return self._completed, len(self._in_hand)
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"this Logger belongs to process {self._pid} and was carried into process {os.getpid()} by "
+                f"a fork; make a new Logger in the child."
+            )
+
+    def _run(self) -> None:
+        with self._context():
+            while not self._last.done:
+                self._take_and_do()
+                with self._lock:
+                    self._completed += 1
+                    self._in_hand.clear()
+                    self._progressed.notify_all()
+        self._cancel_exit_hook()
+
+    def _take_and_do(self) -> None:
+        """Do the next call, or the items up to it; the last call when there is nothing more."""
+        with self._lock:
+            while not (self._queue or self._ending):
+                self._rest()
+            call = self._take() if self._queue else self._last
+        if call is not None:
+            call.run()
+        else:
+            self._work_on_items()
+
+    def _take(self) -> Call | None:
+        """Take the next call off the queue and return it, or take the items up to it in hand."""
+        while self._queue and len(self._in_hand) < self._at_once:
+            entry = self._queue[0]
+            if isinstance(entry, Call):
+                return None if self._in_hand else cast(Call, self._queue.popleft())
+            self._in_hand.append(cast(Item, entry.item if isinstance(entry, Kept) else entry))
+            self._queue.popleft()
+        return None
+
+    def _rest(self) -> None:
+        """Nap, which an ordinary item does not end; if none came by then, sleep until one comes."""
+        self._arrived.wait(self._nap)
+        if not (self._queue or self._ending):
+            self._asleep = True
+            self._arrived.wait()
+            self._asleep = False
+
+    def _pause(self) -> None:
+        """Nap, unless half of what may wait does, or somebody waits."""
+        with self._lock:
+            is_asked_for = self._ending or any(isinstance(entry, Call) for entry in self._queue)
+            if len(self._queue) < self._half and not is_asked_for:
+                self._arrived.wait(self._nap)
+
+    def _work_on_items(self) -> None:
+        try:
+            self._work(self._in_hand, self._pause)
+        except BaseException as error:
+            self._errors.append(error)

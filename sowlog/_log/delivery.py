@@ -1,0 +1,208 @@
+"""What the logger's thread does with an item: read the device, make the record, hand it to the writers.
+
+It keeps account of what each writer lost, so that one that fails stops neither the others nor training,
+and no loss stays unsaid.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+
+from sowlog._log.images import Pixels, decode_images
+from sowlog._log.sinks import LossCounter, Sink, WriterError, counted, merge_errors
+from sowlog._reduce.distributions import HistogramValue
+from sowlog._tree.layout import Packed, PresentTags
+from sowlog.writers import Writer
+from sowlog.writers._warnings import LossWarning
+from sowlog.writers.record import Ending, HParams, Record
+
+_DROPPED = "sowlog/dropped"
+
+
+class Item(NamedTuple):
+    """What one call queues: a step's values or images, which may still be under way on the device."""
+
+    step: int
+    wall_time: float
+    packed: Packed | None = None
+    scalars: Mapping[str, float] = MappingProxyType({})
+    pixels: Pixels | None = None
+    hparams: HParams | None = None
+    ending: Ending | None = None
+
+    @property
+    def weight(self) -> int:
+        """The bytes that its images hold while it waits; what a step holds beside them is little."""
+        return 0 if self.pixels is None else self.pixels.array.nbytes
+
+    def is_ready(self) -> bool:
+        """Tell whether reading it would not wait; so it is with what cannot be read."""
+        arrays: list[Any] = [self.packed and self.packed.buffer, self.pixels and self.pixels.array]
+        on_device = [array for array in arrays if isinstance(array, jax.Array)]
+        # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
+        return all(array.is_deleted() or array.is_ready() for array in cast(list[Any], on_device))
+
+
+def start_copy(buffer: jax.Array) -> None:
+    """Let the copy off the device begin as soon as the values are there, without waiting."""
+    # On the CPU the host reads in place; starting a copy would only wake a thread, which costs 5 to 30 us.
+    (device, *_) = buffer.devices()
+    if device.platform != "cpu":
+        buffer.copy_to_host_async()
+
+
+def reading() -> AbstractContextManager[None]:
+    """Return the context in which items are delivered: a guard against stray transfers allows these."""
+    return jax.transfer_guard_device_to_host("allow")
+
+
+class Delivery:
+    """Makes a record of each item and hands it to every writer. Lives on one thread.
+
+    Args:
+        writers: where the records go.
+        backlog: how many records to keep for a writer that stalls, of images MAX_WEIGHT bytes.
+    """
+
+    def __init__(self, writers: Sequence[Writer], *, backlog: int) -> None:
+        self._sinks = [Sink(writer, backlog) for writer in writers]
+        self._at_once = [sink for sink in self._sinks if sink.takes_many]
+        self._in_turn = [sink for sink in self._sinks if not sink.takes_many]
+        self._unread = LossCounter("reading the device")
+        self._dropped = 0
+        self._dropped_written = 0
+        self._last: Item | None = None
+
+    def count_drop(self) -> None:
+        """Count a step that found no room in the queue. The only thing that other threads call."""
+        self._dropped += 1
+
+    def deliver(self, items: deque[Item], pause: Callable[[], None]) -> None:
+        """Read the items' values and write them with each writer.
+
+        Args:
+            items: what to deliver, in order; each is taken off the left end once every writer was served.
+            pause: lets the device finish some more, if there is time.
+
+        Raises:
+            WriterError: when a writer, or the read, begins to fail; every other writer was served.
+            LossWarning: when a writer begins to stall.
+        """
+        outcomes: list[Exception | None] = []
+        while items:
+            read = list(self._read_ready(items, pause))
+            outcomes += [error for _, error in read]
+            records = [record for record, _ in read if record]
+            outcomes += [sink.write(records) for sink in self._at_once]
+            for record, _ in read:
+                outcomes += [sink.write([record] if record else []) for sink in self._in_turn]
+                # One by one, so that who waits sees that a slow writer gets on.
+                items.popleft()
+        _raise_first(outcomes)
+
+    def _read_ready(
+        self, items: deque[Item], pause: Callable[[], None]
+    ) -> Iterator[tuple[Record | None, WriterError | None]]:
+        """Read the first item, which may have to be waited for, and those that are ready then.
+
+        To wait for each of a fast loop's steps would wake the thread for each.
+        """
+        yield self._read(items[0])
+        if not items[-1].is_ready():
+            pause()
+        for item in itertools.takewhile(Item.is_ready, itertools.islice(items, 1, None)):
+            yield self._read(item)
+
+    def _read(self, item: Item) -> tuple[Record | None, WriterError | None]:
+        """Return an item as a record, or what is to be handed back."""
+        # Not with hparams, which have no step of their own.
+        if self._dropped != self._dropped_written and item.hparams is None:
+            self._dropped_written = self._dropped
+            item = item._replace(scalars={**item.scalars, _DROPPED: float(self._dropped)})
+        try:
+            record = _read(item)
+        except Exception as error:
+            return None, self._unread.lose(item.step, error)
+        self._unread.failing = False
+        return record, None
+
+    def flush(self) -> None:
+        """Make durable what was delivered, in every writer.
+
+        Raises:
+            WriterError: if a writer fails to, holds records that it cannot write, or lost some since the
+                last flush.
+        """
+        _raise_first([*[sink.flush() for sink in self._sinks], self._unread.settle()])
+
+    def end_with(self, last: Item) -> None:
+        """Set what `close` writes last; called by the training thread, before it asks for the close."""
+        self._last = last
+
+    def close(self) -> None:
+        """Write what comes last, and close every writer.
+
+        Raises:
+            WriterError: if a writer fails to, or lost records since the last flush.
+            LossWarning: if steps were dropped for want of room.
+        """
+        if self._last is not None:
+            record = _read(self._last)
+            for sink in self._sinks:
+                # A failure is in the sink's account, which its close tells.
+                sink.write([record])
+        outcomes = [*[sink.close() for sink in self._sinks], self._unread.settle()]
+        _raise_first([*outcomes, self._report_drops()])
+
+    def _report_drops(self) -> LossWarning | None:
+        if not self._dropped:
+            return None
+        return LossWarning(
+            f"{counted(self._dropped, 'step')} found the queue full and dropped, as `{_DROPPED}` shows: log "
+            f"less often (every=) or allow more to wait (queue_size=)"
+        )
+
+
+def _read(item: Item) -> Record:
+    """Wait for the device and return the item as a record."""
+    tags: tuple[str, ...] = ()
+    values = np.empty(0, np.float32)
+    histograms: dict[str, HistogramValue] = {}
+    if item.packed is not None:
+        words = np.asarray(item.packed.buffer)
+        tags, values = item.packed.layout.decode(words)
+        histograms = item.packed.layout.decode_histograms(words)
+    if item.scalars:
+        on_host_tags = tuple(item.scalars)
+        if isinstance(tags, PresentTags):
+            tags = tags.joined(_join(tags.whole, on_host_tags))
+        else:
+            tags = _join(tags, on_host_tags)
+        # A scalar of an event file is float32: 1e300 is inf there.
+        with np.errstate(over="ignore"):
+            on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
+        values = np.concatenate((values, on_host))
+    values.flags.writeable = False
+    images = {} if item.pixels is None else decode_images(item.pixels)
+    return Record(item.step, item.wall_time, tags, values, histograms, images, item.hparams, item.ending)
+
+
+@functools.lru_cache(maxsize=64)
+def _join(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """Return both, as one object for equal arguments: writers cache by it."""
+    return first + second
+
+
+def _raise_first(outcomes: Iterable[Exception | None]) -> None:
+    merged = merge_errors(*outcomes)
+    if merged is not None:
+        raise merged

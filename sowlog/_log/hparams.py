@@ -1,0 +1,123 @@
+"""Hyperparameters: nested settings made flat and plain."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+
+from sowlog.writers.record import HParams
+
+# What Python shows of an object without a text of its own; it differs from run to run.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def check_hparams(values: Any, metrics: Any) -> HParams:
+    """Return the settings by dotted name, each a finite number, a truth value or text.
+
+    Raises:
+        TypeError: if a name is no text, a value is none of a setting's, or the metrics are no list of tags.
+        ValueError: if there is no setting, two have one name, or a mapping holds itself.
+    """
+    tags = _check_metrics(metrics)
+    if not _is_mapping(values):
+        raise TypeError(
+            f"the hyperparameters are of type {type(values).__name__}: give a mapping of names to values, as "
+            f"in vars(args) or dataclasses.asdict(config)."
+        )
+    flat: dict[str, bool | float | str] = {}
+    for name, value in _flatten(values, (), ()):
+        if name in flat:
+            raise ValueError(f"two hyperparameters have the name {name}: rename one of them.")
+        flat[name] = _plain(name, value)
+    if not flat:
+        raise ValueError("no hyperparameters were given: log.hparams({'learning_rate': 1e-3}).")
+    return HParams(MappingProxyType(flat), tags)
+
+
+def _check_metrics(metrics: Any) -> tuple[str, ...]:
+    tags = tuple(metrics) if isinstance(metrics, Iterable) and not isinstance(metrics, str) else (None,)
+    if not all(isinstance(tag, str) for tag in tags):
+        raise TypeError(f"metrics is {metrics!r}; it must be a list of tags, metrics=['eval/loss'].")
+    return tuple(_text(str(tag)) for tag in tags)
+
+
+def _is_mapping(value: Any) -> bool:
+    """Return whether a value has names and values as a dict: a ConfigDict does, and is no Mapping."""
+    return isinstance(value, Mapping) or (
+        not isinstance(value, type)
+        and callable(getattr(value, "keys", None))
+        and hasattr(value, "__getitem__")
+    )
+
+
+def _flatten(values: Any, prefix: tuple[str, ...], parents: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    if any(values is parent for parent in parents):
+        raise ValueError(f"the hyperparameter {'.'.join(prefix)} holds itself: leave it out.")
+    for name in values.keys():  # noqa: SIM118 - not every mapping yields its names
+        if not isinstance(name, str):
+            where = f" in {'.'.join(prefix)}" if prefix else ""
+            raise TypeError(
+                f"the hyperparameter {name!r}{where} has a name of type {type(name).__name__}; use text."
+            )
+        value = values[name]
+        if _is_mapping(value):
+            yield from _flatten(value, (*prefix, _text(name)), (*parents, values))
+        else:
+            yield ".".join((*prefix, _text(name))), value
+
+
+def _plain(name: str, value: Any) -> bool | float | str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(str.__str__(value))  # Of an enumeration's member, the plain value.
+    if isinstance(value, int | float):
+        return _number(value)
+    if hasattr(value, "__array__"):
+        raise _no_setting(name, value)
+    text = _name_of(value) if callable(value) else str(value)
+    if _ADDRESS.search(text):
+        raise _no_setting(name, value)
+    return _text(text)
+
+
+def _number(value: float) -> float | str:
+    # Of an enumeration's member, the plain value.
+    number = int(value) if isinstance(value, int) else float(value)
+    try:
+        # A column of numbers is sorted and drawn, where TensorBoard leaves out NaN and infinity.
+        return number if math.isfinite(number) else str(number)
+    except OverflowError:
+        # An integer beyond float64, in which an event file holds it.
+        return str(number)
+
+
+def _name_of(value: Any) -> str:
+    """Return what a function, a class or an object that can be called is known by."""
+    if isinstance(value, functools.partial):
+        value = cast(functools.partial[Any], value)
+        named = [f"{key}={each!r}" for key, each in value.keywords.items()]
+        return f"{_name_of(value.func)}({', '.join([*map(repr, value.args), *named])})"
+    known = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    return f"{value.__module__}.{known}" if isinstance(known, str) else str(value)
+
+
+def _no_setting(name: str, value: Any) -> TypeError:
+    return TypeError(
+        f"the hyperparameter {name} is of type {type(value).__name__}: give a bool, an int, a float, text, "
+        f"None, a list, or a mapping of these; of an array with one element, array.item(); of an object, "
+        f"str(object) or vars(object)."
+    )
+
+
+def _text(text: str) -> str:
+    """Return text that an event file can hold: file names may have bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,85 @@
+"""Images: checked on the training thread by shape and dtype, made uint8 and PNG by the writer's."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog._tree.tags import index_tags
+
+_CHANNELS = (1, 3, 4)
+_FORMS = "[H, W], [H, W, C] or, as a batch, [N, H, W, C], with 1, 3 or 4 channels C"
+
+
+class Pixels(NamedTuple):
+    """Images on their way: one array, which may still be under way on the device.
+
+    Attributes:
+        tag: the tag of the image, or of a batch what its tags begin with.
+        array: shape [H, W], [H, W, C] or [N, H, W, C], of uint8, bool or a floating-point type.
+    """
+
+    tag: str
+    array: jax.Array | NDArray[Any]
+
+
+def check_image(tag: object, image: object) -> Pixels:
+    """Return an image whose form is right; of one on the host, a copy, as its owner may write to it.
+
+    Raises:
+        TypeError: if it is no array, or of a dtype that is not shown.
+        ValueError: if it is of another shape, empty, or without a tag.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image)")
+    if isinstance(image, jax.core.Tracer):
+        raise TypeError(
+            f"the image {tag} is a tracer: return it from the jitted function, and log what that returns"
+        )
+    if not isinstance(image, jax.Array | np.ndarray):
+        raise TypeError(
+            f"the image {tag} is of type {type(image).__name__}: give a JAX or NumPy array, np.asarray(image)"
+        )
+    _check_dtype(tag, image.dtype)
+    _check_shape(tag, image.shape)
+    return Pixels(tag, image if isinstance(image, jax.Array) else np.array(image))
+
+
+def _check_dtype(tag: str, dtype: Any) -> None:
+    if not (dtype in (np.uint8, np.bool_) or jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(
+            f"the image {tag} has dtype {dtype}: pixels are uint8 from 0 to 255, "
+            f"image.astype(np.uint8), or floating-point numbers from 0 to 1"
+        )
+
+
+def _check_shape(tag: str, shape: tuple[int, ...]) -> None:
+    if not 2 <= len(shape) <= 4 or (len(shape) > 2 and shape[-1] not in _CHANNELS):
+        grey = f"; a batch of grey images is image[..., None], {[*shape, 1]}" if len(shape) == 3 else ""
+        raise ValueError(f"the image {tag} has shape {list(shape)}: it must be {_FORMS}{grey}")
+    if 0 in shape:
+        raise ValueError(f"the image {tag} has shape {list(shape)}, in which there are no pixels")
+
+
+def decode_images(pixels: Pixels) -> dict[str, NDArray[np.uint8]]:
+    """Wait for the pixels and return the images, uint8 [H, W, C], read-only, by tag."""
+    array = _to_uint8(np.asarray(pixels.array))
+    if array.ndim == 2:
+        array = array[..., None]
+    array.flags.writeable = False
+    if array.ndim == 3:
+        return {pixels.tag: array}
+    return dict(zip(index_tags(pixels.tag, array.shape[:1]), array, strict=True))
+
+
+def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array.copy()
+    # Decoders overshoot a little; what is beyond 0 and 1 is black and white, and so is NaN black.
+    unit = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0, 1)
+    return np.rint(255 * unit).astype(np.uint8)

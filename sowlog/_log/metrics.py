@@ -1,0 +1,103 @@
+"""The metrics of one `log` call, on the training thread: one packed buffer, and the numbers of the host."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+from sowlog._tree.layout import Layout, Packed, check_packed, is_packed
+from sowlog._tree.leaves import check_real, check_tags, not_a_metric, traced
+from sowlog._tree.results import pack_now
+from sowlog._tree.tags import flatten, index_tags, is_state
+
+_NO_LAYOUT = Layout(())
+_OF_HOST = (float, int, np.generic, np.ndarray)
+
+
+def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
+    """Splits what `log` was given into one packed buffer and the numbers by tag that are on the host already.
+
+    A tree that was not packed in the step is packed here, by a compiled program that does not know its names.
+
+    Raises:
+        TypeError: something in it is no metric, or traced.
+        ValueError: a metric without a name, two with one tag, or too large an array.
+        RuntimeError: an array was donated or deleted.
+    """
+    if is_packed(metrics):
+        return _checked(metrics), {}
+    numbers: dict[str, float] = {}
+    tags: list[str] = []
+    leaves: list[Any] = []
+    for tag, leaf in zip(*flatten(metrics), strict=True):
+        if isinstance(leaf, _OF_HOST):
+            _add_numbers(numbers, tag, leaf)
+        else:
+            tags.append(tag)
+            leaves.append(_on_device(tag, leaf))
+    packed = pack_now(tags, leaves, "logged") if leaves else None
+    _check_names(tuple(numbers), packed.layout if packed else _NO_LAYOUT)
+    return packed, numbers
+
+
+@functools.lru_cache(maxsize=256)
+def _check_names(numbers: tuple[str, ...], layout: Layout) -> None:
+    check_tags((*numbers, *layout.scalars, *(slot.tag for slot in layout.histograms)))
+
+
+def _checked(packed: Packed) -> Packed:
+    """Return a packed tree whose buffer stays as it is until it is written."""
+    check_packed(packed, "logged")
+    buffer: Any = packed.buffer
+    if isinstance(buffer, jax.core.Tracer):
+        raise TypeError(traced("a packed tree", "logged"))
+    if isinstance(buffer, np.ndarray) and buffer.flags.writeable:
+        return Packed(buffer.copy(), packed.layout)  # pyright: ignore[reportArgumentType]  # fetched
+    return packed
+
+
+def _on_device(tag: str, leaf: Any) -> Any:
+    if is_state(leaf) or isinstance(leaf, jax.Array):
+        return leaf
+    if is_packed(leaf):
+        raise TypeError(
+            f"{tag} is a packed tree inside another tree, and to log it so would run a program of its own at "
+            "every step: add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log it by "
+            "itself."
+        )
+    if hasattr(type(leaf), "__jax_array__"):
+        return leaf.__jax_array__()
+    raise TypeError(not_a_metric(tag, leaf))
+
+
+def _add_numbers(numbers: dict[str, float], tag: str, leaf: Any) -> None:
+    """Add what a number or array of the host holds, by tag."""
+    if type(leaf) is float:
+        _add_number(numbers, tag, leaf)
+    elif isinstance(leaf, int):
+        _add_number(numbers, tag, _float_of(tag, leaf))
+    else:
+        check_real(tag, leaf)
+        # A np.matrix has two axes even when it is raveled.
+        array: np.ndarray[Any, Any] = np.asarray(leaf)
+        elements = array.astype(np.float64).ravel().tolist()
+        for name, element in zip(index_tags(tag, array.shape), elements, strict=True):
+            _add_number(numbers, name, element)
+
+
+def _add_number(numbers: dict[str, float], tag: str, number: float) -> None:
+    if tag in numbers:
+        raise ValueError(f"two metrics have the tag {tag}: rename one of them.")
+    numbers[tag] = number
+
+
+def _float_of(tag: str, number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise ValueError(
+            f"{tag or 'the tree'} is an integer of {number.bit_length()} bits, which no float "
+            "holds: log its logarithm, math.log10(x)."
+        ) from error

@@ -1,0 +1,213 @@
+"""A sink: one writer, what it could not write yet, and the count of what it lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from sowlog._log.pending import MAX_WEIGHT
+from sowlog.writers import BatchWriter, StalledError, WarningWriter, Writer
+from sowlog.writers._warnings import LossWarning
+from sowlog.writers.record import Record
+
+
+class WriterError(RuntimeError):
+    """Records that did not reach a writer; the message says which, where, why and how many."""
+
+
+class LossCounter:
+    """What was lost at one place, since it was last said."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.failing = False
+        self._lost = 0
+        self._steps = (0, 0)
+        self._cause: BaseException | None = None
+
+    def lose(self, step: int, cause: BaseException) -> WriterError | None:
+        """Count a record; return the error to hand back when a row of failures begins here."""
+        self.count(step, cause)
+        if self.failing:
+            return None
+        self.failing = True
+        return _error(
+            f"{self.name} failed at step {step}: {_said(cause)}. That record is lost there. Training can go "
+            f"on: each next record is tried, and flush() and close() raise with the number lost.",
+            cause,
+        )
+
+    def count(self, step: int, cause: BaseException | None) -> None:
+        """Count a record as lost."""
+        if not self._lost:
+            self._cause, self._steps = cause, (step, step)
+        self._lost += 1
+        self._steps = (self._steps[0], step)
+
+    def settle(self) -> WriterError | None:
+        """Return what was lost as an error, and count anew."""
+        if not self._lost:
+            return None
+        lost, (first, last), cause = self._lost, self._steps, self._cause
+        self._lost, self._cause = 0, None
+        return _error(
+            f"{self.name} lost {counted(lost, 'record')}, at steps {first} to {last}. The first failed "
+            f"with {_said(cause)}; mend that and log on.",
+            cause,
+        )
+
+
+class Sink:
+    """One writer, what it could not write yet, and the account of what it lost.
+
+    Whatever a writer raises is its own failure, also what is no Exception, as a panic in Rust: on this thread
+    nobody else raises.
+    """
+
+    def __init__(self, writer: Writer, limit: int) -> None:
+        self.takes_many = isinstance(writer, BatchWriter)
+        self._writer = writer
+        self._warner = writer if isinstance(writer, WarningWriter) else None
+        self._limit = limit
+        self._losses = LossCounter(type(writer).__name__)
+        self._backlog: deque[Record] = deque()
+        self._stall: StalledError | None = None
+
+    def write(self, records: Sequence[Record]) -> Exception | None:
+        """Write what is late and then the records, returning what is to be handed back."""
+        self._backlog.extend(records)
+        outcome = merge_errors(self._write_backlog(), self._take_warning())
+        # After the try: what is late may have found its place just now.
+        if self._backlog:
+            self._bound_backlog()
+        return outcome
+
+    def _bound_backlog(self) -> None:
+        """Drop the oldest steps, and images, beyond the bounds; what belongs to the whole run is kept."""
+        steps = sum(record.hparams is None for record in self._backlog)
+        held = sum(map(_image_bytes, self._backlog))
+        kept: deque[Record] = deque()
+        for record in self._backlog:
+            weight = _image_bytes(record)
+            if record.hparams is None and (steps > self._limit or (weight and held > MAX_WEIGHT)):
+                steps, held = steps - 1, held - weight
+                self._losses.count(record.step, self._stall)
+            else:
+                kept.append(record)
+        self._backlog = kept
+
+    def _take_warning(self) -> Exception | None:
+        if self._warner is None:
+            return None
+        try:
+            return cast(Exception | None, self._warner.take_warning())
+        except BaseException as error:
+            return _error(f"{self._losses.name}.take_warning() failed: {_said(error)}.", error)
+
+    def flush(self) -> Exception | None:
+        """Flush, returning the error that says what failed, what is late and what was lost."""
+        # What goes wrong here is late or lost, and so said below.
+        self._write_backlog()
+        return merge_errors(self._attempt(self._writer.flush), self._late(), self._losses.settle())
+
+    def close(self) -> Exception | None:
+        """Close, returning the error that says what failed and what was lost."""
+        self._write_backlog()
+        while self._backlog:
+            self._losses.count(self._backlog.popleft().step, self._stall)
+        return merge_errors(self._attempt(self._writer.close), self._losses.settle(), self._take_warning())
+
+    def _write_backlog(self) -> Exception | None:
+        try:
+            if self._write_at_once():
+                return None
+        except StalledError as stall:
+            return self._begin_stall(self._backlog[0].step, stall)
+        return self._write_one_by_one()
+
+    def _write_one_by_one(self) -> Exception | None:
+        outcome: Exception | None = None
+        while self._backlog:
+            record = self._backlog[0]
+            try:
+                self._writer.write(record)
+            except StalledError as stall:
+                return merge_errors(outcome, self._begin_stall(record.step, stall))
+            except BaseException as error:
+                outcome = merge_errors(outcome, self._losses.lose(record.step, error))
+            else:
+                self._losses.failing = False
+                self._stall = None
+            self._backlog.popleft()
+        return outcome
+
+    def _write_at_once(self) -> bool:
+        # In a stall the first record alone tells whether it is over, at the least cost.
+        if len(self._backlog) < 2 or self._stall or not isinstance(self._writer, BatchWriter):
+            return False
+        try:
+            self._writer.write_all(tuple(self._backlog))
+        except StalledError:
+            raise
+        except BaseException:
+            # Met again, and told, as the records are now written one by one.
+            return False
+        self._backlog.clear()
+        self._losses.failing = False
+        return True
+
+    def _begin_stall(self, step: int, stall: StalledError) -> LossWarning | None:
+        """Return the warning to hand back when a row of stalls begins here."""
+        known, self._stall = self._stall, stall
+        if known is not None:
+            return None
+        return LossWarning(
+            f"{self._losses.name} stalls at step {step}: {stall}. Training goes on: the last {self._limit} "
+            f"records are kept and tried again with each new one; flush() and close() raise if any is lost."
+        )
+
+    def _late(self) -> WriterError | None:
+        if not self._backlog:
+            return None
+        first, last = self._backlog[0].step, self._backlog[-1].step
+        return _error(
+            f"{self._losses.name} could not write {counted(len(self._backlog), 'record')} yet, at steps "
+            f"{first} to {last}: {self._stall}. They are kept and tried again.",
+            self._stall,
+        )
+
+    def _attempt(self, action: Callable[[], None]) -> WriterError | None:
+        try:
+            action()
+        except BaseException as error:
+            return _error(f"{self._losses.name}.{action.__name__}() failed: {_said(error)}.", error)
+        return None
+
+
+def _image_bytes(record: Record) -> int:
+    return sum(image.nbytes for image in record.images.values())
+
+
+def merge_errors(*outcomes: Exception | None) -> Exception | None:
+    """Return one that tells of all: errors before warnings, the others as its notes."""
+    known = sorted(
+        (outcome for outcome in outcomes if outcome is not None), key=lambda error: isinstance(error, Warning)
+    )
+    for other in known[1:]:
+        known[0].add_note(str(other))
+    return known[0] if known else None
+
+
+def _error(message: str, cause: BaseException | None) -> WriterError:
+    error = WriterError(message)
+    error.__cause__ = cause
+    return error
+
+
+def _said(cause: BaseException | None) -> str:
+    return f"{type(cause).__name__}: {cause}"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

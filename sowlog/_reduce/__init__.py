@@ -1,0 +1,1 @@
+"""What a reducer accumulates of sown values, and how accurately."""

@@ -1,0 +1,1 @@
+"""Sowing in a Flax module, and collecting what was sown."""

@@ -1,0 +1,1 @@
+"""Trees of states: tags, merge, losses, replicas, microbatches, and one packed buffer."""

@@ -1,0 +1,203 @@
+"""The layout of a packed buffer: which word is which tag, read on the host."""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any, Self, TypeGuard, final
+
+import jax
+import jax.core
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog._reduce.distributions import HistogramValue, bin_count
+
+ABSENT = np.uint32(0x7FC0AB5E)
+"""The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
+
+HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf")
+
+
+@final
+class PresentTags(tuple[str, ...]):
+    """The tags that have a value at one step: a tuple, from which a writer can learn of which it is a part.
+
+    What is absent may change at every step, and the whole does not: bytes are made for the whole once.
+
+    Attributes:
+        whole: the tags of the layout.
+        present: bool, of the same length: which of them these are.
+    """
+
+    whole: tuple[str, ...]
+    present: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, whole: tuple[str, ...], present: NDArray[np.bool_]) -> Self:
+        """Return the tags that are present."""
+        tags = cls(itertools.compress(whole, present.tolist()))
+        tags.whole, tags.present = whole, present
+        return tags
+
+    def joined(self, whole: tuple[str, ...]) -> "PresentTags":
+        """Return these and all tags that a longer whole has behind those of this one."""
+        more = np.ones(len(whole) - len(self.whole), np.bool_)
+        return PresentTags.of(whole, np.concatenate((self.present, more)))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class HistogramSlot:
+    """A histogram in a packed buffer: its counts, their residues, and its scalars.
+
+    Attributes:
+        tag: the histogram's tag.
+        sub_bins: its bins per power of two.
+    """
+
+    tag: str
+    sub_bins: int
+
+    @property
+    def words(self) -> int:
+        """How many words it takes."""
+        return 2 * bin_count(self.sub_bins) + len(HISTOGRAM_SCALARS)
+
+    def decode(self, words: NDArray[np.uint32]) -> HistogramValue:
+        """Returns the histogram that its words hold, on the host."""
+        bins = bin_count(self.sub_bins)
+        values = words.view(np.float32)
+        exact = values[:bins].astype(np.float64) + values[bins : 2 * bins]
+        scalars = dict(zip(HISTOGRAM_SCALARS, values[2 * bins :], strict=True))
+        return HistogramValue(counts=exact, residues=np.zeros_like(exact), sub_bins=self.sub_bins, **scalars)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which word of a packed buffer is which tag: the scalars first, then the histograms.
+
+    Attributes:
+        scalars: the tag of each of the first words, which are the bits of float32 numbers.
+        histograms: what stands in the words that follow.
+    """
+
+    scalars: tuple[str, ...]
+    histograms: tuple[HistogramSlot, ...] = ()
+
+    @functools.cached_property
+    def words(self) -> int:
+        """The size of the buffer."""
+        return len(self.scalars) + sum(slot.words for slot in self.histograms)
+
+    def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Returns the tags and float32 values of the scalars that were sown.
+
+        Args:
+            words: uint32, a packed buffer on the host.
+
+        Returns:
+            The tags and, of the same length, their values; `self.scalars` itself if nothing is absent, else
+            `PresentTags` of them.
+        """
+        words = words[: len(self.scalars)]
+        present = words != ABSENT
+        values = words.view(np.float32)
+        if present.all():
+            return self.scalars, values
+        return PresentTags.of(self.scalars, present), values[present]
+
+    def decode_histograms(self, words: NDArray[np.uint32]) -> dict[str, HistogramValue]:
+        """Returns the histograms that were sown, by tag, as NumPy arrays; counts in float64."""
+        start, found = len(self.scalars), dict[str, HistogramValue]()
+        for slot in self.histograms:
+            own = words[start : start + slot.words]
+            start += slot.words
+            if own[0] != ABSENT:
+                found[slot.tag] = slot.decode(own)
+        return found
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """The results of a tree of metrics in one device array: what a step returns and `log` takes.
+
+    Attributes:
+        buffer: uint32, shape [number of scalars].
+        layout: which word is which tag (static).
+    """
+
+    buffer: jax.Array
+    layout: Layout = dataclasses.field(metadata={"static": True})
+
+
+_ARRAYS = (jax.Array, np.ndarray)
+_NEVER_DELETED = (np.ndarray, jax.core.Tracer)
+_WORD = np.dtype(np.uint32)
+
+
+def is_packed(node: Any) -> TypeGuard[Packed]:
+    """Report whether a node of a tree is a packed tree, which holds results and no states."""
+    return isinstance(node, Packed)
+
+
+def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
+    """Raise if a packed tree's buffer is not what `pack` made: what then stands in it is no result.
+
+    Args:
+        packed: a packed tree.
+        verb: what is being done with it, for the message: "logged".
+        tag: its place in a tree.
+
+    Raises:
+        TypeError: arithmetic or a cast has changed the bits, or there is no array.
+        ValueError: it is stacked, or cut.
+        RuntimeError: it was donated or deleted.
+    """
+    buffer: Any = packed.buffer
+    # On the way of every `log` call, so the message is left to another function.
+    if (
+        not isinstance(buffer, _ARRAYS)
+        or buffer.shape != (packed.layout.words,)
+        or buffer.dtype != _WORD
+        or (not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted())
+    ):
+        _refuse(packed, f"{tag}: " if tag else "", verb)
+
+
+def _refuse(packed: Packed, place: str, verb: str) -> None:
+    buffer: Any = packed.buffer
+    if not isinstance(buffer, _ARRAYS):
+        raise TypeError(
+            f"{place}a packed tree without an array was {verb}; its buffer is {type(buffer).__name__}. Use "
+            "what `sowlog.pack` returned in the step."
+        )
+    if buffer.dtype != _WORD:
+        raise TypeError(
+            f"{place}a packed buffer of dtype {buffer.dtype} was {verb}: it holds the bits of results as "
+            "uint32, which arithmetic and casts destroy. Merge states, then pack: "
+            "`sowlog.pack(sowlog.merge(a, b))`, or `sowlog.all_reduce` over replicas."
+        )
+    if buffer.ndim != 1:
+        raise ValueError(
+            f"{place}a packed buffer of shape {buffer.shape} was {verb}: a scan or vmap has stacked the "
+            "results of several steps. Merge their states and pack once, or take each by itself: "
+            "`jax.tree.map(lambda leaf: leaf[i], packed)`."
+        )
+    if buffer.size != packed.layout.words:
+        raise ValueError(
+            f"{place}a packed buffer of {buffer.size} words was {verb}, and its layout has "
+            f"{packed.layout.words}: use the whole of what `sowlog.pack` returned."
+        )
+    raise RuntimeError(
+        f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
+        "Leave it out of donate_argnums."
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def intern(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> Layout:
+    """Returns one object per layout, so that comparing two steps' layouts is comparing pointers."""
+    return Layout(scalars, histograms)

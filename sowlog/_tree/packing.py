@@ -1,0 +1,236 @@
+"""Packing: a tree of states becomes one buffer on the device and a static layout.
+
+What it costs to fetch numbers from a device goes by the array, not by the byte. So all results travel in one
+array of 32-bit words; which word is which tag is fixed while tracing. Names are no part of a compiled
+program: it knows a result by its leaf's position, and the host puts the tag there.
+"""
+
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog._reduce import ambient
+from sowlog._reduce.distributions import HistogramValue
+from sowlog._reduce.state import State
+from sowlog._reduce.values import narrowed
+from sowlog._tree import losses
+from sowlog._tree.layout import (
+    ABSENT,
+    HISTOGRAM_SCALARS,
+    HistogramSlot,
+    Layout,
+    Packed,
+    intern,
+    is_packed,
+)
+from sowlog._tree.leaves import check_leaves, check_tags
+from sowlog._tree.tags import flatten, index_tags, is_state, join
+
+_NAN = np.uint32(0x7FC00000)
+_FAN_IN = 8
+
+_Slot = tuple[int, str]
+"""A result: the position of its leaf, and what its tag adds to the leaf's."""
+
+LossTrees = tuple[tuple[int, ...], ...]
+"""The positions of the losses of each tree of losses, which have a total."""
+
+
+def pack(tree: Any) -> Packed:
+    """Computes every result of a tree of metrics into one buffer. Call it inside the jitted step.
+
+    Args:
+        tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses that stand
+            under "losses" get a "losses/total" beside them. What is packed already keeps its results, under
+            its place in the tree; None stands for nothing.
+
+    Returns:
+        A pytree with one array.
+
+    Raises:
+        ValueError: a metric without a name, two with one tag, or an array or stack of states with more than
+            1024 elements.
+        TypeError: a leaf is no real number, array or state.
+
+    Example:
+        >>> import jax, sowlog
+        >>> packed = jax.jit(lambda x: sowlog.pack({"loss": sowlog.mean.of(x), "lr": 0.1}))(2.0)
+        >>> packed.layout.scalars, packed.buffer.shape
+        (('loss', 'lr'), (2,))
+    """
+    tags, leaves = flatten(tree)
+    check_leaves(tags, leaves, "packed")
+    roots, loss_trees = loss_trees_of(tags, leaves)
+    unnamed = ambient.apart(pack_leaves, leaves, loss_trees)
+    return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """A stretch of the buffer: the words of one result of one kind of state.
+
+    Attributes:
+        slots: one per scalar, or per histogram.
+        words: uint32, flat.
+        sub_bins: None for scalars; of histograms their bins per power of two.
+    """
+
+    slots: list[_Slot]
+    words: jax.Array
+    sub_bins: int | None = None
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+    """A layout before its names: which word of a buffer is which result of which leaf."""
+
+    scalars: tuple[_Slot, ...]
+    histograms: tuple[tuple[_Slot, int], ...]
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unnamed:
+    """A packed buffer and its plan (static)."""
+
+    buffer: jax.Array
+    plan: _Plan = dataclasses.field(metadata={"static": True})
+
+
+@functools.lru_cache(maxsize=256)
+def name_layout(plan: _Plan, tags: tuple[str, ...]) -> Layout:
+    """Return the layout of a plan whose leaves have these tags, checked."""
+
+    def tag_of(slot: _Slot) -> str:
+        return join(tags[slot[0]], slot[1])
+
+    scalars = tuple(map(tag_of, plan.scalars))
+    histograms = tuple(HistogramSlot(tag_of(slot), sub_bins) for slot, sub_bins in plan.histograms)
+    check_tags((*scalars, *(slot.tag for slot in histograms)))
+    return intern(scalars, histograms)
+
+
+def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
+    """Return the results of checked leaves in one buffer, without their names."""
+    segments = sorted(_segments(leaves, loss_trees), key=lambda segment: segment.sub_bins is not None)
+    scalars = tuple(slot for segment in segments if segment.sub_bins is None for slot in segment.slots)
+    histograms = tuple(
+        (slot, segment.sub_bins)
+        for segment in segments
+        if segment.sub_bins is not None
+        for slot in segment.slots
+    )
+    words = [segment.words for segment in segments]
+    buffer = _concatenate(words) if words else jnp.zeros((0,), jnp.uint32)
+    return Unnamed(buffer, _Plan(scalars, histograms))
+
+
+def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
+    states: dict[Any, list[tuple[int, State]]] = defaultdict(list)
+    arrays: dict[tuple[int, ...], list[tuple[int, jax.Array]]] = defaultdict(list)
+    for index, leaf in enumerate(leaves):
+        if is_state(leaf):
+            states[_kind(leaf)].append((index, leaf))
+        elif is_packed(leaf):
+            yield from _packed_segments(index, leaf)
+        else:
+            array = jnp.asarray(narrowed(leaf))
+            arrays[array.shape].append((index, array))
+    for group in states.values():
+        yield from _state_segments(group)
+    for number, tree in enumerate(loss_trees):
+        total = losses.objective_part(leaves[index] for index in tree)
+        yield _Segment([(len(leaves) + number, "total")], _words(total.reshape(1)))
+    for shape, group in arrays.items():
+        slots = [slot for index, _ in group for slot in _slots(index, "", shape)]
+        yield _Segment(slots, _words(_concatenate([array.ravel().astype(jnp.float32) for _, array in group])))
+
+
+def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:
+    return [(index, name) for name in index_tags(suffix, shape)]
+
+
+def _packed_segments(index: int, packed: Packed) -> Iterator[_Segment]:
+    """Yield the words of what is packed already as they are, absences included."""
+    buffer = jnp.asarray(packed.buffer)
+    start = len(packed.layout.scalars)
+    yield _Segment([(index, tag) for tag in packed.layout.scalars], buffer[:start])
+    for slot in packed.layout.histograms:
+        yield _Segment([(index, slot.tag)], buffer[start : start + slot.words], slot.sub_bins)
+        start += slot.words
+
+
+def _kind(state: State) -> Any:
+    """Returns what two states must share to be computed as one array of states."""
+    leaves, structure = jax.tree.flatten(dataclasses.replace(state, reducer=state.reducer(axis=None)))
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
+    """Yields a segment per result name of states of one kind, computed in one vectorised pass."""
+    first = group[0][1]
+    batch = first.seen.shape
+    stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
+    seen = stacked.seen.ravel()
+    for suffix, result in _named(stacked.compute()).items():
+        slots = [slot for index, _ in group for slot in _slots(index, suffix, batch)]
+        if isinstance(result, HistogramValue):
+            yield from _histogram_segments(slots, seen, result)
+        else:
+            yield _Segment(slots, jnp.where(seen, _words(result.ravel()), ABSENT))
+
+
+def _histogram_segments(slots: list[_Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
+    """Yields the words of as many histograms as there are slots, and how many elements they left out."""
+    rows = [array.reshape(len(slots), -1) for array in (value.counts, value.residues)]
+    scalars = [getattr(value, name).reshape(len(slots), 1) for name in HISTOGRAM_SCALARS]
+    words = _words(jnp.concatenate([*rows, *scalars], axis=1))
+    yield _Segment(slots, jnp.where(seen[:, None], words, ABSENT).ravel(), value.sub_bins)
+    left_out = (value.nan + value.positive_inf + value.negative_inf).ravel()
+    yield _Segment(
+        [(index, join(name, "nonfinite")) for index, name in slots],
+        jnp.where(seen & (left_out > 0), _words(left_out), ABSENT),
+    )
+
+
+def loss_trees_of(tags: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, ...], LossTrees]:
+    """Return the tag of each tree of losses, and the positions of its losses."""
+    trees: dict[str, list[int]] = defaultdict(list)
+    for index, leaf in enumerate(leaves):
+        if losses.is_loss(leaf):
+            parts = tags[index].split("/")
+            if losses.COLLECTION in parts:
+                trees["/".join(parts[: parts.index(losses.COLLECTION) + 1])].append(index)
+    return tuple(trees), tuple(map(tuple, trees.values()))
+
+
+def _named(result: Any) -> dict[str, Any]:
+    return result if isinstance(result, dict) else {"": result}
+
+
+def _words(values: jax.Array) -> jax.Array:
+    """Returns float32 values as words, with every NaN made the same, so that none reads as absent."""
+    values = values.astype(jnp.float32)
+    return jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
+
+
+def _stack(*leaves: jax.Array) -> jax.Array:
+    shape = leaves[0].shape
+    return _concatenate([leaf.ravel() for leaf in leaves]).reshape(len(leaves), *shape)
+
+
+def _concatenate(vectors: list[jax.Array]) -> jax.Array:
+    """Concatenates vectors a few at a time: XLA needs seconds for a thousand fusible ones at once."""
+    while len(vectors) > _FAN_IN:
+        joined = [jnp.concatenate(vectors[i : i + _FAN_IN]) for i in range(0, len(vectors), _FAN_IN)]
+        vectors = list(jax.lax.optimization_barrier(joined))
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)

@@ -1,0 +1,143 @@
+"""Merging over replicas: three collectives, whatever the number of metrics.
+
+What costs is the collective, not its bytes. So every state says what it has to be summed, what has to be
+compared, and what has to be summed once that is known (a second moment about the mean of all); each of the
+three travels as one vector.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sowlog._reduce.state import Exchange, State
+from sowlog._tree.tags import check_states, is_state, unstack
+
+Axis = Hashable | tuple[Hashable, ...]
+_Collective = Callable[[jax.Array, Any], jax.Array]
+
+
+def all_reduce(tree: Any, axis_name: Axis) -> Any:
+    """Merges a tree of states over the replicas of a mapped axis; each of them gets the result.
+
+    Call it inside `shard_map`, `pmap` or `vmap(axis_name=...)`, before `pack`: without it each replica would
+    report its own shard. `last` keeps the value of the highest index that saw one.
+
+    Args:
+        tree: a tree of states of one structure on all replicas.
+        axis_name: the mapped axis, or several.
+
+    Returns:
+        The merged tree, equal on all replicas. It takes one psum, one pmax and one more psum, whose bytes do
+        not depend on the number of replicas, and a gather for all reducers of your own without `exchange`.
+
+    Raises:
+        TypeError: a leaf is no state, so how it merges is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, sowlog
+        >>> step = lambda x: sowlog.all_reduce({"loss": sowlog.mean.of(x)}, "batch")
+        >>> states = jax.vmap(step, axis_name="batch")(jnp.array([1.0, 2.0, 6.0]))
+        >>> states["loss"].compute().tolist()
+        [3.0, 3.0, 3.0]
+    """
+    check_states(tree)
+    states, structure = jax.tree.flatten(tree, is_leaf=is_state)
+    replica = jax.lax.axis_index(axis_name)
+    exchanges = [state.reducer.exchange(state.parts, state.seen, replica) for state in states]
+    merged = iter(_exchange(_with_seen(states, exchanges), axis_name))
+    alone = [state for state, exchange in zip(states, exchanges, strict=True) if exchange is None]
+    gathered = iter(_gather(alone, axis_name, replica) if alone else ())
+    return structure.unflatten([next(gathered if exchange is None else merged) for exchange in exchanges])
+
+
+def _with_seen(states: list[State], exchanges: list[Exchange | None]) -> list[Exchange]:
+    return [
+        _exchange_state(state, exchange)
+        for state, exchange in zip(states, exchanges, strict=True)
+        if exchange is not None
+    ]
+
+
+def _exchange_state(state: State, parts: Exchange) -> Exchange:
+    """Exchanges a whole state: its parts, and whether any replica saw something."""
+    sums = yield next(parts)
+    maxima, seen = yield parts.send(sums), state.seen.astype(jnp.float32)
+    last = yield parts.send(maxima)
+    return State(_finish(parts, last), seen > 0, state.reducer)
+
+
+def _exchange(exchanges: list[Exchange], axis_name: Axis) -> list[State]:
+    """Runs all exchanges in step, each of their rounds as one collective."""
+    given = [next(exchange) for exchange in exchanges]
+    for collective in (jax.lax.psum, jax.lax.pmax):
+        received = _travel_together(given, collective, axis_name)
+        given = [exchange.send(got) for exchange, got in zip(exchanges, received, strict=True)]
+    received = _travel_together(given, jax.lax.psum, axis_name)
+    return [_finish(exchange, got) for exchange, got in zip(exchanges, received, strict=True)]
+
+
+def _finish(exchange: Exchange, received: Any) -> Any:
+    try:
+        exchange.send(received)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError("an exchange yields three times: sums, maxima, and sums again.")
+
+
+def _travel_together(trees: Any, collective: _Collective, axis_name: Axis) -> Any:
+    leaves, structure = jax.tree.flatten(trees)
+    if not leaves:
+        return trees
+    together = collective(jnp.concatenate([leaf.ravel() for leaf in leaves]), axis_name)
+    parts = jnp.split(together, _ends([leaf.size for leaf in leaves]))
+    return structure.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def _ends(sizes: list[int]) -> list[int]:
+    ends = [0]
+    for size in sizes[:-1]:
+        ends.append(ends[-1] + size)
+    return ends[1:]
+
+
+def _gather(states: list[State], axis_name: Axis, replica: jax.Array) -> list[State]:
+    """Merge states by their reducers alone: each replica gets those of all, in one collective.
+
+    The states travel as integers, whose sum with the zeros of the other replicas is exact. In every version
+    of JAX a sum is known to be equal on all replicas, as a checked shard_map wants it; an all_gather is not.
+    """
+    replicas = jax.lax.psum(1, axis_name)
+
+    def spread(leaf: jax.Array) -> jax.Array:
+        words = _to_words(leaf)
+        return jnp.zeros((replicas, *words.shape), words.dtype).at[replica].set(words)
+
+    leaves, structure = jax.tree.flatten(states)
+    words = _travel_together([spread(leaf) for leaf in leaves], jax.lax.psum, axis_name)
+    gathered = [_of_words(word, leaf) for word, leaf in zip(words, leaves, strict=True)]
+    of_each = unstack(structure.unflatten(gathered))
+    return [functools.reduce(State.merge, states) for states in zip(*of_each, strict=True)]
+
+
+def _to_words(leaf: jax.Array) -> jax.Array:
+    """Returns an array's bits as uint32, two for each element of 64 bits along a new last axis."""
+    if leaf.dtype == jnp.bool_:
+        return leaf.astype(jnp.uint32)
+    if leaf.dtype.itemsize < 4:
+        bits = jax.lax.bitcast_convert_type(leaf, _UNSIGNED[leaf.dtype.itemsize])
+        return bits.astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+
+
+def _of_words(words: jax.Array, like: jax.Array) -> jax.Array:
+    if like.dtype == jnp.bool_:
+        return words.astype(jnp.bool_)
+    if like.dtype.itemsize < 4:
+        words = words.astype(_UNSIGNED[like.dtype.itemsize])
+    return jax.lax.bitcast_convert_type(words, like.dtype)
+
+
+_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16}

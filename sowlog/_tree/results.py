@@ -1,0 +1,142 @@
+"""The results of a tree by tag, and the packing of trees that were not packed in the step."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog._reduce import ambient
+from sowlog._reduce.distributions import HistogramValue, bin_count
+from sowlog._reduce.values import narrowed
+from sowlog._tree.layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
+from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, check_tags
+from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, name_layout, pack, pack_leaves
+from sowlog._tree.tags import flatten, join
+
+# Programs kept, each of about 1.5 MB.
+_PROGRAMS = 64
+
+
+def compute(tree: Any) -> dict[str, Any]:
+    """Computes the results of a tree of metrics by tag.
+
+    Args:
+        tree: as for `pack`, or what `pack` returned, whose results are read.
+
+    Returns:
+        A float32 scalar (or `HistogramValue`) by tag: NumPy's for concrete states, and then without those
+        that were not sown; traced arrays for traced states, NaN where nothing was sown.
+
+    Raises:
+        ValueError: as for `pack`, and for a packed tree of several steps.
+        TypeError: as for `pack`.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.compute({"encoder": {"norm": sowlog.max.of([1.0, 5.0])}})
+        {'encoder/norm': np.float32(5.0)}
+    """
+    tags, leaves = flatten(tree)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(leaves)):
+        return _traced_results(pack(tree))
+    results: dict[str, Any] = {}
+    unpacked: list[tuple[str, Any]] = []
+    for tag, leaf in zip(tags, leaves, strict=True):
+        if is_packed(leaf):
+            check_packed(leaf, "computed", tag)
+            _add_results(results, {join(tag, name): value for name, value in _read(leaf).items()})
+        else:
+            unpacked.append((tag, narrowed(leaf)))
+    if unpacked:
+        # What is concrete is computed now, also while something else is traced.
+        with jax.ensure_compile_time_eval():
+            _add_results(
+                results, _read(pack_now([tag for tag, _ in unpacked], [leaf for _, leaf in unpacked]))
+            )
+    return results
+
+
+def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> Packed:
+    """Return concrete leaves packed, by a compiled program that leaves of other names share.
+
+    Args:
+        tags: a tag for each leaf.
+        leaves: states, arrays and numbers, none of them packed.
+        verb: what is being done with them, for a message.
+
+    Raises:
+        TypeError: a leaf is no real number, array or state, or it is traced.
+        ValueError: as for `pack`; or leaves lie on different devices.
+        RuntimeError: a leaf was donated or deleted.
+    """
+    roots, loss_trees = loss_trees_of(tags, leaves)
+    try:
+        unnamed = _programs(leaves, loss_trees)
+    except Exception as error:
+        refusal = error
+    else:
+        if isinstance(unnamed.buffer, jax.core.Tracer):
+            check_concrete(tags, leaves, verb)
+        return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
+    # A program knows no names: the refused leaf is found here.
+    check_leaves(tags, leaves, verb)
+    check_concrete(tags, leaves, verb)
+    if "device" in str(refusal):
+        check_devices(tags, leaves)
+    raise refusal
+
+
+@final
+class _Programs:
+    """The compiled packing of trees that were not packed in the step, by shapes, dtypes and reducers.
+
+    Shapes that change from step to step compile a program each: of more than `size` all are dropped.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.traced = 0
+        self._size = size
+        self._run: Any = jax.jit(self._trace, static_argnums=1)
+
+    def __call__(self, leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
+        if self.traced >= self._size:
+            self._run.clear_cache()
+            self.traced = 0
+        return self._run(leaves, loss_trees)
+
+    def _trace(self, leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
+        self.traced += 1
+        check_leaves([f"leaf {index}" for index in range(len(leaves))], leaves, "packed")
+        return ambient.apart(pack_leaves, leaves, loss_trees)
+
+
+_programs = _Programs(_PROGRAMS)
+
+
+def _read(packed: Packed) -> dict[str, Any]:
+    """Return the results by tag, read off the device."""
+    words = np.asarray(packed.buffer)
+    tags, values = packed.layout.decode(words)
+    return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
+
+
+def _traced_results(packed: Packed) -> dict[str, Any]:
+    """Return the results by tag, traced: NaN where nothing was sown."""
+    values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
+    results: dict[str, Any] = {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
+    start = len(packed.layout.scalars)
+    for slot in packed.layout.histograms:
+        bins = bin_count(slot.sub_bins)
+        counts, residues, rest = jnp.split(values[start : start + slot.words], [bins, 2 * bins])
+        scalars = dict(zip(HISTOGRAM_SCALARS, rest, strict=True))
+        results[slot.tag] = HistogramValue(counts, residues, sub_bins=slot.sub_bins, **scalars)
+        start += slot.words
+    return results
+
+
+def _add_results(results: dict[str, Any], more: dict[str, Any]) -> None:
+    check_tags((*results, *more))
+    results.update(more)

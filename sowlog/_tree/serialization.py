@@ -1,0 +1,158 @@
+"""States and packed buffers under flax.serialization (msgpack) and jax.export.
+
+What is static in them is not in their arrays: a state's reducer, a packed buffer's tags. They are written
+beside the arrays, so that no number comes back under another's name.
+"""
+
+import dataclasses
+import importlib
+import json
+from typing import Any
+
+import flax.serialization
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog._reduce import compensated, distributions, reducers
+from sowlog._reduce.distributions import HistogramValue
+from sowlog._reduce.state import Reducer, State, _static, strong
+from sowlog._reduce.values import Weighted
+from sowlog._tree import losses
+from sowlog._tree.layout import HistogramSlot, Layout, Packed, intern
+from sowlog._tree.tags import _key_name
+
+_MODULES = (reducers, distributions, losses)
+# Named by their class alone, so that what was exported outlives a move between the rooms.
+_OWN = {
+    type(value).__name__: type(value)
+    for module in _MODULES
+    for value in vars(module).values()
+    if isinstance(value, Reducer)
+}
+
+
+def register() -> None:
+    """Register the types of results with flax.serialization and jax.export."""
+    flax.serialization.register_serialization_state(State, _state_to_dict, _state_of_dict)
+    flax.serialization.register_serialization_state(Packed, _packed_to_dict, _packed_of_dict)
+    _register_export(State, _reducer_to_json, _reducer_of_json)
+    _register_export(Packed, _layout_to_json, _layout_of_json)
+    _register_export(HistogramValue, lambda sub_bins: sub_bins, lambda sub_bins: sub_bins)
+    _register_export(Weighted)
+    for kind in (compensated.Pair, compensated.Squares, distributions._Counts):
+        jax.export.register_namedtuple_serialization(
+            kind, serialized_name=f"sowlog.{kind.__name__.strip('_')}"
+        )
+
+
+def _register_export(kind: Any, to_json: Any = None, of_json: Any = None) -> None:
+    """Register a dataclass whose static field, if it has one, becomes JSON."""
+
+    def serialize(static: Any) -> bytes:
+        return json.dumps([to_json(value) for value in static]).encode()
+
+    def deserialize(text: bytes) -> tuple[Any, ...]:
+        return tuple(of_json(value) for value in json.loads(bytes(text)))
+
+    jax.export.register_pytree_node_serialization(
+        kind,
+        serialized_name=f"sowlog.{kind.__name__}",
+        serialize_auxdata=serialize,
+        deserialize_auxdata=deserialize,
+    )
+
+
+def _state_to_dict(state: State) -> dict[str, Any]:
+    """Return a state as nested dicts of arrays; the reducer is in a key, so that all leaves are arrays."""
+    return {"seen": state.seen, _parts_key(state): dict(_named_parts(state))}
+
+
+def _state_of_dict(target: State, values: dict[str, Any]) -> State:
+    """Return the state that was written.
+
+    Raises:
+        ValueError: it is one of another reducer than the target's.
+    """
+    names = [name for name, _ in _named_parts(target)]
+    parts = values.get(_parts_key(target))
+    if parts is None or set(parts) != set(names) or "seen" not in values:
+        raise ValueError(
+            f"cannot restore a state of {target.reducer} from {', '.join(sorted(values)) or 'nothing'}: "
+            "another reducer wrote it, or another version of it. Restore into a tree of the reducers that "
+            "the writing program had, such as sowlog.empty_like of its step's."
+        )
+    arrays = [strong(jnp.asarray(parts[name])) for name in names]
+    structure = jax.tree.structure(target.parts)
+    return State(structure.unflatten(arrays), jnp.asarray(values["seen"]), target.reducer)
+
+
+def _parts_key(state: State) -> str:
+    return f"parts of {state.reducer}"
+
+
+def _named_parts(state: State) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_flatten_with_path(state.parts)[0]
+    return [(".".join(_key_name(key) for key in path) or "value", leaf) for path, leaf in leaves]
+
+
+def _packed_to_dict(packed: Packed) -> dict[str, Any]:
+    text = json.dumps(_layout_to_json(packed.layout)).encode()
+    return {"buffer": packed.buffer, "layout": np.frombuffer(text, np.uint8)}
+
+
+def _packed_of_dict(target: Packed, values: dict[str, Any]) -> Packed:
+    """Return the packed buffer that was written, with its own tags, whatever the target's."""
+    del target
+    text = np.asarray(values["layout"], np.uint8).tobytes()
+    return Packed(jnp.asarray(values["buffer"]), _layout_of_json(json.loads(text)))
+
+
+def _layout_to_json(layout: Layout) -> Any:
+    return {
+        "scalars": list(layout.scalars),
+        "histograms": [[slot.tag, slot.sub_bins] for slot in layout.histograms],
+    }
+
+
+def _layout_of_json(text: Any) -> Layout:
+    histograms = tuple(HistogramSlot(tag, sub_bins) for tag, sub_bins in text["histograms"])
+    return intern(tuple(text["scalars"]), histograms)
+
+
+def _reducer_to_json(reducer: Reducer) -> Any:
+    """Return a reducer as its class and settings.
+
+    Raises:
+        ValueError: the class cannot be imported, or a setting is no JSON.
+    """
+    kind = type(reducer)
+    name = kind.__name__ if _OWN.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"
+    settings = {field.name: getattr(reducer, field.name) for field in dataclasses.fields(reducer)}
+    try:
+        json.dumps(settings)
+        found = _class_named(name)
+    except (TypeError, AttributeError, ImportError) as error:
+        raise ValueError(
+            f"a state of {reducer} cannot be exported, as its reducer cannot be serialized ({error}). Write "
+            "it as a subclass of sowlog.Reducer at the top level of a module, with numbers and strings as "
+            "its settings, or return sowlog.pack(tree) from the function that is exported."
+        ) from error
+    assert found is kind
+    return {"class": name, "settings": settings}
+
+
+def _reducer_of_json(text: Any) -> Reducer:
+    kind = _class_named(text["class"])
+    return kind(**{name: _static(value) for name, value in text["settings"].items()})
+
+
+def _class_named(name: str) -> Any:
+    if ":" not in name:
+        return _OWN[name]
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found

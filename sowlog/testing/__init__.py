@@ -1,0 +1,18 @@
+"""What users test their own models and training with."""
+
+from sowlog.testing.checks import HostSyncError, assert_sown, count_traces, forbid_host_sync, sown_structure
+from sowlog.testing.events import read_events
+from sowlog.testing.laws import assert_invariant, assert_reducer_laws
+from sowlog.testing.memory import MemoryWriter
+
+__all__ = [
+    "HostSyncError",
+    "MemoryWriter",
+    "assert_invariant",
+    "assert_reducer_laws",
+    "assert_sown",
+    "count_traces",
+    "forbid_host_sync",
+    "read_events",
+    "sown_structure",
+]

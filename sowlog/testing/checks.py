@@ -1,0 +1,178 @@
+"""Checks of a user's own model and step: see `sowlog.testing`."""
+
+import contextlib
+import fnmatch
+import functools
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from sowlog._sow import collecting
+from sowlog._tree.layout import is_packed
+from sowlog._tree.tags import is_state, leaves_by_tag
+
+
+def assert_sown(
+    model: Any,
+    variables: Mapping[str, Any],
+    *args: Any,
+    names: str | Iterable[str],
+    mutable: Any = False,
+    **kwargs: Any,
+) -> list[str]:
+    """Asserts that a forward pass sows what it should; nothing is computed (the pass is abstract).
+
+    Args:
+        model: a Flax module.
+        variables: its variables, without sown collections.
+        *args: the inputs of its `__call__`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
+        names: tags or globs that must each match a sown one: "blocks/attn/entropy", "*/entropy",
+            "losses/*". A tag is the module path and the name, losses stand under "losses".
+        mutable: further mutable collections, as for `collect`.
+        **kwargs: passed to `apply`: rngs=, method=, ...
+
+    Returns:
+        All tags that were sown, sorted, without the indices of stacked axes and the names of results.
+
+    Raises:
+        AssertionError: a name matches nothing; the message lists what was sown.
+
+    Example:
+        >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow(self, "rms", x, sowlog.rms)
+        ...         return x
+        >>> sowlog.testing.assert_sown(Block(), {}, jnp.ones(3), names="rms")
+        ['rms']
+    """
+    sown = list(sown_structure(model, variables, *args, mutable=mutable, **kwargs))
+    wanted = [names] if isinstance(names, str) else list(names)
+    missing = [name for name in wanted if not any(fnmatch.fnmatchcase(tag, name) for tag in sown)]
+    if missing:
+        raise AssertionError(
+            f"{type(model).__name__} does not sow {', '.join(missing)}; "
+            f"it sows: {', '.join(sown) or 'nothing'}."
+        )
+    return sown
+
+
+def sown_structure(
+    model: Any, variables: Mapping[str, Any], *args: Any, mutable: Any = False, **kwargs: Any
+) -> dict[str, str]:
+    """Describes what a forward pass sows: a snapshot to keep in a test, so that a change of it is seen.
+
+    Args:
+        model: a Flax module.
+        variables: its variables, without sown collections.
+        *args: the inputs of its `__call__`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
+        mutable: further mutable collections, as for `collect`.
+        **kwargs: passed to `apply`: rngs=, method=, ...
+
+    Returns:
+        By tag, sorted, the reducer and the shape of its kept and stacked axes; of what Flax alone stored, its
+        dtype and shape.
+
+    Example:
+        >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow(self, "load", x, sowlog.mean(axis=0))
+        ...         return x
+        >>> sowlog.testing.sown_structure(Block(), {}, jnp.ones((5, 3)))
+        {'load': 'mean(axis=0)[3]'}
+    """
+    updates = collecting.sown_shapes(model.apply, variables, args, {**kwargs, "mutable": mutable})
+    tree = {**updates["metrics"], "losses": updates["losses"]}
+    return dict(sorted((tag, _describe(leaf)) for tag, leaf in leaves_by_tag(tree)))
+
+
+def _describe(leaf: Any) -> str:
+    if is_packed(leaf):
+        return f"packed[{leaf.layout.words}]"
+    kind, shape = (leaf.reducer, leaf.seen.shape) if is_state(leaf) else (leaf.dtype, leaf.shape)
+    return f"{kind}[{','.join(map(str, shape))}]" if shape else str(kind)
+
+
+# How Python reads a device array, one number or all of it.
+_READS = (
+    *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__", "item", "tolist"),
+    *("__format__", "__str__", "__repr__"),
+)
+
+
+@contextlib.contextmanager
+def forbid_host_sync() -> Generator[None]:
+    """Makes reading the device an error in the calling thread: a stray `float(x)`, `if x > 0` or f"{x}".
+
+    Put it around the loop that trains and logs; batches of NumPy arrays may enter. The methods that read an
+    array are watched, and on accelerators JAX's own guard of transfers to the host sees the rest. On the CPU,
+    where host and device share memory, that one sees nothing: `np.asarray(x)` passes there.
+
+    Raises:
+        HostSyncError: (within) an array was read.
+
+    Example:
+        >>> import jax.numpy as jnp, sowlog.testing
+        >>> x = jnp.ones(())
+        >>> with sowlog.testing.forbid_host_sync():
+        ...     float(x)
+        Traceback (most recent call last):
+            ...
+        sowlog.testing.checks.HostSyncError: float(x) waits for the device: log the array, or...
+    """
+    owner, thread = type(jnp.zeros(())), threading.get_ident()
+    originals = {name: getattr(owner, name) for name in _READS}
+    try:
+        for name, original in originals.items():
+            setattr(owner, name, _forbidden(name, original, thread))
+        with jax.transfer_guard_device_to_host("disallow"):
+            yield
+    finally:
+        for name, original in originals.items():
+            setattr(owner, name, original)
+
+
+class HostSyncError(RuntimeError):
+    """The training thread waited for the device."""
+
+
+def _forbidden(name: str, original: Callable[..., Any], thread: int) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def read(array: Any, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return original(array, *args, **kwargs)
+        call = f"{name.strip('_')}(x)" if name.startswith("__") else f"x.{name}()"
+        raise HostSyncError(f"{call} waits for the device: log the array, or read it steps later.")
+
+    return read
+
+
+@final
+class count_traces:  # noqa: N801  # used as a function, and reads as one
+    """Wraps a function so that how often JAX traces it can be asserted: once, for a step that is right.
+
+    Attributes:
+        traces: how often the function ran in Python.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, sowlog.testing
+        >>> step = sowlog.testing.count_traces(lambda x: x + 1)
+        >>> jitted = jax.jit(step)
+        >>> _ = [jitted(jnp.float32(i)) for i in range(5)]
+        >>> step.traces
+        1
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.traces = 0
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function and counts the call."""
+        self.traces += 1
+        return self._function(*args, **kwargs)

@@ -1,0 +1,41 @@
+"""The scalars of event files, as they stand there."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from sowlog._events.folders import local_folder
+from sowlog._events.framing import event_files, read_payloads
+from sowlog._events.points import ScalarPoint, scalar_points
+
+
+def read_events(path: str | PathLike[str]) -> list[ScalarPoint]:
+    """Read the scalars of a run as they stand in its event files.
+
+    Args:
+        path: an event file or a run's folder (not the folders within).
+
+    Returns:
+        A point (step, tag, value, wall_time) for each scalar, in the order of the files' names and then of
+        writing. Nothing is merged: a step that was written twice is there twice. What is named as an event
+        file in a folder and is none, such as a FIFO, is passed over.
+
+    Raises:
+        FileNotFoundError: if there is no event file.
+        CorruptEventFile: if a file is damaged; it says at which record and byte.
+
+    Example:
+        >>> import tempfile, sowlog, sowlog.testing
+        >>> logdir = tempfile.mkdtemp()
+        >>> with sowlog.Logger(logdir) as log:
+        ...     log(7, {"loss": 0.5})
+        >>> [(point.step, point.tag, point.value) for point in sowlog.testing.read_events(logdir)]
+        [(7, 'loss', 0.5)]
+    """
+    return [
+        point
+        for file in event_files(local_folder(path))
+        if file.is_file()
+        for payload in read_payloads(file)
+        for point in scalar_points(payload)
+    ]

@@ -1,0 +1,214 @@
+"""Laws as assertions, for reducers and for a user's own metrics: see `sowlog.testing`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog._reduce.state import Reducer, State
+from sowlog._tree import microbatches, replicas, results
+from sowlog._tree.tags import empty_like, merge, unstack
+
+_Closeness = Callable[[str, State, State], None]
+"""Asserts that two states compute the same; the first argument names the law."""
+
+_SAMPLES: tuple[np.ndarray[Any, Any], ...] = (
+    np.array([-3.0, -50.25, -7.5], np.float32),
+    np.array([[4.0, -0.0], [1e-3, 12.0]], np.float32),
+    np.array(-1.5, np.float32),
+    np.array([2.0], np.float32),
+)
+
+
+def assert_reducer_laws(
+    reducer: Reducer, values: Sequence[Any] = _SAMPLES, *, rtol: float = 1e-6, atol: float = 1e-7
+) -> None:
+    """Asserts that a reducer accumulates rightly, however its values arrive.
+
+    The empty state is the identity of `merge` on both sides, bit for bit; `merge` is associative and (unless
+    the reducer is `ordered`) commutative; states keep their structure, shapes and strong dtypes, float32 or
+    wider; one call, several calls, a merge of parts, `jit` and `lax.scan` give one result.
+
+    Args:
+        reducer: ours or your own.
+        values: three arrays or more that it accepts, of any shapes; the default ones hold negative numbers
+            and -0.0.
+        rtol: the relative error allowed between two ways to the same number.
+        atol: the absolute error allowed.
+
+    Raises:
+        AssertionError: a law does not hold; the message names it.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.testing.assert_reducer_laws(sowlog.std)
+    """
+    states = [reducer.of(value) for value in values]
+    _assert_identity(reducer, states)
+    _assert_steady(reducer, values)
+    close = _closeness(rtol, atol)
+    _assert_neutral(reducer, states, close)
+    a, b, c = states[:3]
+    close("merge is associative", a.merge(b).merge(c), a.merge(b.merge(c)))
+    if not reducer.ordered:
+        close("merge is commutative", a.merge(b), b.merge(a))
+    _assert_one_number(reducer, values, states, close)
+
+
+def assert_invariant(
+    function: Callable[[Any], Any],
+    batch: Any,
+    *,
+    over: str | Sequence[str] = ("microbatch", "scan", "shard"),
+    parts: int = 2,
+    rtol: float = 1e-6,
+    atol: float = 1e-7,
+) -> None:
+    """Asserts that metrics do not depend on how a batch is cut: each way gives the whole batch's numbers.
+
+    It catches what is not a state but should be (a mean of means), and what a model computes across examples.
+
+    Args:
+        function: from a batch to a tree of states, such as
+            `lambda x: sowlog.collect(model.apply)(variables, x)[1]["metrics"]`.
+        batch: a tree of arrays with the examples on their first axis, a multiple of `parts` of them.
+        over: the ways to try. "microbatch": parts merged in a Python loop; "scan": in a `lax.scan`; "shard":
+            as replicas, by `all_reduce`.
+        parts: how many parts to cut the batch into.
+        rtol: the relative error allowed.
+        atol: the absolute error allowed.
+
+    Raises:
+        AssertionError: a way gives another number; the message has its name, the tag and both numbers.
+        ValueError: `over` names a way that there is not, or the batch cannot be cut into that many parts.
+
+    Example:
+        >>> import jax.numpy as jnp, sowlog.testing
+        >>> x = jnp.arange(6.0)
+        >>> sowlog.testing.assert_invariant(lambda x: {"x": sowlog.mean.of(x)}, x)
+        >>> sowlog.testing.assert_invariant(lambda x: {"x": sowlog.last.of(jnp.max(x) - jnp.min(x))}, x)
+        Traceback (most recent call last):
+            ...
+        AssertionError: over "microbatch", x is 2.0; of the whole batch it is 5.0.
+    """
+    ways = [over] if isinstance(over, str) else list(over)
+    unknown = [way for way in ways if way not in _CUTS]
+    if unknown:
+        raise ValueError(f"over={unknown[0]!r} is no way to cut a batch; there are {', '.join(_CUTS)}.")
+    whole = results.compute(jax.jit(function)(batch))
+    (cut,) = microbatches.cut((batch,), parts)
+    for way in ways:
+        computed = results.compute(jax.jit(functools.partial(_CUTS[way], function))(cut))
+        _assert_equal_results(way, computed, whole, rtol=rtol, atol=atol)
+
+
+def _by_loop(function: Callable[[Any], Any], parts: Any) -> Any:
+    trees = [function(part) for part in unstack(parts)]
+    return functools.reduce(merge, trees)
+
+
+def _by_scan(function: Callable[[Any], Any], parts: Any) -> Any:
+    start = empty_like(jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts)))
+    return jax.lax.scan(lambda total, part: (merge(total, function(part)), None), start, parts)[0]
+
+
+def _by_shard(function: Callable[[Any], Any], parts: Any) -> Any:
+    reduced = jax.vmap(lambda part: replicas.all_reduce(function(part), "parts"), axis_name="parts")(parts)
+    return jax.tree.map(lambda leaf: leaf[0], reduced)
+
+
+_CUTS = {"microbatch": _by_loop, "scan": _by_scan, "shard": _by_shard}
+
+
+def _assert_equal_results(
+    way: str, computed: dict[str, Any], whole: dict[str, Any], *, rtol: float, atol: float
+) -> None:
+    if set(computed) != set(whole):
+        raise AssertionError(
+            f'over "{way}", {", ".join(sorted(set(computed) ^ set(whole)))} is sown in only one of both.'
+        )
+    for tag, wanted in whole.items():
+        pairs = zip(jax.tree.leaves(computed[tag]), jax.tree.leaves(wanted), strict=True)
+        if not all(np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True) for a, b in pairs):
+            raise AssertionError(
+                f'over "{way}", {tag} is {computed[tag]}; of the whole batch it is {wanted}.'
+            )
+
+
+def _assert_identity(reducer: Reducer, states: list[State]) -> None:
+    # The start of a scan, as init_fn's own state is told apart without merging.
+    empty = empty_like(reducer.init_fn())
+    for state in states:
+        for side, merged in (("left", empty.merge(state)), ("right", state.merge(empty))):
+            if _bits(merged) != _bits(state):
+                raise AssertionError(
+                    f"{reducer}: empty is not the {side} identity of merge: {state} -> {merged}."
+                )
+
+
+def _assert_neutral(reducer: Reducer, states: list[State], close: _Closeness) -> None:
+    """The reducer's own `merge` too must leave a value alone that it merges with its own `empty`."""
+    empty = reducer.init_fn()
+    for state in states:
+        left, right = reducer.merge(empty.parts, state.parts), reducer.merge(state.parts, empty.parts)
+        close("empty() is neutral on the left of merge", dataclasses.replace(state, parts=left), state)
+        if not reducer.ordered:
+            close("empty() is neutral on the right of merge", dataclasses.replace(state, parts=right), state)
+
+
+def _assert_steady(reducer: Reducer, values: Sequence[Any]) -> None:
+    """The start fixes structure, shape, dtype and weak type: otherwise a carry fails, or a step retraces."""
+    empty = _signature(reducer.init_fn())
+    for value in values:
+        grown = _signature(reducer.reduce_fn(reducer.init_fn(), value))
+        if grown != empty:
+            raise AssertionError(
+                f"{reducer}: the state changes its structure as it grows: {empty} -> {grown}."
+            )
+    narrow = [leaf for leaf in empty[1] if leaf[1] != np.bool_ and leaf[1].itemsize < 4]
+    weak = [leaf for leaf in empty[1] if leaf[2]]
+    if narrow or weak:
+        raise AssertionError(f"{reducer}: state narrower than 32 bits {narrow}, or of weak type {weak}.")
+
+
+def _assert_one_number(
+    reducer: Reducer, values: Sequence[Any], states: list[State], close: _Closeness
+) -> None:
+    together = reducer.of(np.concatenate([np.ravel(value) for value in values]))
+    in_calls = reducer.init_fn()
+    for value in values:
+        in_calls = reducer.reduce_fn(in_calls, value)
+    close("one call and several calls agree", in_calls, together)
+    parts = states[0].merge(states[1]).merge(states[2])
+    for state in states[3:]:
+        parts = parts.merge(state)
+    close("calls and merged parts agree", parts, together)
+    flat = np.concatenate([np.ravel(value) for value in values])
+    scanned, _ = jax.lax.scan(lambda state, x: (reducer.reduce_fn(state, x), None), reducer.init_fn(), flat)
+    close("a lax.scan over the elements agrees", scanned, together)
+    close("jit agrees", jax.jit(reducer.of)(flat), together)
+
+
+def _closeness(rtol: float, atol: float) -> _Closeness:
+    def close(law: str, a: State, b: State) -> None:
+        left, right = (jax.tree.leaves(state.compute()) for state in (a, b))
+        for x, y in zip(left, right, strict=True):
+            np.testing.assert_allclose(
+                np.asarray(x), np.asarray(y), rtol=rtol, atol=atol, err_msg=f"{a.reducer}: {law}"
+            )
+
+    return close
+
+
+def _signature(state: State) -> tuple[Any, list[tuple[tuple[int, ...], np.dtype[Any], bool]]]:
+    leaves, structure = jax.tree.flatten(state)
+    arrays = [jnp.asarray(leaf) for leaf in leaves]
+    return structure, [(array.shape, array.dtype, array.weak_type) for array in arrays]
+
+
+def _bits(state: State) -> list[tuple[Any, bytes]]:
+    return [(leaf.dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(state)]

@@ -1,0 +1,267 @@
+"""Steps that go back: TensorBoard's default server then hides the points that came before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple, final
+
+from sowlog._events.file import is_open
+from sowlog._events.framing import read_head, read_tail
+from sowlog._events.points import parse_event
+from sowlog.writers._warnings import LossWarning, warn_user
+
+# Of an earlier run the last records are read: what its tags' last steps are is there. In bytes, of a file and
+# of all files of a folder.
+_TAIL, _TAILS = 1 << 20, 1 << 22
+_PARSED, _PARSED_OF_SIZE = 64, 4
+# Sets of tags whose last steps are known by set; beyond it they are known by tag.
+_LAYOUTS = 64
+# Tags that a warning names.
+_NAMED = 5
+
+
+class StepBack(NamedTuple):
+    """A step that is not above an earlier one of the same tag.
+
+    Attributes:
+        tag: the tag.
+        step: the step.
+        last: the earlier one.
+        is_earlier_run: whether it was in the folder before.
+        is_beside: whether a logger that was open had logged it by then.
+    """
+
+    tag: str
+    step: int
+    last: int
+    is_earlier_run: bool
+    is_beside: bool = False
+
+
+@final
+class StepOrder:
+    """Finds the first step that is not above the last one of the same tag.
+
+    Args:
+        held: returns the last steps by tag of what is in the folder; called at the first record.
+        beside: those of what loggers that are open had written when this one began.
+    """
+
+    def __init__(
+        self, held: Callable[[], Mapping[str, int]], beside: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        self._load = held
+        self._beside = beside
+        self._held: Mapping[str, int] | None = None
+        self._found = False
+        self._highest = 0
+        # The last set of tags, while its steps are the highest of all.
+        self._recent: tuple[str, ...] | None = None
+        # Steps of one layout share their tuple of tags, whose hash would cost as much as the event.
+        self._layouts: dict[int, tuple[tuple[str, ...], int]] = {}
+        self._by_tag: dict[str, int] = {}
+        self._overlaps: dict[tuple[int, int], str | None] = {}
+
+    def check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
+        """Take the next step of some tags; return how it goes back, at the first that does."""
+        if tags is self._recent and step > self._highest:
+            self._highest = step
+            return None
+        return self._check(tags, step)
+
+    def _check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
+        if self._found or not tags:
+            return None
+        if self._recent is not None:
+            # Its steps were the highest, and were not noted one by one.
+            self._layouts[id(self._recent)] = self._recent, self._highest
+            self._recent = None
+        if self._held is None:
+            self._held = self._load()
+            self._highest = max((*self._held.values(), *self._beside.values()), default=step - 1)
+        if step > self._highest:
+            self._highest, self._recent = step, tags
+        elif back := self._find(tags, step):
+            self._found = True
+            return back
+        if len(self._layouts) >= _LAYOUTS:
+            self._fold()
+        self._layouts[id(tags)] = tags, step
+        return None
+
+    def _find(self, tags: tuple[str, ...], step: int) -> StepBack | None:
+        for known, last in self._layouts.values():
+            if last >= step and (tag := self._shared(known, tags)) is not None:
+                return StepBack(tag, step, last, is_earlier_run=False)
+        for steps in (self._by_tag, self._beside, self._held or {}):
+            is_earlier_run = steps is not self._by_tag
+            for tag in tags if steps else ():
+                if steps.get(tag, step - 1) >= step and not (is_earlier_run and self._is_known(tag)):
+                    return StepBack(tag, step, steps[tag], is_earlier_run, steps is self._beside)
+        return None
+
+    def _is_known(self, tag: str) -> bool:
+        """Return whether this run has had the tag: then the order of its own steps is what counts."""
+        return tag in self._by_tag or any(tag in tags for tags, _ in self._layouts.values())
+
+    def _shared(self, first: tuple[str, ...], second: tuple[str, ...]) -> str | None:
+        if first is second:
+            return first[0]
+        key = id(first), id(second)
+        if key not in self._overlaps:
+            self._overlaps[key] = next(iter(set(first).intersection(second)), None)
+        return self._overlaps[key]
+
+    def logged(self) -> dict[str, int]:
+        """Return the last steps by tag of this run, up to the first step that went back."""
+        self._fold()
+        return self._by_tag | dict.fromkeys(self._recent or (), self._highest)
+
+    def _fold(self) -> None:
+        for tags, step in self._layouts.values():
+            self._by_tag.update((tag, max(step, self._by_tag.get(tag, step))) for tag in tags)
+        self._layouts.clear()
+        self._overlaps.clear()
+
+
+def last_steps(files: Iterable[Path], *, resume_from: int | None) -> dict[str, int]:
+    """Return the last step of each tag that event files hold, as far as their last records show.
+
+    Args:
+        files: event files, some of which may be damaged or no files at all.
+        resume_from: the step from which on a new file supersedes them, if it does.
+    """
+    last: dict[str, int] = {}
+    for end in _ends(files):
+        last = _below(last, end.restart) | end.steps
+    return _below(last, resume_from)
+
+
+class _End(NamedTuple):
+    """What the last records of an event file show, and the step from which on it supersedes older ones."""
+
+    restart: int | None
+    steps: dict[str, int]
+
+
+def _ends(files: Iterable[Path]) -> list[_End]:
+    """Return the ends of event files in the order of their names, of the newest as far as the bound goes."""
+    left, read = _TAILS, list[_End]()
+    for file in sorted(files, reverse=True):
+        try:
+            size = min(_TAIL, left, file.stat().st_size)
+            read.append(_End(_restart(read_head(file, 2)), _steps(read_tail(file, size))))
+        except OSError:
+            continue
+        left -= size
+        if left <= 0:
+            break
+    return read[::-1]
+
+
+def _below(steps: dict[str, int], restart: int | None) -> dict[str, int]:
+    if restart is None:
+        return steps
+    return {tag: min(step, restart - 1) for tag, step in steps.items()}
+
+
+def warn_of_overlap(logdir: Path, step: int) -> bool:
+    """Warn where older points stay visible, as a restart would hide those of a writer at work.
+
+    Returns:
+        Whether there was cause to.
+    """
+    files = [file for file in logdir.glob("*tfevents*") if is_open(file)]
+    starts = [start for start in map(_restart_of, files) if start is not None]
+    is_overlap = bool(files) and not any(start <= step for start in starts)
+    if is_overlap:
+        message = (
+            f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
+            f"points from there on. So there is none, and what older files hold from step {step} on shows "
+            f"beside what is logged now. Write: resume_from={step} for the first Logger of the folder as "
+            f"well, or give each Logger a folder."
+        )
+        warn_user(LossWarning(message))
+    return is_overlap
+
+
+def find_hidden(
+    own: Path, older: Iterable[Path], *, resume_from: int, logged: Mapping[str, int]
+) -> LossWarning | None:
+    """Return the warning for what the restart of a file hides of another logger, where nothing replaces it.
+
+    A run that goes on logs tags of its earlier files again. A file of which no tag came again, though the
+    run went past its steps, was another logger's.
+
+    Args:
+        own: the file that began with the restart.
+        older: the event files that were there before.
+        resume_from: the step of the restart.
+        logged: the last steps by tag of what the file holds.
+    """
+    later = [file for file in own.parent.glob("*tfevents*") if file.name > own.name]
+    if not logged or any(map(is_open, later)):
+        # What a logger beside this one has yet to write may replace all.
+        return None
+    again, reached = set(logged).union(*(end.steps for end in _ends(later))), max(logged.values())
+    hidden: dict[str, int] = {}
+    restarts = [resume_from]
+    for end in reversed(_ends(older)):
+        # What a restart between the two has hidden before is no news.
+        shown = _below(end.steps, min(restarts[1:], default=None))
+        if again.isdisjoint(shown):
+            hidden |= {tag: step for tag, step in shown.items() if resume_from <= step <= reached}
+        restarts += [] if end.restart is None else [end.restart]
+    if not hidden:
+        return None
+    tags = f"{', '.join(sorted(hidden)[:_NAMED])}{' and others' * (len(hidden) > _NAMED)}"
+    return LossWarning(
+        f"what {own.parent} held of {tags}, from step {resume_from} to step {max(hidden.values())}, is "
+        f"hidden from sowlog.read and TensorBoard's Python reader by Logger(logdir, "
+        f"resume_from={resume_from}), which supersedes all that was logged before from there on, and logged "
+        f"none of these tags again. If two loggers continue one run, make both, each with "
+        f"resume_from={resume_from}, before the first is closed; or give each a folder of its own."
+    )
+
+
+def _restart_of(file: Path) -> int | None:
+    """Return the step from which on a file supersedes the older ones, as its opening says."""
+    try:
+        return _restart(read_head(file, 2))
+    except OSError:
+        return None
+
+
+def _restart(payloads: Iterable[bytes]) -> int | None:
+    restarts: list[int] = []
+    for payload in payloads:
+        try:
+            restart = parse_event(payload).restart
+        except ValueError:
+            continue
+        if restart is not None:
+            restarts.append(restart)
+    return restarts[-1] if restarts else None
+
+
+def _steps(payloads: Iterable[bytes]) -> dict[str, int]:
+    """Return the last steps by tag; what is no Event holds none.
+
+    Of events of one size, which mostly have the same tags, only the last few are parsed.
+    """
+    steps: dict[str, int] = {}
+    parsed = Counter[int]()
+    for number, payload in enumerate(reversed(list(payloads)), 1):
+        parsed[len(payload)] += 1
+        if number > _PARSED and parsed[len(payload)] > _PARSED_OF_SIZE:
+            continue
+        try:
+            points = parse_event(payload).points
+        except ValueError:
+            continue
+        for point in points:
+            steps.setdefault(point.tag, point.step)
+    return steps

@@ -1,0 +1,49 @@
+"""A cadence for any writer."""
+
+from __future__ import annotations
+
+from sowlog.writers._arguments import check_count, check_writer
+from sowlog.writers.protocol import WarningWriter, Writer
+from sowlog.writers.record import Record
+
+
+class Every:
+    """A writer that passes on each n-th step to another one.
+
+    Args:
+        steps: the cadence; a record is passed on when its step is a multiple.
+        writer: the writer that gets it.
+
+    Example:
+        >>> import sowlog, sowlog.testing
+        >>> from sowlog.writers import Every
+        >>> all_steps, some = sowlog.testing.MemoryWriter(), sowlog.testing.MemoryWriter()
+        >>> with sowlog.Logger("unused", writers=[all_steps, Every(10, some)]) as log:
+        ...     for step in range(25):
+        ...         log(step, {"loss": 1.0})
+        >>> len(all_steps.records), [record.step for record in some.records]
+        (25, [0, 10, 20])
+    """
+
+    def __init__(self, steps: int, writer: Writer) -> None:
+        check_writer(writer)
+        self._steps = check_count(steps, "steps", "the cadence given to Every must be 1 step or more")
+        self._writer = writer
+        self._warner = writer if isinstance(writer, WarningWriter) else None
+
+    def write(self, record: Record) -> None:
+        """Pass on the record of a step that is a multiple of the cadence."""
+        if record.step % self._steps == 0:
+            self._writer.write(record)
+
+    def take_warning(self) -> Warning | None:
+        """Return the other writer's warning."""
+        return None if self._warner is None else self._warner.take_warning()
+
+    def flush(self) -> None:
+        """Flush the other writer."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the other writer."""
+        self._writer.close()
