@@ -10,16 +10,11 @@ ARGS ?=
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
 
-test: $(READY)  ## Run the tests: make test ARGS="tests/test_reducers.py -k mean"
+test: $(READY)  ## Run the tests: make test ARGS="tests/reduce -k mean"
 	$(BIN)/python -m pytest $(ARGS)
 
 # The lowest supported versions on 3.11, and the locked newest ones on 3.13 where that Python is at hand.
-MATRIX := tests/test_ways.py tests/test_lost_metrics.py tests/test_losses.py tests/test_sowing.py \
-	tests/test_reducers.py tests/test_distributions.py tests/test_replicas.py tests/test_microbatches.py \
-	tests/test_packing.py tests/test_metrics.py tests/test_results.py tests/test_tree.py tests/test_checks.py \
-	tests/test_golden_run.py tests/test_seeding.py tests/test_values.py tests/test_plain_sows.py \
-	tests/test_setup_sows.py tests/test_ambient.py tests/test_collecting.py tests/test_serialization.py \
-	tests/test_compensated.py
+MATRIX := tests/reduce tests/tree tests/sow tests/testing tests/log/test_metrics.py tests/test_golden_run.py
 FLOOR := .cache/floor
 NEWEST := .cache/newest
 NEWEST_PYTHON ?= python3.13
@@ -34,7 +29,7 @@ test-newest: $(NEWEST)/.ready
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(NEWEST)/jax $(NEWEST)/bin/python -m pytest $(MATRIX) $(ARGS)
 
 test-modes: $(READY)  ## A step of every reducer under each of JAX's modes of strictness and debugging.
-	SOWLOG_MODES=all $(BIN)/python -m pytest tests/test_ambient.py $(ARGS)
+	SOWLOG_MODES=all $(BIN)/python -m pytest tests/reduce/test_ambient.py $(ARGS)
 
 bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import train.config
-from tests.tensorboard_reading import tensorboard_scalars
-from tests.transform_table import ARCHITECTURE, make_table, table_in
+from tests.support.tensorboard_reading import tensorboard_scalars
+from tests.support.transform_table import ARCHITECTURE, make_table, table_in
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -70,5 +70,5 @@ def test_the_readme_is_short():
 
 
 def test_the_table_of_transforms_is_that_of_the_tests():
-    """What ARCHITECTURE.md says is what the tests prove; `python -m tests.transform_table` writes it."""
+    """What ARCHITECTURE.md says is what the tests prove; tests/support/transform_table.py writes it."""
     assert table_in(ARCHITECTURE.read_text()) == make_table()

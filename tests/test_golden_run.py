@@ -9,7 +9,7 @@ import pytest
 from flax.training.train_state import TrainState
 
 import sowlog
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 
 STEPS = 6
 LEARNING_RATE = 0.1

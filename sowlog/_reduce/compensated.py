@@ -5,7 +5,7 @@ away (Knuth's two-sum; Dekker, "A floating-point technique for extending the ava
 So a count stays exact to 2^48 and 10^7 additions err by less than 1e-6.
 
 Within one array `jnp.sum` in float32 is enough: XLA sums in a tree, with a relative error near 2e-7 for 10^7
-elements. `tests/test_reducers.py` holds it to that.
+elements. `tests/reduce/test_reducers.py` holds it to that.
 """
 
 from fractions import Fraction

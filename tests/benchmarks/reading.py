@@ -14,7 +14,7 @@ from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.steps import tags_of
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 
 _PEER = "TensorBoard's EventAccumulator"
 

@@ -11,8 +11,8 @@ from sowlog._log.sinks import WriterError
 from sowlog.testing import read_events
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.tensorboard import TensorBoardWriter
-from tests.full_disk import file_size_limit
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.full_disk import file_size_limit
+from tests.support.tensorboard_reading import tensorboard_scalars
 
 # A writer that waits for space for ever is a failure.
 pytestmark = pytest.mark.timeout(60)

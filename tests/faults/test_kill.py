@@ -10,7 +10,7 @@ import pytest
 from sowlog._events.framing import CorruptEventFile, event_files, read_payloads
 from sowlog._events.points import scalar_points
 from tests.faults.kill_loggers import QUEUE_SIZE
-from tests.tensorboard_reading import (
+from tests.support.tensorboard_reading import (
     data_server,
     data_server_series,
     tbparse_steps,

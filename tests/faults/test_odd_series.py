@@ -5,7 +5,7 @@ import pytest
 
 import sowlog
 from sowlog._tree.layout import ABSENT
-from tests.tensorboard_reading import (
+from tests.support.tensorboard_reading import (
     data_server,
     data_server_series,
     tensorboard_points,

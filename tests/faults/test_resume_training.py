@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import sowlog
-from tests.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
+from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
 from tests.train.running import (
     PROGRAM,
     ROOT,

@@ -8,7 +8,7 @@ import pytest
 
 import sowlog
 from tests.faults.fill_disk import QUEUE_SIZE
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 
 # Root's rights over mounts, in a namespace that ends with the process: nothing stays mounted.
 ALONE = ["unshare", "--user", "--map-root-user", "--mount"]

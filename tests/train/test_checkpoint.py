@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.full_disk import file_size_limit
+from tests.support.full_disk import file_size_limit
 from tests.train.running import CONFIGS, TINY_DIGITS, digits, points, run, run_until, saved_arrays
 from train import __main__ as program
 from train.checkpoint import Checkpoints, NotSavedError

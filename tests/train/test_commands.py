@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import CONFIGS, ROOT, TINY_DIGITS, TINY_MOE, Watcher, digits, run
 from train import __main__ as program
 from train import config_help, data, dry_run, schema

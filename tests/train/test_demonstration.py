@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import sowlog
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import TINY_MOE
 from train import __main__, demonstration, sweep, sweep_command
 

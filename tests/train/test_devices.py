@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import CONFIGS, TINY_DIGITS, digits, moe, run, run_until, saved_arrays
 from train import __main__ as program
 from train import checkpoint, data, dry_run, loop, run_folder

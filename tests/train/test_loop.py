@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
 from train import checkpoint, config_file, data, devices, loop, optimizer, run_folder, saving, step, tasks
 

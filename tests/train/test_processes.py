@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tensorboard_reading import wait_until
+from tests.support.tensorboard_reading import wait_until
 from tests.train.running import PROGRAM, ROOT, TINY_DIGITS, digits, one_device, run
 from tests.train.test_devices import DIGITS, assert_same_points, assert_same_state
 from train import __main__ as program

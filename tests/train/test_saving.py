@@ -6,8 +6,8 @@ import pytest
 import sowlog
 from sowlog.testing import MemoryWriter
 from sowlog.writers import StalledError
-from tests.odd_writers import FailingWriter
-from tests.tensorboard_reading import wait_until
+from tests.support.odd_writers import FailingWriter
+from tests.support.tensorboard_reading import wait_until
 from train.checkpoint import Checkpoints
 from train.mistakes import RunWarning
 from train.saving import Saver

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tensorboard_reading import wait_until
+from tests.support.tensorboard_reading import wait_until
 from tests.train.running import CONFIGS, ROOT
 from train import __main__ as program
 from train import report, results, run_folder, sweep, sweep_table, workers

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hparams_reading import hparams_table
-from tests.tensorboard_reading import tensorboard_scalars, wait_until
+from tests.support.hparams_reading import hparams_table
+from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS, one_device
 from train import results
 

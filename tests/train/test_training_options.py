@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import CONFIGS, digits, moe, points, run, run_until, saved_arrays
 from tests.train.test_config import mistakes
 from tests.train.test_tasks import Trained

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.tensorboard_reading import tensorboard_images
+from tests.support.tensorboard_reading import tensorboard_images
 from tests.train.running import CONFIGS, run
 from tests.train.test_tasks import Trained
 from train import config_file, data

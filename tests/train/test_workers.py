@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tensorboard_reading import wait_until
+from tests.support.tensorboard_reading import wait_until
 from train.workers import Command
 
 SAVING = """

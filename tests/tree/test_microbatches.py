@@ -8,8 +8,8 @@ import pytest
 
 import sowlog
 from sowlog.testing import count_traces
-from tests.oracles import expected, public_reducers, scalar_reducers
-from tests.ways import shard_map_over
+from tests.support.oracles import expected, public_reducers, scalar_reducers
+from tests.support.ways import shard_map_over
 
 REDUCERS = scalar_reducers()
 X = np.random.default_rng(0).normal(-5.0, 2.0, (12, 3)).astype(np.float32)

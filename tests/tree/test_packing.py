@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import sowlog
 from sowlog._tree.layout import ABSENT
 from sowlog._tree.losses import LOSS_IN_PASS
-from tests.oracles import scalar_reducers
+from tests.support.oracles import scalar_reducers
 
 REDUCERS = scalar_reducers()
 

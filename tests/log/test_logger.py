@@ -12,8 +12,8 @@ from sowlog._log.sinks import WriterError
 from sowlog._tree.packing import pack
 from sowlog.testing import MemoryWriter, read_events
 from sowlog.writers._warnings import LossWarning
-from tests.odd_writers import FailingWriter, GatedWriter
-from tests.tensorboard_reading import tensorboard_scalars, wait_until
+from tests.support.odd_writers import FailingWriter, GatedWriter
+from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
 
 
 @jax.jit

@@ -20,7 +20,7 @@ from sowlog._events.points import parse_event
 from sowlog._events.reading import read
 from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
-from tests.tensorboard_reading import Series, tensorboard_scalars
+from tests.support.tensorboard_reading import Series, tensorboard_scalars
 
 
 def as_series(run):

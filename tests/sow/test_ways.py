@@ -10,8 +10,8 @@ import pytest
 import sowlog
 from sowlog._tree.tags import is_state, leaves_by_tag
 from sowlog.testing import count_traces
-from tests import ways
-from tests.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS
+from tests.support import ways
+from tests.support.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS
 
 # JAX has no gradient of a loop of unknown length.
 IRREVERSIBLE = {"nn.while_loop"}

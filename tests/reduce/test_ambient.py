@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import sowlog
-from tests.oracles import public_reducers
+from tests.support.oracles import public_reducers
 
 explicit = pytest.mark.skipif(not hasattr(jax.sharding, "auto_axes"), reason="jax 0.5 has no Explicit axes")
 

@@ -10,6 +10,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 import sowlog
+from sowlog._events import protos
 from sowlog._events.template import event_head
 from sowlog._tree.layout import ABSENT, PresentTags
 from sowlog.writers import tensorboard
@@ -147,7 +148,7 @@ def test_the_templates_kept_are_bounded(tmp_path):
         writer.write(record(i, f"tag{i}"))
     assert len(writer._recent) <= 64
     assert writer._template_of.cache_info().currsize <= 64
-    assert tensorboard._piece.cache_info().maxsize == tensorboard._PIECES
+    assert protos.scalar_summary.cache_info().maxsize == protos._PIECES
     writer.close()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.oracles import expected, scalar_reducers
+from tests.support.oracles import expected, scalar_reducers
 
 REDUCERS = scalar_reducers()
 

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.tensorboard_reading import context
+from tests.support.tensorboard_reading import context
 
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.

@@ -14,7 +14,14 @@ from hypothesis.extra import numpy as hnp
 
 import sowlog
 from sowlog.testing import assert_reducer_laws
-from tests.oracles import DISTRIBUTIONS, ORACLES, expected, public_reducers, scalar_reducers, tolerance
+from tests.support.oracles import (
+    DISTRIBUTIONS,
+    ORACLES,
+    expected,
+    public_reducers,
+    scalar_reducers,
+    tolerance,
+)
 
 REDUCERS = scalar_reducers()
 each_reducer = pytest.mark.parametrize("name", sorted(REDUCERS))

@@ -15,10 +15,10 @@ from flax.core import FrozenDict
 import sowlog
 from sowlog.testing import MemoryWriter, read_events
 from sowlog.writers.record import Record
-from tests.full_disk import file_size_limit
-from tests.hparams_reading import Row, hparams_table, provided_table
-from tests.odd_writers import FailingWriter, GatedWriter
-from tests.tensorboard_reading import data_server, wait_until
+from tests.support.full_disk import file_size_limit
+from tests.support.hparams_reading import Row, hparams_table, provided_table
+from tests.support.odd_writers import FailingWriter, GatedWriter
+from tests.support.tensorboard_reading import data_server, wait_until
 
 
 class Colour(enum.Enum):

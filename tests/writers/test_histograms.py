@@ -7,7 +7,7 @@ import pytest
 
 import sowlog
 from sowlog.testing import MemoryWriter
-from tests.tensorboard_reading import EventAccumulator, tensorboard_scalars
+from tests.support.tensorboard_reading import EventAccumulator, tensorboard_scalars
 
 SAMPLE = np.random.default_rng(0).normal(2.0, 5.0, 10_000).astype(np.float32)
 

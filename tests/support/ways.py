@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sowlog
 from sowlog.testing import count_traces
-from tests.oracles import public_reducers
+from tests.support.oracles import public_reducers
 
 ROWS = 4
 LOSS_WEIGHT = 0.5

@@ -10,7 +10,7 @@ import pytest
 import sowlog
 from sowlog._tree.losses import LOSS
 from sowlog._tree.serialization import _reducer_of_json, _reducer_to_json
-from tests.oracles import public_reducers
+from tests.support.oracles import public_reducers
 
 REDUCERS = public_reducers()
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)

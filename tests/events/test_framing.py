@@ -13,7 +13,7 @@ from tensorboardX.record_writer import RecordWriter, masked_crc32c
 from sowlog._events import framing
 from sowlog._events.file import EventFile, unique_name
 from sowlog._events.framing import CorruptEventFile, frame, read_payloads
-from tests.full_disk import file_size_limit
+from tests.support.full_disk import file_size_limit
 
 
 @given(payload=st.binary(max_size=300))

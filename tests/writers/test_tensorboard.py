@@ -9,7 +9,7 @@ from sowlog._events.framing import read_payloads
 from sowlog.testing import read_events
 from sowlog.writers.record import Record
 from sowlog.writers.tensorboard import TensorBoardWriter
-from tests.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
+from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
 
 
 def record(step, values, wall_time=1.5):

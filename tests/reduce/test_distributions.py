@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import sowlog
 from sowlog._reduce.distributions import bin_edges
-from tests.oracles import DISTRIBUTIONS
+from tests.support.oracles import DISTRIBUTIONS
 
 each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 PERCENTS = sowlog.quantiles.percents

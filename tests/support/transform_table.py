@@ -1,16 +1,16 @@
 """The table "transform x what happens" of ARCHITECTURE.md, made from the tests.
 
-python -m tests.transform_table writes it.
+python -m tests.support.transform_table writes it.
 """
 
 from pathlib import Path
 
 import sowlog
-from tests.test_lost_metrics import DROPPED, RAW, X, model_of
-from tests.ways import EAGER, JITTED
+from tests.sow.test_lost_metrics import DROPPED, RAW, X, model_of
+from tests.support.ways import EAGER, JITTED
 
-ARCHITECTURE = Path(__file__).parents[1] / "ARCHITECTURE.md"
-BEGIN, END = "<!-- begin: python -m tests.transform_table -->", "<!-- end -->"
+ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
+BEGIN, END = "<!-- begin: python -m tests.support.transform_table -->", "<!-- end -->"
 
 
 def make_table() -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.oracles import expected, public_reducers, scalar_reducers
-from tests.ways import batch_mesh, shard_map_over
+from tests.support.oracles import expected, public_reducers, scalar_reducers
+from tests.support.ways import batch_mesh, shard_map_over
 
 REDUCERS = public_reducers()
 X = np.random.default_rng(0).normal(-50.0, 3.0, (4, 6)).astype(np.float32)

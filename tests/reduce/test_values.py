@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.oracles import public_reducers
+from tests.support.oracles import public_reducers
 
 
 def _enabled_x64():

@@ -11,7 +11,7 @@ import sowlog
 from sowlog._events.file import EventFile
 from sowlog._events.framing import frame
 from sowlog.testing import read_events
-from tests.tensorboard_reading import tensorboard_points
+from tests.support.tensorboard_reading import tensorboard_points
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from sowlog._events.framing import frame, read_head, read_payloads, read_tail
 from sowlog.writers import Every
 from sowlog.writers._step_order import StepOrder, last_steps
 from sowlog.writers.tensorboard import TensorBoardWriter
-from tests.tensorboard_reading import (
+from tests.support.tensorboard_reading import (
     data_server,
     data_server_series,
     tbparse_steps,

@@ -6,7 +6,7 @@ import pytest
 
 import sowlog
 from sowlog import LostMetricError
-from tests.test_lost_metrics import DROPPED, RAW, Sower, X, model_of
+from tests.sow.test_lost_metrics import DROPPED, RAW, Sower, X, model_of
 
 
 @pytest.mark.parametrize("form", ["a reducer", "the default"])
