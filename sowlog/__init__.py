@@ -15,9 +15,11 @@ from sowlog._events.reading import Run, read
 from sowlog._log.logger import Logger
 from sowlog._log.pending import QueueFullError
 from sowlog._log.sinks import WriterError
+from sowlog._reduce.basic import last, max, mean, min, nonfinite, sum
 from sowlog._reduce.distributions import HistogramValue, histogram, quantiles
-from sowlog._reduce.reducers import last, max, mean, min, nonfinite, rms, std, sum
-from sowlog._reduce.state import Reducer, State
+from sowlog._reduce.moments import rms, std
+from sowlog._reduce.reducer import Reducer
+from sowlog._reduce.state import State
 from sowlog._reduce.values import weighted
 from sowlog._sow.collecting import collect, discover
 from sowlog._sow.recording import LostMetricError

@@ -1,4 +1,4 @@
-"""Sums that do not lose: float32 pairs for totals and counts, scaled sums of squares.
+"""Sums that do not lose digits: totals and counts as float32 pairs.
 
 A `Pair` (hi, lo) stands for hi + lo with about 48 bits: adding to it keeps what float32 alone would round
 away (Knuth's two-sum; Dekker, "A floating-point technique for extending the available precision", 1971).
@@ -18,12 +18,6 @@ import numpy as np
 # Measured: jax 0.5.0 sums several axes at once in one sequential loop, jax 0.10.2 in a tree.
 _SUMS_AXES_IN_A_TREE = jax.__version_info__ >= (0, 10)
 
-# Scales of sums of squares: they and their inverses are normal float32 numbers.
-_MIN_SCALE, _MAX_SCALE = np.float32(2.0**-126), np.float32(2.0**126)
-
-LIMB_BITS, _FLOAT_LIMBS = 14, 4
-"""What int32 sums exactly: 2^17 limbs of 14 bits."""
-
 
 class Pair(NamedTuple):
     """The number hi + lo: two float32 arrays of one shape."""
@@ -35,17 +29,6 @@ class Pair(NamedTuple):
     def value(self) -> jax.Array:
         """The number as one float32 array; lo is left out where hi is not finite."""
         return jnp.where(jnp.isfinite(self.hi), self.hi + self.lo, self.hi)
-
-
-class Squares(NamedTuple):
-    """The sum of squares scale^2 * total; scale is a power of two.
-
-    Without the scale the squares of values beyond 1e19 overflow float32, and those of values under 1e-19
-    vanish (Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978).
-    """
-
-    scale: jax.Array
-    total: Pair
 
 
 def zero_pair() -> Pair:
@@ -76,51 +59,6 @@ def total_of_rows(pairs: Pair) -> Pair:
     return Pair(hi[0], lo[0])
 
 
-def integer_limbs(values: jax.Array) -> list[tuple[jax.Array, float]]:
-    """Return (digits, unit) of each limb of integers: the sum of unit * digits is the value, exactly."""
-    *lower, top = range(0, 8 * values.dtype.itemsize, LIMB_BITS)
-    limbs = [(values >> shift) & ((1 << LIMB_BITS) - 1) for shift in lower]
-    return [
-        (limb.astype(jnp.int32), 2.0**shift)
-        for limb, shift in zip([*limbs, values >> top], [*lower, top], strict=True)
-    ]
-
-
-def float_limbs(values: jax.Array, scale: jax.Array) -> list[tuple[jax.Array, float]]:
-    """Return (digits, unit) of each limb of finite float32 numbers: a value is scale * sum of unit * digits.
-
-    That is exact as far as 53 bits below the scale: a number 10^9 times smaller still has 23 bits.
-
-    Args:
-        values: any shape.
-        scale: the power of two not above the largest magnitude.
-    """
-    # Below 4 in magnitude, where the scale is limited by the range of float32.
-    rest, shift, limbs = values * (1.0 / scale), LIMB_BITS - 3, list[tuple[jax.Array, float]]()
-    for limb in range(_FLOAT_LIMBS):
-        rest = rest * 2.0 ** (LIMB_BITS if limb else shift)
-        digits = jnp.floor(rest)
-        limbs.append((digits.astype(jnp.int32), 2.0 ** -(shift + limb * LIMB_BITS)))
-        rest = rest - digits
-    return limbs
-
-
-def cumulative(pairs: Pair) -> Pair:
-    """Return the cumulative sums of non-negative pairs, shape [n], to 48 bits."""
-    exact = are_whole(pairs) & (jnp.sum(pairs.hi) < 2.0**24)
-    return jax.lax.cond(exact, lambda pairs: pair_of(jnp.cumsum(pairs.hi + pairs.lo)), _cumulative, pairs)
-
-
-def _cumulative(pairs: Pair) -> Pair:
-    """Sum limbs as int32: XLA compiles that in a seventh of the time that it needs for a scan of pairs."""
-    scale = power_of_two(jnp.max(pairs.hi, initial=0.0))
-    rows: list[Pair] = []
-    for (hi, unit), (lo, _) in zip(*(float_limbs(part, scale) for part in pairs), strict=True):
-        rows.append(Pair(*(part * unit for part in split(jnp.cumsum(hi + lo)))))
-    total = total_of_rows(Pair(*(jnp.stack(part) for part in zip(*rows, strict=True))))
-    return Pair(total.hi * scale, total.lo * scale)
-
-
 def are_whole(pairs: Pair) -> jax.Array:
     """Say whether all pairs are whole numbers: a bool scalar."""
     return jnp.all((jnp.round(pairs.hi) == pairs.hi) & (jnp.round(pairs.lo) == pairs.lo))
@@ -131,7 +69,7 @@ def multiply(pair: Pair, factor: Fraction) -> Pair:
     high = np.float32(float(factor))
     low = np.float32(float(factor - Fraction(float(high))))
     product = pair.hi * high
-    (a, b), (c, d) = _halves(pair.hi), _halves(jnp.asarray(high))
+    (a, b), (c, d) = halves(pair.hi), halves(jnp.asarray(high))
     error = ((a * c - product) + a * d + b * c) + b * d
     rest = error + (pair.hi * low + pair.lo * high)
     return Pair(*_two_sum(product, jnp.where(jnp.isfinite(rest), rest, 0.0)))
@@ -149,7 +87,11 @@ def total(values: jax.Array) -> Pair:
     if jnp.issubdtype(values.dtype, jnp.integer) and values.dtype.itemsize >= 4:
         return _integer_total(values)
     hi, lo = split(values)
-    return pair_of(_sum(hi)) if values.dtype != jnp.float64 else add(pair_of(_sum(hi)), pair_of(_sum(lo)))
+    return (
+        pair_of(tree_sum(hi))
+        if values.dtype != jnp.float64
+        else add(pair_of(tree_sum(hi)), pair_of(tree_sum(lo)))
+    )
 
 
 def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
@@ -168,11 +110,11 @@ def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
     if not jnp.issubdtype(weight.dtype, jnp.integer) or jnp.issubdtype(values.dtype, jnp.floating):
         hi, lo = (part * weight.astype(jnp.float32) for part in split(values))
         narrow = values.dtype in (jnp.float32, jnp.bool_)
-        return pair_of(_sum(hi)) if narrow else add(pair_of(_sum(hi)), pair_of(_sum(lo)))
+        return pair_of(tree_sum(hi)) if narrow else add(pair_of(tree_sum(hi)), pair_of(tree_sum(lo)))
     if max(values.dtype.itemsize, weight.dtype.itemsize) > 4:
         return split(jnp.sum(values.astype(jnp.int64) * weight.astype(jnp.int64)))
     wrapped = jnp.sum(values.astype(jnp.uint32) * weight.astype(jnp.uint32), dtype=jnp.uint32)
-    return _unwrapped(wrapped, _sum(values.astype(jnp.float32) * weight.astype(jnp.float32)))
+    return _unwrapped(wrapped, tree_sum(values.astype(jnp.float32) * weight.astype(jnp.float32)))
 
 
 def split(values: jax.Array) -> Pair:
@@ -198,89 +140,7 @@ def count(elements: int) -> Pair:
     return Pair(jnp.asarray(hi), jnp.asarray(np.float32(elements - int(hi))))
 
 
-def zero_squares() -> Squares:
-    """Returns the sum of squares 0."""
-    return Squares(jnp.asarray(_MIN_SCALE), zero_pair())
-
-
-def squares_of(
-    values: jax.Array, weight: jax.Array | None = None, *, largest: jax.Array | None = None
-) -> Squares:
-    """Returns the sum of weight * values^2 over all elements of a float32 array.
-
-    `largest` is the largest magnitude among them, where the caller knows it.
-    """
-    scale = power_of_two(jnp.max(jnp.abs(values), initial=0.0) if largest is None else largest)
-    # Exact, as the scale is a power of two whose inverse is a normal number; faster than a division.
-    squares = jnp.square(values * (1.0 / scale))
-    return Squares(scale, pair_of(_sum(squares if weight is None else weight * squares)))
-
-
-def squares_fit(largest: jax.Array) -> jax.Array:
-    """Tells whether squares of magnitudes up to `largest` neither vanish nor, 2^47 of them, overflow."""
-    return (largest >= 2.0**-40) & (largest <= 2.0**40)
-
-
-def unscaled_squares_of(values: jax.Array) -> Squares:
-    """Returns the sum of squares of a float32 array whose largest magnitude is one of those that fit."""
-    total = pair_of(_sum(jnp.square(values)))
-    # Not a constant: the branches of a cond must vary over the same replicas under shard_map.
-    return Squares(jnp.ones_like(total.hi), total)
-
-
-def elementwise_squares(values: jax.Array, weight: jax.Array) -> Squares:
-    """Returns weight * value^2 for each element by itself."""
-    scale = power_of_two(jnp.abs(values))
-    return Squares(scale, pair_of(weight * jnp.square(values * (1.0 / scale))))
-
-
-def add_squares(a: Squares, b: Squares) -> Squares:
-    """Returns a + b on the larger of the two scales."""
-    scale = jnp.maximum(a.scale, b.scale)
-    return Squares(scale, add(rescale(a, scale), rescale(b, scale)))
-
-
-def rescale(squares: Squares, scale: jax.Array) -> Pair:
-    """Returns the total that a sum of squares has on another scale, not below its own."""
-    factor = jnp.square(squares.scale * (1.0 / scale))
-    return Pair(squares.total.hi * factor, squares.total.lo * factor)
-
-
-def root_mean(squares: Squares, weight: Pair) -> jax.Array:
-    """Returns sqrt(squares / weight) as float32."""
-    return squares.scale * jnp.sqrt(squares.total.value / weight.value)
-
-
-def total_limbs(pair: Pair) -> jax.Array:
-    """Splits totals into three float32 limbs, shape [3, ...], that a plain sum over replicas adds up well.
-
-    A sum in float32 would round the 24 bits of hi. Its upper and lower half are summed apart, so replicas of
-    similar size lose nothing.
-    """
-    upper, lower = _halves(pair.hi)
-    return jnp.stack([upper, lower, pair.lo])
-
-
-def count_limbs(pair: Pair) -> jax.Array:
-    """Splits counts below 2^48 into three float32 limbs, shape [3, ...], of multiples of 2^32, 2^16 and 1.
-
-    Summed over up to 128 replicas, each limb stays within float32's 24 bits: counts stay exact. The parts are
-    truncated, not floored: the lo of a sum of fractions is often a negative number near 0, whose floor would
-    move 2^16 between two limbs and round the fraction away.
-    """
-    high = jnp.trunc(pair.hi / 2.0**32) * 2.0**32
-    rest = pair.hi - high
-    middle = jnp.trunc(rest / 2.0**16) * 2.0**16
-    lo_middle = jnp.trunc(pair.lo / 2.0**16) * 2.0**16
-    return jnp.stack([high, middle + lo_middle, (rest - middle) + (pair.lo - lo_middle)])
-
-
-def of_limbs(limbs: jax.Array) -> Pair:
-    """Returns the pairs that (summed) limbs of shape [3, ...] stand for."""
-    return add(add(pair_of(limbs[0]), pair_of(limbs[1])), pair_of(limbs[2]))
-
-
-def _sum(values: jax.Array) -> jax.Array:
+def tree_sum(values: jax.Array) -> jax.Array:
     """Returns the sum of all elements; axis by axis where XLA would run through several in order.
 
     The barrier keeps it from making one loop of them: 240 000 equal values in three axes would err by 2e-5.
@@ -301,7 +161,7 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     return _apart(*primals), tangents[0]
 
 
-def _halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+def halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return a float32 as the sum of two of 12 bits each (Veltkamp's splitting)."""
     upper = value * np.float32(4097.0)
     upper = jnp.where(jnp.isfinite(upper), upper - (upper - value), value)
@@ -320,7 +180,9 @@ def _integer_total(values: jax.Array) -> Pair:
     """Returns the sum of integers, exact to 2^48."""
     wrapped = jnp.sum(values, dtype=values.dtype)
     return (
-        split(wrapped) if values.dtype.itemsize > 4 else _unwrapped(wrapped, _sum(values.astype(jnp.float32)))
+        split(wrapped)
+        if values.dtype.itemsize > 4
+        else _unwrapped(wrapped, tree_sum(values.astype(jnp.float32)))
     )
 
 
@@ -333,8 +195,12 @@ def _unwrapped(wrapped: jax.Array, near: jax.Array) -> Pair:
     return add(pair_of(wraps * 2.0**32), split(wrapped))
 
 
+# Scales of sums of squares: they and their inverses are normal float32 numbers.
+MIN_SCALE, _MAX_SCALE = np.float32(2.0**-126), np.float32(2.0**126)
+
+
 def power_of_two(magnitude: jax.Array) -> jax.Array:
     """Returns the largest power of two not above a float32 >= 0, within the scales; 1 for Inf and NaN."""
     exponent = jax.lax.bitcast_convert_type(magnitude, jnp.uint32) & jnp.uint32(0x7F800000)
     power = jax.lax.bitcast_convert_type(exponent, jnp.float32)
-    return jnp.where(jnp.isfinite(magnitude), jnp.clip(power, _MIN_SCALE, _MAX_SCALE), 1.0)
+    return jnp.where(jnp.isfinite(magnitude), jnp.clip(power, MIN_SCALE, _MAX_SCALE), 1.0)

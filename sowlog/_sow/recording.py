@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from sowlog._reduce.state import Reducer, State
+from sowlog._reduce.reducer import Reducer
+from sowlog._reduce.state import State
 from sowlog._sow import transforms
 from sowlog._sow.transforms import Lift
 from sowlog._tree.tags import is_state

@@ -9,8 +9,9 @@ import jax
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
 
-from sowlog._reduce.reducers import mean
-from sowlog._reduce.state import Reducer, State
+from sowlog._reduce.basic import mean
+from sowlog._reduce.reducer import Reducer
+from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
 from sowlog._sow import foreign, recording, transforms
 from sowlog._sow.recording import LostMetricError

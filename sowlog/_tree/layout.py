@@ -10,7 +10,8 @@ import jax.core
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._reduce.distributions import HistogramValue, bin_count
+from sowlog._reduce.bins import bin_count
+from sowlog._reduce.distributions import HistogramValue
 
 ABSENT = np.uint32(0x7FC0AB5E)
 """The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""

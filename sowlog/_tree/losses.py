@@ -16,7 +16,9 @@ import jax.numpy as jnp
 
 from sowlog._reduce import compensated, values
 from sowlog._reduce.compensated import Pair
-from sowlog._reduce.state import Exchange, Parts, Reducer, State, check_intact
+from sowlog._reduce.limbs import of_limbs, total_limbs
+from sowlog._reduce.reducer import Exchange, Reducer
+from sowlog._reduce.state import Parts, State, check_intact
 from sowlog._tree.tags import is_state, leaves_by_tag
 
 COLLECTION = "losses"
@@ -50,10 +52,10 @@ class Loss(Reducer):
         return {name: compensated.add(a[name], b[name]) for name in a}
 
     def exchange(self, parts: dict[str, Pair], seen: jax.Array, replica: jax.Array) -> Exchange:
-        limbs = yield {name: compensated.total_limbs(pair) for name, pair in parts.items()}
+        limbs = yield {name: total_limbs(pair) for name, pair in parts.items()}
         yield ()
         yield ()
-        return {name: compensated.of_limbs(limbs[name]) for name in parts}
+        return {name: of_limbs(limbs[name]) for name in parts}
 
     def compute(self, parts: dict[str, Pair]) -> dict[str, jax.Array]:
         passes = parts["passes"].value

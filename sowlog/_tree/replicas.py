@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sowlog._reduce.state import Exchange, State
+from sowlog._reduce.reducer import Exchange
+from sowlog._reduce.state import State
 from sowlog._tree.tags import check_states, is_state, unstack
 
 Axis = Hashable | tuple[Hashable, ...]

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sowlog._reduce import ambient
-from sowlog._reduce.distributions import HistogramValue, bin_count
+from sowlog._reduce.bins import bin_count
+from sowlog._reduce.distributions import HistogramValue
 from sowlog._reduce.values import narrowed
 from sowlog._tree.layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
 from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, check_tags

@@ -15,15 +15,18 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog._reduce import compensated, distributions, reducers
+from sowlog._reduce import basic, compensated, distributions, moments
+from sowlog._reduce.bins import Counts
 from sowlog._reduce.distributions import HistogramValue
-from sowlog._reduce.state import Reducer, State, _static, strong
+from sowlog._reduce.reducer import Reducer, static
+from sowlog._reduce.squares import Squares
+from sowlog._reduce.state import State, strong
 from sowlog._reduce.values import Weighted
 from sowlog._tree import losses
 from sowlog._tree.layout import HistogramSlot, Layout, Packed, intern
 from sowlog._tree.tags import _key_name
 
-_MODULES = (reducers, distributions, losses)
+_MODULES = (basic, moments, distributions, losses)
 # Named by their class alone, so that what was exported outlives a move between the rooms.
 _OWN = {
     type(value).__name__: type(value)
@@ -41,7 +44,7 @@ def register() -> None:
     _register_export(Packed, _layout_to_json, _layout_of_json)
     _register_export(HistogramValue, lambda sub_bins: sub_bins, lambda sub_bins: sub_bins)
     _register_export(Weighted)
-    for kind in (compensated.Pair, compensated.Squares, distributions._Counts):
+    for kind in (compensated.Pair, Squares, Counts):
         jax.export.register_namedtuple_serialization(
             kind, serialized_name=f"sowlog.{kind.__name__.strip('_')}"
         )
@@ -145,7 +148,7 @@ def _reducer_to_json(reducer: Reducer) -> Any:
 
 def _reducer_of_json(text: Any) -> Reducer:
     kind = _class_named(text["class"])
-    return kind(**{name: _static(value) for name, value in text["settings"].items()})
+    return kind(**{name: static(value) for name, value in text["settings"].items()})
 
 
 def _class_named(name: str) -> Any:

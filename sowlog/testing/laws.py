@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog._reduce.state import Reducer, State
+from sowlog._reduce.reducer import Reducer
+from sowlog._reduce.state import State
 from sowlog._tree import microbatches, replicas, results
 from sowlog._tree.tags import empty_like, merge, unstack
 

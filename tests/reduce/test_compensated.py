@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sowlog._reduce import compensated
+from sowlog._reduce.limbs import count_limbs, cumulative, of_limbs
+from sowlog._reduce.squares import add_squares, root_mean, squares_of, zero_squares
 
 _floats = st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=False)
 _add = jax.jit(compensated.add)
@@ -66,8 +68,8 @@ def test_an_infinite_total_stays_infinite():
 def test_sums_of_squares_hold_the_whole_range(magnitude):
     """The root mean square of equal numbers is that number; subnormal ones count as 0, as on the device."""
     values = jnp.full((3,), magnitude, jnp.float32)
-    squares = compensated.add_squares(compensated.zero_squares(), compensated.squares_of(values))
-    root = float(compensated.root_mean(squares, compensated.count(3)))
+    squares = add_squares(zero_squares(), squares_of(values))
+    root = float(root_mean(squares, compensated.count(3)))
     assert root == pytest.approx(0.0 if magnitude < 1e-38 else magnitude, rel=1e-6, abs=0)
 
 
@@ -92,7 +94,7 @@ def test_fractions_survive_the_limbs_of_counts(magnitude):
     """A total of weights with fractions comes back from the limbs that replicas sum, at every magnitude."""
     a, b = (jnp.asarray(np.random.default_rng(seed).random(1000) * magnitude, jnp.float32) for seed in (0, 1))
     pair = _add(compensated.pair_of(a), compensated.pair_of(b))
-    back = compensated.of_limbs(4 * compensated.count_limbs(pair))
+    back = of_limbs(4 * count_limbs(pair))
     exact, found = (np.asarray(p.hi, np.float64) + np.asarray(p.lo, np.float64) for p in (pair, back))
     np.testing.assert_allclose(found, 4 * exact, rtol=2e-7)
 
@@ -105,7 +107,7 @@ def test_cumulative_sums_hold_48_bits(size):
     exact = np.asarray(pairs.hi, np.int64)
     pairs = pairs._replace(lo=jnp.asarray(np.random.default_rng(1).integers(-200, 200, size), jnp.float32))
     exact = np.maximum.accumulate(np.cumsum(exact + np.asarray(pairs.lo, np.int64)))
-    total = jax.jit(compensated.cumulative)(pairs)
+    total = jax.jit(cumulative)(pairs)
     np.testing.assert_array_equal(np.asarray(total.hi, np.int64) + np.asarray(total.lo, np.int64), exact)
 
 

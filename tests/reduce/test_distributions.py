@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sowlog
-from sowlog._reduce.distributions import bin_edges
+from sowlog._reduce.bins import bin_edges
 from tests.support.oracles import DISTRIBUTIONS
 
 each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))

@@ -1,0 +1,287 @@
+"""A reducer: how sown values become one number, inside `jit`.
+
+A reducer is static (hashable, compared by value, part of the tree's structure); its state is what is traced.
+A reducer says four things about *one* state; everything else (axes, stacking, what was never sown, weights'
+shapes) is settled once, here and in `state`, for all of them, a user's own included:
+
+    empty()              the parts before anything was sown
+    lift(value, weight)  the parts of one sown value
+    merge(a, b)          the parts of both
+    compute(parts)       the result
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar, Self, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sowlog._reduce import ambient, values
+from sowlog._reduce.state import Parts, State, start
+from sowlog._reduce.values import Value, Weighted
+
+Exchange = Generator[Any, Any, Parts]
+"""What a state gives to the other replicas, and gets from them: see `Reducer.exchange`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reducer(abc.ABC):
+    """How sown values are accumulated: subclass it, or `Reducer.build` it from functions.
+
+    A subclass is complete with `empty`, `lift`, `merge` and `compute`, each for a single state (axes,
+    stacking and "never sown" are handled for it). A subclass with settings of its own is a frozen dataclass
+    too. `merge` must be associative and commutative, with `empty()` as its identity:
+    `sowlog.testing.assert_reducer_laws(reducer)` checks it.
+
+    Attributes:
+        axis: the axes of a sown value that are reduced; None means all. The others are kept: they become the
+            leading axes of the state, and an index at the end of the tag.
+        ordered: whether the order of merges matters, as for `last` (of the class; False for nearly all).
+        counts_unseen: whether a state that saw nothing may still change what it is merged with, as a pass
+            without a loss changes the mean over passes (of the class; False for nearly all).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import sowlog
+        >>> class Product(sowlog.Reducer):
+        ...     def empty(self):
+        ...         return jnp.ones(())
+        ...     def lift(self, value, weight):
+        ...         return jnp.prod(value if weight is None else value**weight)
+        ...     def merge(self, a, b):
+        ...         return a * b
+        ...     def compute(self, parts):
+        ...         return parts
+        >>> product = Product()
+        >>> float(product.of([2.0, 3.0]).merge(product.of(4.0)).compute())
+        24.0
+    """
+
+    axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
+    ordered: ClassVar[bool] = False
+    counts_unseen: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def empty(self) -> Parts:
+        """Returns the parts before anything was sown: arrays of fixed shape and strong dtype."""
+
+    @abc.abstractmethod
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        """Returns the parts of one value.
+
+        Args:
+            value: a real array of any shape, all of which is reduced. Floats below 32 bits and small integers
+                arrive as float32; 32-bit integers and float64 as they are, so that no digit is lost.
+            weight: float32, int32 or bool of the value's shape, or None for 1 everywhere.
+        """
+
+    @abc.abstractmethod
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        """Returns the parts of both; `a` was sown before `b`."""
+
+    @abc.abstractmethod
+    def compute(self, parts: Parts) -> Any:
+        """Returns the result: a scalar, or a dict of scalars by name."""
+
+    def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange | None:
+        """Merges over replicas with three collectives that all metrics share; None gathers the states.
+
+        A generator that yields three times: trees to be summed over the replicas, then trees of which to
+        take the maximum, then trees to be summed again. Each yield returns the result; the generator
+        returns the merged parts. None (the default) gathers the states: one more collective for all such
+        metrics together, with bytes that grow with the number of replicas.
+
+        Args:
+            parts: this replica's parts, with leading axes where the state has them.
+            seen: whether this replica saw anything, bool of shape [*batch].
+            replica: this replica's index, int32 scalar.
+        """
+        del parts, seen, replica
+
+    @staticmethod
+    def build(
+        *,
+        init: Callable[[], Parts],
+        add: Callable[[Parts, jax.Array], Parts],
+        merge: Callable[[Parts, Parts], Parts],
+        compute: Callable[[Parts], Any],
+        name: str = "custom",
+    ) -> "Reducer":
+        """Builds a reducer from four functions. Build it once, at module level: it is compared by them.
+
+        Args:
+            init: () -> accumulator, a pytree of arrays.
+            add: (accumulator, value) -> accumulator, of init's shapes; value is a real array.
+            merge: (accumulator, accumulator) -> accumulator.
+            compute: accumulator -> scalar, or dict of scalars by name.
+            name: how errors and listings call it.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> import sowlog
+            >>> zeros = sowlog.Reducer.build(
+            ...     init=lambda: jnp.zeros(()),
+            ...     add=lambda n, x: n + jnp.sum(x == 0),
+            ...     merge=lambda a, b: a + b,
+            ...     compute=lambda n: n,
+            ...     name="zeros",
+            ... )
+            >>> float(zeros.of([0.0, 1.0, 0.0]).compute())
+            2.0
+        """
+        return _Built(init, add, merge, compute, name)
+
+    @final
+    def init_fn(self) -> State:
+        """Returns the state before anything was sown: Flax's `init_fn`."""
+        return start(self)
+
+    @final
+    def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
+        """Returns the state with one more value (or `sowlog.weighted` value): Flax's `reduce_fn`.
+
+        Raises:
+            TypeError: `state` is not one of this reducer's: another reducer used the same name.
+        """
+        if not isinstance(state, State) or state.reducer != self:  # pyright: ignore[reportUnnecessaryIsInstance]  # Flax is untyped here
+            other = state.reducer if isinstance(state, State) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance]  # see above
+            raise TypeError(
+                f"{self} was given the accumulated value of {other}: two reducers share one name. "
+                "Give each its own name, or use the same reducer at both places."
+            )
+        return state.merge(self.of(value))
+
+    @final
+    def of(self, value: "Value | Weighted", weight: Value | None = None) -> State:
+        """Returns the state of one value, for a value computed outside a module.
+
+        Args:
+            value: a real number or array, or `sowlog.weighted(value, weight)`.
+            weight: a number, or an array with as many axes as `value` that broadcasts to it; elements of
+                weight 0 do not count, whatever they hold. None weighs every element 1.
+
+        Returns:
+            A state whose leading axes are the axes of `value` that `axis` keeps. With no element of non-zero
+            weight it is a state that saw nothing.
+
+        Raises:
+            TypeError: `value` or `weight` is complex or no number.
+            ValueError: `weight` does not fit `value`, or `axis` does not, or there are two weights.
+
+        Example:
+            >>> import sowlog
+            >>> float(sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0]).compute())
+            1.5
+        """
+        if isinstance(value, Weighted):
+            if weight is not None:
+                raise ValueError(
+                    "a value has two weights, one in sowlog.weighted(value, w) and one in weight=v: "
+                    "write weight=w * v, and the value by itself."
+                )
+            return self.of(value.value, value.weight)
+        array = values.real_array(value, "value")
+        operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
+        return ambient.apart(self._of_one_over_kept_axes, *operands)
+
+    def _of_one_over_kept_axes(self, value: jax.Array, *weights: jax.Array) -> State:
+        operands = (value, *(values.fit_weight(weight, value) for weight in weights))
+        function = self._of_one
+        for position, axis in reversed(list(enumerate(_kept_axes(self, operands[0].ndim)))):
+            function = jax.vmap(function, in_axes=axis - position)
+        return function(*operands)
+
+    def _of_one(self, value: jax.Array, weight: jax.Array | None = None) -> State:
+        seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(values.is_counted(weight))
+        return State(self.lift(value, weight), seen, self)
+
+    @final
+    def __call__(self, **settings: Any) -> Self:
+        """Returns the same reducer, configured: `sowlog.mean(axis=0)`.
+
+        Raises:
+            TypeError: a setting that this reducer does not have.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = [name for name in settings if name not in names]
+        if unknown:
+            raise TypeError(
+                f"{self} has no setting {', '.join(unknown)}; it has: {', '.join(names)}. "
+                "To reduce a value, write `.of(value)`."
+            )
+        return dataclasses.replace(self, **{name: static(value) for name, value in settings.items()})
+
+    def keys(self) -> tuple[str, str]:
+        """Returns the names that `**reducer` unpacks to in `module.sow(col, name, value, **reducer)`."""
+        return ("init_fn", "reduce_fn")
+
+    def __getitem__(self, key: str) -> Callable[..., State]:
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __repr__(self) -> str:
+        settings = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        name = type(self).__name__.strip("_").lower()
+        return f"{name}({', '.join(settings)})" if settings else name
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Built(Reducer):
+    """A reducer built from functions: see `Reducer.build`."""
+
+    init: Callable[[], Parts]
+    add: Callable[[Parts, jax.Array], Parts]
+    merge_fn: Callable[[Parts, Parts], Parts]
+    compute_fn: Callable[[Parts], Any]
+    name: str
+
+    def empty(self) -> Parts:
+        return self.init()
+
+    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+        if weight is not None:
+            raise ValueError(
+                f"{self} was built from functions and its `add` takes no weight: "
+                "sow without a weight, or subclass sowlog.Reducer and use the weight in `lift`."
+            )
+        return _cast_like(self.add(self.empty(), value), self.empty())
+
+    def merge(self, a: Parts, b: Parts) -> Parts:
+        return _cast_like(self.merge_fn(a, b), a)
+
+    def compute(self, parts: Parts) -> Any:
+        return self.compute_fn(parts)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def static(setting: Any) -> Any:
+    """Returns a setting as a hashable one: a list as a tuple, a NumPy number as Python's."""
+    if isinstance(setting, list | tuple):
+        return tuple(static(part) for part in setting)
+    return setting.item() if isinstance(setting, np.generic) else setting
+
+
+def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:
+    if reducer.axis is None:
+        return []
+    axes = (reducer.axis,) if isinstance(reducer.axis, int) else reducer.axis
+    outside = [axis for axis in axes if not -ndim <= axis < ndim]
+    if outside:
+        raise ValueError(f"{reducer} cannot reduce axis {outside[0]} of a value with {ndim} axes.")
+    reduced = {axis % ndim for axis in axes}
+    return [axis for axis in range(ndim) if axis not in reduced]
+
+
+def _cast_like(parts: Parts, like: Parts) -> Parts:
+    return jax.tree.map(lambda x, reference: jnp.asarray(x, jnp.asarray(reference).dtype), parts, like)
