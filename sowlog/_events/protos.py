@@ -1,16 +1,58 @@
-"""Events and summaries, built with tensorboardX's protobuf classes."""
+"""Serialized Events, and the values of their summaries, made with tensorboardX's protobuf classes.
+
+Only the classes are used: the queue and the flush of tensorboardX's SummaryWriter lose records.
+"""
 
 from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Generated modules make their classes at import, where no type checker sees them.
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto import api_pb2, plugin_hparams_pb2
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import (
+    HistogramProto,  # pyright: ignore[reportAttributeAccessIssue]
+    Summary,  # pyright: ignore[reportAttributeAccessIssue]
+    SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
+from sowlog._events.png import encode_png
+
+# Modules without declarations, as far as a type checker can see.
+_api_proto: Any = api_pb2
+_hparams_proto: Any = plugin_hparams_pb2
+_HPARAM_KINDS: dict[type, tuple[int, str]] = {
+    bool: (_api_proto.DATA_TYPE_BOOL, "bool_value"),
+    int: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
+    float: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
+    str: (_api_proto.DATA_TYPE_STRING, "string_value"),
+}
+
+_FILE_VERSION = "brain.Event:2"
 # Tags whose bytes are kept: what is absent at some step makes another set of known tags.
 _PIECES = 1 << 16
+
+
+def version_event(wall_time: float) -> bytes:
+    """Return the event that an event file begins with."""
+    return Event(wall_time=wall_time, file_version=_FILE_VERSION).SerializeToString()
+
+
+def start_event(step: int, wall_time: float) -> bytes:
+    """Return the event by which a resumed run supersedes what was logged at and after a step."""
+    start = SessionLog(status=SessionLog.START)
+    return Event(wall_time=wall_time, step=step, session_log=start).SerializeToString()
+
+
+def event(step: int, wall_time: float, values: Iterable[Any]) -> bytes:
+    """Return the event that carries values of a Summary."""
+    return Event(wall_time=wall_time, step=step, summary=Summary(value=values)).SerializeToString()
 
 
 @functools.lru_cache(maxsize=_PIECES)
@@ -28,3 +70,77 @@ def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
     (value,) = struct.unpack("<f", bits)
     summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag in tags])
     return Event(summary=summary).SerializeToString()
+
+
+def histogram_value(
+    tag: str,
+    *,
+    counts: NDArray[Any],
+    limits: NDArray[Any],
+    min: float,
+    max: float,
+    sum: float,
+    sum_squares: float,
+) -> Any:
+    """Return a histogram as a Summary's value.
+
+    Args:
+        tag: the tag.
+        counts: how much fell in each bucket.
+        limits: the upper edge of each bucket.
+        min: the smallest element.
+        max: the largest element.
+        sum: the sum of the elements.
+        sum_squares: the sum of their squares.
+    """
+    proto = HistogramProto(
+        min=min,
+        max=max,
+        num=counts.sum(),
+        sum=sum,
+        sum_squares=sum_squares,
+        bucket_limit=limits,
+        bucket=counts,
+    )
+    return Summary.Value(tag=tag, histo=proto)
+
+
+def image_value(tag: str, image: NDArray[np.uint8]) -> Any:
+    """Return an image of shape [H, W, C] as a Summary's value."""
+    height, width, channels = image.shape
+    png = encode_png(image)
+    proto = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
+    return Summary.Value(tag=tag, image=proto)
+
+
+def hparams_values(
+    values: Mapping[str, bool | float | str], metrics: Iterable[str], *, wall_time: float
+) -> Iterator[Any]:
+    """Yield the run's start and, where metrics are chosen, the table's columns.
+
+    Without columns TensorBoard makes them itself: of all hyperparameters and all scalars of all runs.
+    """
+    start = _hparams_proto.SessionStartInfo(start_time_secs=wall_time)
+    infos: list[Any] = []
+    for name, value in values.items():
+        kind, field = _HPARAM_KINDS[type(value)]
+        setattr(start.hparams[name], field, value)
+        infos.append(_api_proto.HParamInfo(name=name, type=kind))
+    columns = [_api_proto.MetricInfo(name=_api_proto.MetricName(tag=tag)) for tag in metrics]
+    if columns:
+        yield _hparams_value("experiment", _api_proto.Experiment(hparam_infos=infos, metric_infos=columns))
+    yield _hparams_value("session_start_info", start)
+
+
+def ending_value(ending: Literal["success", "failure"], *, wall_time: float) -> Any:
+    """Return the run's end as a Summary's value."""
+    status = {"success": _api_proto.STATUS_SUCCESS, "failure": _api_proto.STATUS_FAILURE}[ending]
+    end = _hparams_proto.SessionEndInfo(status=status, end_time_secs=wall_time)
+    return _hparams_value("session_end_info", end)
+
+
+def _hparams_value(kind: str, data: Any) -> Any:
+    """Return data for the HParams plugin, which stands in the metadata of a value that has none itself."""
+    content = _hparams_proto.HParamsPluginData(version=0, **{kind: data}).SerializeToString()
+    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
+    return Summary.Value(tag=f"_hparams_/{kind}", metadata=SummaryMetadata(plugin_data=plugin))

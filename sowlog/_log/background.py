@@ -14,24 +14,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, cast
 
+from sowlog._log import pending
 from sowlog._log.exit_hooks import call_at_exit
-from sowlog._log.pending import (
-    MAX_WEIGHT,
-    Call,
-    Item,
-    Kept,
-    OnFull,
-    check_bounds,
-    closed,
-    droppable,
-    hand_back,
-    queue_full,
-    weight_of,
-)
+from sowlog._log.pending import Bounds, Call, Item, Kept, OnFull
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -77,7 +66,7 @@ class Background(Generic[Item]):
         patience: float = PATIENCE,
         nap: float = NAP,
     ) -> None:
-        check_bounds(size, on_full)
+        pending.check_bounds(size, on_full)
         self._work = work
         self._size = size
         self._half = max(1, size // 2)
@@ -90,6 +79,7 @@ class Background(Generic[Item]):
         self._pid = os.getpid()
         self._queue: deque[Item | Kept[Item] | Call] = deque()
         self._in_hand: deque[Item] = deque()
+        self._bounds = Bounds(self._queue, self._in_hand, size=size, on_drop=on_drop)
         # Not yet handed back: no more than there were items to queue, as each put hands back one.
         self._errors: deque[BaseException] = deque()
         self._completed = 0
@@ -125,22 +115,22 @@ class Background(Generic[Item]):
             if is_kept:
                 self._append(Kept(item))
             else:
-                if self._is_full(item):
+                if self._bounds.is_full(item):
                     self._make_room(item)
                 self._append(item)
             if self._asleep or len(self._queue) >= self._half:
                 self._arrived.notify()
             if self._errors:
-                hand_back(self._errors.popleft())
+                pending.hand_back(self._errors.popleft())
 
     def check(self) -> None:
         """Raise as `put` does, with nothing to put."""
         self._require_own_process()
         with self._lock:
             if self._ending:
-                raise closed()
+                raise pending.closed()
             if self._errors:
-                hand_back(self._errors.popleft())
+                pending.hand_back(self._errors.popleft())
 
     def require_open(self) -> None:
         """Raise where `put` would queue nothing.
@@ -150,7 +140,7 @@ class Background(Generic[Item]):
         """
         self._require_own_process()
         if self._ending:
-            raise closed()
+            raise pending.closed()
 
     def call(self, function: Callable[[], None]) -> None:
         """Call `function` on the thread after all that was put before, and wait for its end.
@@ -194,50 +184,26 @@ class Background(Generic[Item]):
         self._ending = True
         self._arrived.notify()
 
-    def _is_full(self, item: Item) -> bool:
-        return len(self._queue) + len(self._in_hand) > self._size or self._is_too_heavy(item)
-
-    def _is_too_heavy(self, item: Item) -> bool:
-        """Return whether an item that holds many bytes has to wait for others of its kind."""
-        weight = weight_of(item)
-        held = weight and sum(map(weight_of, (*droppable(self._queue), *self._in_hand)))
-        return held > 0 and held + weight > MAX_WEIGHT
-
     def _make_room(self, item: Item) -> None:
         if self._on_full == "drop_oldest":
-            if len(self._queue) + len(self._in_hand) > self._size:
-                self._drop_oldest(droppable(self._queue))
-            while self._is_too_heavy(item) and self._drop_oldest(filter(weight_of, droppable(self._queue))):
-                pass
+            self._bounds.drop_oldest(item)
         elif self._on_full == "error":
             self._on_drop()
-            raise queue_full(self._size, is_too_heavy=self._is_too_heavy(item))
+            raise pending.queue_full(self._size, is_too_heavy=self._bounds.is_too_heavy(item))
         else:
             self._wait_for_room(item)
 
     def _wait_for_room(self, item: Item) -> None:
         try:
-            self._wait(lambda: not self._is_full(item), "room in its queue")
+            self._wait(lambda: not self._bounds.is_full(item), "room in its queue")
         except TimeoutError:
             self._on_drop()
             raise
 
-    def _drop_oldest(self, items: Iterator[Item]) -> bool:
-        """Drop the first of the items, if there is one; return whether there was."""
-        for item in items:
-            try:
-                self._queue.remove(item)
-            except ValueError:
-                # A signal handler that logs has changed the queue meanwhile, and dropped the very item.
-                return False
-            self._on_drop()
-            return True
-        return False
-
     def _append(self, entry: Item | Kept[Item] | Call) -> None:
         # One function, in which nothing is called before the append: there, a signal handler might end all.
         if self._ending:
-            raise closed()
+            raise pending.closed()
         self._queue.append(entry)
 
     def _wait_for(self, call: Call) -> None:
@@ -246,13 +212,8 @@ class Background(Generic[Item]):
         errors = [*([call.error] if call.error else []), *self._errors]
         call.error = None
         self._errors.clear()
-        if not errors:
-            return
-        # An error before a warning: only one can be raised, and the other becomes its note.
-        errors.sort(key=lambda error: isinstance(error, Warning))
-        for other in errors[1:]:
-            errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
-        hand_back(errors[0])
+        if errors:
+            pending.hand_back_all(errors)
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         last, since = self._progress(), time.monotonic()
@@ -262,11 +223,7 @@ class Background(Generic[Item]):
                 last, since = self._progress(), time.monotonic()
             elif time.monotonic() - since >= self._patience and not reached():
                 waiting = len(self._queue) + len(self._in_hand)
-                raise TimeoutError(
-                    f"sowlog waited for {what}, and its writer thread has finished nothing for "
-                    f"{self._patience:g} s, with {waiting} records queued: a device "
-                    f"computation or a write to the disk hangs. The thread goes on when that does."
-                )
+                raise pending.hanging(what, seconds=self._patience, waiting=waiting)
 
     def _wait_for_progress(self) -> None:
         try:
@@ -283,10 +240,7 @@ class Background(Generic[Item]):
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._pid:
-            raise RuntimeError(
-                f"this Logger belongs to process {self._pid} and was carried into process {os.getpid()} by "
-                f"a fork; make a new Logger in the child."
-            )
+            raise pending.forked(self._pid)
 
     def _run(self) -> None:
         with self._context():

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
-from sowlog._log.background import Background, OnFull, check_bounds
-from sowlog._log.delivery import Delivery, Item, reading, start_copy
+from sowlog._log.background import Background
+from sowlog._log.delivery import Delivery
 from sowlog._log.hparams import check_hparams
 from sowlog._log.images import check_image
+from sowlog._log.item import Item, reading, start_copy
 from sowlog._log.metrics import prepare
+from sowlog._log.pending import OnFull, check_bounds
 from sowlog._reduce.values import shown
 from sowlog.writers import Writer
 from sowlog.writers._arguments import check_count, check_resume, check_writers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
@@ -61,16 +62,68 @@ class Kept(Generic[Item]):
         self.item = item
 
 
-def droppable(queue: deque[Item | Kept[Item] | Call]) -> Iterator[Item]:
-    """Yield the items that may be dropped, of a copy of the queue."""
-    for entry in tuple(queue):
-        if not isinstance(entry, Kept | Call):
-            yield cast(Item, entry)
-
-
-def weight_of(item: Any) -> int:
+def _weight_of(item: Any) -> int:
     """Return the bytes that an item holds while it waits; 0 for one that only counts."""
     return getattr(item, "weight", 0)
+
+
+class Bounds(Generic[Item]):
+    """How much may wait: items by number, and those that hold many bytes by their weight too.
+
+    Args:
+        queue: what waits.
+        in_hand: the items that are being done, which count as waiting.
+        size: how many items may wait beside the one that is being done.
+        on_drop: called for each item that is dropped.
+    """
+
+    def __init__(
+        self,
+        queue: deque[Item | Kept[Item] | Call],
+        in_hand: deque[Item],
+        *,
+        size: int,
+        on_drop: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._in_hand = in_hand
+        self._size = size
+        self._on_drop = on_drop
+
+    def is_full(self, item: Item) -> bool:
+        """Return whether there is no room for an item."""
+        return len(self._queue) + len(self._in_hand) > self._size or self.is_too_heavy(item)
+
+    def is_too_heavy(self, item: Item) -> bool:
+        """Return whether an item that holds many bytes has to wait for others of its kind."""
+        weight = _weight_of(item)
+        held = weight and sum(map(_weight_of, (*self._droppable(), *self._in_hand)))
+        return held > 0 and held + weight > MAX_WEIGHT
+
+    def drop_oldest(self, item: Item) -> None:
+        """Drop the oldest items until there is room for a new one, as far as there are any."""
+        if len(self._queue) + len(self._in_hand) > self._size:
+            self._drop_first(self._droppable())
+        while self.is_too_heavy(item) and self._drop_first(filter(_weight_of, self._droppable())):
+            pass
+
+    def _drop_first(self, items: Iterator[Item]) -> bool:
+        """Drop the first of the items, if there is one; return whether there was."""
+        for item in items:
+            try:
+                self._queue.remove(item)
+            except ValueError:
+                # A signal handler that logs has changed the queue meanwhile, and dropped the very item.
+                return False
+            self._on_drop()
+            return True
+        return False
+
+    def _droppable(self) -> Iterator[Item]:
+        """Yield the items that may be dropped, of a copy of the queue."""
+        for entry in tuple(self._queue):
+            if not isinstance(entry, Kept | Call):
+                yield cast(Item, entry)
 
 
 def queue_full(size: int, *, is_too_heavy: bool) -> QueueFullError:
@@ -89,8 +142,33 @@ def closed() -> RuntimeError:
     return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger.")
 
 
+def forked(pid: int) -> RuntimeError:
+    """Return the error for what is put in a forked child of the process that has the thread."""
+    return RuntimeError(
+        f"this Logger belongs to process {pid} and was carried into process {os.getpid()} by a fork; make a "
+        f"new Logger in the child."
+    )
+
+
+def hanging(what: str, *, seconds: float, waiting: int) -> TimeoutError:
+    """Return the error for a wait in which the thread made no progress."""
+    return TimeoutError(
+        f"sowlog waited for {what}, and its writer thread has finished nothing for {seconds:g} s, with "
+        f"{waiting} records queued: a device computation or a write to the disk hangs. The thread goes on "
+        f"when that does."
+    )
+
+
 def hand_back(error: BaseException) -> None:
     """Raise what the thread has handed back, or issue it if it is a warning."""
     if not isinstance(error, Warning):
         raise error
     warn_user(error)
+
+
+def hand_back_all(errors: list[BaseException]) -> None:
+    """Raise the first of the errors, an error before a warning; the others become its notes."""
+    errors.sort(key=lambda error: isinstance(error, Warning))
+    for other in errors[1:]:
+        errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
+    hand_back(errors[0])

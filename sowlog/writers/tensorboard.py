@@ -1,7 +1,4 @@
-"""Event files for TensorBoard, written with tensorboardX's protobuf classes.
-
-Only the classes are used: the queue and the flush of tensorboardX's SummaryWriter lose records.
-"""
+"""Event files for TensorBoard: records appended to one file, and what goes back in its folder noticed."""
 
 from __future__ import annotations
 
@@ -13,22 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-# Generated modules make their classes at import, where no type checker sees them.
-from tensorboardX.proto import api_pb2, plugin_hparams_pb2
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import (
-    HistogramProto,  # pyright: ignore[reportAttributeAccessIssue]
-    Summary,  # pyright: ignore[reportAttributeAccessIssue]
-    SummaryMetadata,  # pyright: ignore[reportAttributeAccessIssue]
-)
-
+from sowlog._events import protos
 from sowlog._events.file import EventFile, is_open, locked_folder
 from sowlog._events.folders import local_folder
 from sowlog._events.framing import frame
-from sowlog._events.png import encode_png
-from sowlog._events.protos import scalar_summary
 from sowlog._events.template import RecordTemplate
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import PresentTags
@@ -36,19 +22,8 @@ from sowlog.writers._arguments import check_resume
 from sowlog.writers._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.protocol import StalledError
-from sowlog.writers.record import Ending, HParams, Record
+from sowlog.writers.record import Record
 
-# Modules without declarations, as far as a type checker can see.
-_api_proto: Any = api_pb2
-_hparams_proto: Any = plugin_hparams_pb2
-_HPARAM_KINDS: dict[type, tuple[int, str]] = {
-    bool: (_api_proto.DATA_TYPE_BOOL, "bool_value"),
-    int: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
-    float: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
-    str: (_api_proto.DATA_TYPE_STRING, "string_value"),
-}
-
-_FILE_VERSION = "brain.Event:2"
 # Templates kept: enough for training, evaluation and some sets of absent values to alternate.
 _TEMPLATES = 64
 
@@ -161,8 +136,7 @@ class TensorBoardWriter:
             yield self._scalars(record)
         others = list(_other_values(record))
         if others:
-            event = Event(wall_time=record.wall_time, step=record.step, summary=Summary(value=others))
-            yield frame(event.SerializeToString())
+            yield frame(protos.event(record.step, record.wall_time, others))
 
     def _scalars(self, record: Record) -> bytes | memoryview:
         step, wall_time, tags, values = record.step, record.wall_time, record.tags, record.values
@@ -203,7 +177,7 @@ class TensorBoardWriter:
         return FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
 
     def _begin_file(self, *, is_overlap_known: bool = False) -> EventFile:
-        events = [Event(wall_time=self._clock(), file_version=_FILE_VERSION)]
+        events = [protos.version_event(self._clock())]
         with locked_folder(self._logdir):
             known = set(self._logdir.glob("*tfevents*"))
             at_work = set(filter(is_open, known))
@@ -215,9 +189,8 @@ class TensorBoardWriter:
             # A reader applies a START to all files before it, those of writers at work included.
             if self._resume_from is not None and not at_work:
                 self._superseded = known
-                start = SessionLog(status=SessionLog.START)
-                events.append(Event(wall_time=self._clock(), step=self._resume_from, session_log=start))
-            opening = b"".join(frame(event.SerializeToString()) for event in events)
+                events.append(protos.start_event(self._resume_from, self._clock()))
+            opening = b"".join(map(frame, events))
             return EventFile(self._logdir, opening, clock=self._clock)
 
     def _require_file(self) -> None:
@@ -247,67 +220,29 @@ def _other_values(record: Record) -> Iterator[Any]:
     for tag, histogram in record.histograms.items():
         # One without a finite element has no bounds to write; its `<tag>/nonfinite` says why.
         if np.any(histogram.counts):
-            yield Summary.Value(tag=tag, histo=_histogram_proto(histogram))
+            yield protos.histogram_value(tag, **_buckets(histogram))
     for tag, image in record.images.items():
-        yield Summary.Value(tag=tag, image=_image_proto(image))
+        yield protos.image_value(tag, image)
     if record.hparams is not None:
-        yield from _hparams_values(record.hparams, record.wall_time)
+        hparams = record.hparams
+        yield from protos.hparams_values(hparams.values, hparams.metrics, wall_time=record.wall_time)
     if record.ending is not None:
-        yield _ending_value(record.ending, record.wall_time)
+        yield protos.ending_value(record.ending, wall_time=record.wall_time)
 
 
-def _image_proto(image: NDArray[np.uint8]) -> Any:
-    height, width, channels = image.shape
-    png = encode_png(image)
-    return Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
-
-
-def _hparams_values(hparams: HParams, wall_time: float) -> Iterator[Any]:
-    """Yield the run's start and, where metrics are chosen, the table's columns.
-
-    Without columns TensorBoard makes them itself: of all hyperparameters and all scalars of all runs.
-    """
-    start = _hparams_proto.SessionStartInfo(start_time_secs=wall_time)
-    infos: list[Any] = []
-    for name, value in hparams.values.items():
-        kind, field = _HPARAM_KINDS[type(value)]
-        setattr(start.hparams[name], field, value)
-        infos.append(_api_proto.HParamInfo(name=name, type=kind))
-    if hparams.metrics:
-        metrics = [_api_proto.MetricInfo(name=_api_proto.MetricName(tag=tag)) for tag in hparams.metrics]
-        yield _hparams_value("experiment", _api_proto.Experiment(hparam_infos=infos, metric_infos=metrics))
-    yield _hparams_value("session_start_info", start)
-
-
-def _ending_value(ending: Ending, wall_time: float) -> Any:
-    status = {"success": _api_proto.STATUS_SUCCESS, "failure": _api_proto.STATUS_FAILURE}[ending]
-    end = _hparams_proto.SessionEndInfo(status=status, end_time_secs=wall_time)
-    return _hparams_value("session_end_info", end)
-
-
-def _hparams_value(kind: str, data: Any) -> Any:
-    """Return data for the HParams plugin, which stands in the metadata of a value that has none itself."""
-    content = _hparams_proto.HParamsPluginData(version=0, **{kind: data}).SerializeToString()
-    plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
-    return Summary.Value(tag=f"_hparams_/{kind}", metadata=SummaryMetadata(plugin_data=plugin))
-
-
-def _histogram_proto(histogram: HistogramValue) -> Any:
-    """Return the buckets between the smallest and the largest element."""
+def _buckets(histogram: HistogramValue) -> dict[str, Any]:
+    """Return the buckets between the smallest and the largest element, and what is known beside them."""
     filled = np.flatnonzero(histogram.counts)
     buckets = slice(filled[0], filled[-1] + 1)
-    counts = histogram.counts[buckets]
-    limits = np.minimum(histogram.edges[1:][buckets], histogram.max)
-    return HistogramProto(
-        min=histogram.min,
-        max=histogram.max,
-        num=counts.sum(),
-        sum=histogram.sum,
-        sum_squares=histogram.sum_squares,
-        bucket_limit=limits,
-        bucket=counts,
-    )
+    return {
+        "counts": histogram.counts[buckets],
+        "limits": np.minimum(histogram.edges[1:][buckets], histogram.max),
+        "min": histogram.min,
+        "max": histogram.max,
+        "sum": histogram.sum,
+        "sum_squares": histogram.sum_squares,
+    }
 
 
 def _make_template(tags: tuple[str, ...]) -> RecordTemplate:
-    return RecordTemplate(list(map(scalar_summary, tags)))
+    return RecordTemplate(list(map(protos.scalar_summary, tags)))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sowlog import Logger
-from sowlog._log.delivery import Delivery, Item
+from sowlog._log.delivery import Delivery
+from sowlog._log.item import Item
 from sowlog._log.sinks import WriterError
 from sowlog.testing import read_events
 from sowlog.writers._warnings import LossWarning

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 import sowlog
-from sowlog._log.delivery import Delivery, Item
+from sowlog._log.delivery import Delivery
+from sowlog._log.item import Item
 from sowlog._log.sinks import WriterError
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Every, StalledError
