@@ -9,6 +9,10 @@ TensorBoard at every step:
     log(step, metrics)                                          # returns at once
 """
 
+import inspect as _inspect
+import sys as _sys
+from types import ModuleType as _ModuleType
+
 from sowlog import testing, writers
 from sowlog._events.framing import CorruptEventFile
 from sowlog._events.reading import Run, read
@@ -73,4 +77,22 @@ __all__ = [
     "writers",
 ]
 
+
 _register()
+
+
+def _publish(module: _ModuleType) -> None:
+    """Set the module of public classes, and of their methods, to the one that users import them from.
+
+    Errors, reprs and pickles then outlive a move between rooms. Methods follow their class, in whose module
+    doctest looks for them. Functions keep their own module, as JAX's do.
+    """
+    for kind in filter(_inspect.isclass, map(vars(module).get, module.__all__)):
+        private = kind.__module__
+        for member in (kind, *map(_inspect.unwrap, vars(kind).values())):
+            if (member is kind or _inspect.isfunction(member)) and member.__module__ == private:
+                member.__module__ = module.__name__
+
+
+for _module in (_sys.modules[__name__], testing, writers):
+    _publish(_module)

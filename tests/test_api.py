@@ -2,11 +2,14 @@
 
 import doctest
 import inspect
+import pickle
+from pathlib import Path
 
 import pytest
 
 import sowlog
 import sowlog.testing
+import sowlog.writers
 
 PUBLIC = {name: getattr(sowlog, name) for name in sowlog.__all__}
 FUNCTIONS = {
@@ -14,6 +17,14 @@ FUNCTIONS = {
     **{f"testing.{name}": getattr(sowlog.testing, name) for name in sowlog.testing.__all__},
     **{f"Logger.{name}": getattr(sowlog.Logger, name) for name in ("image", "hparams")},
 }
+MODULES = (sowlog, sowlog.testing, sowlog.writers)
+OBJECTS = {
+    f"{module.__name__}.{name}": (module, getattr(module, name))
+    for module in MODULES
+    for name in module.__all__
+}
+CLASSES = {name: (module, kind) for name, (module, kind) in OBJECTS.items() if inspect.isclass(kind)}
+CALLABLES = {name: value for name, (_, value) in OBJECTS.items() if inspect.isroutine(value)}
 # Returned or raised, not called: their example is that of the function that does so.
 RESULTS = {
     "CorruptEventFile",
@@ -49,3 +60,44 @@ def test_star_import_is_clean():
     namespace: dict[str, object] = {}
     exec("from sowlog import *", namespace)
     assert set(namespace) - {"__builtins__"} == set(sowlog.__all__)
+
+
+def methods_of(kind):
+    """Return the methods written in a class, without those that dataclass makes and Protocol lends."""
+    folder = str(Path(sowlog.__file__).parent)
+    functions = filter(inspect.isfunction, map(inspect.unwrap, vars(kind).values()))
+    return [function for function in functions if function.__code__.co_filename.startswith(folder)]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_public_classes_show_where_users_import_them_from(name):
+    """An error is a sowlog.LostMetricError, and classes and methods are pickled by their public names."""
+    _, kind = CLASSES[name]
+    assert f"{kind.__module__}.{kind.__qualname__}" == name
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    for method in methods_of(kind):
+        assert f"{method.__module__}.{method.__qualname__}" == f"{name}.{method.__name__}"
+        assert f"def {method.__name__}(" in inspect.getsource(method)
+
+
+def test_functions_that_public_classes_borrow_stay_with_their_module():
+    """Typing gives each Protocol its own __init__, which is not renamed."""
+    assert vars(sowlog.writers.Writer)["__init__"].__module__ == "typing"
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_public_functions_are_pickled_and_show_their_source(name):
+    """Functions keep the module that they are written in."""
+    function = CALLABLES[name]
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert f"def {function.__name__}(" in inspect.getsource(function)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_examples_of_public_classes_are_collected_as_doctests(name):
+    """As pytest collects them, from the module that a class shows: those of its methods as well."""
+    module, kind = CLASSES[name]
+    collected = {test.name for test in doctest.DocTestFinder(exclude_empty=True).find(module)}
+    for member in (kind, *methods_of(kind)):
+        if ">>>" in (member.__doc__ or ""):
+            assert f"{module.__name__}.{member.__qualname__}" in collected

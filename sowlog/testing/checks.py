@@ -122,7 +122,7 @@ def forbid_host_sync() -> Generator[None]:
         ...     float(x)
         Traceback (most recent call last):
             ...
-        sowlog.testing.checks.HostSyncError: float(x) waits for the device: log the array, or...
+        sowlog.testing.HostSyncError: float(x) waits for the device: log the array, or read it steps later.
     """
     owner, thread = type(jnp.zeros(())), threading.get_ident()
     originals = {name: getattr(owner, name) for name in _READS}
