@@ -13,6 +13,7 @@ from flax.core import scope as flax_scope
 
 from sowlog._reduce import state
 from sowlog._sow import foreign
+from sowlog._sow.frames import check_frames
 from sowlog._sow.recording import LostMetricError, Recorder, recording
 from sowlog._sow.seeding import find_seeds
 from sowlog._sow.sowing import METRICS, hear_plain_sows
@@ -42,6 +43,7 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
             `flax.linen.apply` returned; or (when called) its first argument is no variables.
         ValueError: (when called) the variables already hold sown values, which would be counted again.
         LostMetricError: (when called) a sown value would be lost or wrong.
+        RuntimeError: (when called) Flax or JAX is of a version in which a lost value could not be seen.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
@@ -63,6 +65,7 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
     ) -> tuple[Any, dict[str, Any]]:
         _check_variables(variables)
         _check_fresh(variables)
+        check_frames()
 
         def run(seeds: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
             filter = flax_scope.union_filters(mutable, _OURS)

@@ -1,13 +1,14 @@
 """Which transforms stand between a sow and the `apply` that collects it, read off the Python stack.
 
-Flax does not tell a module which lifted transform runs it, so the frames are asked; only while tracing, and
-only to name what went wrong. If a name moves upstream, the error says less; that there is one does not hang
-on it.
+Flax does not report to a module which lifted transform runs it, so the frames are read, only while tracing.
+Errors take names from them, and decisions hang on them: whether a sow is of the pass that is collected,
+whether its value comes back, whether a loss is trained on, whether a `setup` is a rehearsal. A frame that is
+renamed upstream would turn an error into silence, so the first `collect` checks that all are there: `frames`.
 """
 
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from flax.core import scope as flax_scope
@@ -83,9 +84,9 @@ def enclosing_lifts() -> list[Lift]:
         if _is_apply(frame):
             break
         function = frame.f_code.co_qualname
-        if lifts and function == "RNN.__call__" and _is_file(frame, _RNN):
+        if lifts and is_rnn_code(frame.f_code):
             lifts[-1] = lifts[-1]._replace(name="RNN")
-        if not _is_file(frame, _LIFT):
+        if not _is_file(frame.f_code, _LIFT):
             continue
         if function == "pack.<locals>.wrapper":
             outgoing = frame.f_locals.get("out_variable_filters")
@@ -100,7 +101,7 @@ def innermost() -> str:
     """Returns the name of the transform that directly surrounds the caller, as a user writes it."""
     for frame in _frames():
         name = frame.f_code.co_qualname.partition(".")[0]
-        if _is_file(frame, _LIFT) and name not in ("pack", "_partial_pack"):
+        if _is_file(frame.f_code, _LIFT) and name not in ("pack", "_partial_pack"):
             return f"nn.{_PUBLIC_NAMES.get(name, name)}"
         parts = frame.f_code.co_filename.replace("\\", "/").split("/")
         name = _RAW.get((parts[-1], frame.f_code.co_qualname.partition(".")[0]))
@@ -122,9 +123,9 @@ def custom_derivative() -> str | None:
         name = frame.f_code.co_qualname.partition(".")[0]
         if name not in ("custom_jvp", "custom_vjp"):
             continue
-        if _is_file(frame, _LIFT):
+        if _is_file(frame.f_code, _LIFT):
             return f"nn.{name}"
-        found = found or (f"jax.{name}" if _is_file(frame, _CUSTOM_DERIVATIVES) else None)
+        found = found or (f"jax.{name}" if _is_file(frame.f_code, _CUSTOM_DERIVATIVES) else None)
     return found
 
 
@@ -134,8 +135,7 @@ def is_rehearsal() -> bool:
     A lifted class runs `setup` inside its transform; what these runs before it sow would count twice.
     """
     for frame in _frames():
-        function = frame.f_code.co_qualname
-        if function in _REHEARSALS and any(_is_file(frame, file) for file in _LINEN):
+        if is_rehearsal_code(frame.f_code):
             return True
         if _is_apply(frame):
             break
@@ -155,11 +155,21 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _is_apply(frame: FrameType) -> bool:
-    return frame.f_code.co_qualname.startswith("apply.") and _is_file(frame, _APPLY)
+    return frame.f_code.co_qualname.startswith("apply.") and _is_file(frame.f_code, _APPLY)
 
 
-def _is_file(frame: FrameType, end: tuple[str, ...]) -> bool:
-    return frame.f_code.co_filename.replace("\\", "/").endswith("/".join(end))
+def is_rnn_code(code: CodeType) -> bool:
+    """Return whether code is that of nn.RNN, which scans."""
+    return code.co_qualname == "RNN.__call__" and _is_file(code, _RNN)
+
+
+def is_rehearsal_code(code: CodeType) -> bool:
+    """Return whether code runs a module's `setup` once more, for what Flax learns from it."""
+    return code.co_qualname in _REHEARSALS and any(_is_file(code, file) for file in _LINEN)
+
+
+def _is_file(code: CodeType, end: tuple[str, ...]) -> bool:
+    return code.co_filename.replace("\\", "/").endswith("/".join(end))
 
 
 def _loop_name(frame: FrameType, name: str) -> str:
