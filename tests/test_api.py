@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import pickle
+import typing
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def test_the_examples_of_public_classes_are_collected_as_doctests(name):
     for member in (kind, *methods_of(kind)):
         if ">>>" in (member.__doc__ or ""):
             assert f"{module.__name__}.{member.__qualname__}" in collected
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_types_of_public_classes_can_be_read(name):
+    """As programs do that fill dataclasses; names are looked up in the module that a class shows."""
+    _, kind = CLASSES[name]
+    assert set(typing.get_type_hints(kind)) >= set(vars(kind).get("__annotations__", {}))

@@ -5,8 +5,6 @@ a set of tags that comes once are taken apart by tag. What fits neither is parse
 restarts are settled at the end, by each event's place in the files.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

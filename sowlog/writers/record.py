@@ -1,7 +1,5 @@
 """The record: what one `log` call becomes, and all that a writer sees."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
