@@ -8,6 +8,7 @@ Within one array `jnp.sum` in float32 is enough: XLA sums in a tree, with a rela
 elements. `tests/reduce/test_reducers.py` holds it to that.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -64,14 +65,21 @@ def are_whole(pairs: Pair) -> jax.Array:
     return jnp.all((jnp.round(pairs.hi) == pairs.hi) & (jnp.round(pairs.lo) == pairs.lo))
 
 
-def multiply(pair: Pair, factor: Fraction) -> Pair:
-    """Return pair * factor, a number from 0 to 1 known while tracing, to about 45 bits (Dekker's product)."""
-    high = np.float32(float(factor))
-    low = np.float32(float(factor - Fraction(float(high))))
-    product = pair.hi * high
-    (a, b), (c, d) = halves(pair.hi), halves(jnp.asarray(high))
+def multiply(pair: Pair, factors: Sequence[Fraction]) -> Pair:
+    """Return a pair times each of the factors, shape [factors], to about 45 bits (Dekker's product).
+
+    Args:
+        pair: of shape [].
+        factors: numbers from 0 to 1, known while tracing.
+    """
+    high = np.array([float(factor) for factor in factors], np.float32)
+    rests = [factor - Fraction(float(near)) for factor, near in zip(factors, high, strict=True)]
+    low = np.array([float(rest) for rest in rests], np.float32)
+    hi, lo = (jnp.broadcast_to(part, high.shape) for part in pair)
+    product = hi * high
+    (a, b), (c, d) = halves(hi), halves(jnp.asarray(high))
     error = ((a * c - product) + a * d + b * c) + b * d
-    rest = error + (pair.hi * low + pair.lo * high)
+    rest = error + (hi * low + lo * high)
     return Pair(*_two_sum(product, jnp.where(jnp.isfinite(rest), rest, 0.0)))
 
 
@@ -146,19 +154,19 @@ def tree_sum(values: jax.Array) -> jax.Array:
     The barrier keeps it from making one loop of them: 240 000 equal values in three axes would err by 2e-5.
     """
     while values.ndim > 1 and not _SUMS_AXES_IN_A_TREE:
-        values = _apart(jnp.sum(values, axis=-1))
+        values = unfused(jnp.sum(values, axis=-1))
     return jnp.sum(values)
 
 
 @jax.custom_jvp
-def _apart(values: jax.Array) -> jax.Array:
+def unfused(values: jax.Array) -> jax.Array:
     """Returns the values through a barrier to fusion, which jax 0.5.0 cannot differentiate by itself."""
     return jax.lax.optimization_barrier(values)
 
 
-@_apart.defjvp
+@unfused.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return _apart(*primals), tangents[0]
+    return unfused(*primals), tangents[0]
 
 
 def halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -202,9 +202,10 @@ class Quantiles(Reducer):
         below = cumulative(counts)
         total = Pair(below.hi[-1], below.lo[-1])
         slack = total.hi * jnp.where(compensated.are_whole(counts), _WHOLE_SLACK, _FRACTIONAL_SLACK)
-        shares = [compensated.multiply(total, _share(percent)) for percent in self.percents]
-        needed = Pair(*(jnp.stack(part)[None, :] for part in zip(*shares, strict=True)))
-        missing = compensated.subtract(needed, Pair(below.hi[:, None], below.lo[:, None]))
+        needed = compensated.multiply(total, [_share(percent) for percent in self.percents])
+        missing = compensated.subtract(
+            Pair(needed.hi[None, :], needed.lo[None, :]), Pair(below.hi[:, None], below.lo[:, None])
+        )
         # Counted, not searched: a few thousand comparisons, where the search is a loop of its own.
         index = jnp.sum(missing > slack, axis=0)
         middle = jnp.asarray(bin_middles(self.sub_bins), jnp.float32)[jnp.minimum(index, counts.hi.size - 1)]

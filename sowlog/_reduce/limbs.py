@@ -5,20 +5,24 @@ int32 sums the limbs of many numbers without wrapping; float32 sums those of a p
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from sowlog._reduce.compensated import (
     Pair,
     add,
-    are_whole,
     halves,
     pair_of,
     power_of_two,
-    split,
     total_of_rows,
+    unfused,
 )
 
 LIMB_BITS, _FLOAT_LIMBS = 14, 4
 """What int32 sums exactly: 2^17 limbs of 14 bits."""
+
+_ROW = 64
+"""Cumulative sums go over rows of 64 numbers, of which float32 sums limbs exactly."""
 
 
 def integer_limbs(values: jax.Array) -> list[tuple[jax.Array, float]]:
@@ -80,16 +84,27 @@ def of_limbs(limbs: jax.Array) -> Pair:
 
 
 def cumulative(pairs: Pair) -> Pair:
-    """Return the cumulative sums of non-negative pairs, shape [n], to 48 bits."""
-    exact = are_whole(pairs) & (jnp.sum(pairs.hi) < 2.0**24)
-    return jax.lax.cond(exact, lambda pairs: pair_of(jnp.cumsum(pairs.hi + pairs.lo)), _cumulative, pairs)
+    """Return the cumulative sums of non-negative pairs, shape [n], to 48 bits.
+
+    A matrix product with a triangle of ones is a cumulative sum, and exact for limbs of 15 bits in float32: one
+    over each row, one over the totals of rows. XLA compiles it in a quarter of the time of a scan.
+    """
+    size, scale = pairs.hi.size, power_of_two(jnp.max(pairs.hi, initial=0.0))
+    limbs = list(zip(*(float_limbs(part, scale) for part in pairs), strict=True))
+    digits = jnp.stack([(hi + lo).astype(jnp.float32) for (hi, _), (lo, _) in limbs])
+    rows = -(-size // _ROW)
+    padded = jnp.pad(digits, ((0, 0), (0, rows * _ROW - size))).reshape(len(limbs), rows, _ROW)
+    within = _exact_product(padded, np.triu(np.ones((_ROW, _ROW))))
+    totals = within[..., -1]  # [limbs, rows], up to 21 bits
+    upper = jnp.floor(totals * 2.0**-12) * 2.0**12
+    before = _exact_product(jnp.stack([upper, totals - upper]), np.triu(np.ones((rows, rows)), k=1))
+    upper, lower = (jnp.broadcast_to(part[..., None], within.shape) for part in before)
+    units = np.array([unit for (_, unit), _ in limbs], np.float32)[:, None, None]
+    sums = total_of_rows(Pair(*(part * units for part in add(pair_of(within + lower), pair_of(upper)))))
+    # XLA would compute them anew for each number that they are compared with.
+    return Pair(*(unfused(part.ravel()[:size] * scale) for part in sums))
 
 
-def _cumulative(pairs: Pair) -> Pair:
-    """Sum limbs as int32: XLA compiles that in a seventh of the time that it needs for a scan of pairs."""
-    scale = power_of_two(jnp.max(pairs.hi, initial=0.0))
-    rows: list[Pair] = []
-    for (hi, unit), (lo, _) in zip(*(float_limbs(part, scale) for part in pairs), strict=True):
-        rows.append(Pair(*(part * unit for part in split(jnp.cumsum(hi + lo)))))
-    total = total_of_rows(Pair(*(jnp.stack(part) for part in zip(*rows, strict=True))))
-    return Pair(total.hi * scale, total.lo * scale)
+def _exact_product(numbers: jax.Array, ones: NDArray[np.float64]) -> jax.Array:
+    """Return numbers @ ones, exact where sums of whole numbers stay within 24 bits."""
+    return jnp.dot(numbers, ones.astype(np.float32), precision=jax.lax.Precision.HIGHEST)

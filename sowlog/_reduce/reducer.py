@@ -12,6 +12,7 @@ shapes) is settled once, here and in `state`, for all of them, a user's own incl
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Self, final
 
@@ -185,9 +186,11 @@ class Reducer(abc.ABC):
             return self.of(value.value, value.weight)
         array = values.real_array(value, "value")
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
-        return ambient.apart(self._of_one_over_kept_axes, *operands)
+        return ambient.apart(self._of_arrays, *operands)
 
-    def _of_one_over_kept_axes(self, value: jax.Array, *weights: jax.Array) -> State:
+    # Under jit: values of one shape are traced once for a reducer, in however many layers they are sown.
+    @functools.partial(jax.jit, static_argnums=0)
+    def _of_arrays(self, value: jax.Array, *weights: jax.Array) -> State:
         operands = (value, *(values.fit_weight(weight, value) for weight in weights))
         function = self._of_one
         for position, axis in reversed(list(enumerate(_kept_axes(self, operands[0].ndim)))):

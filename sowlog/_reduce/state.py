@@ -65,9 +65,7 @@ class State:
         if _is_start(self):
             return other
         _check_one_shape(self, other)
-        return ambient.apart(
-            _over_batch(_merge_one, np.ndim(self.seen)), _device_arrays(self), _device_arrays(other)
-        )
+        return ambient.apart(_merge, _device_arrays(self), _device_arrays(other))
 
     def compute(self) -> Any:
         """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
@@ -78,12 +76,23 @@ class State:
             TypeError: the state has been through arithmetic.
         """
         check_intact(self)
-        return ambient.apart(_over_batch(_compute_one, np.ndim(self.seen)), _device_arrays(self))
+        return ambient.apart(_compute, _device_arrays(self))
 
 
 def _device_arrays(state: State) -> State:
     """Return a state whose arrays are JAX's, which a user's `merge` expects; a fetched one has NumPy's."""
     return jax.tree.map(jnp.asarray, state)
+
+
+@jax.jit
+def _merge(a: State, b: State) -> State:
+    """Merge under jit: the states of one reducer and shape, hundreds in a model, are traced once."""
+    return _over_batch(_merge_one, a.seen.ndim)(a, b)
+
+
+@jax.jit
+def _compute(state: State) -> Any:
+    return _over_batch(_compute_one, state.seen.ndim)(state)
 
 
 def _merge_one(a: State, b: State) -> State:

@@ -115,5 +115,8 @@ def test_cumulative_sums_hold_48_bits(size):
 def test_shares_of_a_total_are_exact_to_45_bits(factor):
     """A share of a large count is not rounded to float32."""
     pair = _add(_pair(2.0**40), _pair(12345.0))
-    share = compensated.multiply(pair, Fraction(factor))
+    (share,) = (
+        compensated.Pair(*parts)
+        for parts in zip(*compensated.multiply(pair, [Fraction(factor)]), strict=True)
+    )
     assert _exact(share) == pytest.approx(float(Fraction(factor) * (2**40 + 12345)), rel=2.0**-45, abs=0)
