@@ -20,6 +20,7 @@ from train import config_file, optimizer, step, tasks
 _AGAINST = "the same step, its statistics not sown"
 _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
 _STEPS = 10
+_SMALL = ("task.layers=1", "task.width=8", "task.heads=2", "task.experts=2", "task.expert_width=8")
 
 
 def two_devices() -> None:
@@ -29,20 +30,18 @@ def two_devices() -> None:
 
 def measure_collecting(size: Size) -> list[Line]:
     """Measures CPU seconds of tracing, lowering and compiling the step, and of running it."""
-    init, train_step, batch = _program()
+    init, train_step, batch = _program(() if size.rounds > 1 else _SMALL)
     state = init(batch)
     rounds = min(size.rounds, 7)
+    compiled: dict[str, Any] = {}
+
+    def compile(name: str) -> float:
+        jax.clear_caches()
+        return cost_of(lambda: compiled.update({name: train_step().lower(state, batch).compile()})).cpu
+
     compiling = interleave(
-        {
-            "metrics": lambda: _compile(train_step(), state, batch),
-            "bare": _silently(lambda: _compile(train_step(), state, batch)),
-        },
-        rounds,
+        {"metrics": lambda: compile("metrics"), "bare": _silently(lambda: compile("bare"))}, rounds
     )
-    compiled = {
-        "metrics": train_step().lower(state, batch).compile(),
-        "bare": _silently(lambda: train_step().lower(state, batch).compile())(),
-    }
     running = interleave(
         {name: functools.partial(_run, function, init, batch) for name, function in compiled.items()}, rounds
     )
@@ -54,8 +53,8 @@ def measure_collecting(size: Size) -> list[Line]:
     ]
 
 
-def _program() -> tuple[Callable[[Any], Any], Callable[[], Any], Any]:
-    config = config_file.load(_CONFIG, [])
+def _program(overrides: tuple[str, ...]) -> tuple[Callable[[Any], Any], Callable[[], Any], Any]:
+    config = config_file.load(_CONFIG, list(overrides))
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     batch = {"tokens": jnp.zeros((32, 65), jnp.uint8)}
@@ -78,11 +77,6 @@ def _silently(function: Callable[[], Any]) -> Callable[[], Any]:
             return function()
 
     return silent
-
-
-def _compile(function: Any, state: Any, batch: Any) -> float:
-    jax.clear_caches()
-    return cost_of(lambda: function.lower(state, batch).compile()).cpu
 
 
 def _run(compiled: Any, init: Callable[[Any], Any], batch: Any) -> float:

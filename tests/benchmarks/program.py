@@ -21,7 +21,10 @@ _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
 _SHARE = 0.95
 _STEPS = 500
 _AHEAD = 8
-_SMALL = ("task.width=8", "task.heads=2", "data.length=16", "data.batch_size=4", "data.eval_batches=2")
+_SMALL = (
+    *("task.layers=1", "task.width=8", "task.heads=2", "task.experts=2", "task.expert_width=8"),
+    *("data.length=16", "data.batch_size=4", "data.eval_batches=2", "data.max_bytes=200000"),
+)
 
 
 class _Memory:
