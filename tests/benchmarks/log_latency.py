@@ -35,7 +35,7 @@ def measure_log_latency(size: Size) -> list[Line]:
             runs = {
                 peer.title: _repetition(stack, peer, count, size) for peer in (Sowlog, *installed(_LOGGING))
             }
-            seldom = {name: size.peer_rounds for name in runs if name != Sowlog.title}
+            seldom = {name: size.peer_rounds for name in runs if name not in (Sowlog.title, AddScalar.title)}
             figures = interleave(runs, size.rounds, seldom)
         lines += _lines(count, figures)
         lines += [Line(f"{count} scalars: {peer.title} (no {missing(peer)})") for peer in absent(_LOGGING)]

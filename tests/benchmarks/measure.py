@@ -157,5 +157,12 @@ def interleave(
 
 
 def paired_ratio(figures: Sequence[float], base: Sequence[float]) -> Spread:
-    """Returns the quartiles of the ratios of figures taken in the same rounds."""
+    """Return the quartiles of the ratios of figures taken in the same rounds.
+
+    Raises:
+        ValueError: the base was measured in fewer rounds: the ratio would leave out figures whose median is
+            printed beside it.
+    """
+    if len(base) < len(figures):
+        raise ValueError(f"{len(figures)} figures have a base of {len(base)} rounds: measure it as often.")
     return spread_of([figure / other for figure, other in zip(figures, base, strict=False)])

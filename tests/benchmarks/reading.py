@@ -50,7 +50,7 @@ def _lines(case: str, folder: Path, target: float, size: Size) -> list[Line]:
     runs: dict[str, Callable[[], float]] = {_PEER: _timed(tensorboard_scalars, folder)}
     if read is not None:
         runs["sowlog.read"] = _timed(lambda path: _use(read(path)), folder)
-    figures = interleave(runs, min(size.rounds, 3), {_PEER: 1})
+    figures = interleave(runs, min(size.rounds, 3))
     lines = [
         Line(
             f"{case}: {name}",

@@ -80,7 +80,14 @@ def test_interleave_pairs_by_round() -> None:
 
     figures = interleave({name: lambda name=name: count(name) for name in calls}, 3, {"theirs": 2})
     assert figures == {"ours": [1.0, 2.0, 3.0], "theirs": [1.0, 2.0]}
-    assert paired_ratio(figures["ours"], figures["theirs"]) == ONE
+    assert paired_ratio(figures["theirs"], figures["ours"]) == ONE
+
+
+def test_ratio_leaves_out_no_round() -> None:
+    """A base of fewer rounds is refused: the ratio would disagree with the figures beside it."""
+    assert paired_ratio([2.0, 9.0], [1.0, 3.0, 100.0]) == spread_of([2.0, 3.0])
+    with pytest.raises(ValueError, match="3 figures have a base of 1 rounds"):
+        paired_ratio([1.0, 2.0, 3.0], [1.0])
 
 
 def test_spread_is_the_quartiles() -> None:
