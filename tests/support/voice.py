@@ -51,17 +51,13 @@ def prose_of(path: Path) -> Iterator[Line]:
         yield from (Line(path, number, line) for number, line in enumerate(text.splitlines(), 1))
         return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if (
-            token.type == tokenize.COMMENT
-            or token.type == tokenize.STRING
-            or token.type in _PARTS_OF_F_STRINGS
-        ):
+        if token.type in _PROSE:
             for offset, line in enumerate(token.string.splitlines()):
                 yield Line(path, token.start[0] + offset, line)
 
 
 # From Python 3.12 on the text of an f-string is a token of its own.
-_PARTS_OF_F_STRINGS = {getattr(tokenize, "FSTRING_MIDDLE", None)}
+_PROSE = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
 def findings(lines: list[Line]) -> Iterator[str]:
