@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train.config
+import train.config.experiment
 from tests.support.generated import ARCHITECTURE, part_of
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.support.transform_table import COMMAND, make_table
@@ -23,7 +23,7 @@ def test_the_examples_run_in_order_and_log_what_the_text_says(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     text = README.read_text()
     # The options of a task are written into the file whose names they use.
-    namespace: dict[str, object] = dict(vars(train.config))
+    namespace: dict[str, object] = dict(vars(train.config.experiment))
     for block in _blocks(text):
         exec(compile(block, "README.md", "exec"), namespace)
     series = tensorboard_scalars(tmp_path / "runs" / "demo")
@@ -43,7 +43,7 @@ def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
     for folder in ("train", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "train" / "tasks" / "mine.py").write_text(model.partition("model = ")[0] + task)
-    schema = tmp_path / "train" / "config.py"
+    schema = tmp_path / "train" / "config" / "experiment.py"
     before, union, after = schema.read_text().partition("TaskOptions = ")
     schema.write_text(f"{before}{options}\n\n{union}MineTask | {after}")
     (tmp_path / "configs" / "mine.yaml").write_text("base: digits.yaml\ntask: {name: mine}\n")

@@ -15,25 +15,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train import (
-    config_file,
-    config_help,
-    data,
-    leaving,
-    paths,
-    processes,
-    report,
-    results,
-    run_folder,
-    schema,
-    sweep_command,
-)
-from train.config import Config
-from train.mistakes import COMMAND_LINE, ConfigError, RunWarning, did_you_mean
-from train.processes import Group
-from train.results import Results
-from train.run_folder import RunFolder, SharedFolder
-from train.stopping import Stop, StopRequestedError
+from train import data
+from train.config import fields, help, paths
+from train.config import file as config_file
+from train.config.errors import COMMAND_LINE, ConfigError, RunWarning, did_you_mean
+from train.config.experiment import Config
+from train.parallel import processes
+from train.parallel.processes import Group
+from train.runs import folder as run_folder
+from train.runs import results
+from train.runs.folder import RunFolder, SharedFolder
+from train.runs.results import Results
+from train.show import lines
+from train.sweep import command as sweep_command
+from train.system import exits
+from train.system.signals import Stop, StopRequestedError
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
     from train.loop import Outcome
@@ -62,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except (ConfigError, data.DataError, run_folder.RunFolderError) as error:
-        report.mistakes(str(error))
+        lines.mistakes(str(error))
         return 2
     except StopRequestedError as error:
-        report.mistakes(f"{error} before the first batch came: nothing was trained, and nothing is saved.")
+        lines.mistakes(f"{error} before the first batch came: nothing was trained, and nothing is saved.")
         return _status(error.signal)
     except KeyboardInterrupt:
         return _status(signal.SIGINT)
@@ -75,7 +71,7 @@ def _run(argv: Sequence[str]) -> int:
     parser = _parser()
     options, file, overrides = _parse(parser, argv)
     if options.help or options.list:
-        report.text(_help(parser) if options.help else config_help.list_configs())
+        lines.text(_help(parser) if options.help else help.list_configs())
         return 0
     group = processes.group_of(options)
     if sweep_command.check(options):
@@ -84,10 +80,10 @@ def _run(argv: Sequence[str]) -> int:
     config = config_file.load(file, overrides, is_to_train=True)
     hparams = _chosen(config, options.hparams)
     if options.print_config:
-        report.text(config_file.dump(config).rstrip())
+        lines.text(config_file.dump(config).rstrip())
         return 0
     workdir = None if options.workdir is None else _workdir(options.workdir)
-    with report.plain_warnings(RunWarning):
+    with lines.plain_warnings(RunWarning):
         dataset = data.load(config.data, needs=config.task.needs)
     if options.dry_run:
         return _dry_run(config, dataset)
@@ -102,7 +98,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _help(parser: argparse.ArgumentParser) -> str:
-    return parser.format_help() + sweep_command.HELP + EXAMPLES + config_help.list_settings()
+    return parser.format_help() + sweep_command.HELP + EXAMPLES + help.list_settings()
 
 
 def _train_together(
@@ -113,7 +109,7 @@ def _train_together(
     argv: Sequence[str],
     hparams: dict[str, Any],
 ) -> int:
-    from train import joining  # noqa: PLC0415 - needs JAX, which is to join before anything else
+    from train.parallel import joining  # noqa: PLC0415 - needs JAX, which is to join before anything else
 
     with joining.joined(group):
         joining.check_alike(config, dataset)
@@ -131,22 +127,23 @@ def _train(
 ) -> int:
     # JAX takes seconds to import, and nothing before this needs it.
     import sowlog  # noqa: PLC0415
-    from train import loop, runtime  # noqa: PLC0415
+    from train import loop  # noqa: PLC0415
+    from train.parallel import runtime  # noqa: PLC0415
 
     runtime.set_up()
-    report.begun(folder.path, is_continued=folder.is_continued)
+    lines.begun(folder.path, is_continued=folder.is_continued)
     if isinstance(folder, RunFolder) and folder.note:
-        report.warning(folder.note)
+        lines.warning(folder.note)
     # Around the screen, which puts what goes to standard error above its live line.
-    with report.plain_warnings(RunWarning, sowlog.LossWarning), report.screen(config.steps) as screen:
-        view = report.Display(screen, config.steps)
+    with lines.plain_warnings(RunWarning, sowlog.LossWarning), lines.screen(config.steps) as screen:
+        view = lines.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
         view.ended()
     names_folder = any(argument.partition("=")[0] == "--workdir" for argument in argv)
-    report.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
+    lines.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
     failures = [*outcome.failures, *_write_results(config, folder, outcome)]
     if failures:
-        report.not_saved(failures, folder.path, names_folder=names_folder)
+        lines.not_saved(failures, folder.path, names_folder=names_folder)
     if outcome.diverged:
         return 3
     if failures:
@@ -183,7 +180,7 @@ def _chosen(config: Config, keys: str | None) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for key in keys.split(","):
         found = {name: value for name, value in flat.items() if name == key or name.startswith(f"{key}.")}
-        if not found and key not in schema.all_keys():
+        if not found and key not in fields.all_keys():
             near = did_you_mean(key, list(flat))
             raise ConfigError([f"{COMMAND_LINE}: --hparams: {key} is no setting of this run{near}"])
         chosen |= found
@@ -191,10 +188,11 @@ def _chosen(config: Config, keys: str | None) -> dict[str, Any]:
 
 
 def _dry_run(config: Config, dataset: data.Dataset) -> int:
-    from train import drawing, dry_run  # noqa: PLC0415
+    from train import dry_run  # noqa: PLC0415
+    from train.data import drawing  # noqa: PLC0415
 
     with drawing.interruptible(dataset, Stop()) as batches:
-        report.text(dry_run.describe(config, batches))
+        lines.text(dry_run.describe(config, batches))
     return 0
 
 
@@ -269,4 +267,4 @@ def _status(number: signal.Signals) -> int:
 
 
 if __name__ == "__main__":
-    leaving.exit_with(main)
+    exits.exit_with(main)

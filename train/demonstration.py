@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sowlog
-from train import report, sweep, sweep_command, workers
-from train.mistakes import ConfigError
-from train.run_folder import RunFolderError
+from train.config.errors import ConfigError
+from train.runs.folder import RunFolderError
+from train.show import lines
+from train.sweep import command as sweep_command
+from train.sweep import run as sweep
+from train.sweep import workers
 
 FILE = Path(__file__).parent.parent / "configs" / "moe_lm.yaml"
 VARIANTS = {
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except (ConfigError, RunFolderError) as error:
-        report.mistakes(str(error))
+        lines.mistakes(str(error))
         return 2
 
 
@@ -91,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
         for name, overrides in given.items()
     }
     for name, own in points.items():
-        report.text(f"{name} the auxiliary losses, in {folder / name}")
+        lines.text(f"{name} the auxiliary losses, in {folder / name}")
         if status := _train(own, given[name], jobs=jobs):
             return status
     _show(points, folder / "demonstration.png")
@@ -114,9 +117,9 @@ def _show(points: Mapping[str, Sequence[sweep.Point]], picture: Path) -> None:
         for quantity in QUANTITIES
     }
     rows = {name: [_last(quantity, curves[quantity][name]) for quantity in QUANTITIES] for name in points}
-    report.compared(["losses", *(quantity.title for quantity in QUANTITIES)], rows)
+    lines.compared(["losses", *(quantity.title for quantity in QUANTITIES)], rows)
     draw(curves, picture)
-    report.text(str(picture))
+    lines.text(str(picture))
 
 
 def curve(run: sowlog.Run, quantity: Quantity) -> Curve:

@@ -7,10 +7,10 @@ import jax
 
 import sowlog
 from train import optimizer, step, tasks
-from train.config import Config
+from train.config.experiment import Config
 from train.data import Dataset
-from train.devices import Devices, cut
-from train.examples import Batch
+from train.data.examples import Batch
+from train.parallel.devices import Devices, cut
 
 
 def describe(config: Config, dataset: Dataset) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from train.config import EarlyStopOptions
+from train.config.experiment import EarlyStopOptions
 
 
 class Patience(NamedTuple):

@@ -19,22 +19,23 @@ import jax
 import optax
 
 import sowlog
-from train import optimizer, profiling, provenance, step, tasks
-from train.agreement import Agreement
-from train.checkpoint import Checkpoints
-from train.config import Config, EarlyStopOptions
+from train import optimizer, step, tasks
+from train.config.errors import ConfigError, RunWarning, did_you_mean
+from train.config.experiment import Config, EarlyStopOptions
+from train.config.schedule import with_end
 from train.data import Dataset
-from train.devices import Devices
-from train.drawing import interruptible
+from train.data.drawing import interruptible
 from train.early_stop import Waiting
-from train.mistakes import ConfigError, RunWarning, did_you_mean
 from train.nonfinite import FiniteCheck
-from train.profiling import Profiler
-from train.run_folder import RunFolder, SharedFolder, usable
-from train.saving import Saver
-from train.schedule import with_end
+from train.parallel.agreement import Agreement
+from train.parallel.devices import Devices
+from train.runs import profiling, provenance
+from train.runs.checkpoint import Checkpoints
+from train.runs.folder import RunFolder, SharedFolder, usable
+from train.runs.profiling import Profiler
+from train.runs.saving import Saver
 from train.step import TrainState
-from train.stopping import Stop, StopRequestedError
+from train.system.signals import Stop, StopRequestedError
 from train.tasks import Batch, Task
 
 

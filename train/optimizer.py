@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from train.config import AdamOptions, AdamWOptions, SgdOptions
-from train.schedule import end
+from train.config.experiment import AdamOptions, AdamWOptions, SgdOptions
+from train.config.schedule import end
 
 
 def build(

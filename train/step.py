@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 import sowlog
-from train.config import Config
+from train.config.experiment import Config
+from train.data.examples import Batch as HostBatch
 from train.early_stop import Patience
 from train.evaluation import Measure, Measured, Metrics, measure_all
-from train.examples import Batch as HostBatch
 from train.gradients import make_differentiate
 from train.tasks import Batch, Draws, Forward, Task, Variables
 

@@ -15,7 +15,8 @@ import numpy as np
 
 import sowlog
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
-from train import config_file, optimizer, step, tasks
+from train import optimizer, step, tasks
+from train.config import file as config_file
 
 _AGAINST = "the same step, its statistics not sown"
 _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"

@@ -13,9 +13,12 @@ import jax
 
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.memory import resident_mib
-from train import config_file, data, loop, optimizer, run_folder, step, stopping, tasks
-from train.config import Config
+from train import data, loop, optimizer, step, tasks
+from train.config import file as config_file
+from train.config.experiment import Config
 from train.data import Dataset
+from train.runs import folder as run_folder
+from train.system import signals
 
 _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
 _SHARE = 0.95
@@ -68,7 +71,7 @@ def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
     """Runs the program's loop and returns its seconds after the first step."""
     view = _Memory(config.steps)
     with tempfile.TemporaryDirectory() as folder, run_folder.RunFolder(Path(folder), config) as run:
-        outcome = loop.train(config, dataset, run, view, stopping.Stop())
+        outcome = loop.train(config, dataset, run, view, signals.Stop())
     memory.append(view.mebibytes)
     return outcome.training
 

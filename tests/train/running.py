@@ -12,8 +12,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tests.support.tensorboard_reading import tensorboard_scalars
-from train import config_file, data, loop, run_folder, stopping
-from train.config import Config
+from train import data, loop
+from train.config import file as config_file
+from train.config.experiment import Config
+from train.runs import folder as run_folder
+from train.system import signals
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -61,7 +64,7 @@ class Watcher:
 def run(config: Config, workdir: Path, watcher: Watcher | None = None, *, devices: int = 1) -> loop.Outcome:
     """Trains as the program does, on so many devices."""
     dataset, on = data.load(config.data), jax.devices()[:devices]
-    with run_folder.RunFolder(workdir, config) as folder, stopping.Stop() as stop:
+    with run_folder.RunFolder(workdir, config) as folder, signals.Stop() as stop:
         return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on)
 
 

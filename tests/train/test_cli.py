@@ -11,7 +11,8 @@ import pytest
 
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS
 from train import __main__ as program
-from train import runtime, viewing
+from train.parallel import runtime
+from train.show import viewing
 
 
 @pytest.mark.parametrize(

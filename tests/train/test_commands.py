@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import CONFIGS, ROOT, TINY_DIGITS, TINY_MOE, Watcher, digits, run
 from train import __main__ as program
-from train import config_help, data, dry_run, schema
-from train.config_file import load
+from train import data, dry_run
+from train.config import fields, help
+from train.config.file import load
 
 DIGITS = str(CONFIGS / "digits.yaml")
 
@@ -62,8 +63,8 @@ def test_the_list_gives_each_config_with_its_purpose(
     text = " ".join(" ".join(lines).split())
     assert "configs/pipe.yaml cannot be read: [Errno 22] Not a regular file" in text
     for path in CONFIGS.glob("*.yaml"):
-        assert f"{path} {config_help.purpose(path)}" in text
-        assert len(config_help.purpose(path)) > 20
+        assert f"{path} {help.purpose(path)}" in text
+        assert len(help.purpose(path)) > 20
     monkeypatch.chdir(ROOT)
     assert told(capsys, "--list").count("configs/digits.yaml") == 1
 
@@ -74,16 +75,16 @@ def test_help_gives_every_field_with_type_default_and_meaning(
     """Under each choice that has it; what stands there is what the schema says."""
     monkeypatch.setenv("COLUMNS", "110")
     text = " ".join(told(capsys, "--help").split())
-    for key in schema.all_keys():
+    for key in fields.all_keys():
         *section, name = key.split(".")
-        for model in schema.models(tuple(section)):
+        for model in fields.models(tuple(section)):
             field = model.model_fields.get(name)
-            if field is None or schema.choices(field) or not field.description:
+            if field is None or fields.choices(field) or not field.description:
                 continue
             default = "required" if field.is_required() else "default"
-            assert f"{key}: {schema.describe_type(field)}; {default}" in text
+            assert f"{key}: {fields.describe_type(field)}; {default}" in text
             assert " ".join(field.description.split()) in text
-    for name in schema.names(("task",)):
+    for name in fields.names(("task",)):
         assert f"task.name={name}: " in text
     assert "task.dropout: number >= 0, < 1; default 0.1" in text
     assert "optimizer.eps: number > 0; default 1.0e-08" in text
@@ -136,9 +137,9 @@ def test_a_dry_run_compiles_nothing_and_leaves_nothing(
     assert compiled, "the listener hears nothing, so the test shows nothing"
 
 
-_KEYS = sorted({key.rpartition(".")[2] for key in schema.all_keys()})
+_KEYS = sorted({key.rpartition(".")[2] for key in fields.all_keys()})
 _TREE = load(CONFIGS / "digits.yaml").model_dump()
-_NAMES = [name for key in ("task", "data", "optimizer") for name in schema.names((key,))]
+_NAMES = [name for key in ("task", "data", "optimizer") for name in fields.names((key,))]
 _JUNK = st.recursive(
     st.none()
     | st.booleans()

@@ -7,7 +7,9 @@ from PIL import Image
 import sowlog
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import TINY_MOE
-from train import __main__, demonstration, sweep, sweep_command
+from train import __main__, demonstration
+from train.sweep import command as sweep_command
+from train.sweep import run as sweep
 
 
 def trained(folder):

@@ -9,7 +9,8 @@ import pytest
 
 from tests.train.running import CONFIGS, digits
 from train import __main__ as program
-from train import data, devices, dry_run, step, tasks
+from train import data, dry_run, step, tasks
+from train.parallel import devices
 
 HERE = "tests.train.test_evaluation"
 

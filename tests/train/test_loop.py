@@ -8,7 +8,11 @@ import pytest
 import sowlog
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
-from train import checkpoint, config_file, data, devices, loop, optimizer, run_folder, saving, step, tasks
+from train import data, loop, optimizer, step, tasks
+from train.config import file as config_file
+from train.parallel import devices
+from train.runs import checkpoint, saving
+from train.runs import folder as run_folder
 
 
 def test_every_step_has_one_point_and_every_evaluation_its_own(tmp_path) -> None:

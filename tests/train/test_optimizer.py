@@ -4,8 +4,8 @@ import optax
 import pytest
 
 from train import optimizer
-from train.config import AdamOptions, AdamWOptions, SgdOptions
-from train.schedule import rate
+from train.config.experiment import AdamOptions, AdamWOptions, SgdOptions
+from train.config.schedule import rate
 
 PARAMS = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}
 ZEROS = {"dense": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}, "norm": {"scale": jnp.zeros(2)}}

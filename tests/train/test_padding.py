@@ -10,8 +10,9 @@ import optax
 import pytest
 
 import sowlog
-from train import devices, optimizer, step
-from train.config import Config
+from train import optimizer, step
+from train.config.experiment import Config
+from train.parallel import devices
 from train.tasks import Batch, Forward, Variables
 
 LENGTH = 12

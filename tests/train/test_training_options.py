@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from tests.support.tensorboard_reading import tensorboard_scalars
+from tests.train.config.test_experiment import mistakes
 from tests.train.running import CONFIGS, digits, moe, points, run, run_until, saved_arrays
-from tests.train.test_config import mistakes
-from tests.train.test_tasks import Trained
+from tests.train.tasks.test_tasks import Trained
 from train import __main__ as program
-from train import config_file, data, devices, early_stop, optimizer, step, tasks
-from train.config import Config, EarlyStopOptions
+from train import data, early_stop, optimizer, step, tasks
+from train.config import file as config_file
+from train.config.experiment import Config, EarlyStopOptions
+from train.parallel import devices
 
 HERE = "tests.train.test_training_options"
 

@@ -1,7 +1,7 @@
 """Tasks: what is learned. Each is one file to copy: a model that sows, and a class with the form of `Task`.
 
-To add your own: copy a file of this folder, and give it a class of options in `train/config.py` that is also
-named in the `TaskOptions` there.
+To add your own: copy a file of this folder, and give it a class of options in `train/config/experiment.py`
+that is also named in the `TaskOptions` there.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from train.config import TaskOptions
+from train.config.experiment import TaskOptions
 
 Variables = dict[str, Any]
 """Flax variable collections: "params", and what else the model keeps (such as "batch_stats")."""

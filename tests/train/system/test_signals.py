@@ -1,0 +1,56 @@
+import signal
+
+import pytest
+
+from train.system import signals
+
+
+def test_one_request_that_comes_twice_is_one() -> None:
+    """As of a cluster that tells a job and its processes; afterwards what was before answers again."""
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.Stop() as stop:
+        assert stop.signal is None
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_later_signal_acts_as_it_always_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot wait until the step is done need not."""
+    monkeypatch.setattr(signals, "SAME", 0.0)
+    with signals.Stop():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("warning", signals.WARNINGS)
+def test_a_warning_asks_to_leave_and_never_ends_at_once(
+    warning: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it comes; nor does the first SIGTERM after it, while the run is saved."""
+    monkeypatch.setattr(signals, "SAME", 0.0)
+    with signals.Stop() as stop:
+        for number in (warning, warning, signal.SIGTERM, warning):
+            signal.raise_signal(number)
+        assert stop.signal == warning
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_warning_that_is_ignored_or_handled_elsewhere_stays_so() -> None:
+    """As SIGHUP is under nohup, and SIGUSR1 by a library that has a use for it."""
+    heard: list[int] = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with signals.Stop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.signal is None
+        assert heard == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)

@@ -1,0 +1,119 @@
+"""The schema as data, for messages and for help: its sections, its fields and what they may hold."""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from train.config.experiment import Config, tag_of
+
+Key = tuple[str, ...]
+
+
+def models(key: Key) -> list[type[BaseModel]]:
+    """Gives the classes that the section at `key` may have; of a union, all; none where no section is."""
+    found: list[type[BaseModel]] = [Config]
+    for name in key:
+        fields = [model.model_fields[name] for model in found if name in model.model_fields]
+        found = [choice for field in fields for choice in choices(field)]
+    return found
+
+
+def choices(field: FieldInfo) -> list[type[BaseModel]]:
+    """Gives the sections that a field may hold; none if it holds a value."""
+    return [_plain(part) for part in _alternatives(field.annotation) if _is_section(part)]
+
+
+def names(key: Key) -> list[str]:
+    """Gives what the `name` of the union at `key` may be."""
+    return [name for model in models(key) for name in names_of(model)]
+
+
+def names_of(model: type[BaseModel]) -> list[str]:
+    """Gives what the `name` of a choice may be; none if it has no name."""
+    field = model.model_fields.get("name")
+    if field is None:
+        return []
+    return [str(name) for name in typing.get_args(field.annotation)] or ["module:function"]
+
+
+def chosen(key: Key, section: Mapping[str, Any]) -> list[type[BaseModel]]:
+    """Gives the classes at `key` that admit the section's `name`; a class without names admits any."""
+    tag = tag_of(section)
+    return [model for model in models(key) if not names_of(model) or tag in _tags(model)]
+
+
+def all_keys(prefix: Key = ()) -> list[str]:
+    """Lists the dotted keys of the whole schema, sections included."""
+    found: list[str] = []
+    for model in models(prefix):
+        for field in model.model_fields:
+            found += [".".join((*prefix, field)), *all_keys((*prefix, field))]
+    return found
+
+
+def describe_type(field: FieldInfo) -> str:
+    """Says in a few words what a field may hold, such as "number > 0 or null"."""
+    parts = [part for part in _alternatives(field.annotation) if not _is_section(part)]
+    return " or ".join(_bounded(parts, field.metadata))
+
+
+def _bounded(parts: list[Any], metadata: list[Any]) -> Iterator[str]:
+    for part in parts:
+        bounds = _bounds([*metadata, *getattr(part, "__metadata__", ())])
+        yield f"{_name_of(part)}{bounds if _plain(part) in (int, float) else ''}"
+
+
+def _name_of(part: Any) -> str:
+    plain = _plain(part)
+    if typing.get_origin(plain) is Literal:
+        return " | ".join(map(str, typing.get_args(plain)))
+    if typing.get_origin(plain) is list:
+        inner = typing.get_args(plain)[0]
+        return f"list of {_name_of(inner)}{_bounds(getattr(inner, '__metadata__', ()))}"
+    return _NAMES[typing.get_origin(plain) or plain]
+
+
+_NAMES: dict[Any, str] = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true | false",
+    dict: "mapping",
+    types.NoneType: "null",
+}
+
+
+def _bounds(metadata: Any) -> str:
+    """Gives the limits that pydantic holds as `Ge`, `Gt`, `Le` and `Lt`, alone or inside a `FieldInfo`."""
+    flat = [inner for item in metadata for inner in getattr(item, "metadata", [item])]
+    found = {
+        sign: getattr(item, name)
+        for item in flat
+        for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+        if hasattr(item, name)
+    }
+    return ",".join(f" {sign} {limit}" for sign, limit in found.items())
+
+
+def _tags(model: type[BaseModel]) -> list[str]:
+    return [str(tag_of({"name": name})) for name in names_of(model)]
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """Gives the members of a union, each with its `Annotated`; a type alone is the only member."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return list(typing.get_args(annotation))
+    return [annotation]
+
+
+def _plain(part: Any) -> Any:
+    return typing.get_args(part)[0] if typing.get_origin(part) is Annotated else part
+
+
+def _is_section(part: Any) -> bool:
+    plain = _plain(part)
+    return isinstance(plain, type) and issubclass(plain, BaseModel)

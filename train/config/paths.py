@@ -1,0 +1,30 @@
+"""Paths that people give: `~` is their home, and a URL is refused before anything is made of it."""
+
+import re
+from pathlib import Path
+
+from train.config.errors import ConfigError
+
+# What names no path as it stands: a home, a scheme, nothing, a null character.
+_ODD = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:/|\s*\Z|[^\0]*\0")
+
+
+def local(text: str, place: str) -> Path:
+    """Return the path that a text names on this machine.
+
+    Args:
+        text: a path.
+        place: where it was given, which begins the line of the mistake.
+
+    Raises:
+        ConfigError: it is empty, a URL, or begins with a home that is not known.
+    """
+    if not _ODD.match(text):
+        return Path(text)
+    # The library has the rule; it imports JAX, which takes seconds and which most paths need not wait for.
+    from sowlog.writers import local_folder  # noqa: PLC0415
+
+    try:
+        return local_folder(text)
+    except ValueError as error:
+        raise ConfigError([f"{place}: {error}"]) from None

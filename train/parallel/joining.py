@@ -1,0 +1,141 @@
+"""Taking part in a run of several processes: joining them, agreeing on what to train, and leaving them."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from train.config import file as config_file
+from train.config.errors import COMMAND_LINE, ConfigError, one_line
+from train.config.experiment import Config
+from train.data import DataError, Dataset
+from train.parallel.processes import Group
+from train.runs.folder import RunFolder, RunFolderError, SharedFolder
+from train.system.exits import deadline, end
+
+JOINING = 300.0
+"""Seconds that processes wait for each other at the start: a cluster may start them minutes apart."""
+
+LEAVING = 10.0
+"""Seconds that a process which found a mistake waits for the others to find it."""
+
+
+@contextlib.contextmanager
+def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
+    """Takes part in a run while it is entered. Process 0 alone writes to standard output.
+
+    A process that fails ends at once and waits for nobody: the others may hang in a collective without it,
+    and its end is what tells them.
+
+    Args:
+        group: the processes.
+        seconds: how long to wait for them.
+
+    Raises:
+        ConfigError: there is no such group to join.
+    """
+    _join(group, seconds)
+    try:
+        with _quiet() if jax.process_index() else contextlib.nullcontext():
+            yield
+    except (ConfigError, DataError, RunFolderError) as error:
+        # Nearly always they all found it, and end together; JAX would wait for minutes for one that did not.
+        with deadline(LEAVING, status=2, line=str(error)):
+            jax.distributed.shutdown()
+        raise
+    except KeyboardInterrupt:
+        end(128 + signal.SIGINT)
+    except BaseException:
+        end(1, traceback.format_exc().rstrip())
+
+
+def check_alike(config: Config, dataset: Dataset) -> None:
+    """Raises an error in every process if they do not all train the same on the same data.
+
+    Raises:
+        ConfigError: with the numbers of the processes that differ from process 0.
+    """
+    text = config_file.dump(config).encode()
+    parts = dataset.batch(config.seed, 0), dataset.held_out(), dataset.remainder()
+    arrays = b"".join(
+        name.encode() + array.tobytes() for part in parts for name, array in sorted(part.items())
+    )
+    for what, content in (("configuration", text), ("data", arrays)):
+        digest = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+        digests = np.asarray(multihost_utils.process_allgather(digest)).reshape(-1, digest.size)
+        others = np.flatnonzero((digests != digests[:1]).any(axis=1)).tolist()
+        if others:
+            raise ConfigError(
+                [
+                    f"{COMMAND_LINE}: process {', '.join(map(str, others))} has another {what} than process "
+                    "0; start all with the same arguments, on the same files"
+                ]
+            )
+
+
+@contextlib.contextmanager
+def shared_folder(take: Callable[[], RunFolder]) -> Generator[RunFolder | SharedFolder]:
+    """Holds the run folder in process 0 while it is entered, and gives the others a view of it.
+
+    Raises:
+        RunFolderError: in all of them, if process 0 cannot have it.
+    """
+    with contextlib.ExitStack() as held:
+        own, told = None, dict[str, Any]()
+        if jax.process_index() == 0:
+            try:
+                own = held.enter_context(take())
+                told = {
+                    "path": str(own.path.absolute()),
+                    "is_continued": own.is_continued,
+                    "decay_steps": own.decay_steps,
+                }
+            except RunFolderError as error:
+                told = {"error": str(error)}
+        told = json.loads(_broadcast(json.dumps(told)))
+        if "error" in told:
+            raise RunFolderError(told["error"])
+        yield own or SharedFolder(Path(told["path"]), told["is_continued"], told["decay_steps"])
+
+
+def _broadcast(text: str) -> str:
+    """Returns the text of process 0 in all of them."""
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(encoded.size)))
+    received = multihost_utils.broadcast_one_to_all(np.resize(encoded, size))
+    return np.asarray(received).astype(np.uint8).tobytes().decode()
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _join(group: Group, seconds: float) -> None:
+    # jax 0.5 has no default for the CPU; GPUs and TPUs have collectives of their own.
+    if "JAX_CPU_COLLECTIVES_IMPLEMENTATION" not in os.environ:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    where = f"at {group.coordinator}" if group.coordinator else "that the cluster tells of"
+    late = (
+        f"{COMMAND_LINE}: the processes {where} did not all meet within {seconds:g} s; "
+        "start each, with the same --coordinator and --num-processes, on machines that reach it"
+    )
+    try:
+        # JAX itself ends a process that waited too long with a stack of C++: it is to be second.
+        with deadline(seconds, status=1, line=late):
+            jax.distributed.initialize(
+                group.coordinator, group.count, group.process_id, initialization_timeout=int(seconds) + 60
+            )
+    except (RuntimeError, ValueError) as error:
+        flag = f"--coordinator {group.coordinator}" if group.coordinator else "--cluster"
+        raise ConfigError([f"{COMMAND_LINE}: {flag}: {one_line(error)}"]) from None

@@ -1,0 +1,96 @@
+"""The processes of one run: what the command line says of them, checked before JAX is imported."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+
+from train.config.errors import COMMAND_LINE, ConfigError
+
+_FLAGS = {
+    "--coordinator": ("HOST:PORT", "where process 0 of several listens; the same for all of them"),
+    "--process-id": ("I", "which of them this is, from 0"),
+    "--num-processes": ("N", "how many there are"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train one run, and which of them this is.
+
+    Attributes:
+        coordinator: host and port of process 0; None, as all that follows, if the cluster tells.
+        process_id: number of this process.
+        count: how many there are.
+    """
+
+    coordinator: str | None = None
+    process_id: int | None = None
+    count: int | None = None
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Adds what `group_of` reads."""
+    for flag, (value, what) in _FLAGS.items():
+        parser.add_argument(flag, metavar=value, help=what)
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="several processes, as the cluster has started them (Slurm, Open MPI, Kubernetes, TPU pods)",
+    )
+
+
+def group_of(options: Namespace) -> Group | None:
+    """Gives the processes that the options tell of; None if this one is alone.
+
+    Raises:
+        ConfigError: they contradict each other.
+    """
+    given = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in _FLAGS}
+    missing = [flag for flag, value in given.items() if value is None]
+    if options.cluster and len(missing) < len(given):
+        raise _mistake(
+            f"--cluster finds out what {_join(set(given) - set(missing))} says; give the one or the other"
+        )
+    if options.cluster:
+        return Group()
+    if len(missing) == len(given):
+        return None
+    if missing:
+        raise _mistake(f"{_join(given)} belong together; give {_join(missing)} too")
+    return _group(*given.values())
+
+
+def check_alone(group: Group | None, flag: str) -> None:
+    """Raises an error if there are several processes, for what one does by itself.
+
+    Raises:
+        ConfigError: naming the flag that asks for it.
+    """
+    if group is not None:
+        raise _mistake(
+            f"{flag} is for one process; leave out --coordinator, --cluster and what belongs to them"
+        )
+
+
+def _group(coordinator: str, process_id: str, count: str) -> Group:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not _is_number(port) or not 0 < int(port) < 2**16:
+        raise _mistake(f'--coordinator: must be HOST:PORT, such as localhost:7700, got "{coordinator}"')
+    if not _is_number(count) or int(count) < 1:
+        raise _mistake(f'--num-processes: must be a whole number >= 1, got "{count}"')
+    if not _is_number(process_id) or int(process_id) >= int(count):
+        raise _mistake(
+            f'--process-id: of {count} processes, must be 0 to {int(count) - 1}, got "{process_id}"'
+        )
+    return Group(coordinator, int(process_id), int(count))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _join(flags: "dict[str, str] | list[str] | set[str]") -> str:
+    return " and ".join(filter(None, (", ".join(sorted(flags)[:-1]), sorted(flags)[-1])))
+
+
+def _mistake(message: str) -> ConfigError:
+    return ConfigError([f"{COMMAND_LINE}: {message}"])

@@ -1,0 +1,294 @@
+"""Checkpoints of a run, with orbax.
+
+Each is a folder named after its step, laid out as orbax's CheckpointManager does. The manager itself is not
+used: it trusts whatever folder has a number for a name, will not save at a step before it, and reads, with
+warnings of its own, what a kill left half deleted.
+"""
+
+import contextlib
+import gc
+import inspect
+import itertools
+import json
+import logging
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from pydantic import TypeAdapter
+
+from train.config.errors import RunWarning, one_line
+from train.runs.folder import RunFolderError
+from train.runs.provenance import free_name
+from train.step import TrainState
+from train.system import files
+from train.system.exits import abandoned
+
+_ITEM = "default"
+# The bytes of each file of a checkpoint, written when all are there.
+_SIZES = "sizes.json"
+# What is looked for where there are no sizes: orbax speaks of something else than what is missing.
+_NEEDED: dict[str, int | None] = dict.fromkeys((f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt"))
+_SIZES_FORM = TypeAdapter(dict[str, int])
+_NONE = -1
+_OTHERS_CAUSE = "another process cannot read it"
+# Characters of a cause: of a longer one the ends are told, as TensorStore comes to the point at last.
+_LONGEST = 300
+
+
+class NotSavedError(Exception):
+    """A checkpoint could not be written: the cause, in one line."""
+
+
+class Checkpoints:
+    """The last few states of a run, each in a folder named after its step.
+
+    All processes of a run call the same methods at the same time. Process 0 alone decides what is there.
+
+    Args:
+        folder: where they are kept; made if it is not there.
+        keep: how many; an older one is deleted when a newer one is complete.
+
+    Attributes:
+        newest: the step of the newest that was saved or read by this process, None so far.
+    """
+
+    def __init__(self, folder: Path, *, keep: int):
+        self.newest: int | None = None
+        self._folder, self._keep = folder.absolute(), keep
+        self._writer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        self._reader = ocp.StandardCheckpointHandler()
+        if jax.process_index() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._clear("*")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Saves the state after `step` updates while the loop waits, unless it is saved already.
+
+        A state is donated to the next step as soon as it is saved.
+
+        Raises:
+            NotSavedError: it cannot be written; nothing is left of it, and the one before stays.
+        """
+        if step == self.newest:
+            return
+        args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})  # type: ignore[call-arg]
+        try:
+            with abandoned(), _quiet():
+                self._writer.save(self._folder / str(step), args=args)
+        except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
+            self._clear(str(step))
+            raise NotSavedError(f"{self._folder / str(step)} cannot be written: {_said(error)}") from error
+        self.newest = step
+        if jax.process_index() == 0:
+            _settle(self._folder / str(step))
+            self._delete_old()
+
+    def restore(self, like: TrainState) -> tuple[TrainState, int] | None:
+        """Reads the newest state that can be read, onto whatever devices, however many of them wrote it.
+
+        One that cannot be read is put aside with a warning as soon as an older one is read.
+
+        Args:
+            like: a state of the same structure, of `jax.ShapeDtypeStruct`s with the shardings to come.
+
+        Returns:
+            The state and its step; None if there is no checkpoint at all.
+
+        Raises:
+            RunFolderError: there are checkpoints, and none can be read.
+        """
+        unread: dict[int, str] = {}
+        for step in self._steps():
+            lent, cause = self._read(step, like)
+            if lent is not None and not cause:
+                self._put_aside(unread, used=step)
+                self.newest = step
+                return _own(lent, jax.tree.map(lambda leaf: leaf.sharding, like)), step
+            unread[step] = cause
+        if unread:
+            raise RunFolderError(self._describe(unread))
+        return None
+
+    def _steps(self) -> Iterator[int]:
+        """Yields the steps that process 0 sees, the newest first, in all processes."""
+        seen = sorted(map(int, self._numbered()), reverse=True) if jax.process_index() == 0 else []
+        for at in itertools.count():
+            step = _of_process_0(seen[at] if at < len(seen) else _NONE)
+            if step == _NONE:
+                return
+            yield step
+
+    def _numbered(self) -> Iterator[str]:
+        return (path.name for path in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
+
+    def _read(self, step: int, like: TrainState) -> tuple[TrainState | None, str]:
+        """Returns a state, or None with the cause; the cause alone if another process has none."""
+        state, cause = None, ""
+        folder = self._folder / str(step)
+        try:
+            _check_files(folder)
+            with _quiet():
+                state = self._restore(folder / _ITEM, like)
+        except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
+            cause = _said(error)
+        if _in_all(is_so=not cause):
+            return state, ""
+        return None, cause or _OTHERS_CAUSE
+
+    def _restore(self, folder: Path, like: TrainState) -> TrainState:
+        # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
+        return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
+
+    def _put_aside(self, unread: dict[int, str], *, used: int) -> None:
+        """Renames what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
+        if jax.process_index():
+            return
+        for step, cause in unread.items():
+            folder = self._folder / str(step)
+            aside = free_name(folder.with_name(f"{step}.unreadable"))
+            folder.rename(aside)
+            warnings.warn(
+                f"the checkpoint {folder} cannot be read: {cause}. It is now {aside.name} there, and the run "
+                f"goes on from the checkpoint of step {used}",
+                RunWarning,
+                stacklevel=2,
+            )
+
+    def _describe(self, unread: dict[int, str]) -> str:
+        lines = [f"  {self._folder / str(step)}: {cause}" for step, cause in unread.items()]
+        return (
+            "no checkpoint of this run can be read, and none was touched:\n" + "\n".join(lines) + "\n"
+            "if the model or its optimizer was changed, give another --workdir; to train anew here, delete "
+            f"{self._folder}"
+        )
+
+    def _delete_old(self) -> None:
+        """Deletes all but the newest few; one that is half deleted no longer has the name of a checkpoint."""
+        for step in sorted(map(int, self._numbered()))[: -self._keep]:
+            (self._folder / str(step)).rename(self._folder / f"{step}.deleted")
+            self._clear(str(step))
+
+    def _clear(self, step: str) -> None:
+        """Deletes what a save or a deletion left that was cut short, by a kill or by an error."""
+        for ending in ("orbax-checkpoint-tmp*", "deleted"):
+            for left in self._folder.glob(f"{step}.{ending}"):
+                # What a failing disk holds fast now is cleared when the run is taken up again.
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Has all of a checkpoint on disk before an older one is deleted, and notes the sizes of its files."""
+    paths = [folder, *folder.rglob("*")]
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths if path.is_file()}
+    # What a disk refuses here is told by the next save. Without the sizes, as after a kill just now, the
+    # checkpoint is as good, and damage is told in orbax's words.
+    with contextlib.suppress(OSError):
+        for path in paths:
+            files.sync_folder(path) if path.is_dir() else files.sync(path)
+        files.sync_folder(folder.parent)
+        files.write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
+
+
+def _check_files(folder: Path) -> None:
+    """Raises an error if files are missing or cut off: a look costs nothing, and orbax might not notice."""
+    for name, size in _read_sizes(folder / _SIZES).items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"it has no file {name}")
+        found = (folder / name).stat().st_size
+        if size is not None and found != size:
+            raise ValueError(f"its file {name} has {found} bytes, and had {size}")
+
+
+def _read_sizes(file: Path) -> Mapping[str, int | None]:
+    """Returns the noted sizes; what must be there where there are none, or none that can be read."""
+    try:
+        return _SIZES_FORM.validate_json(files.read(file))
+    except (OSError, ValueError):
+        return _NEEDED
+
+
+def _said(error: Exception) -> str:
+    """Gives the cause in a line, without the pages of settings that TensorStore adds."""
+    said = re.split(r" \[\w+=| See full TensorStore details", one_line(error))[0].rstrip(". ")
+    if len(said) > _LONGEST:
+        said = f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
+    return f"{type(error).__name__}: {said}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keeps off the terminal what orbax says, page by page, of an error that it raises anyway."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    # Before the error: the threads of TensorStore may come back to the closed loop while it is still raised.
+    if not isinstance(sys.unraisablehook, _WithoutLoops):
+        sys.unraisablehook = _WithoutLoops(sys.unraisablehook)
+    try:
+        yield
+    except Exception:
+        gc.collect()
+        raise
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class _WithoutLoops:
+    """Passes on all that cannot be raised, but what comes back to an event loop that an error has ended.
+
+    TensorStore's threads do so whenever they are done: there is no time after which none will.
+    """
+
+    def __init__(self, hook: Callable[[Any], object]):
+        self._hook = hook
+
+    def __call__(self, unraisable: Any) -> None:
+        is_late = (
+            inspect.iscoroutine(unraisable.object) or str(unraisable.exc_value) == "Event loop is closed"
+        )
+        if not is_late:
+            self._hook(unraisable)
+
+
+def _of_process_0(number: int) -> int:
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def _in_all(*, is_so: bool) -> bool:
+    if jax.process_count() == 1:
+        return is_so
+    return bool(np.asarray(multihost_utils.process_allgather(np.bool_(is_so))).all())
+
+
+def _own(state: TrainState, shardings: TrainState) -> TrainState:
+    """Copies a state, as the step takes it over.
+
+    On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
+    that donated copies made under jit did not. Why was not traced.
+    """
+    copied: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=shardings)(state)
+    return copied

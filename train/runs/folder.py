@@ -1,0 +1,261 @@
+"""The folder of a run: its configuration, what it ran with, event files and checkpoints."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from train.config import file as config_file
+from train.config import schedule
+from train.config.experiment import Config
+from train.runs import provenance
+from train.runs.provenance import META
+from train.system import files
+
+CONFIG, LOCK, CHECKPOINTS = "config.yaml", ".lock", "checkpoints"
+
+
+_REMEDY = "give another --workdir, or put it back, as the run's own command with --print-config prints it"
+
+
+class RunFolderError(Exception):
+    """The folder cannot take this run: one line for each reason."""
+
+
+class UnreadableFolderError(RunFolderError):
+    """The folder's own configuration is absent or cannot be read, so whose run it holds is not known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedFolder:
+    """A run folder as the processes see it that leave it to process 0 to write there.
+
+    Attributes:
+        path: the folder, on a file system that all of them see.
+        is_continued: whether a run of this configuration was here before.
+        decay_steps: where the run's cosine goes on to end; None if the configuration says it.
+    """
+
+    path: Path
+    is_continued: bool
+    decay_steps: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints within."""
+        return self.path / "checkpoints"
+
+
+class RunFolder:
+    """A folder that one process at a time trains in.
+
+    Attributes:
+        path: the folder.
+        checkpoints: the folder of the checkpoints within.
+        is_continued: whether a run of this configuration was here before.
+        decay_steps: where the run's cosine goes on to end; None if the configuration says it.
+        note: what its learning rate does in another way than before, in a line; empty if nothing.
+    """
+
+    def __init__(self, path: Path, config: Config):
+        """Takes the folder, made if it is not there.
+
+        Raises:
+            RunFolderError: another process trains there, or it holds another configuration.
+        """
+        self.path = path
+        self.checkpoints = path / CHECKPOINTS
+        self.decay_steps: int | None = None
+        self.note = ""
+        with usable(path):
+            self._is_new = not path.exists()
+            path.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as undo:
+                self._lock = _lock(path)
+                undo.callback(os.close, self._lock)
+                self.is_continued = self._take(config)
+                undo.pop_all()
+
+    def _take(self, config: Config) -> bool:
+        """Returns whether a run of this configuration was here before, and makes it the folder's."""
+        old = _check(self.path, config)
+        if old is not None:
+            trained = _trained(self.path)
+            self.decay_steps = schedule.inherited_end(old, config, trained)
+            config = schedule.with_end(config, self.decay_steps)
+            self.note = schedule.describe_change(old, config, trained)
+        files.write(self.path / CONFIG, config_file.dump(config))
+        return old is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not self._is_begun():
+            self._undo()
+        os.close(self._lock)
+
+    def _is_begun(self) -> bool:
+        return (self.path / META).exists() or any(self.checkpoints.glob("*"))
+
+    def _undo(self) -> None:
+        """Leaves the folder to what was meant; or none, if there was none."""
+        (self.path / CONFIG).unlink(missing_ok=True)
+        _remove_if_empty(self.checkpoints)
+        if self._is_new and _is_same(self._lock, self.path / LOCK):
+            (self.path / LOCK).unlink()
+            _remove_if_empty(self.path)
+
+    def write_meta(
+        self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str = ""
+    ) -> None:
+        """Adds a start to meta.json: what this run is made with, and a warning of what has changed.
+
+        Args:
+            seed: the run's seed.
+            argv: the arguments that the program was given.
+            devices: what it runs on.
+            step: where it begins or goes on.
+            data: the digest of its data.
+        """
+        with usable(self.path):
+            provenance.begin(self.path, seed=seed, argv=argv, devices=devices, step=step, data=data)
+
+
+@contextlib.contextmanager
+def usable(path: Path) -> Generator[None]:
+    """Raises what the system has against the use of a run folder as a mistake.
+
+    Raises:
+        RunFolderError: for every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
+
+
+def holds(path: Path, config: Config) -> bool:
+    """Tells whether a run folder holds this configuration; False if it holds none.
+
+    Raises:
+        RunFolderError: it holds another, which is more than a longer run of the same, or a longer run that
+            would learn nothing.
+    """
+    return _check(path, config) is not None
+
+
+def read_config(path: Path) -> Config | None:
+    """Returns the configuration of a run folder; None if no run was begun there.
+
+    Raises:
+        UnreadableFolderError: it is absent beside checkpoints, or cannot be read.
+    """
+    file = path / CONFIG
+    if not os.path.lexists(file):
+        if not _trained(path):
+            return None
+        raise UnreadableFolderError(
+            f"the run folder {path} holds checkpoints and no {CONFIG}, so whose run they are is not known; "
+            f"{_REMEDY}."
+        )
+    try:
+        return config_file.load(file)
+    except config_file.ConfigError as error:
+        raise UnreadableFolderError(
+            f"the run folder {path} holds a configuration that this version cannot read; {_REMEDY}\n{error}"
+        ) from None
+
+
+def _check(path: Path, config: Config) -> Config | None:
+    old = read_config(path)
+    if old is None:
+        return None
+    differences = _differences(
+        config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
+    )
+    # These look at the run, or lay it out, and do not change it; of the schedule's end a line tells.
+    for key in ("profile", "sharding", "optimizer.decay_steps"):
+        differences.pop(key, None)
+    if old.steps <= config.steps:
+        differences.pop("steps", None)
+    if differences:
+        lines = [f"  {key}: {before} there, {now} now" for key, (before, now) in differences.items()]
+        raise RunFolderError(
+            f"the run folder {path} holds another run; give another --workdir, or the same "
+            "configuration (steps may be raised):\n" + "\n".join(lines)
+        )
+    trained = _trained(path)
+    settled = schedule.with_end(config, schedule.inherited_end(old, config, trained))
+    if reason := schedule.describe_nothing_to_learn(old, settled, trained):
+        raise RunFolderError(f"the run folder {path}: {reason}")
+    return old
+
+
+def _trained(path: Path) -> int:
+    """Returns the step of the newest checkpoint by its name, 0 if there is none."""
+    with contextlib.suppress(OSError):
+        names = [entry.name for entry in (path / CHECKPOINTS).iterdir()]
+        return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
+    return 0
+
+
+def is_taken(path: Path) -> bool:
+    """Tells whether a process trains in a run folder at this moment."""
+    try:
+        with files.open_regular(path / LOCK, "rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # No lock, or something else of its name: what wants to train there says which.
+        return False
+    return False
+
+
+def default_path(name: str) -> Path:
+    """Gives a folder under runs/ that is not there yet, named after the configuration and the time."""
+    path = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = sum(1 for _ in path.parent.glob(f"{path.name}*"))
+    return path.with_name(f"{path.name}-{taken + 1}") if taken else path
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # Whatever the system has against it, such a folder is in nobody's way.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _lock(path: Path) -> int:
+    """Returns the descriptor of the folder's lock, held as long as it is open, however its process ends."""
+    while True:
+        # For appending a descriptor may be locked on NFS too, and a link is refused.
+        with files.open_regular(path / LOCK, "ab") as file:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"another process trains in {path}; wait for it, or give another --workdir"
+                ) from None
+            # A process that leaves a new folder removes its lock: one that was opened before is nobody's.
+            if _is_same(file.fileno(), path / LOCK):
+                return os.dup(file.fileno())
+
+
+def _is_same(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+    absent = "nothing"
+    pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in {**old, **new}}
+    return {key: (before, now) for key, (before, now) in pairs.items() if before != now}

@@ -1,0 +1,150 @@
+"""What a run is made with, each time it is started: libraries, code and data; and what has changed since."""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from train.config.errors import RunWarning, one_line
+from train.data import Dataset, examples
+from train.system import files
+
+META = "meta.json"
+PACKAGES = ("sowlog", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "numpy")
+
+Start = dict[str, Any]
+
+
+class _Meta(BaseModel):
+    """What meta.json holds."""
+
+    seed: int
+    starts: list[Start]
+
+
+def begin(
+    folder: Path, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str
+) -> None:
+    """Add a start to a run's meta.json, and warn of what has changed since the one before.
+
+    Args:
+        folder: the run folder.
+        seed: the run's seed.
+        argv: the arguments that the program was given.
+        devices: what it runs on.
+        step: where it begins or goes on.
+        data: the digest of its data; empty if it is not known.
+    """
+    started = {
+        "step": step,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "argv": ["python", "-m", "train", *argv],
+        "git_commit": _git_commit(),
+        "devices": list(devices),
+        "host": platform.node(),
+        "versions": _versions(),
+        "data": data,
+    }
+    before = _read(folder / META)
+    if step and before and (changes := list(_changes(before[-1], started))):
+        warnings.warn(
+            f"this run goes on at step {step} with {', '.join(changes)}: it may differ from a straight run.",
+            RunWarning,
+            stacklevel=2,
+        )
+    files.write(folder / META, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
+
+
+def digest(dataset: Dataset, seed: int) -> str:
+    """Return what identifies the data.
+
+    Of a dataset without a digest of its own, such as a user's iterable, these are its first batch and its
+    held-out ones: a change behind them is not seen.
+    """
+    if (own := getattr(dataset, "digest", None)) is not None:
+        return own()
+    return examples.digest(dataset.batch(seed, 0), dataset.held_out(), dataset.remainder())
+
+
+def _read(file: Path) -> list[Start]:
+    """Return the starts so far; a file that holds none is put aside."""
+    try:
+        return _Meta.model_validate_json(files.read(file)).starts
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        aside = free_name(file.with_name(f"{file.name}.unreadable"))
+        file.rename(aside)
+        warnings.warn(
+            f"{file} cannot be read: {_cause(error)}. It is now {aside.name} there, and what has changed "
+            "since the last start is not known.",
+            RunWarning,
+            stacklevel=3,
+        )
+        return []
+
+
+def _cause(error: Exception) -> str:
+    """Return an error in a line; pydantic's has several, of which the last ones lead to its documentation."""
+    if isinstance(error, ValidationError):
+        return "; ".join(details["msg"] for details in error.errors(include_url=False)[:3])
+    return one_line(error)
+
+
+def free_name(path: Path) -> Path:
+    """Return a path that nothing stands at: the one given, or with a number after it."""
+    number = 1
+    while (name := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return name
+
+
+def _changes(before: Start, now: Start) -> Iterator[str]:
+    """Yield what differs, where the start before tells of it."""
+    old, new = before.get("versions"), now["versions"]
+    if isinstance(old, Mapping):
+        versions = cast(Mapping[str, object], old)
+        for package, version in new.items():
+            if package in versions and versions[package] != version:
+                yield f"{package} {version or 'of a checkout'} in place of {versions[package]}"
+    if (commit := before.get("git_commit")) and commit != now["git_commit"]:
+        yield f"the code of commit {now['git_commit']} in place of {commit}"
+    if (data := before.get("data")) and now["data"] and data != now["data"]:
+        yield "other data than before"
+
+
+def _versions() -> dict[str, str | None]:
+    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    """Return what is installed; None for a checkout that is used as it stands."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source, "+changes" after it if the tree differs; None outside a checkout."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+changes",
+    ]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,69 @@
+"""What came of a finished run, in its folder: how a sweep knows that it is done, and ranks it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
+
+from train.config.experiment import Better
+from train.system import files
+
+FILE = "results.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The results of a run.
+
+    Attributes:
+        steps: the length that the run was to have.
+        step: the updates that it made.
+        ended_early: why these are fewer; empty if they are not.
+        better: which way the first of `held_out` gets better.
+        held_out: values of the last evaluation by tag, the most important first; None is NaN or infinite.
+    """
+
+    # Of what is read from a file.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
+
+    steps: int
+    step: int
+    ended_early: str
+    better: Better
+    held_out: dict[str, float | None]
+
+    def main(self) -> Iterator[tuple[str, float]]:
+        """Yields the most important tag and its value, if it has one."""
+        tag, value = next(iter(self.held_out.items()), ("", None))
+        if value is not None:
+            yield tag, value
+
+    def rank(self) -> float:
+        """Gives a number that is lower for a better run."""
+        ranks = [value if self.better == "lower" else -value for _, value in self.main()]
+        return next(iter(ranks), math.inf)
+
+
+_FORM = TypeAdapter(Results)
+
+
+def write(folder: Path, found: Results) -> None:
+    """Writes the results of a run into its folder."""
+    files.write(folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+
+
+def read(folder: Path) -> Results | None:
+    """Reads the results of a run; None if it has none yet, or none that can be read: then it is run again."""
+    try:
+        return _FORM.validate_json(files.read(folder / FILE))
+    except (OSError, ValueError):
+        return None
+
+
+def finite(values: dict[str, float]) -> dict[str, float | None]:
+    """Gives values as JSON can hold them."""
+    return {tag: value if math.isfinite(value) else None for tag, value in values.items()}

@@ -1,0 +1,109 @@
+"""Putting on disk what a run makes; where that fails, training goes on, and the end of the run tells."""
+
+import functools
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+import sowlog
+from train.config.errors import RunWarning, one_line
+from train.runs.checkpoint import Checkpoints, NotSavedError
+from train.step import TrainState
+
+# What a WriterError says of records that are gone; of those that only wait it says otherwise.
+_LOST = re.compile(r"\blost\b.* records?\b|record is lost")
+
+
+class Saver:
+    """Logs, and saves states once all that was logged before them is on disk: a resumed run misses nothing.
+
+    A full disk need not end a run of days. What cannot be written is told in a warning: the logger keeps its
+    records and tries them again, and at the next save both are tried. Of several processes none could go on
+    alone, as a checkpoint is written by all of them: there an error ends the run.
+
+    Args:
+        log: where metrics go.
+        checkpoints: where states go.
+        every: steps between two saves.
+        steps: length of the run, at whose end there is another.
+
+    Attributes:
+        failures: what is not on disk, each in a line; empty if all of it is, or is to be tried again.
+    """
+
+    def __init__(self, log: sowlog.Logger, checkpoints: Checkpoints, *, every: int, steps: int):
+        self.failures: list[str] = []
+        self._log, self._checkpoints = log, checkpoints
+        self._every, self._steps = every, steps
+
+    def log(self, step: int, report: Any, *, images: dict[str, jax.Array] | None = None) -> None:
+        """Logs the metrics of a step, and images by tag."""
+        self._queue(lambda: self._log(step, report))
+        for tag, image in (images or {}).items():
+            self._queue(functools.partial(self._log.image, step, tag, image))
+
+    def save(self, step: int, state: TrainState, *, is_last: bool = False) -> None:
+        """Saves a state, or says why it is not saved."""
+        try:
+            self._flush()
+            with jax.transfer_guard("allow"):
+                self._checkpoints.save(step, state)
+        except (sowlog.WriterError, NotSavedError) as error:
+            if jax.process_count() > 1:
+                raise
+            self._tell(step, error, is_last=is_last)
+
+    def saved(self) -> int:
+        """Returns the number of updates that the last checkpoint holds."""
+        return self._checkpoints.newest or 0
+
+    def close(self, ending: Any) -> None:
+        """Writes all that was logged, and closes the logger."""
+        try:
+            self._log.close(ending=ending)
+        except sowlog.WriterError as error:
+            self.failures.append(_said(error))
+
+    def _queue(self, log: Callable[[], None]) -> None:
+        try:
+            log()
+        except sowlog.WriterError as error:  # Of an earlier step: this one is queued.
+            self._note(error)
+
+    def _flush(self) -> None:
+        try:
+            self._log.flush()
+        except sowlog.WriterError as error:
+            self._note(error)
+            # What is lost has been said now. This raises if records still wait: no checkpoint passes them.
+            self._log.flush()
+
+    def _note(self, error: sowlog.WriterError) -> None:
+        if _LOST.search(_said(error)):
+            self.failures.append(_said(error))
+            warnings.warn(_said(error), RunWarning, stacklevel=2)
+
+    def _tell(self, step: int, error: Exception, *, is_last: bool) -> None:
+        last = (
+            f"the last checkpoint is of step {self.saved()}" if self.saved() else "there is no checkpoint yet"
+        )
+        if is_last:
+            # What is late is lost when the logger closes, which says how much and why.
+            late = isinstance(error, sowlog.WriterError)
+            cause = "not all that was logged before it could be written" if late else str(error)
+            self.failures.append(f"step {step} is not saved: {cause}; {last}")
+            return
+        due = min(step // self._every * self._every + self._every, max(self._steps, step))
+        warnings.warn(
+            f"step {step} is not saved: {_said(error)}. Training goes on; {last}, and the next is tried at "
+            f"{'the end' if due == step else f'step {due}'}",
+            RunWarning,
+            stacklevel=2,
+        )
+
+
+def _said(error: Exception) -> str:
+    return one_line(" ".join([str(error), *getattr(error, "__notes__", [])])).rstrip(".")

@@ -1,0 +1,151 @@
+"""The options of a sweep on the command line, and what is done by them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from train.config import paths, yaml_reading
+from train.config.errors import COMMAND_LINE, ConfigError, did_you_mean, explain_yaml
+from train.runs import folder as run_folder
+from train.show import lines
+from train.sweep import run as sweep
+from train.sweep import table as sweep_table
+from train.sweep import workers
+
+HELP = """
+A sweep trains the product of what --sweep gives, each point in a run folder and a process of its own, whose
+output is in output.log there. The same command with --workdir goes on where it stopped: finished points are
+left alone, stopped ones go on from their checkpoint, failed ones are tried again. A point that fails does not
+end the sweep. Ctrl-C and SIGTERM reach the points, which save.
+Every process uses all cores (and on a GPU, by default, most of its memory): give each less, by taskset or
+XLA_PYTHON_CLIENT_MEM_FRACTION, where several are to be faster than one after the other.
+Jobs of --submit outlive a sweep that is killed, and the same command finds them again; Ctrl-C cancels them.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a sweep."""
+    group = parser.add_argument_group("sweeps")
+    group.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="key=a,b",
+        help="vary a setting over values, or whole numbers a..b; of several, the product",
+    )
+    group.add_argument(
+        "--jobs", metavar="N", help="train N points at a time (default: 1, or all with --submit)"
+    )
+    group.add_argument(
+        "--submit", metavar="WHERE", help="train points as jobs by submitit: slurm, or local to try it out"
+    )
+    group.add_argument(
+        "--submit-with",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="what a job needs, such as slurm_partition=gpu, gpus_per_node=1, timeout_min=600 (else 1440)",
+    )
+
+
+def check(options: argparse.Namespace) -> bool:
+    """Tells whether a sweep is asked for.
+
+    Raises:
+        ConfigError: options of a sweep stand without one, or with what is no part of one.
+    """
+    wrong: list[str] = []
+    if not options.sweep:
+        given = {"--jobs": options.jobs, "--submit": options.submit, "--submit-with": options.submit_with}
+        wrong = [f"{flag}: belongs to a sweep; add --sweep key=a,b" for flag, value in given.items() if value]
+    elif options.print_config:
+        wrong = ["--print-config: shows one configuration; --dry-run lists the points of a sweep"]
+    elif options.hparams:
+        wrong = ["--hparams: a sweep shows what it varies"]
+    elif options.submit_with and not options.submit:
+        wrong = ["--submit-with: belongs to --submit"]
+    elif options.submit is not None and options.submit not in workers.CLUSTERS:
+        choices = " or ".join(workers.CLUSTERS)
+        near = did_you_mean(options.submit, workers.CLUSTERS)
+        wrong = [f"--submit: must be {choices}, got {options.submit}{near}"]
+    if wrong:
+        raise ConfigError([f"{COMMAND_LINE}: {line}" for line in wrong])
+    return bool(options.sweep)
+
+
+def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> int:
+    """Plans and trains a sweep; returns the exit status."""
+    jobs = parse_jobs(options.jobs)
+    given = options.workdir
+    folder = (
+        run_folder.default_path(file.stem)
+        if given is None
+        else paths.local(given, f"{COMMAND_LINE}: --workdir")
+    )
+    points = sweep.plan(file, overrides, options.sweep, folder)
+    if options.dry_run:
+        lines.text(sweep.describe(points))
+        return 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise run_folder.RunFolderError(f"the folder {folder} cannot be used: {error}") from None
+    if options.submit:
+        cluster = workers.Cluster(options.submit, _parse(options.submit_with), folder / ".submitit")
+        jobs = jobs or len(points)
+
+        def start(point: sweep.Point) -> sweep.Worker:
+            return cluster.start(point, command(file, overrides, point))
+    else:
+
+        def start(point: sweep.Point) -> sweep.Worker:
+            return workers.Process(command(file, overrides, point), point.log)
+
+    finished = sum(1 for point in points if point.results())
+    lines.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
+    with sweep.Sweep(points, start, jobs=jobs or 1) as running:
+        running.run()
+    status = 128 + running.signal if running.signal else int(bool(running.unfinished))
+    try:
+        lines.text(f"the table with all digits: {', '.join(map(str, sweep_table.write(points, folder)))}")
+    except OSError as error:
+        lines.warning(f"the table of the sweep is not written: {error}.")
+        status = status or 1
+    lines.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
+    return status
+
+
+def command(file: Path, overrides: Sequence[str], point: sweep.Point) -> list[str]:
+    """Gives the command that trains a point, which shows what is varied as its hyperparameters."""
+    keys = ",".join(point.values)
+    given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]
+    return [sys.executable, "-m", "train", str(file), *given]
+
+
+def parse_jobs(given: str | None) -> int | None:
+    """Reads `--jobs`.
+
+    Raises:
+        ConfigError: it is no whole number of 1 or more.
+    """
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 6 and int(given)):
+        raise ConfigError([f"{COMMAND_LINE}: --jobs: must be a whole number of 1 or more, got {given}"])
+    return int(given)
+
+
+def _parse(settings: Sequence[str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ConfigError([f"{COMMAND_LINE}: --submit-with {text}: not of the form key=value"])
+        try:
+            parsed[key] = yaml_reading.read_value(value)
+        except yaml_reading.ERRORS as error:
+            problem = f"broken YAML: {explain_yaml(error)}"
+            raise ConfigError([f"{COMMAND_LINE}: --submit-with {key}: {problem}"]) from None
+    return parsed
