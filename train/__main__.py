@@ -20,19 +20,20 @@ from train.config import fields, help, paths
 from train.config import file as config_file
 from train.config.errors import COMMAND_LINE, ConfigError, RunWarning, did_you_mean
 from train.config.experiment import Config
+from train.data.examples import DataError
 from train.parallel import processes
 from train.parallel.processes import Group
 from train.runs import folder as run_folder
 from train.runs import results
 from train.runs.folder import RunFolder, SharedFolder
 from train.runs.results import Results
-from train.show import lines
+from train.show import display, lines, tables, terminal
 from train.sweep import command as sweep_command
 from train.system import exits
 from train.system.signals import Stop, StopRequestedError
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
-    from train.loop import Outcome
+    from train.runs.outcome import Outcome
 
 DEFAULT = "configs/moe_lm.yaml"
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         return _run(argv)
-    except (ConfigError, data.DataError, run_folder.RunFolderError) as error:
+    except (ConfigError, DataError, run_folder.RunFolderError) as error:
         lines.mistakes(str(error))
         return 2
     except StopRequestedError as error:
@@ -135,12 +136,12 @@ def _train(
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)
     # Around the screen, which puts what goes to standard error above its live line.
-    with lines.plain_warnings(RunWarning, sowlog.LossWarning), lines.screen(config.steps) as screen:
-        view = lines.Display(screen, config.steps)
+    with lines.plain_warnings(RunWarning, sowlog.LossWarning), terminal.screen(config.steps) as screen:
+        view = display.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
         view.ended()
     names_folder = any(argument.partition("=")[0] == "--workdir" for argument in argv)
-    lines.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
+    tables.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
     failures = [*outcome.failures, *_write_results(config, folder, outcome)]
     if failures:
         lines.not_saved(failures, folder.path, names_folder=names_folder)

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 import sowlog
 from train.config.errors import ConfigError
 from train.runs.folder import RunFolderError
-from train.show import lines
+from train.show import lines, tables
 from train.sweep import command as sweep_command
 from train.sweep import run as sweep
 from train.sweep import workers
+from train.sweep.plan import Point, plan
 
 FILE = Path(__file__).parent.parent / "configs" / "moe_lm.yaml"
 VARIANTS = {
@@ -90,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     jobs = sweep_command.parse_jobs(options.jobs) or 1
     given = {name: [*options.overrides, *settings] for name, settings in VARIANTS.items()}
     points = {
-        name: sweep.plan(FILE, overrides, [f"seed={options.seeds}"], folder / name)
+        name: plan(FILE, overrides, [f"seed={options.seeds}"], folder / name)
         for name, overrides in given.items()
     }
     for name, own in points.items():
@@ -101,8 +102,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(points: Sequence[sweep.Point], overrides: Sequence[str], *, jobs: int) -> int:
-    def start(point: sweep.Point) -> sweep.Worker:
+def _train(points: Sequence[Point], overrides: Sequence[str], *, jobs: int) -> int:
+    def start(point: Point) -> sweep.Worker:
         return workers.Process(sweep_command.command(FILE, overrides, point), point.log)
 
     with sweep.Sweep(points, start, jobs=jobs) as running:
@@ -110,14 +111,14 @@ def _train(points: Sequence[sweep.Point], overrides: Sequence[str], *, jobs: int
     return 128 + running.signal if running.signal else int(bool(running.unfinished))
 
 
-def _show(points: Mapping[str, Sequence[sweep.Point]], picture: Path) -> None:
+def _show(points: Mapping[str, Sequence[Point]], picture: Path) -> None:
     runs = {name: [sowlog.read(point.path) for point in own] for name, own in points.items()}
     curves = {
         quantity: {name: [curve(run, quantity) for run in own] for name, own in runs.items()}
         for quantity in QUANTITIES
     }
     rows = {name: [_last(quantity, curves[quantity][name]) for quantity in QUANTITIES] for name in points}
-    lines.compared(["losses", *(quantity.title for quantity in QUANTITIES)], rows)
+    tables.compared(["losses", *(quantity.title for quantity in QUANTITIES)], rows)
     draw(curves, picture)
     lines.text(str(picture))
 

@@ -7,11 +7,10 @@ is logged as if it had not been.
 
 import fnmatch
 import functools
-import signal
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -25,16 +24,16 @@ from train.config.experiment import Config, EarlyStopOptions
 from train.config.schedule import with_end
 from train.data import Dataset
 from train.data.drawing import interruptible
-from train.early_stop import Waiting
-from train.nonfinite import FiniteCheck
 from train.parallel.agreement import Agreement
 from train.parallel.devices import Devices
 from train.runs import profiling, provenance
 from train.runs.checkpoint import Checkpoints
 from train.runs.folder import RunFolder, SharedFolder, usable
+from train.runs.outcome import Outcome
 from train.runs.profiling import Profiler
 from train.runs.saving import Saver
 from train.step import TrainState
+from train.stop_rules import FiniteCheck, Waiting
 from train.system.signals import Stop, StopRequestedError
 from train.tasks import Batch, Task
 
@@ -49,41 +48,6 @@ class View(Protocol):
     def evaluated(self, step: int, values: dict[str, jax.Array]) -> None:
         """Learns the values of an evaluation."""
         ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        step: number of updates that its last checkpoint holds.
-        reached: number of updates at its end; more, if the last of them could not or should not be saved.
-        trained: values of the last update by tag; empty if this process made none.
-        evaluated: values of the evaluation after the last step; empty if it was stopped before.
-        latest: values of the last evaluation that this process made, whenever it was.
-        latest_step: the step of that evaluation.
-        updates: number of updates that this process made.
-        compiling: seconds until the first of them was done, nearly all of them compilation.
-        training: seconds of all the others, with the evaluations and checkpoints between them.
-        ended_early: why it ended before its last step; empty if it did not, or by a signal.
-        diverged: whether it ended as the objective or its gradient was not finite.
-        stopped_by: the signal that ended it, to this process or another of the run.
-        failures: what could not be written, each in a line.
-    """
-
-    step: int
-    reached: int
-    trained: dict[str, float]
-    evaluated: dict[str, float]
-    updates: int
-    compiling: float
-    training: float
-    ended_early: str = ""
-    diverged: bool = False
-    stopped_by: signal.Signals | None = None
-    failures: tuple[str, ...] = ()
-    latest: dict[str, float] = field(default_factory=dict[str, float])
-    latest_step: int = 0
 
 
 class Trainer:
@@ -130,7 +94,7 @@ class Trainer:
         if options.metric.removeprefix("eval/") not in shown:
             packed = jax.eval_shape(self._evaluate, self.state.variables, *self._held_out).packed
             near = did_you_mean(options.metric, packed.layout.scalars)
-            raise ConfigError([f"early_stop.metric: no evaluation has {options.metric}{near}"])
+            raise ConfigError([f"stop_rules.metric: no evaluation has {options.metric}{near}"])
 
     def batch(self, at: int) -> Batch:
         """Returns the batch of a step on its way to the devices."""

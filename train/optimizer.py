@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from train.config.experiment import AdamOptions, AdamWOptions, SgdOptions
+from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.schedule import end
 
 

@@ -12,9 +12,9 @@ import optax
 import sowlog
 from train.config.experiment import Config
 from train.data.examples import Batch as HostBatch
-from train.early_stop import Patience
 from train.evaluation import Measure, Measured, Metrics, measure_all
 from train.gradients import make_differentiate
+from train.stop_rules import Patience
 from train.tasks import Batch, Draws, Forward, Task, Variables
 
 

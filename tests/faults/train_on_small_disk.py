@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tests.train.running import CONFIGS, TINY_DIGITS
 from train import __main__ as program
-from train.show import lines
+from train.show import display
 
 
-class FillingDisplay(lines.Display):
+class FillingDisplay(display.Display):
     """Shows a run, and fills and empties its disk."""
 
     filler: Path
@@ -47,7 +47,7 @@ def main(folder: Path, fill_at: int, empty_at: int, *settings: str) -> int:
         shutil.copytree(folder / "run", disk / "run")
     FillingDisplay.filler = disk / "filler"
     FillingDisplay.fill_at, FillingDisplay.empty_at = fill_at, empty_at
-    lines.Display = FillingDisplay
+    display.Display = FillingDisplay
     status = program.main(
         [str(CONFIGS / "digits.yaml"), *TINY_DIGITS, *settings, "--workdir", str(disk / "run")]
     )

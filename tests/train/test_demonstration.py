@@ -9,14 +9,14 @@ from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import TINY_MOE
 from train import __main__, demonstration
 from train.sweep import command as sweep_command
-from train.sweep import run as sweep
+from train.sweep.plan import plan
 
 
 def trained(folder):
     """Train in this process what the demonstration is made of, on one seed."""
     for name, settings in demonstration.VARIANTS.items():
         overrides = [*TINY_MOE, *settings]
-        (point,) = sweep.plan(demonstration.FILE, overrides, ["seed=1..1"], folder / name)
+        (point,) = plan(demonstration.FILE, overrides, ["seed=1..1"], folder / name)
         program = sweep_command.command(demonstration.FILE, overrides, point)
         assert __main__.main(program[program.index("train") + 1 :]) == 0
 

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from train import optimizer
-from train.config.experiment import AdamOptions, AdamWOptions, SgdOptions
+from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.schedule import rate
 
 PARAMS = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}

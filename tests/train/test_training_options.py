@@ -10,7 +10,7 @@ from tests.train.config.test_experiment import mistakes
 from tests.train.running import CONFIGS, digits, moe, points, run, run_until, saved_arrays
 from tests.train.tasks.test_tasks import Trained
 from train import __main__ as program
-from train import data, early_stop, optimizer, step, tasks
+from train import data, optimizer, step, stop_rules, tasks
 from train.config import file as config_file
 from train.config.experiment import Config, EarlyStopOptions
 from train.parallel import devices
@@ -139,7 +139,7 @@ def test_patience_counts_evaluations_without_anything_better(
 ) -> None:
     """By more than the smallest change; NaN is never better."""
     options = EarlyStopOptions(better=better, min_change=0.1)
-    observe, patience, seen = early_stop.make_observe(options), early_stop.Patience.new(), []
+    observe, patience, seen = stop_rules.make_observe(options), stop_rules.Patience.new(), []
     for value in values:
         patience = observe(patience, jnp.float32(value))
         seen.append(int(patience.waited))
@@ -148,8 +148,8 @@ def test_patience_counts_evaluations_without_anything_better(
 
 def test_a_run_that_no_longer_gets_better_ends_early_and_stays_ended(tmp_path: Path) -> None:
     """At an evaluation, saved, with one point per tag and step; killed before, it ends at the same step."""
-    stuck = ("early_stop.patience=2", "early_stop.metric=eval/encoder/active_units", "steps=30")
-    config = vae(*stuck, "early_stop.better=lower", "early_stop.min_change=100")
+    stuck = ("early_stop.patience=2", "stop_rules.metric=eval/encoder/active_units", "steps=30")
+    config = vae(*stuck, "early_stop.better=lower", "stop_rules.min_change=100")
     outcome = run(config, tmp_path / "straight")
     assert outcome.ended_early == "eval/encoder/active_units did not get better in 2 evaluations"
     assert (outcome.step, outcome.updates) == (4, 4)
@@ -168,11 +168,11 @@ def test_a_metric_that_no_evaluation_has_is_told_with_status_2(
 ) -> None:
     """With what was meant; a folder that was made for the run is gone again."""
     folder = tmp_path / "run"
-    arguments = [str(CONFIGS / "vae.yaml"), "early_stop.metric=eval/los", "--workdir", str(folder)]
+    arguments = [str(CONFIGS / "vae.yaml"), "stop_rules.metric=eval/los", "--workdir", str(folder)]
     assert program.main(arguments) == 2
     assert not folder.exists()
     error = capsys.readouterr().err
-    assert error == "early_stop.metric: no evaluation has eval/los; did you mean eval/loss?\n"
+    assert error == "stop_rules.metric: no evaluation has eval/los; did you mean eval/loss?\n"
 
 
 def poisoned(at: int) -> list[dict[str, np.ndarray]]:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from train.config.experiment import Config, tag_of
+from train.config.data import tag_of
+from train.config.experiment import Config
 
 Key = tuple[str, ...]
 

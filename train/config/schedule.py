@@ -2,7 +2,8 @@
 
 import math
 
-from train.config.experiment import Config, OptimizerOptions
+from train.config.experiment import Config
+from train.config.optimizers import OptimizerOptions
 
 
 def end(options: OptimizerOptions, steps: int) -> int:

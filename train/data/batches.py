@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from train.config.experiment import FunctionData
+from train.config.data import FunctionData
 from train.data import examples
 from train.data.examples import Batch, DataError, DataWarning
 from train.data.thread import OneThread

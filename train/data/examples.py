@@ -109,3 +109,8 @@ def digest(*batches: Batch) -> str:
             found.update(f"{name} {array.dtype} {array.shape} ".encode())
             found.update(array.tobytes())
     return found.hexdigest()
+
+
+def generator(seed: int, step: int) -> np.random.Generator:
+    """Return the source of a step's random choices."""
+    return np.random.default_rng((seed, step))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from train.config import errors
-from train.config.experiment import FunctionData
+from train.config.data import FunctionData
 from train.data import examples
 from train.data.batches import Batches
 from train.data.examples import Batch, DataError

@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 from train.config import file as config_file
 from train.config.errors import COMMAND_LINE, ConfigError, one_line
 from train.config.experiment import Config
-from train.data import DataError, Dataset
+from train.data import Dataset
+from train.data.examples import DataError
 from train.parallel.processes import Group
 from train.runs.folder import RunFolder, RunFolderError, SharedFolder
 from train.system.exits import deadline, end

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter
 
-from train.config.experiment import Better
+from train.config.base import Better
 from train.system import files
 
 FILE = "results.json"

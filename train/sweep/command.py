@@ -9,10 +9,11 @@ from typing import Any
 from train.config import paths, yaml_reading
 from train.config.errors import COMMAND_LINE, ConfigError, did_you_mean, explain_yaml
 from train.runs import folder as run_folder
-from train.show import lines
+from train.show import lines, tables
 from train.sweep import run as sweep
 from train.sweep import table as sweep_table
 from train.sweep import workers
+from train.sweep.plan import Point, describe, plan
 
 HELP = """
 A sweep trains the product of what --sweep gives, each point in a run folder and a process of its own, whose
@@ -84,9 +85,9 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
         if given is None
         else paths.local(given, f"{COMMAND_LINE}: --workdir")
     )
-    points = sweep.plan(file, overrides, options.sweep, folder)
+    points = plan(file, overrides, options.sweep, folder)
     if options.dry_run:
-        lines.text(sweep.describe(points))
+        lines.text(describe(points))
         return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,11 +97,11 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
         cluster = workers.Cluster(options.submit, _parse(options.submit_with), folder / ".submitit")
         jobs = jobs or len(points)
 
-        def start(point: sweep.Point) -> sweep.Worker:
+        def start(point: Point) -> sweep.Worker:
             return cluster.start(point, command(file, overrides, point))
     else:
 
-        def start(point: sweep.Point) -> sweep.Worker:
+        def start(point: Point) -> sweep.Worker:
             return workers.Process(command(file, overrides, point), point.log)
 
     finished = sum(1 for point in points if point.results())
@@ -113,11 +114,11 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
     except OSError as error:
         lines.warning(f"the table of the sweep is not written: {error}.")
         status = status or 1
-    lines.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
+    tables.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
     return status
 
 
-def command(file: Path, overrides: Sequence[str], point: sweep.Point) -> list[str]:
+def command(file: Path, overrides: Sequence[str], point: Point) -> list[str]:
     """Gives the command that trains a point, which shows what is varied as its hyperparameters."""
     keys = ",".join(point.values)
     given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]

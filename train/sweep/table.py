@@ -13,7 +13,7 @@ from train.system import files
 
 if TYPE_CHECKING:
     from train.runs.results import Results
-    from train.sweep.run import Point
+    from train.sweep.plan import Point
 
 FILE, SEEDS_FILE = "sweep.csv", "seeds.csv"
 SEED = "seed"

@@ -18,7 +18,7 @@ from train.system import files
 from train.system.signals import SIGNALS
 
 if TYPE_CHECKING:
-    from train.sweep.run import Point
+    from train.sweep.plan import Point
 
 CLUSTERS = ("slurm", "local")
 INSTALL = "pip install 'sowlog[submit]'"

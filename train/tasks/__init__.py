@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from train.config.experiment import TaskOptions
+from train.config.tasks import TaskOptions
 
 Variables = dict[str, Any]
 """Flax variable collections: "params", and what else the model keeps (such as "batch_stats")."""

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 
 import sowlog
-from train.config.experiment import DigitsTask
+from train.config.tasks import DigitsTask
 from train.tasks import Batch, Forward, Variables, as_input
 
 

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 
 import sowlog
-from train.config.experiment import MoeLmTask
+from train.config.tasks import MoeLmTask
 from train.tasks import Batch, Forward, Variables
 
 BYTES = 256

@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 
 import sowlog
-from train.config.experiment import VaeTask
+from train.config.tasks import VaeTask
 from train.tasks import Batch, Forward, Variables, as_input
 
 DRAWN = 16

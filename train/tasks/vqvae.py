@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import sowlog
-from train.config.experiment import VqvaeTask
+from train.config.tasks import VqvaeTask
 from train.tasks import Batch, Forward, Variables, as_input
 
 

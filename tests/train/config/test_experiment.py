@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from tests.train.running import CONFIGS, ROOT
 from train.config import fields, yaml_reading
 from train.config import file as config_file
-from train.config.experiment import AdamWOptions, Config, FunctionData, SgdOptions, TextData
+from train.config.data import FunctionData, TextData
+from train.config.experiment import Config
 from train.config.file import ConfigError, load
-from train.sweep import run as sweep
+from train.config.optimizers import AdamWOptions, SgdOptions
+from train.sweep.plan import plan
 
 DIGITS = CONFIGS / "digits.yaml"
 MOE = CONFIGS / "moe_lm.yaml"
@@ -79,7 +81,7 @@ def test_words_are_those_of_yaml_1_2(written: str, read: object, tmp_path: Path)
     config = load(write(tmp_path, own))
     assert config.data == FunctionData(name="a:b", arguments={"x": read})
     assert load(DIGITS, ["data.name=a:b", f"data.arguments.x={written}"]) == config
-    (point,) = sweep.plan(DIGITS, ["data.name=a:b"], [f"data.arguments.x={written}"], tmp_path / "sweep")
+    (point,) = plan(DIGITS, ["data.name=a:b"], [f"data.arguments.x={written}"], tmp_path / "sweep")
     assert point.config == config
     assert load(write(tmp_path, config_file.dump(config))) == config
 

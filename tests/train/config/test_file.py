@@ -5,8 +5,8 @@ import pytest
 
 from tests.train.config.test_experiment import mistakes, write
 from tests.train.running import CONFIGS
-from train.config.experiment import AdamWOptions, SgdOptions
 from train.config.file import dump, load
+from train.config.optimizers import AdamWOptions, SgdOptions
 
 DIGITS = CONFIGS / "digits.yaml"
 

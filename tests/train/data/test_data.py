@@ -7,7 +7,8 @@ import pytest
 from sklearn import datasets
 
 from train import data
-from train.config.experiment import DigitsData, TextData
+from train.config.data import DigitsData, TextData
+from train.data.examples import DataError
 
 
 def text_file(folder: Path, size: int) -> Path:
@@ -121,14 +122,14 @@ def test_the_default_text_is_python_source_of_the_standard_library() -> None:
 def test_text_too_short_for_a_sequence_is_told(tmp_path: Path) -> None:
     """With what there is, what is needed, and what to change."""
     file = text_file(tmp_path, 89)
-    with pytest.raises(data.DataError, match=r"has 89 bytes.* 8 bytes need at least 90; lower data\.length"):
+    with pytest.raises(DataError, match=r"has 89 bytes.* 8 bytes need at least 90; lower data\.length"):
         text(file)
     text(text_file(tmp_path, 90))
 
 
 def test_text_that_is_not_there_is_told(tmp_path: Path) -> None:
     """With the path as it was given."""
-    with pytest.raises(data.DataError, match=r"data\.path=.*nowhere: no such file or folder"):
+    with pytest.raises(DataError, match=r"data\.path=.*nowhere: no such file or folder"):
         text(tmp_path / "nowhere")
 
 

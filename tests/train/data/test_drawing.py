@@ -13,7 +13,7 @@ import pytest
 from tests.support.tensorboard_reading import wait_until
 from tests.train.running import digits, points, run, saved_arrays
 from train import data
-from train.config.experiment import FunctionData
+from train.config.data import FunctionData
 from train.data import drawing
 from train.data.examples import DataError
 from train.system.signals import Stop, StopRequestedError

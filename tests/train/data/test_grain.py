@@ -5,7 +5,7 @@ import numpy as np
 
 from tests.train.running import digits, points, run
 from train import data
-from train.config.experiment import FunctionData
+from train.config.data import FunctionData
 
 HERE = "tests.train.data.test_grain"
 

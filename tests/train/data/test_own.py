@@ -8,9 +8,9 @@ import pytest
 from tests.train.running import CONFIGS, digits, points, run, run_until, saved_arrays
 from train import __main__ as program
 from train import data
+from train.config.data import FunctionData
 from train.config.errors import RunWarning
-from train.config.experiment import FunctionData
-from train.data.examples import DataWarning
+from train.data.examples import DataError, DataWarning
 
 HERE = "tests.train.data.test_own"
 
@@ -200,9 +200,7 @@ def test_a_loader_that_shuffles_anew_is_told_before_its_held_out_examples_are_tr
     function: str, options: dict[str, int]
 ) -> None:
     """With what to write in place of it: the next epoch would begin with others."""
-    with pytest.raises(
-        data.DataError, match=r"returns other batches each time.*Write: return train, held_out"
-    ):
+    with pytest.raises(DataError, match=r"returns other batches each time.*Write: return train, held_out"):
         load(function, arguments=options, eval_batches=10)
 
 
@@ -211,7 +209,7 @@ def test_a_later_epoch_that_begins_with_other_batches_is_told() -> None:
     dataset = load("shuffled_later", eval_batches=3)
     assert [numbers(dataset.batch(0, step)) for step in range(7)] == [[number] for number in range(3, 10)]
     for _ in range(2):
-        with pytest.raises(data.DataError, match=r"\(batch 0 differs\): the first 3 are held out"):
+        with pytest.raises(DataError, match=r"\(batch 0 differs\): the first 3 are held out"):
             dataset.batch(0, 7)
         next(CALLS), next(CALLS)
 
@@ -302,7 +300,7 @@ def test_a_smaller_batch_at_the_end_of_a_pass_is_left_out_with_a_warning() -> No
 )  # fmt: skip
 def test_data_of_another_form_is_told(function: str, options: dict[str, object], line: str) -> None:
     """With what there is and what was needed."""
-    with pytest.raises(data.DataError, match=line):
+    with pytest.raises(DataError, match=line):
         load(function, **options).batch(0, 0)
 
 

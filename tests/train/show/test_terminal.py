@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from train.show.terminal import Output
+from train.system.streams import Output
 
 
 def closed_terminal() -> int:

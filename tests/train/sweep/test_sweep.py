@@ -16,16 +16,17 @@ from train import __main__ as program
 from train.runs import folder as run_folder
 from train.runs import results
 from train.runs.results import Results
-from train.show import lines
+from train.show import tables
 from train.sweep import run as sweep
 from train.sweep import table as sweep_table
 from train.sweep import workers
+from train.sweep.plan import LOG, Point, describe, plan
 
 DIGITS = CONFIGS / "digits.yaml"
 
 
-def planned(folder: Path, *sweeps: str, overrides: tuple[str, ...] = ()) -> list[sweep.Point]:
-    return sweep.plan(DIGITS, overrides, sweeps, folder)
+def planned(folder: Path, *sweeps: str, overrides: tuple[str, ...] = ()) -> list[Point]:
+    return plan(DIGITS, overrides, sweeps, folder)
 
 
 def names(folder: Path, *sweeps: str) -> list[str]:
@@ -64,7 +65,7 @@ def test_values_are_parsed_as_overrides_are(tmp_path: Path, text: str, expected:
 
 def test_commas_in_brackets_belong_to_the_value(tmp_path: Path) -> None:
     """A list is one value."""
-    points = sweep.plan(CONFIGS / "vae.yaml", [], ["task.hidden=[64, 32],[128]"], tmp_path)
+    points = plan(CONFIGS / "vae.yaml", [], ["task.hidden=[64, 32],[128]"], tmp_path)
     assert [point.config.task.hidden for point in points] == [[64, 32], [128]]
     assert [point.name for point in points] == ["task.hidden=[64,32]", "task.hidden=[128]"]
 
@@ -189,7 +190,7 @@ def test_a_dry_run_lists_the_points_and_needs_no_jax(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         f"{tmp_path}/seed={seed}  {state}" for seed, state in enumerate(states)
     ]
-    assert sweep.describe(points[1:2]).endswith("  begun")
+    assert describe(points[1:2]).endswith("  begun")
 
 
 def without_jax(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -204,12 +205,12 @@ def without_jax(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 # Processes that end as points do, without JAX: what is tried is what the sweep makes of them.
 
 
-def finish(point: sweep.Point, value: float | None = 0.5, better: str = "lower") -> None:
+def finish(point: Point, value: float | None = 0.5, better: str = "lower") -> None:
     point.path.mkdir(parents=True, exist_ok=True)
     results.write(point.path, Results(point.config.steps, 5, "", better, {"eval/loss": value}))
 
 
-def script(point: sweep.Point, body: str) -> workers.Process:
+def script(point: Point, body: str) -> workers.Process:
     """Starts a process that does as it is told in the folder of a point."""
     point.path.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**vars(Results(point.config.steps, 5, "", "lower", {"eval/loss": 0.5}))})
@@ -221,8 +222,8 @@ def script(point: sweep.Point, body: str) -> workers.Process:
     return workers.Process([sys.executable, "-S", "-c", code], point.log)
 
 
-def go(points: list[sweep.Point], body: str | dict[str, str], *, jobs: int = 1) -> sweep.Sweep:
-    def start(point: sweep.Point) -> workers.Process:
+def go(points: list[Point], body: str | dict[str, str], *, jobs: int = 1) -> sweep.Sweep:
+    def start(point: Point) -> workers.Process:
         return script(point, body if isinstance(body, str) else body[point.name])
 
     with sweep.Sweep(points, start, jobs=jobs) as running:
@@ -260,7 +261,7 @@ def test_a_point_with_an_odd_folder_ends_no_sweep(tmp_path: Path, capsys: pytest
     for name in ("seed=0", "seed=1"):
         (tmp_path / name).mkdir()
     (tmp_path / "seed=0" / "config.yaml").touch()
-    (tmp_path / "seed=1" / sweep.LOG).mkdir()
+    (tmp_path / "seed=1" / LOG).mkdir()
     (tmp_path / "seed=2").touch()
     points = planned(tmp_path, "seed=0..3")
     bodies = {"seed=0": "sys.exit(2)", "seed=1": "", "seed=2": "", "seed=3": "finish()"}
@@ -399,7 +400,7 @@ def test_the_ranking_puts_the_best_first(tmp_path: Path, capsys: pytest.CaptureF
     points = planned(tmp_path, "seed=0..3")
     for point, value in zip(points[1:], [None, 0.25, 0.5], strict=True):
         finish(point, value, better="higher")
-    lines.ranking(points, tmp_path, stopped_by=None)
+    tables.ranking(points, tmp_path, stopped_by=None)
     out = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert rows == [["1", "3", "0.5"], ["2", "2", "0.25"], ["3", "1", ""], ["", "0", "not finished"]]
@@ -430,7 +431,7 @@ def test_the_table_is_a_file_with_mean_and_spread_over_seeds(
         ["['/a']", "3", repr(mean), repr(deviation)],
         ["b,c", "2", "", ""],
     ]
-    lines.ranking(points, tmp_path, stopped_by=None)
+    tables.ranking(points, tmp_path, stopped_by=None)
     line = "over 3 seeds  data.arguments.path=['/a']  eval/loss 0.3 ± 0.2646"
     assert [line] == [told for told in capsys.readouterr().out.splitlines() if told.startswith("over ")]
     single = planned(tmp_path / "single", "steps=5,6")

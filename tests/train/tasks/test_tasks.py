@@ -8,7 +8,8 @@ import pytest
 import sowlog
 from tests.train.running import digits, moe
 from train import data, optimizer, step, tasks
-from train.config.experiment import Config, MoeLmTask
+from train.config.experiment import Config
+from train.config.tasks import MoeLmTask
 from train.parallel import devices
 from train.tasks import moe_lm
 

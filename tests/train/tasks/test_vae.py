@@ -12,7 +12,8 @@ from tests.train.running import CONFIGS, run
 from tests.train.tasks.test_tasks import Trained
 from train import data
 from train.config import file as config_file
-from train.config.experiment import Config, VaeTask, VqvaeTask
+from train.config.experiment import Config
+from train.config.tasks import VaeTask, VqvaeTask
 from train.tasks import vae, vqvae
 
 TINY = ("data.batch_size=64", "steps=300", "optimizer.learning_rate=1e-2")

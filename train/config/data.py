@@ -1,0 +1,101 @@
+"""The options of each kind of data."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, Field, Tag
+
+from train.config.base import Count, Options, disagree
+
+
+class DigitsData(Options):
+    """scikit-learn's handwritten digits: 1797 images of 8 by 8 pixels, a fifth of them held out."""
+
+    name: Literal["digits"]
+    batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(
+        64, description="Images that a step sees; the last held-out batch is what is left over."
+    )
+
+
+class TextData(Options):
+    """Bytes of text; the last tenth is held out."""
+
+    name: Literal["text"]
+    path: str | None = Field(
+        None, description="A text file, or a folder of them; null is the Python standard library's source."
+    )
+    max_bytes: Annotated[int, Field(ge=1)] = Field(16_000_000, description="Read no more bytes than this.")
+    length: Count = Field(64, description="Bytes of one sequence.")
+    batch_size: Count = Field(16, description="Sequences a training step sees.")
+    eval_batches: Count = Field(32, description="Held-out batches an evaluation sees, spread evenly.")
+
+
+def _check_plain(value: object, depth: int = 0) -> object:
+    """Refuses what would not be the same after it was written and read: dates, NaN, keys that are no text."""
+    if depth > 20:
+        raise disagree("", "nested too deeply")
+    if isinstance(value, Mapping):
+        for key, inner in cast(Mapping[object, object], value).items():
+            _check_plain(inner, depth + 1)
+            if not isinstance(key, str):
+                raise disagree("", f"a key must be text, got {key!r}")
+    elif isinstance(value, list):
+        for inner in cast(list[object], value):
+            _check_plain(inner, depth + 1)
+    elif not isinstance(value, str | bool | int | float | None) or value in (math.inf, -math.inf):
+        raise disagree("", f"must be text, numbers, true, false or null, got {value!r}")
+    elif value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        raise disagree("", "must be finite numbers, got nan")
+    return value
+
+
+def _check_reference(name: str) -> str:
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise disagree("", f'must be of the form module:function, got "{name}"')
+    return name
+
+
+class FunctionData(Options):
+    """Your own data: a Python function, imported and called. No other setting can run code.
+
+    It returns a dict of arrays with the examples on the first axis, or an iterable of batches (dicts of
+    arrays); or a pair of either kind, the second of them held out.
+    """
+
+    name: Annotated[str, AfterValidator(_check_reference)] = Field(
+        description="module:function, found as `import module` finds it from the working folder."
+    )
+    arguments: Annotated[dict[str, Any], AfterValidator(_check_plain)] = Field(
+        {}, description="Keyword arguments of the function."
+    )
+    batch_size: Count = Field(
+        64,
+        description="Examples of a batch; the last held-out one is what is left over. An iterable makes its "
+        "own batches, and a smaller last one is evaluated, not trained on.",
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="Share of the arrays that is held out, unless the function returns a pair."
+    )
+    eval_batches: Count = Field(
+        32,
+        description="Batches of an iterable that are held out: of a pair's second, else its first, which are "
+        "then to be the same at each call.",
+    )
+
+
+def tag_of(section: object) -> str | None:
+    """Gives the choice that a section's `name` makes in its union; None if it has no name."""
+    if isinstance(section, Mapping):
+        name = cast(Mapping[str, object], section).get("name")
+    else:
+        name = getattr(section, "name", None)
+    return "function" if isinstance(name, str) and ":" in name else None if name is None else str(name)
+
+
+DataOptions = (
+    Annotated[DigitsData, Tag("digits")]
+    | Annotated[TextData, Tag("text")]
+    | Annotated[FunctionData, Tag("function")]
+)

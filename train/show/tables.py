@@ -1,0 +1,112 @@
+"""Tables on the terminal: how a run ended, how a sweep did, and what is compared."""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from train.show import lines, viewing
+from train.show.terminal import plain_console
+from train.sweep import table as sweep_table
+
+if TYPE_CHECKING:  # Mistakes are told without JAX.
+    from train.runs.outcome import Outcome
+    from train.sweep.plan import Point
+
+
+def _rich(made: sweep_table.Table) -> Table:
+    table = Table()
+    for at, title in enumerate(made.titles):
+        table.add_column(title, justify="left" if at < made.settings else "right")
+    for row in made.rows:
+        table.add_row(*row)
+    return table
+
+
+def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """Shows a table whose first column is of the rows' titles."""
+    table = Table(*columns)
+    for title, cells in rows.items():
+        table.add_row(title, *cells)
+    _console().print(table)
+
+
+def _console() -> Console:
+    # Piped, a table may be as wide as it is: a file has no right edge.
+    return plain_console(width=None if sys.stdout.isatty() else 1000)
+
+
+def _table(outcome: "Outcome") -> Table:
+    held_out, title = outcome.evaluated, "held out"
+    if not held_out and outcome.latest:
+        held_out, title = outcome.latest, f"held out, at step {outcome.latest_step}"
+    table = Table("", "last step", *([title] if held_out else []))
+    # On a narrow terminal a tag is broken, not cut: its end tells layers apart.
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for tag in held_out or outcome.trained:
+        cells = [values.get(tag) for values in (outcome.trained, held_out)][: len(table.columns) - 1]
+        table.add_row(tag, *map(_number, cells))
+    return table
+
+
+def _speed(outcome: "Outcome") -> str:
+    first = f"{outcome.compiling:.1f} s to the first step"
+    rest = outcome.updates - 1
+    if not rest:
+        return first
+    return f"{first}, {outcome.training:.1f} s for the other {rest} ({rest / outcome.training:.1f} steps/s)"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def finished(
+    outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
+) -> None:
+    """Tells how the run ended, what came of it and how to look at it.
+
+    Args:
+        outcome: how it ended.
+        folder: the run folder.
+        stopped_by: the signal that ended it.
+        names_folder: whether the command named the folder, and goes on as it stands.
+    """
+    console = _console()
+    if outcome.trained or outcome.evaluated:
+        console.print(f"after {outcome.reached} steps")
+        console.print(_table(outcome))
+    if outcome.updates:
+        console.print(_speed(outcome))
+    saved = f"saved at step {outcome.step}"
+    if stopped_by:
+        console.print(
+            f"stopped by {stopped_by.name}, {saved}; to go on, {lines.again(folder, names_folder)}",
+            soft_wrap=True,
+        )
+    if outcome.ended_early:
+        console.print(f"ended early: {outcome.ended_early}\n{saved}")
+    # Soft: a command that is broken in two cannot be pasted.
+    console.print(viewing.of_run(folder, points=outcome.reached + 1), soft_wrap=True)
+
+
+def ranking(
+    points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
+) -> None:
+    """Tells how a sweep ended: its points, the best first, how seeds spread, and how to look at them."""
+    console = _console()
+    console.print(_rich(sweep_table.of_points(points, digits=4)))
+    for line in sweep_table.describe_seeds(points):
+        console.print(line)
+    if any(point.results() is None for point in points):
+        how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
+        console.print(f"{how}; to go on, {lines.again(folder, names_folder)}", soft_wrap=True)
+    console.print("the same in TensorBoard's HParams tab:")
+    longest = max(point.config.steps for point in points)
+    console.print(viewing.of_folder(folder, points=longest + 1), soft_wrap=True)
