@@ -27,6 +27,7 @@ from train.sweep import command as sweep_command
 from train.sweep import run as sweep
 from train.sweep import workers
 from train.sweep.plan import Point, plan
+from train.sweep.view import Lines
 
 FILE = Path(__file__).parent.parent / "configs" / "moe_lm.yaml"
 VARIANTS = {
@@ -106,7 +107,7 @@ def _train(points: Sequence[Point], overrides: Sequence[str], *, jobs: int) -> i
     def start(point: Point) -> sweep.Worker:
         return workers.Process(sweep_command.command(FILE, overrides, point), point.log)
 
-    with sweep.Sweep(points, start, jobs=jobs) as running:
+    with sweep.Sweep(points, start, Lines(), jobs=jobs) as running:
         running.run()
     return 128 + running.signal if running.signal else int(bool(running.unfinished))
 

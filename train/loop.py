@@ -18,7 +18,7 @@ import jax
 import optax
 
 import sowlog
-from train import optimizer, step, tasks
+from train import data, optimizer, step, tasks
 from train.config.errors import ConfigError, RunWarning, did_you_mean
 from train.config.experiment import Config, EarlyStopOptions
 from train.config.schedule import with_end
@@ -26,7 +26,7 @@ from train.data import Dataset
 from train.data.drawing import interruptible
 from train.parallel.agreement import Agreement
 from train.parallel.devices import Devices
-from train.runs import profiling, provenance
+from train.runs import profiling
 from train.runs.checkpoint import Checkpoints
 from train.runs.folder import RunFolder, SharedFolder, usable
 from train.runs.outcome import Outcome
@@ -159,7 +159,7 @@ def train(
         trainer = Trainer(config, batches, checkpoints, on)
         profile, writers, first = None, [], None
         if isinstance(folder, RunFolder):
-            digest = provenance.digest(batches, config.seed)
+            digest = data.digest(batches, config.seed)
             folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=trainer.step, data=digest)
             profile, writers = config.profile, None
             first = trainer.step if folder.is_continued else None

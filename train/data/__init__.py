@@ -7,7 +7,7 @@ saving the state of an iterator. Everything here is NumPy: a mistake is told bef
 from typing import Protocol
 
 from train.config.data import DataOptions, DigitsData, TextData
-from train.data import own
+from train.data import examples, own
 from train.data.digits import Digits
 from train.data.examples import Batch
 from train.data.text import Text
@@ -46,3 +46,14 @@ def load(options: DataOptions, *, needs: tuple[str, ...] = ()) -> Dataset:
             return Text(options)
         case _:
             return own.load(options, needs)
+
+
+def digest(dataset: Dataset, seed: int) -> str:
+    """Return what identifies the data.
+
+    Of a dataset without a digest of its own, such as a user's iterable, these are its first batch and its
+    held-out ones: a change behind them is not seen.
+    """
+    if (own := getattr(dataset, "digest", None)) is not None:
+        return own()
+    return examples.digest(dataset.batch(seed, 0), dataset.held_out(), dataset.remainder())

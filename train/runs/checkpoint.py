@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,6 @@ from pydantic import TypeAdapter
 from train.config.errors import RunWarning, one_line
 from train.runs.folder import RunFolderError
 from train.runs.provenance import free_name
-from train.step import TrainState
 from train.system import files
 from train.system.exits import abandoned
 
@@ -42,6 +41,7 @@ _NEEDED: dict[str, int | None] = dict.fromkeys((f"{_ITEM}/_METADATA", f"{_ITEM}/
 _SIZES_FORM = TypeAdapter(dict[str, int])
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
+State = TypeVar("State")
 # Characters of a cause: of a longer one the ends are told, as TensorStore comes to the point at last.
 _LONGEST = 300
 
@@ -81,7 +81,7 @@ class Checkpoints:
         self._writer.close()
         self._reader.close()
 
-    def save(self, step: int, state: TrainState) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Saves the state after `step` updates while the loop waits, unless it is saved already.
 
         A state is donated to the next step as soon as it is saved.
@@ -103,7 +103,7 @@ class Checkpoints:
             _settle(self._folder / str(step))
             self._delete_old()
 
-    def restore(self, like: TrainState) -> tuple[TrainState, int] | None:
+    def restore(self, like: State) -> tuple[State, int] | None:
         """Reads the newest state that can be read, onto whatever devices, however many of them wrote it.
 
         One that cannot be read is put aside with a warning as soon as an older one is read.
@@ -141,7 +141,7 @@ class Checkpoints:
     def _numbered(self) -> Iterator[str]:
         return (path.name for path in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
 
-    def _read(self, step: int, like: TrainState) -> tuple[TrainState | None, str]:
+    def _read(self, step: int, like: State) -> tuple[State | None, str]:
         """Returns a state, or None with the cause; the cause alone if another process has none."""
         state, cause = None, ""
         folder = self._folder / str(step)
@@ -155,7 +155,7 @@ class Checkpoints:
             return state, ""
         return None, cause or _OTHERS_CAUSE
 
-    def _restore(self, folder: Path, like: TrainState) -> TrainState:
+    def _restore(self, folder: Path, like: State) -> State:
         # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
         return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
@@ -284,7 +284,7 @@ def _in_all(*, is_so: bool) -> bool:
     return bool(np.asarray(multihost_utils.process_allgather(np.bool_(is_so))).all())
 
 
-def _own(state: TrainState, shardings: TrainState) -> TrainState:
+def _own(state: State, shardings: Any) -> State:
     """Copies a state, as the step takes it over.
 
     On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one

@@ -14,7 +14,6 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from train.config.errors import RunWarning, one_line
-from train.data import Dataset, examples
 from train.system import files
 
 META = "meta.json"
@@ -61,17 +60,6 @@ def begin(
             stacklevel=2,
         )
     files.write(folder / META, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
-
-
-def digest(dataset: Dataset, seed: int) -> str:
-    """Return what identifies the data.
-
-    Of a dataset without a digest of its own, such as a user's iterable, these are its first batch and its
-    held-out ones: a change behind them is not seen.
-    """
-    if (own := getattr(dataset, "digest", None)) is not None:
-        return own()
-    return examples.digest(dataset.batch(seed, 0), dataset.held_out(), dataset.remainder())
 
 
 def _read(file: Path) -> list[Start]:

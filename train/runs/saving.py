@@ -11,7 +11,6 @@ import jax
 import sowlog
 from train.config.errors import RunWarning, one_line
 from train.runs.checkpoint import Checkpoints, NotSavedError
-from train.step import TrainState
 
 # What a WriterError says of records that are gone; of those that only wait it says otherwise.
 _LOST = re.compile(r"\blost\b.* records?\b|record is lost")
@@ -45,7 +44,7 @@ class Saver:
         for tag, image in (images or {}).items():
             self._queue(functools.partial(self._log.image, step, tag, image))
 
-    def save(self, step: int, state: TrainState, *, is_last: bool = False) -> None:
+    def save(self, step: int, state: Any, *, is_last: bool = False) -> None:
         """Saves a state, or says why it is not saved."""
         try:
             self._flush()

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from train.system.streams import errors, output, say
+from train.system.streams import errors, say
 
 
 def mistakes(lines: str) -> None:
@@ -40,12 +40,6 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
             warnings.simplefilter("always", kind)
         before, warnings.showwarning = warnings.showwarning, show
         yield
-
-
-def flush() -> None:
-    """Hand over to the system all that was written."""
-    for stream in (output(), errors()):
-        stream.flush()
 
 
 def begun(folder: Path, *, is_continued: bool) -> None:

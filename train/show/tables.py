@@ -2,24 +2,38 @@
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import table as rich
 from rich.console import Console
-from rich.table import Table
 
 from train.show import lines, viewing
 from train.show.terminal import plain_console
-from train.sweep import table as sweep_table
 
 if TYPE_CHECKING:  # Mistakes are told without JAX.
     from train.runs.outcome import Outcome
-    from train.sweep.plan import Point
 
 
-def _rich(made: sweep_table.Table) -> Table:
-    table = Table()
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under titles.
+
+    Attributes:
+        titles: one of each column.
+        settings: how many of the columns, at the left, are no numbers to compare.
+        rows: the cells; a row that has less has nothing more to say.
+    """
+
+    titles: Sequence[str]
+    settings: int
+    rows: Sequence[Sequence[str]]
+
+
+def _rich(made: Table) -> rich.Table:
+    table = rich.Table()
     for at, title in enumerate(made.titles):
         table.add_column(title, justify="left" if at < made.settings else "right")
     for row in made.rows:
@@ -27,9 +41,38 @@ def _rich(made: sweep_table.Table) -> Table:
     return table
 
 
+def ranking(
+    made: Table,
+    seeds: Iterable[str],
+    folder: Path,
+    *,
+    unfinished: str,
+    longest: int,
+    names_folder: bool = False,
+) -> None:
+    """Shows how a sweep ended: its points, the best first, how seeds spread, and how to look at them.
+
+    Args:
+        made: a row of each point.
+        seeds: a line of each choice of the other settings.
+        folder: the folder around the run folders.
+        unfinished: why not every point is finished; empty if all are.
+        longest: steps of the longest run.
+        names_folder: whether the command named the folder, and goes on as it stands.
+    """
+    console = _console()
+    console.print(_rich(made))
+    for line in seeds:
+        console.print(line)
+    if unfinished:
+        console.print(f"{unfinished}; to go on, {lines.again(folder, names_folder)}", soft_wrap=True)
+    console.print("the same in TensorBoard's HParams tab:")
+    console.print(viewing.of_folder(folder, points=longest + 1), soft_wrap=True)
+
+
 def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """Shows a table whose first column is of the rows' titles."""
-    table = Table(*columns)
+    table = rich.Table(*columns)
     for title, cells in rows.items():
         table.add_row(title, *cells)
     _console().print(table)
@@ -40,11 +83,11 @@ def _console() -> Console:
     return plain_console(width=None if sys.stdout.isatty() else 1000)
 
 
-def _table(outcome: "Outcome") -> Table:
+def _table(outcome: "Outcome") -> rich.Table:
     held_out, title = outcome.evaluated, "held out"
     if not held_out and outcome.latest:
         held_out, title = outcome.latest, f"held out, at step {outcome.latest_step}"
-    table = Table("", "last step", *([title] if held_out else []))
+    table = rich.Table("", "last step", *([title] if held_out else []))
     # On a narrow terminal a tag is broken, not cut: its end tells layers apart.
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
@@ -94,19 +137,3 @@ def finished(
         console.print(f"ended early: {outcome.ended_early}\n{saved}")
     # Soft: a command that is broken in two cannot be pasted.
     console.print(viewing.of_run(folder, points=outcome.reached + 1), soft_wrap=True)
-
-
-def ranking(
-    points: "Sequence[Point]", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
-) -> None:
-    """Tells how a sweep ended: its points, the best first, how seeds spread, and how to look at them."""
-    console = _console()
-    console.print(_rich(sweep_table.of_points(points, digits=4)))
-    for line in sweep_table.describe_seeds(points):
-        console.print(line)
-    if any(point.results() is None for point in points):
-        how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
-        console.print(f"{how}; to go on, {lines.again(folder, names_folder)}", soft_wrap=True)
-    console.print("the same in TensorBoard's HParams tab:")
-    longest = max(point.config.steps for point in points)
-    console.print(viewing.of_folder(folder, points=longest + 1), soft_wrap=True)

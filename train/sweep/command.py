@@ -1,6 +1,7 @@
 """The options of a sweep on the command line, and what is done by them."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from train.sweep import run as sweep
 from train.sweep import table as sweep_table
 from train.sweep import workers
 from train.sweep.plan import Point, describe, plan
+from train.sweep.view import Lines
 
 HELP = """
 A sweep trains the product of what --sweep gives, each point in a run folder and a process of its own, whose
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
 
     finished = sum(1 for point in points if point.results())
     lines.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
-    with sweep.Sweep(points, start, jobs=jobs or 1) as running:
+    with sweep.Sweep(points, start, Lines(), jobs=jobs or 1) as running:
         running.run()
     status = 128 + running.signal if running.signal else int(bool(running.unfinished))
     try:
@@ -114,8 +116,23 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
     except OSError as error:
         lines.warning(f"the table of the sweep is not written: {error}.")
         status = status or 1
-    tables.ranking(points, folder, stopped_by=running.signal, names_folder=given is not None)
+    show(points, folder, stopped_by=running.signal, names_folder=given is not None)
     return status
+
+
+def show(
+    points: Sequence[Point], folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
+) -> None:
+    """Show the points of a sweep that has ended, the best first."""
+    how = f"stopped by {stopped_by.name}" if stopped_by else "not every point is finished"
+    tables.ranking(
+        sweep_table.of_points(points, digits=4),
+        sweep_table.describe_seeds(points),
+        folder,
+        unfinished=how if any(point.results() is None for point in points) else "",
+        longest=max(point.config.steps for point in points),
+        names_folder=names_folder,
+    )
 
 
 def command(file: Path, overrides: Sequence[str], point: Point) -> list[str]:

@@ -5,7 +5,6 @@ with results is finished, one that another process trains is waited for, every o
 checkpoint if it has one. Only the points import JAX.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +13,11 @@ from types import FrameType, TracebackType
 from typing import Protocol, Self
 
 from train.runs import folder as run_folder
-from train.show import lines
 from train.sweep.plan import Point
-from train.system import files
 from train.system.signals import Handlers
 
 # Seconds between two looks at what runs.
 _INTERVAL = 0.1
-_TAIL = 15
-_TAIL_BYTES = 100_000
 
 
 class Worker(Protocol):
@@ -41,12 +36,39 @@ class Worker(Protocol):
         ...
 
 
+class View(Protocol):
+    """Where a sweep is shown."""
+
+    def begun(self, point: Point, *, is_continued: bool) -> None:
+        """Show that a point is being trained."""
+        ...
+
+    def waits(self, point: Point) -> None:
+        """Show that another process trains a point."""
+        ...
+
+    def finished(self, point: Point) -> None:
+        """Show a point that has its results."""
+        ...
+
+    def failed(self, point: Point, verdict: str, *, since: int | None = None) -> None:
+        """Show why a point has none.
+
+        Args:
+            point: the point.
+            verdict: "stopped" after a signal, else why it failed.
+            since: bytes that its log had before; None if it was not begun.
+        """
+        ...
+
+
 class Sweep:
     """Trains the points that are not finished, a few at a time.
 
     Args:
         points: what to train.
         start: starts the worker of a point.
+        view: where it is shown.
         jobs: how many points are trained at a time.
 
     Attributes:
@@ -54,10 +76,10 @@ class Sweep:
         unfinished: points that failed, or were stopped.
     """
 
-    def __init__(self, points: Sequence[Point], start: Callable[[Point], Worker], *, jobs: int):
+    def __init__(self, points: Sequence[Point], start: Callable[[Point], Worker], view: View, *, jobs: int):
         self.signal: signal.Signals | None = None
         self.unfinished: list[Point] = []
-        self._start, self._jobs = start, jobs
+        self._start, self._view, self._jobs = start, view, jobs
         self._waiting = [point for point in points if not point.results()]
         self._running: dict[Path, tuple[Point, Worker, int]] = {}
         self._told: set[Path] = set()
@@ -98,18 +120,18 @@ class Sweep:
                 continue
             self._waiting.remove(point)
             if point.results():  # Another process has finished it.
-                lines.text(_finished_line(point))
+                self._view.finished(point)
                 continue
             try:
                 self._begin(point)
             except OSError as error:
                 self.unfinished.append(point)
-                lines.text(f"{point.name}: cannot be begun: {error}")
+                self._view.failed(point, f"cannot be begun: {error}")
 
     def _begin(self, point: Point) -> None:
         point.path.mkdir(parents=True, exist_ok=True)
         begun = point.log.stat().st_size if point.log.exists() else 0
-        lines.text(f"{'continues' if begun else 'begins'} {point.name}")
+        self._view.begun(point, is_continued=bool(begun))
         worker = self._start(point)
         self._running[point.path] = point, worker, begun
         # A signal that came between the start and the line before found nobody to pass it on to.
@@ -119,33 +141,13 @@ class Sweep:
     def _tell_once(self, point: Point) -> None:
         if point.path not in self._told:
             self._told.add(point.path)
-            lines.text(f"waits for {point.name}, which another process trains")
+            self._view.waits(point)
 
     def _judge(self, point: Point, worker: Worker, begun: int) -> None:
         if point.results():
-            lines.text(_finished_line(point))
+            self._view.finished(point)
         elif run_folder.is_taken(point.path):  # Another process was faster.
             self._waiting.append(point)
         else:
-            verdict = worker.verdict()
             self.unfinished.append(point)
-            lines.text(f"{point.name}: {verdict}")
-            if verdict != "stopped":
-                lines.text(_tail(point.log, begun))
-
-
-def _finished_line(point: Point) -> str:
-    found = point.results()
-    told = "" if found is None else "  ".join(f"{tag} {value:.4g}" for tag, value in found.main())
-    return f"finished {point.name}  {told}"
-
-
-def _tail(log: Path, begun: int) -> str:
-    """Gives the last lines of what was written since, indented, under the file's name."""
-    try:
-        with files.open_regular(log, "rb") as file:
-            file.seek(max(begun, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()[-_TAIL:]
-    except OSError as error:
-        lines = [f"cannot be read: {error}"]
-    return "\n".join([f"  the end of {log}:", *(f"    {line}" for line in lines)])
+            self._view.failed(point, worker.verdict(), since=begun)

@@ -5,37 +5,19 @@ import io
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from train.runs.results import Results
+from train.show.tables import Table
+from train.sweep.plan import Point
 from train.system import files
-
-if TYPE_CHECKING:
-    from train.runs.results import Results
-    from train.sweep.plan import Point
 
 FILE, SEEDS_FILE = "sweep.csv", "seeds.csv"
 SEED = "seed"
 _UNFINISHED = "not finished"
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under titles.
-
-    Attributes:
-        titles: one of each column.
-        settings: how many of the columns, at the left, are no numbers to compare.
-        rows: the cells; a row that has less has nothing more to say.
-    """
-
-    titles: Sequence[str]
-    settings: int
-    rows: Sequence[Sequence[str]]
-
-
-def of_points(points: "Sequence[Point]", *, digits: int | None = None) -> Table:
+def of_points(points: Sequence[Point], *, digits: int | None = None) -> Table:
     """Return a row of each point: its place, what is varied, and its results.
 
     Args:
@@ -56,7 +38,7 @@ def of_points(points: "Sequence[Point]", *, digits: int | None = None) -> Table:
     return Table(["", *points[0].values, *tags], 1 + len(points[0].values), rows)
 
 
-def of_seeds(points: "Sequence[Point]", *, digits: int | None = None) -> Table | None:
+def of_seeds(points: Sequence[Point], *, digits: int | None = None) -> Table | None:
     """Return a row of each choice of the other settings: mean and standard deviation over its finished seeds.
 
     None if no seeds were varied. The deviation is that of a sample; of one seed there is none.
@@ -84,7 +66,7 @@ def of_seeds(points: "Sequence[Point]", *, digits: int | None = None) -> Table |
     return Table(titles, len(varied) + 1, [cells for _, cells in sorted(rows, key=lambda row: row[0])])
 
 
-def describe_seeds(points: "Sequence[Point]") -> Iterator[str]:
+def describe_seeds(points: Sequence[Point]) -> Iterator[str]:
     """Yield a line of each choice of the other settings: the main result over its seeds, the best first."""
     table = of_seeds(points, digits=4)
     if table is None or len(table.titles) == table.settings:
@@ -97,7 +79,7 @@ def describe_seeds(points: "Sequence[Point]") -> Iterator[str]:
             yield f"over {count} seeds{chosen}  {table.titles[table.settings]} {mean} ± {deviation}"
 
 
-def write(points: "Sequence[Point]", folder: Path) -> list[Path]:
+def write(points: Sequence[Point], folder: Path) -> list[Path]:
     """Write the tables into the sweep's folder, all digits of their numbers, and return the files.
 
     Raises:
@@ -113,11 +95,11 @@ def write(points: "Sequence[Point]", folder: Path) -> list[Path]:
     return written
 
 
-def _tags(found: "Iterable[Results | None]") -> list[str]:
+def _tags(found: Iterable[Results | None]) -> list[str]:
     return list(dict.fromkeys(tag for results in found if results for tag in results.held_out))
 
 
-def _rank(results: "Results | None") -> tuple[bool, float]:
+def _rank(results: Results | None) -> tuple[bool, float]:
     """Return the place of a run's results: before those that are worse, and before none at all."""
     return results is None, math.inf if results is None else results.rank()
 

@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from train.config.errors import COMMAND_LINE, ConfigError
 from train.runs import folder as run_folder
+from train.sweep.plan import Point
 from train.system import files
 from train.system.signals import SIGNALS
-
-if TYPE_CHECKING:
-    from train.sweep.plan import Point
 
 CLUSTERS = ("slurm", "local")
 INSTALL = "pip install 'sowlog[submit]'"
@@ -199,7 +197,7 @@ class Cluster:
             raise ConfigError([f"{COMMAND_LINE}: --submit {kind}: {error}"]) from None
         self._folder = folder
 
-    def start(self, point: "Point", command: Sequence[str]) -> Job:
+    def start(self, point: Point, command: Sequence[str]) -> Job:
         """Submits a point, unless its job of an earlier sweep is still there."""
         file = point.path / _JOB
         known = _read_job(file)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import NoReturn
 
-from train.show import lines
+from train.system import streams
 
 LINGERING = 3.0
 """Seconds that an exit waits for threads that were left: the run is on disk, or was reported missing."""
@@ -20,8 +20,8 @@ _IS_BOUNDED = threading.Event()
 def end(status: int, line: str = "") -> NoReturn:
     """End this process as it is, whatever its other threads wait for."""
     if line:
-        lines.mistakes(line)
-    lines.flush()
+        print(line, file=streams.errors())
+    streams.flush()
     # No exit hook runs, and a loader's processes would go on.
     for child in multiprocessing.active_children():
         child.kill()

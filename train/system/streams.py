@@ -61,3 +61,9 @@ def errors() -> Any:
 def say(lines: str) -> None:
     """Write lines to standard output at once."""
     print(lines, file=output(), flush=True)
+
+
+def flush() -> None:
+    """Hand over to the system all that was written."""
+    for stream in (output(), errors()):
+        stream.flush()

@@ -16,11 +16,12 @@ from train import __main__ as program
 from train.runs import folder as run_folder
 from train.runs import results
 from train.runs.results import Results
-from train.show import tables
+from train.sweep import command as sweep_command
 from train.sweep import run as sweep
 from train.sweep import table as sweep_table
 from train.sweep import workers
 from train.sweep.plan import LOG, Point, describe, plan
+from train.sweep.view import Lines
 
 DIGITS = CONFIGS / "digits.yaml"
 
@@ -226,7 +227,7 @@ def go(points: list[Point], body: str | dict[str, str], *, jobs: int = 1) -> swe
     def start(point: Point) -> workers.Process:
         return script(point, body if isinstance(body, str) else body[point.name])
 
-    with sweep.Sweep(points, start, jobs=jobs) as running:
+    with sweep.Sweep(points, start, Lines(), jobs=jobs) as running:
         running.run()
     return running
 
@@ -400,7 +401,7 @@ def test_the_ranking_puts_the_best_first(tmp_path: Path, capsys: pytest.CaptureF
     points = planned(tmp_path, "seed=0..3")
     for point, value in zip(points[1:], [None, 0.25, 0.5], strict=True):
         finish(point, value, better="higher")
-    tables.ranking(points, tmp_path, stopped_by=None)
+    sweep_command.show(points, tmp_path, stopped_by=None)
     out = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert rows == [["1", "3", "0.5"], ["2", "2", "0.25"], ["3", "1", ""], ["", "0", "not finished"]]
@@ -431,7 +432,7 @@ def test_the_table_is_a_file_with_mean_and_spread_over_seeds(
         ["['/a']", "3", repr(mean), repr(deviation)],
         ["b,c", "2", "", ""],
     ]
-    tables.ranking(points, tmp_path, stopped_by=None)
+    sweep_command.show(points, tmp_path, stopped_by=None)
     line = "over 3 seeds  data.arguments.path=['/a']  eval/loss 0.3 ± 0.2646"
     assert [line] == [told for told in capsys.readouterr().out.splitlines() if told.startswith("over ")]
     single = planned(tmp_path / "single", "steps=5,6")
