@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 import sowlog
-from train import optimizer, step, tasks
+from train import evaluation, optimizer, step, tasks
 from train.config.experiment import Config
 from train.data import Dataset
 from train.data.examples import Batch
@@ -27,7 +27,7 @@ def describe(config: Config, dataset: Dataset) -> str:
     update = step.make_update(task, rule, schedule, config)
     _, trained = jax.eval_shape(update, state, cut(batch, config.microbatches))
     held_out = dataset.held_out(), dataset.remainder()
-    measured = jax.eval_shape(step.make_measure(task, config), state.variables, *held_out)
+    measured = jax.eval_shape(evaluation.make_measure(task, config), state.variables, *held_out)
     return "\n".join(
         [
             *_variables(state),

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 import sowlog
-from train.tasks import Batch, Variables
-
-Metrics = dict[str, Any]
-"""A tree of sowlog states and numbers, as `sowlog.pack` takes it."""
+from train.config.experiment import Config
+from train.step import Metrics, Report, TrainState, metrics_of, report_of, run_forward
+from train.tasks import Batch, Draws, Forward, Task, Variables
 
 
 class Measured(NamedTuple):
@@ -81,3 +81,69 @@ def _repeat(states: Metrics, times: int) -> Metrics:
     half = _repeat(states, times // 2)
     twice = sowlog.merge(half, half)
     return sowlog.merge(twice, states) if times % 2 else twice
+
+
+def evaluated(state: TrainState) -> Variables:
+    """Returns the variables that an evaluation sees: the averaged parameters, if there are any."""
+    return {**state.variables, "params": state.average} if state.average else state.variables
+
+
+class Evaluate(Protocol):
+    """The jitted function from variables and held-out data, as `Measure` takes them, to a report."""
+
+    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
+        """Returns the report; the device may still be at work on it."""
+        ...
+
+
+def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evaluate:
+    """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go.
+
+    Args:
+        task: what is learned.
+        config: the experiment.
+        sharding: where the report is to live; None leaves it to JAX.
+    """
+    measure = make_measure(task, config)
+    watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
+
+    def evaluate(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
+        metrics = measure(variables, batches, remainder)
+        finite = jnp.isfinite(metrics["loss"].compute())
+        report = report_of(metrics, (*task.results, *watched), finite, prefix="eval")
+        return report._replace(
+            images=_draw(task, variables, {name: array[0] for name, array in batches.items()})
+        )
+
+    return jax.jit(evaluate, out_shardings=sharding)
+
+
+def make_measure(task: Task, config: Config) -> Measure:
+    """Returns the function that measures a task on held-out data."""
+
+    def measure(variables: Variables, batch: Batch) -> Measured:
+        return _measured(run_forward(task, config, variables, batch, None))
+
+    return measure_all(measure)
+
+
+def _measured(forward: Forward) -> Measured:
+    metrics = metrics_of(forward)
+    by_pass = {name: metrics.pop(name) for name in ("loss", "losses") if name in metrics}
+    if forward.weight is not None:
+        # The mean over what has no weight may be 0/0.
+        loss = jnp.where(forward.weight > 0, forward.loss, 0)
+        del by_pass["loss"]
+        metrics["loss"] = sowlog.mean.of(loss, weight=forward.weight)
+    return Measured(metrics, by_pass)
+
+
+def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+    """Returns what the task draws of a batch, in bytes, of which a few kB then leave the device."""
+    if not isinstance(task, Draws):
+        return {}
+    images = task.draw(variables, batch)
+    return {
+        f"eval/{tag}": jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint8)
+        for tag, image in images.items()
+    }

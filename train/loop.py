@@ -18,7 +18,7 @@ import jax
 import optax
 
 import sowlog
-from train import data, optimizer, step, tasks
+from train import data, evaluation, optimizer, step, tasks
 from train.config.errors import ConfigError, RunWarning, did_you_mean
 from train.config.experiment import Config, EarlyStopOptions
 from train.config.schedule import with_end
@@ -73,7 +73,7 @@ class Trainer:
         self.state, self.step = self._begin(rule, checkpoints)
         shardings = devices.shardings(self.state), devices.everywhere
         self._train_step = step.make_train_step(self.task, rule, schedule, config, shardings=shardings)
-        self._evaluate = step.make_evaluate(self.task, config, sharding=devices.everywhere)
+        self._evaluate = evaluation.make_evaluate(self.task, config, sharding=devices.everywhere)
         if config.early_stop:
             self._check_watched(config.early_stop)
 
@@ -109,7 +109,7 @@ class Trainer:
 
     def evaluate(self) -> step.Report:
         """Evaluates the state on the held-out data; returns while the device works on it."""
-        return self._evaluate(step.evaluated(self.state), *self._held_out)
+        return self._evaluate(evaluation.evaluated(self.state), *self._held_out)
 
     def results(self) -> list[str]:
         """Returns the tags of what an evaluation shows, the most important first."""

@@ -3,7 +3,7 @@
 import fnmatch
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ import optax
 import sowlog
 from train.config.experiment import Config
 from train.data.examples import Batch as HostBatch
-from train.evaluation import Measure, Measured, Metrics, measure_all
 from train.gradients import make_differentiate
 from train.stop_rules import Patience
-from train.tasks import Batch, Draws, Forward, Task, Variables
+from train.tasks import Batch, Forward, Task, Variables
 
 
 class TrainState(NamedTuple):
@@ -51,6 +50,9 @@ class Report(NamedTuple):
     finite: jax.Array
     images: dict[str, jax.Array]
 
+
+Metrics = dict[str, Any]
+"""A tree of sowlog states and numbers, as `sowlog.pack` takes it."""
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Report]]
 
@@ -103,7 +105,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
         state, metrics = update(state, batch)
         finite = jnp.isfinite(metrics["objective"]) & jnp.isfinite(metrics["norm"]["grads"])
-        return state, _report(metrics, task.results, finite)
+        return state, report_of(metrics, task.results, finite)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
@@ -115,7 +117,7 @@ def make_update(
 
     Its randomness comes from seed and step alone, so a run that is taken up repeats it.
     """
-    forward = functools.partial(_forward, task, config)
+    forward = functools.partial(run_forward, task, config)
     differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -126,7 +128,7 @@ def make_update(
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
         params = optax.apply_updates(params, updates)
         metrics = {
-            **_metrics(passed),
+            **metrics_of(passed),
             "objective": value,
             "learning_rate": schedule(state.step),
             "norm": {"grads": _norm(grads), "updates": _norm(updates), "params": _norm(params)},
@@ -138,62 +140,7 @@ def make_update(
     return update
 
 
-def evaluated(state: TrainState) -> Variables:
-    """Returns the variables that an evaluation sees: the averaged parameters, if there are any."""
-    return {**state.variables, "params": state.average} if state.average else state.variables
-
-
-class Evaluate(Protocol):
-    """The jitted function from variables and held-out data, as `Measure` takes them, to a report."""
-
-    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
-        """Returns the report; the device may still be at work on it."""
-        ...
-
-
-def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evaluate:
-    """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go.
-
-    Args:
-        task: what is learned.
-        config: the experiment.
-        sharding: where the report is to live; None leaves it to JAX.
-    """
-    measure = make_measure(task, config)
-    watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
-
-    def evaluate(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
-        metrics = measure(variables, batches, remainder)
-        finite = jnp.isfinite(metrics["loss"].compute())
-        report = _report(metrics, (*task.results, *watched), finite, prefix="eval")
-        return report._replace(
-            images=_draw(task, variables, {name: array[0] for name, array in batches.items()})
-        )
-
-    return jax.jit(evaluate, out_shardings=sharding)
-
-
-def make_measure(task: Task, config: Config) -> Measure:
-    """Returns the function that measures a task on held-out data."""
-
-    def measure(variables: Variables, batch: Batch) -> Measured:
-        return _measured(_forward(task, config, variables, batch, None))
-
-    return measure_all(measure)
-
-
-def _measured(forward: Forward) -> Measured:
-    metrics = _metrics(forward)
-    by_pass = {name: metrics.pop(name) for name in ("loss", "losses") if name in metrics}
-    if forward.weight is not None:
-        # The mean over what has no weight may be 0/0.
-        loss = jnp.where(forward.weight > 0, forward.loss, 0)
-        del by_pass["loss"]
-        metrics["loss"] = sowlog.mean.of(loss, weight=forward.weight)
-    return Measured(metrics, by_pass)
-
-
-def _forward(
+def run_forward(
     task: Task, config: Config, variables: Variables, batch: Batch, key: jax.Array | None
 ) -> Forward:
     """Runs the task with parameters in the precision to compute in; the rest is as it is kept."""
@@ -232,27 +179,18 @@ def _norm(tree: Any) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
-def _metrics(forward: Forward) -> Metrics:
+def metrics_of(forward: Forward) -> Metrics:
+    """Return the loss, the metrics and everything sown of one forward pass, as one tree."""
     sown = forward.updates["metrics"]
     losses = {"losses": forward.updates["losses"]} if forward.updates["losses"] else {}
     return {"loss": sowlog.mean.of(forward.loss), **forward.metrics, **sown, **losses}
 
 
-def _report(
+def report_of(
     metrics: Metrics, results: tuple[str, ...], finite: jax.Array, prefix: str | None = None
 ) -> Report:
+    """Return metrics packed for the logger, and of them those that match a task's results."""
     packed = sowlog.pack({prefix: metrics} if prefix else metrics)
     computed = sowlog.compute(metrics)
     shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}
     return Report(packed, shown, finite, {})
-
-
-def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-    """Returns what the task draws of a batch, in bytes, of which a few kB then leave the device."""
-    if not isinstance(task, Draws):
-        return {}
-    images = task.draw(variables, batch)
-    return {
-        f"eval/{tag}": jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint8)
-        for tag, image in images.items()
-    }

@@ -9,7 +9,7 @@ import pytest
 
 from tests.train.running import CONFIGS, digits
 from train import __main__ as program
-from train import data, dry_run, step, tasks
+from train import data, dry_run, evaluation, step, tasks
 from train.parallel import devices
 
 HERE = "tests.train.test_evaluation"
@@ -35,7 +35,7 @@ def test_an_evaluation_is_that_of_each_example_by_itself() -> None:
     placed = [on.place_held_out(part) for part in (held_out, remainder)]
     assert [part["label"].addressable_shards[0].data.shape for part in placed] == [(3, 25), (1, 57)]
     variables = jax.device_put(variables, on.everywhere)
-    report = step.make_evaluate(task, config, sharding=on.everywhere)(variables, *placed)
+    report = evaluation.make_evaluate(task, config, sharding=on.everywhere)(variables, *placed)
     image, label = (
         np.concatenate([part[name].reshape(-1, *part[name].shape[2:]) for part in (held_out, remainder)])
         for name in ("image", "label")

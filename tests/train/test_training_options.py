@@ -10,7 +10,7 @@ from tests.train.config.test_experiment import mistakes
 from tests.train.running import CONFIGS, digits, moe, points, run, run_until, saved_arrays
 from tests.train.tasks.test_tasks import Trained
 from train import __main__ as program
-from train import data, optimizer, step, stop_rules, tasks
+from train import data, evaluation, optimizer, step, stop_rules, tasks
 from train.config import file as config_file
 from train.config.experiment import Config, EarlyStopOptions
 from train.parallel import devices
@@ -109,7 +109,7 @@ def test_the_average_follows_the_parameters_and_is_evaluated() -> None:
         average = [decay * old + (1 - decay) * new for old, new in zip(average, params, strict=True)]
         for ours, expected in zip(leaves(state.average), average, strict=True):
             np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
-    evaluated = leaves(step.evaluated(state)["params"])
+    evaluated = leaves(evaluation.evaluated(state)["params"])
     assert all(
         np.array_equal(one, other) for one, other in zip(evaluated, leaves(state.average), strict=True)
     )

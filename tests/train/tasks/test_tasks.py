@@ -7,7 +7,7 @@ import pytest
 
 import sowlog
 from tests.train.running import digits, moe
-from train import data, optimizer, step, tasks
+from train import data, evaluation, optimizer, step, tasks
 from train.config.experiment import Config
 from train.config.tasks import MoeLmTask
 from train.parallel import devices
@@ -130,7 +130,7 @@ class Trained:
 
     def evaluate(self) -> dict[str, float]:
         return self.values(
-            step.make_evaluate(self.task, self.config)(self.state.variables, self.data.held_out())
+            evaluation.make_evaluate(self.task, self.config)(self.state.variables, self.data.held_out())
         )
 
     @staticmethod
@@ -217,7 +217,7 @@ def test_the_evaluation_weighs_its_batches_alike(trained_text: Trained) -> None:
     """All batches in one scan give what each gives alone, averaged."""
     trained = trained_text
     held_out = trained.data.held_out()["tokens"]
-    evaluate = step.make_evaluate(trained.task, trained.config)
+    evaluate = evaluation.make_evaluate(trained.task, trained.config)
     alone = [
         Trained.values(evaluate(trained.state.variables, {"tokens": held_out[i : i + 1]}))[
             "eval/bits_per_byte"
