@@ -94,7 +94,7 @@ class Trainer:
         if options.metric.removeprefix("eval/") not in shown:
             packed = jax.eval_shape(self._evaluate, self.state.variables, *self._held_out).packed
             near = did_you_mean(options.metric, packed.layout.scalars)
-            raise ConfigError([f"stop_rules.metric: no evaluation has {options.metric}{near}"])
+            raise ConfigError([f"early_stop.metric: no evaluation has {options.metric}{near}"])
 
     def batch(self, at: int) -> Batch:
         """Returns the batch of a step on its way to the devices."""

@@ -148,8 +148,8 @@ def test_patience_counts_evaluations_without_anything_better(
 
 def test_a_run_that_no_longer_gets_better_ends_early_and_stays_ended(tmp_path: Path) -> None:
     """At an evaluation, saved, with one point per tag and step; killed before, it ends at the same step."""
-    stuck = ("early_stop.patience=2", "stop_rules.metric=eval/encoder/active_units", "steps=30")
-    config = vae(*stuck, "early_stop.better=lower", "stop_rules.min_change=100")
+    stuck = ("early_stop.patience=2", "early_stop.metric=eval/encoder/active_units", "steps=30")
+    config = vae(*stuck, "early_stop.better=lower", "early_stop.min_change=100")
     outcome = run(config, tmp_path / "straight")
     assert outcome.ended_early == "eval/encoder/active_units did not get better in 2 evaluations"
     assert (outcome.step, outcome.updates) == (4, 4)
@@ -168,11 +168,11 @@ def test_a_metric_that_no_evaluation_has_is_told_with_status_2(
 ) -> None:
     """With what was meant; a folder that was made for the run is gone again."""
     folder = tmp_path / "run"
-    arguments = [str(CONFIGS / "vae.yaml"), "stop_rules.metric=eval/los", "--workdir", str(folder)]
+    arguments = [str(CONFIGS / "vae.yaml"), "early_stop.metric=eval/los", "--workdir", str(folder)]
     assert program.main(arguments) == 2
     assert not folder.exists()
     error = capsys.readouterr().err
-    assert error == "stop_rules.metric: no evaluation has eval/los; did you mean eval/loss?\n"
+    assert error == "early_stop.metric: no evaluation has eval/los; did you mean eval/loss?\n"
 
 
 def poisoned(at: int) -> list[dict[str, np.ndarray]]:

@@ -385,7 +385,7 @@ def test_a_point_ends_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     """It is asked to save, as by SIGTERM."""
     (point,) = planned(tmp_path, "seed=0")
     code = (
-        f"from pathlib import Path; from tests.train import test_sweep as t;"
+        f"from pathlib import Path; from tests.train.sweep import test_sweep as t;"
         f"(point,) = t.planned(Path({str(tmp_path)!r}), 'seed=0'); t.go([point], t.SAVING)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL) as parent:
