@@ -1,13 +1,15 @@
 """What is measured on held-out data: its batches and what is left over, each example counted once."""
 
+import fnmatch
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 import sowlog
+from train.config.errors import ConfigError, did_you_mean
 from train.config.experiment import Config
 from train.step import Metrics, Report, TrainState, metrics_of, report_of, run_forward
 from train.tasks import Batch, Draws, Forward, Task, Variables
@@ -147,3 +149,57 @@ def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array
         f"eval/{tag}": jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint8)
         for tag, image in images.items()
     }
+
+
+def ranked(task: Task, tags: Iterable[str]) -> list[str]:
+    """Return tags in the order of the task's results, which a jitted function's dict has lost."""
+    known = list(tags)
+    return list(dict.fromkeys(tag for glob in (*task.results, "*") for tag in fnmatch.filter(known, glob)))
+
+
+def check_results(config: Config, task: Task, logged: Iterable[str]) -> tuple[str, ...]:
+    """Return the tags of a task's results and of what early stopping watches, the most important first.
+
+    Args:
+        config: the experiment.
+        task: what is learned.
+        logged: tags of the evaluation, each after eval/.
+
+    Raises:
+        ConfigError: one of them is no tag of the evaluation, or their directions contradict each other.
+    """
+    tags = sorted(tag.removeprefix("eval/") for tag in logged)
+    watched = [] if config.early_stop is None else [config.early_stop.metric]
+    errors = [*_unmatched(config, task, tags), *_contradictions(config, task, tags)]
+    for metric in watched:
+        if metric.removeprefix("eval/") not in tags:
+            near = did_you_mean(metric, [f"eval/{tag}" for tag in tags])
+            errors.append(f"early_stop.metric: no evaluation has {metric}{near}")
+    if errors:
+        raise ConfigError(errors)
+    globs = (*task.results, *(metric.removeprefix("eval/") for metric in watched))
+    wanted = [tag for glob in globs for tag in fnmatch.filter(tags, glob)]
+    return tuple(dict.fromkeys(wanted))
+
+
+def _unmatched(config: Config, task: Task, tags: list[str]) -> Iterator[str]:
+    for glob in task.results:
+        if not fnmatch.filter(tags, glob):
+            near = did_you_mean(glob, tags) or f"; it has {', '.join(tags)}"
+            yield f'task.name={config.task.name}: results: no evaluation has "{glob}"{near}'
+
+
+def _contradictions(config: Config, task: Task, tags: list[str]) -> Iterator[str]:
+    """Yield why a run would be ranked upside down: by a loss that rises, or not as it is stopped."""
+    main = next(iter(fnmatch.filter(tags, task.results[0])), "") if task.results else ""
+    better, early = config.task.better, config.early_stop
+    if better == "higher" and (main == "loss" or main.startswith("losses/")):
+        yield (
+            f'task.name={config.task.name}: better is "higher", and the first of its results, {main}, is '
+            'a loss. Write: better = "lower", or another result first.'
+        )
+    if early is not None and early.metric == f"eval/{main}" and early.better != better:
+        yield (
+            f"early_stop.better: {early.better}, and {main} of task.name={config.task.name} gets better "
+            f"as it gets {better}. Write: early_stop.better={better}."
+        )

@@ -1,7 +1,7 @@
 """What ends a run before its last step: no progress, or an objective that is not finite."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -9,9 +9,12 @@ import jax.numpy as jnp
 
 from train.config.experiment import EarlyStopOptions
 
+LAG = 8
+"""Steps between a step and the check of it: the device always has the others to work on."""
+
 
 class Patience(NamedTuple):
-    """What early stopping remembers.
+    """What early stopping remembers. It is saved with the state, so that a resumed run decides alike.
 
     Attributes:
         best: float32 scalar, the best value so far, negated where higher is better.
@@ -23,12 +26,40 @@ class Patience(NamedTuple):
 
     @classmethod
     def new(cls) -> "Patience":
-        """Returns that of a run that was not evaluated yet."""
+        """Return the patience of a run that was not evaluated yet."""
         return cls(jnp.float32(jnp.inf), jnp.int32(0))
 
 
+class EarlyStopping:
+    """End a run whose evaluations no longer get better.
+
+    Args:
+        options: the section `early_stop`; None never ends a run.
+    """
+
+    def __init__(self, options: EarlyStopOptions | None):
+        self._options = options
+        self._observe = None if options is None else make_observe(options)
+
+    def observe(self, patience: Patience, values: dict[str, jax.Array]) -> Patience:
+        """Return the patience after an evaluation, of which `values` holds the watched metric."""
+        if self._options is None or self._observe is None:
+            return patience
+        return self._observe(patience, values[self._options.metric.removeprefix("eval/")])
+
+    def is_exhausted(self, patience: Patience) -> bool:
+        """Return whether the run is to end. This waits for the device, as the next step depends on it."""
+        return self._options is not None and bool(jax.device_get(patience.waited) >= self._options.patience)
+
+    def describe(self) -> str:
+        """Return why a run with exhausted patience ends."""
+        if self._options is None:
+            return ""
+        return f"{self._options.metric} did not get better in {self._options.patience} evaluations"
+
+
 def make_observe(options: EarlyStopOptions) -> Callable[[Patience, jax.Array], Patience]:
-    """Returns the jitted function to the patience after one more value; NaN is never better."""
+    """Return the jitted function to the patience after one more value; NaN is never better."""
 
     @jax.jit
     def observe(patience: Patience, value: jax.Array) -> Patience:
@@ -41,38 +72,39 @@ def make_observe(options: EarlyStopOptions) -> Callable[[Patience, jax.Array], P
     return observe
 
 
-class Waiting:
-    """Decides at each evaluation whether the run goes on. It waits for the device, which nothing else does.
+class LateValues:
+    """A queue of device values, read a few steps late: the device never waits for the host.
 
-    Attributes:
-        reason: why the run ends; empty as long as it does not.
+    Every process reads a value after the same step, so what follows of it is the same everywhere.
+
+    Args:
+        lag: values that stay in the queue, those of the newest steps.
     """
 
-    def __init__(self, options: EarlyStopOptions | None):
-        self.reason = ""
-        self._options = options
-        self._observe = None if options is None else make_observe(options)
+    def __init__(self, lag: int):
+        self._lag = lag
+        self._pending: deque[tuple[int, jax.Array]] = deque()
 
-    def observe(self, patience: Patience, values: dict[str, jax.Array]) -> Patience:
-        """Returns the patience after an evaluation, of which `values` holds the watched metric."""
-        if self._options is None or self._observe is None:
-            return patience
-        metric = self._options.metric
-        patience = self._observe(patience, values[metric.removeprefix("eval/")])
-        if jax.device_get(patience.waited) >= self._options.patience:
-            self.reason = f"{metric} did not get better in {self._options.patience} evaluations"
-        return patience
+    def put(self, step: int, value: jax.Array) -> None:
+        """Append the value of a step."""
+        self._pending.append((step, value))
 
+    def take(self, *, leave: int | None = None) -> Iterator[tuple[int, bool | int]]:
+        """Yield steps with their values, the oldest first, waiting for each.
 
-LAG = 8
-"""Steps between a step and the look at it: the device always has the others to work on."""
+        Args:
+            leave: values to leave in the queue; by default the lag, at the end of a run 0.
+        """
+        while len(self._pending) > (self._lag if leave is None else leave):
+            step, value = self._pending.popleft()
+            yield step, jax.device_get(value).item()
 
 
 class FiniteCheck:
-    """Looks at each step's flag some steps later, so that a run always ends at the same step.
+    """Find the first step that was not finite, always the same number of steps late.
 
     Args:
-        is_on: whether to look at all.
+        is_on: whether to check at all.
 
     Attributes:
         failed: the first step that was not finite, None so far.
@@ -81,28 +113,24 @@ class FiniteCheck:
     def __init__(self, *, is_on: bool):
         self.failed: int | None = None
         self._is_on = is_on
-        self._waiting: deque[tuple[int, jax.Array]] = deque()
+        self._flags = LateValues(LAG)
 
-    @property
-    def reason(self) -> str:
-        """Says what failed; empty as long as nothing did."""
+    def note(self, step: int, finite: jax.Array) -> None:
+        """Append a step's flag, and check those that are old enough."""
+        if self._is_on:
+            self._flags.put(step, finite)
+            self._check(self._flags.take())
+
+    def settle(self) -> None:
+        """Check all flags that are left. This waits for the device."""
+        self._check(self._flags.take(leave=0))
+
+    def describe(self) -> str:
+        """Return what failed; empty if nothing did."""
         if self.failed is None:
             return ""
         return f"the objective or its gradient was not finite at step {self.failed}"
 
-    def note(self, step: int, finite: jax.Array) -> None:
-        """Takes a step's flag, and looks at the one that is old enough."""
-        if self._is_on:
-            self._waiting.append((step, finite))
-            self._look(LAG)
-
-    def check_all(self) -> bool:
-        """Looks at all flags that are left; waits for the device. Returns whether all steps were finite."""
-        self._look(0)
-        return self.failed is None
-
-    def _look(self, leave: int) -> None:
-        while len(self._waiting) > leave and self.failed is None:
-            step, finite = self._waiting.popleft()
-            if not jax.device_get(finite):
-                self.failed = step
+    def _check(self, flags: Iterator[tuple[int, bool | int]]) -> None:
+        if self.failed is None:
+            self.failed = next((step for step, is_finite in flags if not is_finite), None)

@@ -8,7 +8,7 @@ import pytest
 import sowlog
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
-from train import data, loop, optimizer, step, tasks
+from train import data, optimizer, parts, step, tasks
 from train.config import file as config_file
 from train.parallel import devices
 from train.runs import checkpoint, saving
@@ -202,8 +202,9 @@ def test_what_was_logged_is_on_disk_before_its_checkpoint(tmp_path) -> None:
 
     config = digits()
     with Recorded(tmp_path / "checkpoints", keep=1) as checkpoints, Log(tmp_path) as log:
-        trainer = loop.Trainer(config, data.load(config.data), checkpoints, devices.Devices())
-        log(0, trainer.update(trainer.batch(0)).packed)
-        saving.Saver(log, checkpoints, every=1, steps=1).save(1, trainer.state)
+        made = parts.assemble(config, data.load(config.data), checkpoints, devices.Devices())
+        state, report = made.step(made.state, made.batch(0))
+        log(0, report.packed)
+        saving.Saver(log, checkpoints, every=1, steps=1).save(1, state)
         assert checkpoints.newest == 1
     assert order[:2] == ["flushed", "saves"]

@@ -1,12 +1,12 @@
 """Stopping together: a signal may reach one process of a run, and none may leave the loop alone."""
 
 import signal
-from collections import deque
 
 import jax
 import jax.numpy as jnp
 
 from train.parallel.devices import Devices
+from train.stop_rules import LateValues
 from train.system.signals import Stop
 
 LAG = 2
@@ -14,13 +14,13 @@ LAG = 2
 
 
 class Agreement:
-    """Asks all processes at each step whether one was told to stop, and takes the answer some steps later.
+    """Ask all processes at each step whether one was signalled, and take the answer some steps later.
 
     The question is one number of each device, the answer their maximum: a small computation of its own
     between the steps, whose answer is the same in all processes. One process alone is not asked.
 
     Args:
-        stop: what this process was told.
+        stop: the signal of this process.
         devices: those of all processes.
 
     Attributes:
@@ -31,27 +31,26 @@ class Agreement:
         self.signal: signal.Signals | None = None
         self._stop, self._devices = stop, devices
         self._is_alone = jax.process_count() == 1
-        self._ask = jax.jit(jnp.max, out_shardings=devices.everywhere)
+        self._maximum = jax.jit(jnp.max, out_shardings=devices.everywhere)
         self._nothing = devices.place_per_device(0)
-        self._answers: deque[jax.Array] = deque()
+        self._answers = LateValues(LAG)
 
-    def is_to_stop(self) -> bool:
-        """Asks, and takes the answer that is old enough; all processes call it at the same steps."""
-        return self._advance(LAG)
+    def ask(self, step: int) -> signal.Signals | None:
+        """Ask, and return the signal of an answer that is old enough; all processes call it at each step."""
+        return self._ask(step, leave=LAG)
 
-    def settle(self) -> bool:
-        """Asks a last time, and waits for all answers."""
-        return self._advance(0)
+    def settle(self, step: int) -> signal.Signals | None:
+        """Ask a last time, and wait for all answers."""
+        return self._ask(step, leave=0)
 
-    def _advance(self, leave: int) -> bool:
+    def _ask(self, step: int, *, leave: int) -> signal.Signals | None:
+        own = self._stop.signal
         if self._is_alone:
-            self.signal = self._stop.signal
-            return self.signal is not None
-        told = self._stop.signal
-        self._answers.append(
-            self._ask(self._nothing if told is None else self._devices.place_per_device(told))
-        )
-        while len(self._answers) > leave and self.signal is None:
-            number = int(jax.device_get(self._answers.popleft()))
-            self.signal = signal.Signals(number) if number else None
-        return self.signal is not None
+            self.signal = own
+            return own
+        question = self._nothing if own is None else self._devices.place_per_device(own)
+        self._answers.put(step, self._maximum(question))
+        if self.signal is None:
+            received = next((number for _, number in self._answers.take(leave=leave) if number), 0)
+            self.signal = signal.Signals(received) if received else None
+        return self.signal

@@ -11,7 +11,7 @@ import pytest
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.running import CONFIGS, TINY_DIGITS, digits, moe, run, run_until, saved_arrays
 from train import __main__ as program
-from train import data, dry_run, loop
+from train import data, dry_run, parts
 from train.config.errors import ConfigError
 from train.config.experiment import Config
 from train.parallel.devices import LARGE, Devices
@@ -53,14 +53,14 @@ def assert_same_state(one: Path, other: Path, step: int) -> None:
         assert np.linalg.norm(theirs - array) <= OF_NORM * np.linalg.norm(array), path
 
 
-def trainer_of(config: Config, workdir: Path, devices: int) -> loop.Trainer:
+def parts_of(config: Config, workdir: Path, devices: int) -> parts.Parts:
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=1)
     on = Devices(config.sharding, jax.devices()[:devices])
-    return loop.Trainer(config, data.load(config.data), checkpoints, on)
+    return parts.assemble(config, data.load(config.data), checkpoints, on)
 
 
-def compiled(trainer: loop.Trainer) -> str:
-    return trainer._train_step.lower(trainer.state, trainer.batch(0)).compile().as_text()
+def compiled(made: parts.Parts) -> str:
+    return made.step.lower(made.state, made.batch(0)).compile().as_text()
 
 
 def collectives(text: str) -> set[str]:
@@ -102,14 +102,14 @@ def test_a_run_goes_on_on_other_devices(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_restored_bit_for_bit_where_the_state_is_to_live(tmp_path: Path) -> None:
     """From four devices that split it to one and back, at once as `fsdp` lays it out."""
-    split = trainer_of(moe(*MOE, "sharding=fsdp"), tmp_path, 4)
-    split.update(split.batch(0))
+    split = parts_of(moe(*MOE, "sharding=fsdp"), tmp_path, 4)
+    state, _ = split.step(split.state, split.batch(0))
     with checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
-        checkpoints.save(1, split.state)
+        checkpoints.save(1, state)
     for count, sharding in ((1, "replicated"), (4, "replicated"), (4, "fsdp")):
-        found = trainer_of(moe(*MOE, f"sharding={sharding}"), tmp_path, count)
-        assert found.step == 1
-        for one, other in zip(jax.tree.leaves(found.state), jax.tree.leaves(split.state), strict=True):
+        found = parts_of(moe(*MOE, f"sharding={sharding}"), tmp_path, count)
+        assert found.at == 1
+        for one, other in zip(jax.tree.leaves(found.state), jax.tree.leaves(state), strict=True):
             assert len(one.sharding.device_set) == count
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
         assert is_split(found.state) == (sharding == "fsdp")
@@ -121,21 +121,22 @@ def is_split(state: Any) -> bool:
 
 def test_large_arrays_are_split_and_stay_so_in_one_compilation(tmp_path: Path) -> None:
     """Parameters, moments and average, a quarter on each device; the step keeps them where they are."""
-    trainer = trainer_of(moe(*MOE, "sharding=fsdp"), tmp_path, 4)
-    before = jax.tree.map(lambda leaf: leaf.sharding, trainer.state)
-    pointers = {leaf.unsafe_buffer_pointer() for leaf in local_parts(trainer.state) if leaf.size > 1}
-    for _ in range(3):
-        report = trainer.update(trainer.batch(trainer.step))
-    assert trainer._train_step._cache_size() == 1
-    for leaf, sharding in zip(jax.tree.leaves(trainer.state), jax.tree.leaves(before), strict=True):
+    made = parts_of(moe(*MOE, "sharding=fsdp"), tmp_path, 4)
+    state = made.state
+    before = jax.tree.map(lambda leaf: leaf.sharding, state)
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in local_parts(state) if leaf.size > 1}
+    for at in range(3):
+        state, report = made.step(state, made.batch(at))
+    assert made.step._cache_size() == 1
+    for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(before), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
         part = leaf.addressable_shards[0].data.size
         assert part == (leaf.size // 4 if leaf.size >= LARGE else leaf.size)
     for part in ("params", "moments", "average"):
-        tree = {"params": trainer.state.variables, "moments": trainer.state.optimizer}
-        assert is_split(tree.get(part, trainer.state.average)), part
+        tree = {"params": state.variables, "moments": state.optimizer}
+        assert is_split(tree.get(part, state.average)), part
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(report))
-    kept = {leaf.unsafe_buffer_pointer() for leaf in local_parts(trainer.state) if leaf.size > 1}
+    kept = {leaf.unsafe_buffer_pointer() for leaf in local_parts(state) if leaf.size > 1}
     assert len(kept & pointers) > len(pointers) / 2, "the old state's memory was not taken over"
 
 
@@ -146,12 +147,12 @@ def local_parts(state: Any) -> list[jax.Array]:
 def test_a_microbatch_lies_on_all_devices(tmp_path: Path) -> None:
     """Two examples of each on each of them, in order, and nothing is moved but sums over the batch."""
     config = digits("microbatches=4", "data.batch_size=32")
-    trainer = trainer_of(config, tmp_path, 4)
-    whole, batch = data.load(config.data).batch(0, 0)["label"], trainer.batch(0)["label"]
+    made = parts_of(config, tmp_path, 4)
+    whole, batch = data.load(config.data).batch(0, 0)["label"], made.batch(0)["label"]
     np.testing.assert_array_equal(np.asarray(batch).ravel(), whole)
     assert {shard.data.shape for shard in batch.addressable_shards} == {(4, 2)}
-    assert collectives(compiled(trainer)) == {"all-reduce"}
-    assert collectives(compiled(trainer_of(config, tmp_path, 1))) == set()
+    assert collectives(compiled(made)) == {"all-reduce"}
+    assert collectives(compiled(parts_of(config, tmp_path, 1))) == set()
 
 
 @pytest.mark.parametrize(

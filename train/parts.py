@@ -1,0 +1,80 @@
+"""The one place that builds the parts of a run: task, batches, step, evaluation and state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from train import evaluation, optimizer, step, tasks
+from train.config.experiment import Config
+from train.data import Dataset
+from train.parallel.devices import Devices
+from train.runs.checkpoint import Checkpoints
+from train.step import Report, TrainState, TrainStep
+from train.tasks import Batch, Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, compiled for its devices.
+
+    Attributes:
+        task: the model with its loss.
+        batch: the function from a step to its batch, on the way to the devices.
+        step: the jitted training step, which takes the state over.
+        evaluate: the function from a state to the report on all held-out data.
+        state: the state to begin with, new or of a checkpoint.
+        at: the step of that state.
+        results: tags of the task's results, the most important first.
+    """
+
+    task: Task
+    batch: Callable[[int], Batch]
+    step: TrainStep
+    evaluate: Callable[[TrainState], Report]
+    state: TrainState
+    at: int
+    results: tuple[str, ...]
+
+
+def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices: Devices) -> Parts:
+    """Build the parts of a run from its configuration: the only place that does.
+
+    Args:
+        config: the experiment.
+        dataset: what it learns from.
+        checkpoints: where its state is kept, and taken up from if one is there.
+        devices: what it runs on.
+
+    Raises:
+        ConfigError: the batches do not spread evenly over the devices, or no evaluation has a metric that the
+            task or early stopping names.
+    """
+    task = tasks.build(config.task)
+    rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
+    first = dataset.batch(config.seed, 0)
+    devices.place_batch(first, microbatches=config.microbatches)
+    held_out = [devices.place_held_out(part) for part in (dataset.held_out(), dataset.remainder())]
+
+    shapes = jax.eval_shape(step.make_init(task, rule, config), first)
+    shardings = devices.shardings(shapes)
+    train_step = step.make_train_step(task, rule, schedule, config, shardings=(shardings, devices.everywhere))
+    measure = evaluation.make_evaluate(task, config, sharding=devices.everywhere)
+    reported = jax.eval_shape(measure, evaluation.evaluated(shapes), *held_out)
+    results = evaluation.check_results(config, task, reported.packed.layout.scalars)
+
+    def batch(at: int) -> Batch:
+        return devices.place_batch(dataset.batch(config.seed, at), microbatches=config.microbatches)
+
+    def evaluate(state: TrainState) -> Report:
+        return measure(evaluation.evaluated(state), *held_out)
+
+    init = step.make_init(task, rule, config, shardings=shardings)
+    restored = checkpoints.restore(jax.tree.map(_placed, shapes, shardings))
+    state, at = restored or (init(first), 0)
+    return Parts(task, batch, train_step, evaluate, state, at, results)
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
