@@ -11,6 +11,7 @@ import pytest
 
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS
 from train import __main__ as program
+from train import arguments
 from train.parallel import runtime
 from train.show import viewing
 
@@ -60,8 +61,8 @@ def test_a_prefix_of_an_option_is_no_option(capsys: pytest.CaptureFixture[str]) 
     assert "--workdi=/tmp/x: unknown option" in capsys.readouterr().err
 
 
-def parsed(*arguments: str) -> tuple[str | None, Path, list[str]]:
-    options, file, overrides = program._parse(program._parser(), arguments)
+def parsed(*given: str) -> tuple[str | None, Path, list[str]]:
+    options, file, overrides = arguments.parse(arguments.make_parser(), given)
     return options.workdir, file, overrides
 
 

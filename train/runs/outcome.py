@@ -37,3 +37,8 @@ class Outcome:
     failures: tuple[str, ...] = ()
     latest: dict[str, float] = field(default_factory=dict[str, float])
     latest_step: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end, with all of it on disk."""
+        return not (self.diverged or self.failures or self.stopped_by)

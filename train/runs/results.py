@@ -10,6 +10,8 @@ from typing import ClassVar
 from pydantic import ConfigDict, TypeAdapter
 
 from train.config.base import Better
+from train.config.experiment import Config
+from train.runs.outcome import Outcome
 from train.system import files
 
 FILE = "results.json"
@@ -51,9 +53,24 @@ class Results:
 _FORM = TypeAdapter(Results)
 
 
-def write(folder: Path, found: Results) -> None:
-    """Writes the results of a run into its folder."""
-    files.write(folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+def of(config: Config, outcome: Outcome) -> Results:
+    """Return the results of a run that has ended."""
+    return Results(
+        steps=config.steps,
+        step=outcome.step,
+        ended_early=outcome.ended_early,
+        better=config.task.better,
+        held_out=finite({f"eval/{tag}": value for tag, value in outcome.evaluated.items()}),
+    )
+
+
+def write(folder: Path, found: Results) -> list[str]:
+    """Write the results of a run into its folder; return a line on why they cannot be, or none."""
+    try:
+        files.write(folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    except OSError as error:
+        return [f"the results are not written: {error}"]
+    return []
 
 
 def read(folder: Path) -> Results | None:

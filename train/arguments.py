@@ -1,0 +1,118 @@
+"""The command line: its options, the configuration file that it names, and its help."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from train.config import fields, help, paths
+from train.config import file as config_file
+from train.config.errors import COMMAND_LINE, ConfigError, did_you_mean
+from train.config.experiment import Config
+from train.parallel import processes
+from train.runs import folder as run_folder
+from train.sweep import command as sweep_command
+
+DEFAULT = "configs/moe_lm.yaml"
+
+
+EXAMPLES = """
+examples:
+  python -m train                                   the default experiment
+  python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
+  python -m train --workdir runs/mine               go on with the run that is there, or a new one
+  python -m train configs/digits.yaml --print-config > mine.yaml
+  python -m train configs/digits.yaml --sweep optimizer.learning_rate=1e-3,3e-3 --sweep seed=0..2 --jobs 2
+
+A config may name others that it changes: "base: digits.yaml", or a list of files, relative to itself.
+Another name in a section (optimizer.name=sgd) drops the fields of the old choice. A list is set whole,
+key=[1,2], or by the item, key.0=1.
+
+settings, as key=value or nested in the YAML file:
+"""
+
+
+def help_text(parser: argparse.ArgumentParser) -> str:
+    """Return the text of `--help`: options, examples and every setting."""
+    return parser.format_help() + sweep_command.HELP + EXAMPLES + help.list_settings()
+
+
+def chosen(config: Config, keys: str | None) -> dict[str, Any]:
+    """Gives the settings that `--hparams` names, each by its dotted key; of a section, all that it has."""
+    if keys is None:
+        return {}
+    flat = config_file.flatten(config.model_dump())
+    chosen: dict[str, Any] = {}
+    for key in keys.split(","):
+        found = {name: value for name, value in flat.items() if name == key or name.startswith(f"{key}.")}
+        if not found and key not in fields.all_keys():
+            near = did_you_mean(key, list(flat))
+            raise ConfigError([f"{COMMAND_LINE}: --hparams: {key} is no setting of this run{near}"])
+        chosen |= found
+    return chosen
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = argparse.ArgumentParser(
+        "python -m train",
+        description="Trains one experiment and logs every step to TensorBoard.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG.yaml", help=f"the experiment (default: {DEFAULT})"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="a setting, such as optimizer.name=sgd"
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="the run folder (default: a new one under runs/)")
+    parser.add_argument(
+        "--hparams",
+        metavar="KEYS",
+        help="settings that TensorBoard's HParams tab shows of this run, such as seed,task.width",
+    )
+    for flag, what in _FLAGS.items():
+        parser.add_argument(*flag.split("/"), action="store_true", help=what)
+    processes.add_options(parser)
+    sweep_command.add_options(parser)
+    return parser
+
+
+_FLAGS = {
+    "-h/--help": "show this, and every setting",
+    "--list": "list the configs with their purpose",
+    "--print-config": "print the whole configuration as YAML, and train nothing",
+    "--dry-run": "say how many parameters there are and what would be logged, without compiling",
+}
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Path, list[str]]:
+    """Splits the command line into options, the configuration file and the overrides."""
+    options, unknown = parser.parse_known_intermixed_args(list(argv))
+    overrides: list[str] = [*options.overrides, *unknown]  # What is unknown is told with all other mistakes.
+    first: list[str] = [options.config] if options.config else []
+    if first and "=" in first[0] and not Path(first[0]).exists():
+        return options, _default(options), [*first, *overrides]
+    return options, _find(first[0]) if first else _default(options), overrides
+
+
+def _default(options: argparse.Namespace) -> Path:
+    """Returns the configuration where none is given: that of the run to go on with, or the default one."""
+    if options.workdir is not None and not options.sweep:
+        own = workdir(options.workdir) / run_folder.CONFIG
+        if own.exists():
+            return own
+    return _find(DEFAULT)
+
+
+def workdir(given: str) -> Path:
+    """Return the folder that `--workdir` names."""
+    return paths.local(given, f"{COMMAND_LINE}: --workdir")
+
+
+def _find(name: str) -> Path:
+    """Finds a configuration from the working folder, or beside this package."""
+    path = paths.local(name, COMMAND_LINE)
+    beside = Path(__file__).parent.parent / path
+    return beside if beside.exists() and not path.exists() else path
