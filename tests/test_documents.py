@@ -1,7 +1,7 @@
 """The documents are true: the README's examples run, the table of transforms is the tests'."""
 
+import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train.config.experiment
 from tests.support.generated import ARCHITECTURE, part_of
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.support.transform_table import COMMAND, make_table
@@ -22,8 +21,7 @@ def test_the_examples_run_in_order_and_log_what_the_text_says(tmp_path, monkeypa
     """Every Python block runs, one after the other, and TensorBoard reads the tags that the text names."""
     monkeypatch.chdir(tmp_path)
     text = README.read_text()
-    # The options of a task are written into the file whose names they use.
-    namespace: dict[str, object] = dict(vars(train.config.experiment))
+    namespace: dict[str, object] = {"__name__": "readme"}
     for block in _blocks(text):
         exec(compile(block, "README.md", "exec"), namespace)
     series = tensorboard_scalars(tmp_path / "runs" / "demo")
@@ -38,24 +36,26 @@ def _blocks(text: str) -> list[str]:
 
 
 def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
-    """As a newcomer writes them: model and task in one file, its options, a config, data, and a sweep."""
-    model, task, options, *_ = _blocks(README.read_text())
-    for folder in ("train", "configs"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "train" / "tasks" / "mine.py").write_text(model.partition("model = ")[0] + task)
-    schema = tmp_path / "train" / "config" / "experiment.py"
-    before, union, after = schema.read_text().partition("TaskOptions = ")
-    schema.write_text(f"{before}{options}\n\n{union}MineTask | {after}")
-    (tmp_path / "configs" / "mine.yaml").write_text("base: digits.yaml\ntask: {name: mine}\n")
+    """As a newcomer writes them, in a folder of his own: model and task in one file, data, and a sweep."""
+    model, task, *_ = _blocks(README.read_text())
+    (tmp_path / "mine.py").write_text(model.partition("model = ")[0] + task)
     (tmp_path / "mydata.py").write_text(
         "import numpy as np\n"
         "def load(size):\n"
         "    return {'image': np.ones((size, 8, 8, 1), np.float32), 'label': np.arange(size) % 10}\n"
     )
-    settings = ["data.name=mydata:load", "data.arguments.size=100", "data.batch_size=8", "steps=3"]
-    command = [sys.executable, "-m", "train", "configs/mine.yaml", *settings, "--sweep", "task.weight=1e-2"]
+    settings = ["task.name=mine:Mine", "data.name=mydata:load", "data.arguments.size=100"]
+    config = str(ROOT / "configs" / "digits.yaml")
+    command = [sys.executable, "-m", "train", config, *settings, "data.batch_size=8", "steps=3"]
+    command += ["--sweep", "task.weight=1e-2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, "--workdir", "runs"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, "--workdir", "runs"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "eval/accuracy" in done.stdout

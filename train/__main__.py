@@ -49,7 +49,7 @@ def _run(argv: Sequence[str]) -> int:
     parser = arguments.make_parser()
     options, file, overrides = arguments.parse(parser, argv)
     if options.help or options.list:
-        lines.text(arguments.help_text(parser) if options.help else help.list_configs())
+        lines.text(arguments.help_text(parser, file, overrides) if options.help else help.list_configs())
         return 0
     group = processes.group_of(options)
     if sweep_command.check(options):

@@ -32,16 +32,21 @@ settings, as key=value or nested in the YAML file:
 """
 
 
-def help_text(parser: argparse.ArgumentParser) -> str:
+def help_text(parser: argparse.ArgumentParser, file: Path, overrides: Sequence[str]) -> str:
     """Return the text of `--help`: options, examples and every setting."""
-    return parser.format_help() + sweep_command.HELP + EXAMPLES + help.list_settings()
+    return (
+        parser.format_help()
+        + sweep_command.HELP
+        + EXAMPLES
+        + help.list_settings(config_file.task_name(file, overrides))
+    )
 
 
 def chosen(config: Config, keys: str | None) -> dict[str, Any]:
     """Gives the settings that `--hparams` names, each by its dotted key; of a section, all that it has."""
     if keys is None:
         return {}
-    flat = config_file.flatten(config.model_dump())
+    flat = config_file.flatten(config.model_dump(mode="json"))
     chosen: dict[str, Any] = {}
     for key in keys.split(","):
         found = {name: value for name, value in flat.items() if name == key or name.startswith(f"{key}.")}

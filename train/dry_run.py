@@ -19,6 +19,9 @@ def describe(config: Config, dataset: Dataset) -> str:
     Args:
         config: the experiment.
         dataset: its data, of which the shapes are looked at.
+
+    Raises:
+        ConfigError: no evaluation has a metric that the task or early stopping names.
     """
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
@@ -28,6 +31,8 @@ def describe(config: Config, dataset: Dataset) -> str:
     _, trained = jax.eval_shape(update, state, cut(batch, config.microbatches))
     held_out = dataset.held_out(), dataset.remainder()
     measured = jax.eval_shape(evaluation.make_measure(task, config), state.variables, *held_out)
+    packed = jax.eval_shape(sowlog.pack, {"eval": measured})
+    evaluation.check_results(config, task, packed.layout.scalars)
     return "\n".join(
         [
             *_variables(state),

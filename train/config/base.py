@@ -1,24 +1,20 @@
 """What the sections of a configuration are made of."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
 Positive = Annotated[float, Field(gt=0)]
-
-
 NonNegative = Annotated[float, Field(ge=0)]
-
-
 Count = Annotated[int, Field(ge=1)]
-
-
 Better = Literal["lower", "higher"]
 """Which way a metric gets better; of a task, the first of its results."""
+
+OWN = "own"
+"""The choice of what a user names as module:name."""
 
 
 class Options(BaseModel):
@@ -30,3 +26,12 @@ class Options(BaseModel):
 def disagree(key: str, message: str) -> PydanticCustomError:
     """An error about fields that are valid each by itself, reported at `key` of the section."""
     return PydanticCustomError("disagree", "{message}", {"key": key, "message": message})
+
+
+def tag_of(section: object) -> str | None:
+    """Gives the choice that a section's `name` makes in its union; None if it has no name."""
+    if isinstance(section, Mapping):
+        name = cast(Mapping[str, object], section).get("name")
+    else:
+        name = getattr(section, "name", None)
+    return OWN if isinstance(name, str) and ":" in name else None if name is None else str(name)

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import AfterValidator, Field, Tag
 
-from train.config.base import Count, Options, disagree
+from train.config.base import OWN, Count, Options, disagree
+from train.config.own import check_reference
 
 
 class DigitsData(Options):
     """scikit-learn's handwritten digits: 1797 images of 8 by 8 pixels, a fifth of them held out."""
 
+    arrays: ClassVar[tuple[str, ...]] = ("image", "label")
     name: Literal["digits"]
     batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(
         64, description="Images that a step sees; the last held-out batch is what is left over."
@@ -21,6 +24,7 @@ class DigitsData(Options):
 class TextData(Options):
     """Bytes of text; the last tenth is held out."""
 
+    arrays: ClassVar[tuple[str, ...]] = ("tokens",)
     name: Literal["text"]
     path: str | None = Field(
         None, description="A text file, or a folder of them; null is the Python standard library's source."
@@ -50,13 +54,6 @@ def _check_plain(value: object, depth: int = 0) -> object:
     return value
 
 
-def _check_reference(name: str) -> str:
-    module, _, function = name.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), function)):
-        raise disagree("", f'must be of the form module:function, got "{name}"')
-    return name
-
-
 class FunctionData(Options):
     """Your own data: a Python function, imported and called. No other setting can run code.
 
@@ -64,7 +61,8 @@ class FunctionData(Options):
     arrays); or a pair of either kind, the second of them held out.
     """
 
-    name: Annotated[str, AfterValidator(_check_reference)] = Field(
+    form: ClassVar[str] = "module:function"
+    name: Annotated[str, AfterValidator(partial(check_reference, form="module:function"))] = Field(
         description="module:function, found as `import module` finds it from the working folder."
     )
     arguments: Annotated[dict[str, Any], AfterValidator(_check_plain)] = Field(
@@ -85,17 +83,8 @@ class FunctionData(Options):
     )
 
 
-def tag_of(section: object) -> str | None:
-    """Gives the choice that a section's `name` makes in its union; None if it has no name."""
-    if isinstance(section, Mapping):
-        name = cast(Mapping[str, object], section).get("name")
-    else:
-        name = getattr(section, "name", None)
-    return "function" if isinstance(name, str) and ":" in name else None if name is None else str(name)
-
-
 DataOptions = (
     Annotated[DigitsData, Tag("digits")]
     | Annotated[TextData, Tag("text")]
-    | Annotated[FunctionData, Tag("function")]
+    | Annotated[FunctionData, Tag(OWN)]
 )

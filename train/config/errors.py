@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic_core import ErrorDetails
 
 from train.config import fields
-from train.config.data import tag_of
+from train.config.base import tag_of
 from train.config.fields import Key
 
 Tree = dict[str, Any]

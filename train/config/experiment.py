@@ -4,12 +4,12 @@ Each section is a frozen class; `task`, `data` and `optimizer` are tagged unions
 description is its documentation. Types are strict: `steps: "800"` is a mistake, not 800.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, model_validator
 
-from train.config.base import Better, Count, Fraction, NonNegative, Options, disagree
-from train.config.data import DataOptions, FunctionData, tag_of
+from train.config.base import Better, Count, Fraction, NonNegative, Options, disagree, tag_of
+from train.config.data import DataOptions, DigitsData, FunctionData, TextData
 from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.tasks import TaskOptions
 
@@ -51,7 +51,7 @@ def _check_window(text: str) -> str:
 class Config(Options):
     """One experiment."""
 
-    task: TaskOptions = Field(discriminator="name", description="Model and loss.")
+    task: TaskOptions = Field(discriminator=Discriminator(tag_of), description="Model and loss.")
     data: DataOptions = Field(discriminator=Discriminator(tag_of), description="What it learns from.")
     optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(
         discriminator="name", description="How it learns."
@@ -93,11 +93,13 @@ class Config(Options):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not isinstance(self.data, FunctionData) and self.data.name != self.task.learns_from:
+        if not isinstance(self.data, FunctionData) and not set(self.task.needs) <= set(self.data.arrays):
+            fitting = [kind for kind in (DigitsData, TextData) if set(self.task.needs) <= set(kind.arrays)]
+            names = " or ".join(f'"{get_args(kind.model_fields["name"].annotation)[0]}"' for kind in fitting)
             raise disagree(
                 "data.name",
-                f'the task {self.task.name} learns from "{self.task.learns_from}", got "{self.data.name}"; '
-                "or a function of your own, module:function",
+                f"the task {self.task.name} learns from {names or 'arrays that no data here has'}, got "
+                f'"{self.data.name}"; or a function of your own, module:function',
             )
         if not isinstance(self.data, FunctionData) and self.data.batch_size % self.microbatches:
             raise disagree(

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from train.config.data import tag_of
+from train.config.base import tag_of
 from train.config.experiment import Config
+from train.config.own import OwnTask, options_of
 
 Key = tuple[str, ...]
 
@@ -38,13 +39,14 @@ def names_of(model: type[BaseModel]) -> list[str]:
     field = model.model_fields.get("name")
     if field is None:
         return []
-    return [str(name) for name in typing.get_args(field.annotation)] or ["module:function"]
+    return [str(name) for name in typing.get_args(field.annotation)] or [getattr(model, "form", "")]
 
 
 def chosen(key: Key, section: Mapping[str, Any]) -> list[type[BaseModel]]:
     """Gives the classes at `key` that admit the section's `name`; a class without names admits any."""
     tag = tag_of(section)
-    return [model for model in models(key) if not names_of(model) or tag in _tags(model)]
+    admitted = [model for model in models(key) if not names_of(model) or tag in _tags(model)]
+    return [options_of(section["name"]) if model is OwnTask else model for model in admitted]
 
 
 def all_keys(prefix: Key = ()) -> list[str]:
@@ -75,7 +77,8 @@ def _name_of(part: Any) -> str:
     if typing.get_origin(plain) is list:
         inner = typing.get_args(plain)[0]
         return f"list of {_name_of(inner)}{_bounds(getattr(inner, '__metadata__', ()))}"
-    return _NAMES[typing.get_origin(plain) or plain]
+    origin = typing.get_origin(plain) or plain
+    return _NAMES.get(origin) or getattr(origin, "__name__", str(origin))
 
 
 _NAMES: dict[Any, str] = {

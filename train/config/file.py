@@ -48,9 +48,19 @@ def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False
     return config
 
 
+def task_name(path: Path, overrides: Sequence[str] = ()) -> str:
+    """Return the name of the task that a configuration chooses, valid or not; empty if it chooses none."""
+    draft = _Draft()
+    draft.lay_file(path, ())
+    for key, value in _parse_overrides(overrides, draft.mistakes):
+        if key == ("task", "name"):
+            draft.assign(key, value)
+    return str(draft.get("task", "name"))
+
+
 def dump(config: Config) -> str:
     """Writes a configuration as YAML that `load` reads back equal."""
-    return yaml_reading.dump(config.model_dump())
+    return yaml_reading.dump(config.model_dump(mode="json"))
 
 
 def flatten(tree: Mapping[str, Any], prefix: Key = ()) -> dict[str, Any]:
@@ -129,6 +139,13 @@ class _Draft:
         cast(Tree, section)[key[-1]] = value
         self._forget(key)
         self._places[key] = COMMAND_LINE
+
+    def get(self, *key: str) -> object:
+        """Return the value under a key; an empty text if there is none."""
+        section: object = self._tree
+        for name in key:
+            section = section.get(name, "") if isinstance(section, dict) else ""
+        return section
 
     def check(self, file: str) -> Config:
         """Gives the configuration, or raises with all mistakes."""

@@ -8,20 +8,33 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
 from train.config import errors, fields
 from train.config.experiment import Config
 from train.config.fields import Key
+from train.config.own import options_of
 from train.system import files
 
 HERE = Path("configs")
 SHIPPED = Path(__file__).parents[2] / "configs"
 
 
-def list_settings() -> str:
-    """Lists every setting with its type, its default and what it means, by the choice that it belongs to."""
-    return "\n".join(_section((), Config))
+def list_settings(task: str = "") -> str:
+    """List every setting with its type, its default and what it means, by the choice that it belongs to.
+
+    Args:
+        task: the name of the task that is chosen, whose own options come last if it is a user's.
+    """
+    return "\n".join([*_section((), Config), *_own_task(task)])
+
+
+def _own_task(name: str) -> Iterator[str]:
+    if ":" in name:
+        try:
+            yield from _choice(("task",), options_of(name), name)
+        except PydanticCustomError as error:
+            yield from ("", f"task.name={name}: {error.message()}")
 
 
 def list_configs() -> str:
@@ -61,15 +74,20 @@ def _section(key: Key, model: type[BaseModel]) -> Iterator[str]:
 def _nested(key: Key, field: FieldInfo) -> Iterator[str]:
     for choice in fields.choices(field):
         names = fields.names_of(choice)
-        yield ""
-        title = f"{'.'.join(key)}.name={names[0]}" if names else ".".join(key)
-        default = " (default: null)" if field.default is None else ""
-        yield from _wrap(f"{title}{default}: {_summary(choice)}", "")
-        yield from _section(key, choice)
+        yield from _choice(key, choice, names[0] if names else "", is_optional=field.default is None)
+
+
+def _choice(key: Key, choice: type[BaseModel], name: str, *, is_optional: bool = False) -> Iterator[str]:
+    title = f"{'.'.join(key)}.name={name}" if name else ".".join(key)
+    default = " (default: null)" if is_optional else ""
+    yield ""
+    yield from _wrap(f"{title}{default}: {_summary(choice)}", "")
+    yield from _section(key, choice)
 
 
 def _setting(key: Key, field: FieldInfo) -> Iterator[str]:
-    default = "required" if field.default is PydanticUndefined else f"default {_yaml(field.default)}"
+    value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    default = "required" if field.is_required() else f"default {_yaml(value)}"
     yield f"  {'.'.join(key)}: {fields.describe_type(field)}; {default}"
     yield from _wrap(field.description or "", "      ")
 
@@ -80,7 +98,7 @@ def _summary(choice: type[BaseModel]) -> str:
 
 
 def _yaml(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+    return yaml.safe_dump(to_jsonable_python(value, fallback=str), default_flow_style=True).splitlines()[0]
 
 
 def _entry(name: str, text: str, width: int) -> str:

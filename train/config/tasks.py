@@ -2,16 +2,16 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, Tag, WrapValidator, model_validator
 
-from train.config.base import Better, Count, Fraction, NonNegative, Options, Positive, disagree
+from train.config.base import OWN, Better, Count, Fraction, NonNegative, Options, Positive, disagree
+from train.config.own import OwnTask, read_own_task
 
 
 class DigitsTask(Options):
     """A small convolutional classifier with BatchNorm and dropout."""
 
     builds: ClassVar[str] = "digits:Digits"
-    learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image", "label")
     better: ClassVar[Better] = "higher"
     name: Literal["digits"]
@@ -23,7 +23,6 @@ class MoeLmTask(Options):
     """A byte-level transformer whose feed-forward layers are a top-k mixture of experts."""
 
     builds: ClassVar[str] = "moe_lm:MoeLm"
-    learns_from: ClassVar[str] = "text"
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
     better: ClassVar[Better] = "lower"
     name: Literal["moe_lm"]
@@ -62,7 +61,6 @@ class VaeTask(Options):
     """A variational autoencoder with Bernoulli pixels."""
 
     builds: ClassVar[str] = "vae:Vae"
-    learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image",)
     better: ClassVar[Better] = "lower"
     name: Literal["vae"]
@@ -80,7 +78,6 @@ class VqvaeTask(Options):
     """An autoencoder through a codebook (VQ-VAE, arXiv 1711.00937)."""
 
     builds: ClassVar[str] = "vqvae:Vqvae"
-    learns_from: ClassVar[str] = "digits"
     needs: ClassVar[tuple[str, ...]] = ("image",)
     better: ClassVar[Better] = "lower"
     name: Literal["vqvae"]
@@ -92,4 +89,10 @@ class VqvaeTask(Options):
     )
 
 
-TaskOptions = DigitsTask | MoeLmTask | VaeTask | VqvaeTask
+TaskOptions = (
+    Annotated[DigitsTask, Tag("digits")]
+    | Annotated[MoeLmTask, Tag("moe_lm")]
+    | Annotated[VaeTask, Tag("vae")]
+    | Annotated[VqvaeTask, Tag("vqvae")]
+    | Annotated[SerializeAsAny[OwnTask], WrapValidator(read_own_task), Tag(OWN)]
+)

@@ -8,17 +8,15 @@ checked of the first ones, and it costs the time to draw them. A function whose 
 for the next epoch.
 """
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from train.config import errors
 from train.config.data import FunctionData
+from train.config.own import find
 from train.data import examples
 from train.data.batches import Batches
 from train.data.examples import Batch, DataError
@@ -99,23 +97,10 @@ class Arrays:
 
 
 def _find(name: str) -> Callable[..., Any]:
-    module_name, _, function_name = name.partition(":")
-    # As `python -m` has it; the command of an installed package has not.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise DataError(
-            f"data.name={name}: there is no module {error.name}; it is looked for in the working folder "
-            f"{Path.cwd()} and on PYTHONPATH"
-        ) from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise DataError(f"data.name={name}: the module {module_name} has no function {function_name}")
-    return function
+        return find(name, "function")
+    except LookupError as error:
+        raise DataError(f"data.name={name}: {error}") from None
 
 
 def _check_arguments(function: Callable[..., Any], options: FunctionData) -> None:

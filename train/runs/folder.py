@@ -179,7 +179,7 @@ def _check(path: Path, config: Config) -> Config | None:
     if old is None:
         return None
     differences = _differences(
-        config_file.flatten(old.model_dump()), config_file.flatten(config.model_dump())
+        config_file.flatten(old.model_dump(mode="json")), config_file.flatten(config.model_dump(mode="json"))
     )
     # These look at the run, or lay it out, and do not change it; of the schedule's end a line tells.
     for key in ("profile", "sharding", "optimizer.decay_steps"):

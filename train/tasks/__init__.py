@@ -1,7 +1,12 @@
-"""Tasks: what is learned. Each is one file to copy: a model that sows, and a class with the form of `Task`.
+"""Tasks: what is learned. Each is one file: a model that sows, and a class with the form of `Task`.
 
-To add your own: copy a file of this folder, and give it a class of options in `train/config/experiment.py`
-that is also named in the `TaskOptions` there.
+A task of your own is a subclass of `Task` in a module of your own, chosen by `task.name=module:Class` and
+found from the working folder. Beside what `Task` has, its class may say:
+
+    needs: arrays that it takes from a batch, which the data is checked for; by default none.
+    better: "lower" or "higher", which way the first of its results gets better; by default "lower".
+    Options: a pydantic model of its settings, which come with `--help`, defaults and checks like all others;
+        the class is built with an instance of it.
 """
 
 import importlib
@@ -10,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from train.config.own import OwnTask
 from train.config.tasks import TaskOptions
 
 Variables = dict[str, Any]
@@ -39,34 +45,33 @@ class Forward(NamedTuple):
 
 
 class Task(Protocol):
-    """A model with its loss."""
+    """A model with its loss.
 
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """Names of the losses that the model must sow; one that is missing is an error, never 0."""
-        ...
+    Attributes:
+        losses: names of the losses that the model must sow; one that is missing is an error, never 0.
+        results: tags (or globs of them) of an evaluation that the final table shows, the most important
+            first; a sweep is ranked by it.
+    """
 
-    @property
-    def results(self) -> tuple[str, ...]:
-        """Tags (or globs of them) that the final table shows, the most important first."""
-        ...
+    losses: tuple[str, ...] = ()
+    results: tuple[str, ...] = ("loss",)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws the variables of a new run."""
+        """Draw the variables of a new run."""
         ...
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Runs the model on a batch: to train with `key`, the randomness of this step; None to evaluate."""
+        """Run the model on a batch: to train with `key`, the randomness of this step; None to evaluate."""
         ...
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
-        """Gives the variables beside "params" for the next step, outside the gradient.
+        """Return the variables beside "params" for the next step, outside the gradient; by default none.
 
         Args:
             variables: those of this step, before the parameters were updated.
             updates: `Forward.updates` of the whole batch: merged over microbatches, arrays averaged.
         """
-        ...
+        return {}
 
 
 @runtime_checkable
@@ -88,6 +93,8 @@ def as_input(x: jax.Array, variables: Variables) -> jax.Array:
 
 
 def build(options: TaskOptions) -> Task:
-    """Builds the task that the configuration names; only its own file is imported."""
+    """Build the task that the configuration names; of those here, only its own file is imported."""
+    if isinstance(options, OwnTask):
+        return options.builds(options)
     file, _, name = options.builds.partition(":")
     return getattr(importlib.import_module(f"train.tasks.{file}"), name)(options)
