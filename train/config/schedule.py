@@ -65,6 +65,11 @@ def describe_change(old: Config, new: Config, trained: int) -> str:
             f"the cosine of the learning rate ends at step {now}, and was to end at step {before}: at step "
             f"{trained} the rate is {rates[1]:.3g} in place of {rates[0]:.3g}."
         )
+    if new.steps < min(old.steps, now):
+        return (
+            f"steps is lowered from {old.steps} to {new.steps}, and the cosine of the learning rate still "
+            f"ends at step {now}: the run ends at a rate of {rate(new.optimizer, new.steps, new.steps - 1):.3g}."
+        )
     if old.steps < new.steps and (stop := _stop(new.optimizer, new.steps)) < new.steps:
         return (
             f"steps is raised from {old.steps} to {new.steps}, and the cosine of the learning rate still "

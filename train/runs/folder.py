@@ -184,15 +184,16 @@ def _check(path: Path, config: Config) -> Config | None:
     # These look at the run, or lay it out, and do not change it; of the schedule's end a line tells.
     for key in ("profile", "sharding", "optimizer.decay_steps"):
         differences.pop(key, None)
-    if old.steps <= config.steps:
+    trained = _trained(path)
+    # Raised or lowered, as long as no step beyond was made: a mistaken length can be taken back.
+    if trained <= config.steps:
         differences.pop("steps", None)
     if differences:
         lines = [f"  {key}: {before} there, {now} now" for key, (before, now) in differences.items()]
         raise RunFolderError(
             f"the run folder {path} holds another run; give another --workdir, or the same "
-            "configuration (steps may be raised):\n" + "\n".join(lines)
+            f"configuration (steps may be any number from the {trained} that were made):\n" + "\n".join(lines)
         )
-    trained = _trained(path)
     settled = schedule.with_end(config, schedule.inherited_end(old, config, trained))
     if reason := schedule.describe_nothing_to_learn(old, settled, trained):
         raise RunFolderError(f"the run folder {path}: {reason}")

@@ -190,3 +190,21 @@ def test_a_run_that_trained_nothing_yet_is_planned_anew(tmp_path: Path) -> None:
     (path / "checkpoints" / "12").mkdir(parents=True)
     with RunFolder(path, digits(constant, "steps=20")) as folder:
         assert (folder.decay_steps, folder.note) == (None, "")
+
+
+def test_a_mistaken_length_is_taken_back(tmp_path: Path) -> None:
+    """As long as no step beyond was made; the cosine keeps its end, and a line says so."""
+    begin(tmp_path, trained=5)
+    with RunFolder(tmp_path, digits("steps=1200")):
+        pass
+    with RunFolder(tmp_path, digits()) as folder:
+        assert (folder.decay_steps, folder.note) == (None, "")
+    assert config_file.load(tmp_path / "config.yaml") == digits()
+    with RunFolder(tmp_path, digits("steps=8")) as folder:
+        assert folder.decay_steps == 12
+        assert folder.note.startswith(
+            "steps is lowered from 12 to 8, and the cosine of the learning rate still"
+        )
+    line = r"any number from the 5 that were made\):\n  steps: 8 there, 4 now"
+    with pytest.raises(RunFolderError, match=line):
+        RunFolder(tmp_path, digits("steps=4"))
