@@ -52,7 +52,7 @@ class Batches:
         self._make, self._options, self._needs = make, options, needs
         self._where = f"data.name={options.name}"
         self._is_pair = isinstance(first, tuple)
-        self._has_warned = False
+        self._has_warned = self._has_warned_of_smaller = False
         train, held_out = self._open(first)
         self._kept = self._keep_held_out(held_out)
         self._held_out, self._remainder = self._stack(self._kept)
@@ -137,6 +137,7 @@ class Batches:
                 if after is None:
                     self._warn_of_last(batch, first)
                     return
+                self._warn_of_smaller(batch, first)
                 yield batch
                 batch = after
             yield batch
@@ -198,6 +199,15 @@ class Batches:
                     "return train, held_out (two iterables that share no example), or a fixed seed for the "
                     "order of the batches."
                 )
+
+    def _warn_of_smaller(self, batch: Batch, first: Batch) -> None:
+        if not self._has_warned_of_smaller:
+            self._has_warned_of_smaller = True
+            self._warn(
+                f"has a batch of {examples.length(batch)} examples in the middle of a pass, where the first "
+                f"has {examples.length(first)}: a step of another shape is compiled for it. Write: batches of "
+                "one size, of which only the last of a pass may have fewer examples."
+            )
 
     def _warn_of_last(self, batch: Batch, first: Batch) -> None:
         if not self._has_warned:

@@ -270,14 +270,24 @@ def test_the_last_held_out_batch_may_be_smaller(
 
 
 def test_a_smaller_batch_at_the_end_of_a_pass_is_left_out_with_a_warning() -> None:
-    """Told once; one that is not at the end is the user's own choice, and stays."""
-    dataset = load("sized", arguments={"train": [4, 2, 4, 3, 3], "held_out": [4]})
+    """Once, however many passes there are; the next pass begins."""
+    dataset = load("sized", arguments={"train": [4, 4, 4, 4, 3], "held_out": [4]})
     with pytest.warns(
         DataWarning, match=r"a batch of 3 examples, where the first has 4: it is not"
     ) as caught:
         sizes = [len(dataset.batch(0, step)["label"]) for step in range(9)]
-    assert sizes == [4, 2, 4, 3, 4, 2, 4, 3, 4]
+    assert sizes == [4] * 9
     assert len(caught) == 1
+
+
+def test_a_smaller_batch_within_a_pass_is_trained_on_with_a_warning() -> None:
+    """Once, as a second step is compiled for its shape."""
+    line = r"a batch of 2 examples in the middle of a pass, where the first has 4: a step of another shape"
+    with pytest.warns(DataWarning, match=line) as caught:
+        dataset = load("sized", arguments={"train": [4, 2, 4, 3, 4], "held_out": [4]})
+    assert len(caught) == 1
+    sizes = [len(dataset.batch(0, step)["label"]) for step in range(9)]
+    assert sizes == [4, 2, 4, 3, 4, 4, 2, 4, 3]
 
 
 @pytest.mark.parametrize(
