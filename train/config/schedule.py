@@ -68,7 +68,7 @@ def describe_change(old: Config, new: Config, trained: int) -> str:
     if new.steps < min(old.steps, now):
         return (
             f"steps is lowered from {old.steps} to {new.steps}, and the cosine of the learning rate still "
-            f"ends at step {now}: the run ends at a rate of {rate(new.optimizer, new.steps, new.steps - 1):.3g}."
+            f"ends at step {now}: the last rate is {rate(new.optimizer, new.steps, new.steps - 1):.3g}."
         )
     if old.steps < new.steps and (stop := _stop(new.optimizer, new.steps)) < new.steps:
         return (

@@ -205,8 +205,8 @@ class Batches:
             self._has_warned_of_smaller = True
             self._warn(
                 f"has a batch of {examples.length(batch)} examples in the middle of a pass, where the first "
-                f"has {examples.length(first)}: a step of another shape is compiled for it. Write: batches of "
-                "one size, of which only the last of a pass may have fewer examples."
+                f"has {examples.length(first)}: a step of another shape is compiled for it. Write: batches "
+                "of one size, of which only the last of a pass may have fewer examples."
             )
 
     def _warn_of_last(self, batch: Batch, first: Batch) -> None:
