@@ -31,7 +31,7 @@ from train.system.signals import Stop, StopRequestedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit status."""
+    """Run the program and return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         return _run(argv)

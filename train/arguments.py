@@ -43,7 +43,7 @@ def help_text(parser: argparse.ArgumentParser, file: Path, overrides: Sequence[s
 
 
 def chosen(config: Config, keys: str | None) -> dict[str, Any]:
-    """Gives the settings that `--hparams` names, each by its dotted key; of a section, all that it has."""
+    """Return the settings that `--hparams` names, each by its dotted key; of a section, all that it has."""
     if keys is None:
         return {}
     flat = config_file.flatten(config.model_dump(mode="json"))
@@ -93,7 +93,7 @@ _FLAGS = {
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Path, list[str]]:
-    """Splits the command line into options, the configuration file and the overrides."""
+    """Split the command line into options, the configuration file and the overrides."""
     options, unknown = parser.parse_known_intermixed_args(list(argv))
     overrides: list[str] = [*options.overrides, *unknown]  # What is unknown is told with all other mistakes.
     first: list[str] = [options.config] if options.config else []
@@ -103,7 +103,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argpars
 
 
 def _default(options: argparse.Namespace) -> Path:
-    """Returns the configuration where none is given: that of the run to go on with, or the default one."""
+    """Return the configuration where none is given: that of the run to go on with, or the default one."""
     if options.workdir is not None and not options.sweep:
         own = workdir(options.workdir) / run_folder.CONFIG
         if own.exists():
@@ -117,7 +117,7 @@ def workdir(given: str) -> Path:
 
 
 def _find(name: str) -> Path:
-    """Finds a configuration from the working folder, or beside this package."""
+    """Find a configuration from the working folder, or beside this package."""
     path = paths.local(name, COMMAND_LINE)
     beside = Path(__file__).parent.parent / path
     return beside if beside.exists() and not path.exists() else path

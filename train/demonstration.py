@@ -78,7 +78,7 @@ Curves = dict[str, list[Curve]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains what is not trained yet, shows it, and returns the exit status."""
+    """Train what is not trained yet, show it, and return the exit status."""
     options = _parser().parse_args(argv)
     try:
         return _run(options)
@@ -125,7 +125,7 @@ def _show(points: Mapping[str, Sequence[Point]], picture: Path) -> None:
 
 
 def curve(run: sowlog.Run, quantity: Quantity) -> Curve:
-    """Reads a quantity, of all layers, at every evaluation of a run.
+    """Read a quantity, of all layers, at every evaluation of a run.
 
     Raises:
         KeyError: the run has no such tags.
@@ -145,7 +145,7 @@ def _last(quantity: Quantity, curves: Sequence[Curve]) -> str:
 
 
 def draw(curves: Mapping[Quantity, Curves], file: Path) -> None:
-    """Draws a panel for each quantity, a line for each run, into a PNG."""
+    """Draw a panel for each quantity, a line for each run, into a PNG."""
     # Imported here: only this draws, and without a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415

@@ -14,7 +14,7 @@ from train.parallel.devices import Devices, cut
 
 
 def describe(config: Config, dataset: Dataset) -> str:
-    """Lists the parameters, and every tag that would be logged, with its reducer and what it costs.
+    """List the parameters, and every tag that would be logged, with its reducer and what it costs.
 
     Args:
         config: the experiment.
@@ -65,7 +65,7 @@ def _arrays(title: str, arrays: dict[str, Any]) -> Iterator[str]:
 
 
 def _held_out(batches: Batch, remainder: Batch) -> Iterator[str]:
-    """Yields the shapes that an evaluation runs in: each of its batches, and what is left over."""
+    """Yield the shapes that an evaluation runs in: each of its batches, and what is left over."""
     count = len(next(iter(batches.values())))
     for title, stacked in ((f"held out, {count} of", batches), ("held out, left over", remainder)):
         if stacked:
@@ -81,7 +81,7 @@ def _metrics(title: str, metrics: step.Metrics) -> Iterator[str]:
 
 
 def _reducers(metrics: step.Metrics) -> Iterator[tuple[str, str]]:
-    """Yields each tag with its reducer. What comes of a state by itself tells the tags that are its own."""
+    """Yield each tag with its reducer. What comes of a state by itself tells the tags that are its own."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(metrics, is_leaf=_is_state)[0]:
         tree = leaf
         for key in reversed(path):

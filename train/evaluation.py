@@ -31,7 +31,7 @@ class Measure(Protocol):
     """The function from variables and held-out data to the metrics of all of it."""
 
     def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Metrics:
-        """Returns the metrics.
+        """Return the metrics.
 
         Args:
             variables: the model's.
@@ -42,7 +42,7 @@ class Measure(Protocol):
 
 
 def measure_all(measure: Callable[[Variables, Batch], Measured]) -> Measure:
-    """Returns the function that measures all held-out data, by one that measures a batch.
+    """Return the function that measures all held-out data, by one that measures a batch.
 
     The remainder is run in its true size, a second shape in the same program: padded to that of a batch it
     would need a mask in each task, model and statistic, a user's too.
@@ -72,12 +72,12 @@ def measure_all(measure: Callable[[Variables, Batch], Measured]) -> Measure:
 
 
 def _examples(batches: Batch) -> int:
-    """Returns the number of examples of each of some stacked batches."""
+    """Return the number of examples of each of some stacked batches."""
     return next((array.shape[1] for array in batches.values() if array.ndim > 1), 1)
 
 
 def _repeat(states: Metrics, times: int) -> Metrics:
-    """Returns states merged with themselves, as if all that they have seen had come so many times."""
+    """Return states merged with themselves, as if all that they have seen had come so many times."""
     if times == 1:
         return states
     half = _repeat(states, times // 2)
@@ -86,7 +86,7 @@ def _repeat(states: Metrics, times: int) -> Metrics:
 
 
 def evaluated(state: TrainState) -> Variables:
-    """Returns the variables that an evaluation sees: the averaged parameters, if there are any."""
+    """Return the variables that an evaluation sees: the averaged parameters, if there are any."""
     return {**state.variables, "params": state.average} if state.average else state.variables
 
 
@@ -94,12 +94,12 @@ class Evaluate(Protocol):
     """The jitted function from variables and held-out data, as `Measure` takes them, to a report."""
 
     def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
-        """Returns the report; the device may still be at work on it."""
+        """Return the report; the device may still be at work on it."""
         ...
 
 
 def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evaluate:
-    """Returns the jitted evaluation: all held-out batches, stacked on the first axis, in one go.
+    """Return the jitted evaluation: all held-out batches, stacked on the first axis, in one go.
 
     Args:
         task: what is learned.
@@ -121,7 +121,7 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
 
 
 def make_measure(task: Task, config: Config) -> Measure:
-    """Returns the function that measures a task on held-out data."""
+    """Return the function that measures a task on held-out data."""
 
     def measure(variables: Variables, batch: Batch) -> Measured:
         return _measured(run_forward(task, config, variables, batch, None))
@@ -141,7 +141,7 @@ def _measured(forward: Forward) -> Measured:
 
 
 def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-    """Returns what the task draws of a batch, in bytes, of which a few kB then leave the device."""
+    """Return what the task draws of a batch, in bytes, of which a few kB then leave the device."""
     if not isinstance(task, Draws):
         return {}
     images = task.draw(variables, batch)

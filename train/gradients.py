@@ -16,7 +16,7 @@ Differentiate = Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Forward
 
 
 def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbatches: int) -> Differentiate:
-    """Returns the function to a batch's objective, forward pass and gradient.
+    """Return the function to a batch's objective, forward pass and gradient.
 
     Args:
         forward: the pass.
@@ -62,7 +62,7 @@ def _part(parts: Batch, key: jax.Array, number: jax.Array) -> tuple[Batch, jax.A
 def _scales(
     forward: RunForward, variables: Variables, parts: Batch, key: jax.Array, microbatches: int
 ) -> jax.Array | None:
-    """Returns by how much the loss of each part counts in their mean, 1 on average; None if all count alike.
+    """Return by how much the loss of each part counts in their mean, 1 on average; None if all count alike.
 
     It takes a forward pass of each, of which the compiler keeps what the weight needs: a sum over a mask.
     """

@@ -12,7 +12,7 @@ from train.config.schedule import end
 def build(
     options: AdamOptions | AdamWOptions | SgdOptions, *, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Builds an optimizer, clipping included, and the schedule of its learning rate.
+    """Build an optimizer, clipping included, and the schedule of its learning rate.
 
     Args:
         options: the section `optimizer` of the configuration.
@@ -54,5 +54,5 @@ def _rule(
 
 
 def _is_decayed(params: Any) -> Any:
-    """Marks all but biases and the scales of normalisations, which have nothing to gain from being small."""
+    """Mark all but biases and the scales of normalisations, which have nothing to gain from being small."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)

@@ -64,7 +64,7 @@ def make_init(
     *,
     shardings: TrainState | None = None,
 ) -> Callable[[HostBatch], TrainState]:
-    """Returns the jitted function from a first batch, of which it takes only the shapes, to a new state.
+    """Return the jitted function from a first batch, of which it takes only the shapes, to a new state.
 
     Args:
         task: whose variables are drawn.
@@ -90,7 +90,7 @@ def make_train_step(
     *,
     shardings: tuple[TrainState, Any] | None = None,
 ) -> TrainStep:
-    """Returns the jitted training step. It takes the state over: the old one cannot be used again.
+    """Return the jitted training step. It takes the state over: the old one cannot be used again.
 
     Args:
         task: what is learned.
@@ -113,7 +113,7 @@ def make_train_step(
 def make_update(
     task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the function from a state and a batch, as `devices.cut` gives it, to the next and to metrics.
+    """Return the function from a state and a batch, as `devices.cut` gives it, to the next and to metrics.
 
     Its randomness comes from seed and step alone, so a run that is taken up repeats it.
     """
@@ -143,7 +143,7 @@ def make_update(
 def run_forward(
     task: Task, config: Config, variables: Variables, batch: Batch, key: jax.Array | None
 ) -> Forward:
-    """Runs the task with parameters in the precision to compute in; the rest is as it is kept."""
+    """Run the task with parameters in the precision to compute in; the rest is as it is kept."""
     if config.precision == "bfloat16":
         variables = {**variables, "params": _halve(variables["params"])}
     forward = task.forward(variables, batch, key)
@@ -162,20 +162,20 @@ def run_forward(
 
 
 def _halve(tree: Any) -> Any:
-    """Casts floating-point arrays to bfloat16; the gradient through it is float32."""
+    """Cast floating-point arrays to bfloat16; the gradient through it is float32."""
     return jax.tree.map(
         lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
 
 
 def _average(ema: float, state: TrainState, params: Any) -> Any:
-    """Moves the average towards the parameters; at first faster, as it began at random ones."""
+    """Move the average towards the parameters; at first faster, as it began at random ones."""
     decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
 
 
 def _norm(tree: Any) -> jax.Array:
-    """Returns the Euclidean norm of all of a tree's numbers (optax has renamed its own)."""
+    """Return the Euclidean norm of all of a tree's numbers (optax has renamed its own)."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 

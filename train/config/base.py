@@ -29,7 +29,7 @@ def disagree(key: str, message: str) -> PydanticCustomError:
 
 
 def tag_of(section: object) -> str | None:
-    """Gives the choice that a section's `name` makes in its union; None if it has no name."""
+    """Return the choice that a section's `name` makes in its union; None if it has no name."""
     if isinstance(section, Mapping):
         name = cast(Mapping[str, object], section).get("name")
     else:

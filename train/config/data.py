@@ -36,7 +36,7 @@ class TextData(Options):
 
 
 def _check_plain(value: object, depth: int = 0) -> object:
-    """Refuses what would not be the same after it was written and read: dates, NaN, keys that are no text."""
+    """Refuse what would not be the same after it was written and read: dates, NaN, keys that are no text."""
     if depth > 20:
         raise disagree("", "nested too deeply")
     if isinstance(value, Mapping):

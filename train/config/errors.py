@@ -33,7 +33,7 @@ class RunWarning(UserWarning):
 
 
 def explain(details: ErrorDetails, tree: Tree, places: Mapping[Key, str], file: str) -> str:
-    """Says one of pydantic's errors in a line that names the place, the dotted key and the next move."""
+    """Describe one of pydantic's errors in a line that names the place, the dotted key and the next move."""
     key = _key_of(details["loc"], tree)
     context = details.get("ctx", {})
     kind = details["type"]
@@ -47,20 +47,20 @@ def explain(details: ErrorDetails, tree: Tree, places: Mapping[Key, str], file: 
 
 
 def did_you_mean(given: str, choices: Sequence[str]) -> str:
-    """Gives the end of a line that suggests the nearest choice; nothing if none is near."""
+    """Return the end of a line that suggests the nearest choice; nothing if none is near."""
     near = difflib.get_close_matches(given, choices, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def explain_yaml(error: Exception) -> str:
-    """Says in a line why a text is no YAML."""
+    """Describe in a line why a text is no YAML."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return str(getattr(error, "problem", None) or error)
 
 
 def similar_file(path: Path) -> str:
-    """Gives the end of a line that suggests a file in place of one that is not there."""
+    """Return the end of a line that suggests a file in place of one that is not there."""
     folders = [path.parent] if path.parent.is_dir() else []
     found = [file for folder in (*folders, Path("configs")) for file in sorted(folder.glob("*.y*ml"))]
     by_stem = {file.stem: str(file) for file in reversed(found)}
@@ -72,12 +72,12 @@ def similar_file(path: Path) -> str:
 
 
 def one_line(error: object) -> str:
-    """Gives a message without its line breaks."""
+    """Return a message without its line breaks."""
     return " ".join(str(error).split())
 
 
 def show(value: object) -> str:
-    """Shows a value as it was written, cut where it is long."""
+    """Show a value as it was written, cut where it is long."""
     text = f'"{value}"' if isinstance(value, str) else "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -122,7 +122,7 @@ def _must_be_one_of(choices: Sequence[str], given: object) -> str:
 
 
 def _key_of(loc: tuple[int | str, ...], tree: Tree) -> Key:
-    """Gives the dotted key of a pydantic location, which also names the choice made in each union."""
+    """Return the dotted key of a pydantic location, which also names the choice made in each union."""
     key: list[str] = []
     inside: object = tree
     tag: str | None = None
@@ -137,14 +137,14 @@ def _key_of(loc: tuple[int | str, ...], tree: Tree) -> Key:
 
 
 def _place(key: Key, places: Mapping[Key, str], file: str) -> str:
-    """Gives where the key was written, or a part of it, or the innermost section around it, or the file."""
+    """Return where the key was written, or a part of it, or the innermost section around it, or the file."""
     around = [key[:end] for end in range(len(key), 0, -1)]
     within = [part for part in places if part[: len(key)] == key]
     return next((places[other] for other in (key, *within, *around) if other in places), file)
 
 
 def _did_you_mean_key(key: Key, tree: Tree) -> str:
-    """Suggests a field of the same section, or else the same name in another."""
+    """Suggest a field of the same section, or else the same name in another."""
     section: Any = tree
     for name in key[:-1]:
         section = section[name]

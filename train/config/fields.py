@@ -16,7 +16,7 @@ Key = tuple[str, ...]
 
 
 def models(key: Key) -> list[type[BaseModel]]:
-    """Gives the classes that the section at `key` may have; of a union, all; none where no section is."""
+    """Return the classes that the section at `key` may have; of a union, all; none where no section is."""
     found: list[type[BaseModel]] = [Config]
     for name in key:
         fields = [model.model_fields[name] for model in found if name in model.model_fields]
@@ -25,17 +25,17 @@ def models(key: Key) -> list[type[BaseModel]]:
 
 
 def choices(field: FieldInfo) -> list[type[BaseModel]]:
-    """Gives the sections that a field may hold; none if it holds a value."""
+    """Return the sections that a field may hold; none if it holds a value."""
     return [_plain(part) for part in _alternatives(field.annotation) if _is_section(part)]
 
 
 def names(key: Key) -> list[str]:
-    """Gives what the `name` of the union at `key` may be."""
+    """Return what the `name` of the union at `key` may be."""
     return [name for model in models(key) for name in names_of(model)]
 
 
 def names_of(model: type[BaseModel]) -> list[str]:
-    """Gives what the `name` of a choice may be; none if it has no name."""
+    """Return what the `name` of a choice may be; none if it has no name."""
     field = model.model_fields.get("name")
     if field is None:
         return []
@@ -43,14 +43,14 @@ def names_of(model: type[BaseModel]) -> list[str]:
 
 
 def chosen(key: Key, section: Mapping[str, Any]) -> list[type[BaseModel]]:
-    """Gives the classes at `key` that admit the section's `name`; a class without names admits any."""
+    """Return the classes at `key` that admit the section's `name`; a class without names admits any."""
     tag = tag_of(section)
     admitted = [model for model in models(key) if not names_of(model) or tag in _tags(model)]
     return [options_of(section["name"]) if model is OwnTask else model for model in admitted]
 
 
 def all_keys(prefix: Key = ()) -> list[str]:
-    """Lists the dotted keys of the whole schema, sections included."""
+    """List the dotted keys of the whole schema, sections included."""
     found: list[str] = []
     for model in models(prefix):
         for field in model.model_fields:
@@ -59,7 +59,7 @@ def all_keys(prefix: Key = ()) -> list[str]:
 
 
 def describe_type(field: FieldInfo) -> str:
-    """Says in a few words what a field may hold, such as "number > 0 or null"."""
+    """Describe in a few words what a field may hold, such as "number > 0 or null"."""
     parts = [part for part in _alternatives(field.annotation) if not _is_section(part)]
     return " or ".join(_bounded(parts, field.metadata))
 
@@ -92,7 +92,7 @@ _NAMES: dict[Any, str] = {
 
 
 def _bounds(metadata: Any) -> str:
-    """Gives the limits that pydantic holds as `Ge`, `Gt`, `Le` and `Lt`, alone or inside a `FieldInfo`."""
+    """Return the limits that pydantic holds as `Ge`, `Gt`, `Le` and `Lt`, alone or inside a `FieldInfo`."""
     flat = [inner for item in metadata for inner in getattr(item, "metadata", [item])]
     found = {
         sign: getattr(item, name)
@@ -108,7 +108,7 @@ def _tags(model: type[BaseModel]) -> list[str]:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """Gives the members of a union, each with its `Annotated`; a type alone is the only member."""
+    """Return the members of a union, each with its `Annotated`; a type alone is the only member."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
         return list(typing.get_args(annotation))
     return [annotation]

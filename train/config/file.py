@@ -59,12 +59,12 @@ def task_name(path: Path, overrides: Sequence[str] = ()) -> str:
 
 
 def dump(config: Config) -> str:
-    """Writes a configuration as YAML that `load` reads back equal."""
+    """Write a configuration as YAML that `load` reads back equal."""
     return yaml_reading.dump(config.model_dump(mode="json"))
 
 
 def flatten(tree: Mapping[str, Any], prefix: Key = ()) -> dict[str, Any]:
-    """Gives the values of a nested mapping by dotted key."""
+    """Return the values of a nested mapping by dotted key."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -90,7 +90,7 @@ class _Draft:
         self._laid = 0
 
     def lay_file(self, path: Path, within: tuple[Path, ...]) -> None:
-        """Lays a file over the draft, after the files that it is based on.
+        """Lay a file over the draft, after the files that it is based on.
 
         Args:
             path: the file.
@@ -121,7 +121,7 @@ class _Draft:
         self._lay(self._tree, tree, (), {key: f"{path}:{line}" for key, line in lines.items()})
 
     def assign(self, key: Key, value: Any) -> None:
-        """Sets one key, as the command line says."""
+        """Set one key, as the command line says."""
         section: Any = self._tree
         for depth, name in enumerate(key[:-1]):
             inner = self._enter(section, name)
@@ -148,7 +148,7 @@ class _Draft:
         return section
 
     def check(self, file: str) -> Config:
-        """Gives the configuration, or raises with all mistakes."""
+        """Return the configuration, or raise with all mistakes."""
         try:
             config = Config.model_validate(self._tree)
         except ValidationError as error:
@@ -160,14 +160,14 @@ class _Draft:
         return config
 
     def check_profile(self, config: Config, file: str) -> None:
-        """Raises a mistake if the steps to profile begin after the run's last one."""
+        """Raise a mistake if the steps to profile begin after the run's last one."""
         if config.profile is not None and int(config.profile.partition(":")[0]) >= config.steps:
             place = self._places.get(("profile",), file)
             problem = f"begins after the last step, which is {config.steps - 1}, got {config.profile}"
             raise ConfigError([f"{place}: profile: {problem}"])
 
     def _read(self, path: Path) -> tuple[Tree, dict[Key, int]]:
-        """Gives a file's tree and the line of each of its keys."""
+        """Return a file's tree and the line of each of its keys."""
         text = _read_text(path)
         try:
             tree, lines, doubles = yaml_reading.read(text)
@@ -186,7 +186,7 @@ class _Draft:
         self.is_incomplete = True
 
     def _lay(self, section: Tree, over: Tree, key: Key, places: Mapping[Key, str]) -> None:
-        """Lays a mapping over a section: mappings into mappings, all else in place of what was there."""
+        """Lay a mapping over a section: mappings into mappings, all else in place of what was there."""
         if "name" in over:
             self._choose(section, over["name"], key)
         for name, value in over.items():
@@ -199,17 +199,17 @@ class _Draft:
                 self._places |= {k: place for k, place in places.items() if k[: len(inner)] == inner}
 
     def _choose(self, section: Tree, name: object, key: Key) -> None:
-        """Begins a section anew where its name is another, as the old fields are not its."""
+        """Begin a section anew where its name is another, as the old fields are not its."""
         if section.get("name") != name:
             section.clear()
             self._forget(key)
 
     def _forget(self, key: Key) -> None:
-        """Forgets where the parts of an old value stood, which says nothing about the new one."""
+        """Forget where the parts of an old value stood, which says nothing about the new one."""
         self._places = {other: place for other, place in self._places.items() if other[: len(key)] != key}
 
     def _enter(self, section: Any, name: str) -> Any:
-        """Gives the mapping or list under a name, a new mapping where nothing is; None for a value."""
+        """Return the mapping or list under a name, a new mapping where nothing is; None for a value."""
         if isinstance(section, list):
             items = cast(list[Any], section)
             return items[int(name)] if _is_index(name, items) and _has_keys(items[int(name)]) else None
@@ -227,7 +227,7 @@ class _Draft:
 
 
 def _bases(tree: Tree, path: Path, lines: Mapping[Key, int]) -> Iterator[Path]:
-    """Takes the `base` out of a file's tree, and yields the files that it names."""
+    """Take the `base` out of a file's tree, and yield the files that it names."""
     given = tree.pop(BASE, [])
     for name in cast(list[object], given) if isinstance(given, list) else [given]:
         if not isinstance(name, str) or not name or "\0" in name:
@@ -254,7 +254,7 @@ def _parse_overrides(overrides: Iterable[str], wrong: list[str]) -> Iterator[tup
 
 
 def _parse_override(text: str) -> tuple[Key, Any]:
-    """Splits `dotted.key=value`, and reads the value as YAML."""
+    """Split `dotted.key=value`, and read the value as YAML."""
     if text.startswith("-"):
         hint = f"; settings have no dashes: {text.lstrip('-')}" if "=" in text else ""
         raise ConfigError([f"{COMMAND_LINE}: {text}: unknown option{hint}"])

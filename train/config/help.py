@@ -38,7 +38,7 @@ def _own_task(name: str) -> Iterator[str]:
 
 
 def list_configs() -> str:
-    """Lists the configs of the working folder, then those beside this package, each with its purpose."""
+    """List the configs of the working folder, then those beside this package, each with its purpose."""
     folders = [HERE] if HERE.exists() and HERE.samefile(SHIPPED) else [HERE, SHIPPED]
     files = [file for folder in folders for file in sorted(folder.glob("*.y*ml"))]
     width = max((len(str(file)) for file in files), default=0)
@@ -46,7 +46,7 @@ def list_configs() -> str:
 
 
 def purpose(file: Path) -> str:
-    """Gives the first paragraph of a config's first comment in one line, or why it cannot be read."""
+    """Return the first paragraph of a config's first comment in one line, or why it cannot be read."""
     try:
         lines = files.read(file).splitlines()
     except (OSError, ValueError) as error:
@@ -62,7 +62,7 @@ def _until_blank(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _section(key: Key, model: type[BaseModel]) -> Iterator[str]:
-    """Yields the lines of a section: its values first, then the sections within."""
+    """Yield the lines of a section: its values first, then the sections within."""
     nested = {name: field for name, field in model.model_fields.items() if fields.choices(field)}
     for name, field in model.model_fields.items():
         if name not in nested and (name != "name" or field.description):
@@ -93,7 +93,7 @@ def _setting(key: Key, field: FieldInfo) -> Iterator[str]:
 
 
 def _summary(choice: type[BaseModel]) -> str:
-    """Gives the first paragraph of a class's docstring."""
+    """Return the first paragraph of a class's docstring."""
     return " ".join((choice.__doc__ or "").partition("\n\n")[0].split())
 
 

@@ -98,12 +98,12 @@ def dump(tree: Any) -> str:
 
 
 def read_value(text: str) -> Any:
-    """Reads one YAML value."""
+    """Read one YAML value."""
     return yaml.load(text, _Loader)
 
 
 def read(text: str) -> tuple[object, dict[Key, int], list[tuple[Key, int]]]:
-    """Reads a YAML document.
+    """Read a YAML document.
 
     Returns:
         What it holds ({} if nothing), the line of each key of nested mappings, and the keys that stand in
@@ -119,7 +119,7 @@ def read(text: str) -> tuple[object, dict[Key, int], list[tuple[Key, int]]]:
 
 
 def _locate(node: yaml.Node, prefix: Key, lines: dict[Key, int]) -> Iterator[tuple[Key, int]]:
-    """Fills in the line of each key, and yields the keys that stand there twice."""
+    """Fill in the line of each key, and yield the keys that stand there twice."""
     if not isinstance(node, yaml.MappingNode):
         return
     for name, value in cast(list[tuple[yaml.Node, yaml.Node]], node.value):

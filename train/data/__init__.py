@@ -17,20 +17,20 @@ class Dataset(Protocol):
     """Training batches by step, and held-out batches, which hold each held-out example once."""
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Draws the batch of a step; the same seed and step give the same batch, bit for bit."""
+        """Draw the batch of a step; the same seed and step give the same batch, bit for bit."""
         ...
 
     def held_out(self) -> Batch:
-        """Returns the held-out batches of one size, stacked along the first axis."""
+        """Return the held-out batches of one size, stacked along the first axis."""
         ...
 
     def remainder(self) -> Batch:
-        """Returns what is left over, fewer examples than a batch, as a stack of one; {} if nothing is."""
+        """Return what is left over, fewer examples than a batch, as a stack of one; {} if nothing is."""
         ...
 
 
 def load(options: DataOptions, *, needs: tuple[str, ...] = ()) -> Dataset:
-    """Reads the data that the configuration names.
+    """Read the data that the configuration names.
 
     Args:
         options: the section `data` of the configuration.

@@ -65,20 +65,20 @@ class Batches:
         self._position, self._batch = -1, Batch()
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Returns the batch of a step: the next one, or as many further on; a step before begins anew."""
+        """Return the batch of a step: the next one, or as many further on; a step before begins anew."""
         del seed
         return self.thread.run(lambda: self._draw(step))
 
     def held_out(self) -> Batch:
-        """Returns the held-out batches, stacked along the first axis."""
+        """Return the held-out batches, stacked along the first axis."""
         return self._held_out
 
     def remainder(self) -> Batch:
-        """Returns the last held-out batch as a stack of one if it has fewer examples, else an empty dict."""
+        """Return the last held-out batch as a stack of one if it has fewer examples, else an empty dict."""
         return self._remainder
 
     def end(self) -> None:
-        """Drops the pass that is drawn from, in the thread that calls: a generator is closed there."""
+        """Drop the pass that is drawn from, in the thread that calls: a generator is closed there."""
         self._pass = iter(())
 
     def _draw(self, step: int) -> Batch:
@@ -94,14 +94,14 @@ class Batches:
         return self._batch
 
     def _open(self, made: Any) -> tuple[Iterator[Any], Iterator[Any]]:
-        """Returns a pass's iterators over training and held-out batches: the same one if it is no pair."""
+        """Return a pass's iterators over training and held-out batches: the same one if it is no pair."""
         if self._is_pair:
             return iter(made[0]), iter(made[1])
         both = iter(made)
         return both, both
 
     def _begin(self) -> Iterator[Batch]:
-        """Returns the training batches of a pass from the beginning."""
+        """Return the training batches of a pass from the beginning."""
         train, held_out = self._open(self._make())
         if not self._is_pair:
             self._check_held_out(held_out)
@@ -126,7 +126,7 @@ class Batches:
         return examples.as_batch(given, self._where, self._needs, copy=True)
 
     def _train_on(self, batches: Iterator[Any]) -> Generator[Batch]:
-        """Yields batches, without a last one that has fewer examples than the first."""
+        """Yield batches, without a last one that has fewer examples than the first."""
         own = map(self._own, batches)
         first = None
         for drawn in own:
@@ -155,7 +155,7 @@ class Batches:
         return kept
 
     def _stack(self, kept: list[Batch]) -> tuple[Batch, Batch]:
-        """Returns the whole batches and a smaller last one, each stacked."""
+        """Return the whole batches and a smaller last one, each stacked."""
         has_part = len(kept) > 1 and examples.is_part(kept[-1], kept[0])
         whole, rest = (kept[:-1], kept[-1:]) if has_part else (kept, [])
         other = next((batch for batch in whole if examples.shapes(batch) != examples.shapes(whole[0])), None)
@@ -168,7 +168,7 @@ class Batches:
         return examples.stack(whole), examples.stack(rest if rest and examples.length(rest[0]) else [])
 
     def _check_second_pass(self, ahead: list[Batch]) -> None:
-        """Draws the first batches of another pass, as of a run that is taken up, and compares them.
+        """Draw the first batches of another pass, as of a run that is taken up, and compare them.
 
         Raises:
             DataError: held-out batches are others.

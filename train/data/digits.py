@@ -25,16 +25,16 @@ class Digits:
         self._split = len(table) * 4 // 5
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Draws images of the first four fifths, none twice in one batch."""
+        """Draw images of the first four fifths, none twice in one batch."""
         chosen = examples.generator(seed, step).permutation(self._split)[: self._size]
         return {"image": self._images[chosen], "label": self._labels[chosen]}
 
     def held_out(self) -> Batch:
-        """Returns the last fifth, 360 images, in batches."""
+        """Return the last fifth, 360 images, in batches."""
         return self._cut_held_out()[0]
 
     def remainder(self) -> Batch:
-        """Returns those of the last fifth that fill no batch."""
+        """Return those of the last fifth that fill no batch."""
         return self._cut_held_out()[1]
 
     def _cut_held_out(self) -> tuple[Batch, Batch]:
@@ -43,7 +43,7 @@ class Digits:
 
 
 def _digits_table() -> NDArray[np.float64]:
-    """Reads scikit-learn's own file: 64 pixels in 0 … 16 and the label, one image a row.
+    """Read scikit-learn's own file: 64 pixels in 0 … 16 and the label, one image a row.
 
     Importing scikit-learn for it would take seconds.
     """

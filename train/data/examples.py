@@ -21,7 +21,7 @@ class DataWarning(RunWarning):
 
 
 def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = False) -> Batch:
-    """Returns a user's mapping of arrays as NumPy arrays.
+    """Return a user's mapping of arrays as NumPy arrays.
 
     Args:
         given: what he calls a batch, or his examples.
@@ -48,23 +48,23 @@ def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = Fal
 
 
 def length(batch: Batch) -> int:
-    """Returns the number of examples in a batch; 0 if none of its arrays has an axis."""
+    """Return the number of examples in a batch; 0 if none of its arrays has an axis."""
     return next((array.shape[0] for array in batch.values() if array.ndim), 0)
 
 
 def shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each array."""
+    """Return the shape of each array."""
     return {name: array.shape for name, array in batch.items()}
 
 
 def is_part(batch: Batch, whole: Batch) -> bool:
-    """Returns whether a batch differs from another in nothing but that it has fewer examples."""
+    """Return whether a batch differs from another in nothing but that it has fewer examples."""
     shorter = {name: (length(batch), *array.shape[1:]) if array.ndim else () for name, array in whole.items()}
     return length(batch) < length(whole) and shapes(batch) == shorter
 
 
 def are_same(one: Batch, other: Batch) -> bool:
-    """Returns whether two batches are equal bit for bit, NaN included."""
+    """Return whether two batches are equal bit for bit, NaN included."""
     return shapes(one) == shapes(other) and all(
         array.dtype == other[name].dtype and array.tobytes() == other[name].tobytes()
         for name, array in one.items()
@@ -72,12 +72,12 @@ def are_same(one: Batch, other: Batch) -> bool:
 
 
 def stack(batches: Sequence[Batch]) -> Batch:
-    """Returns batches of one shape along a new first axis; of none, an empty dict."""
+    """Return batches of one shape along a new first axis; of none, an empty dict."""
     return {name: np.stack([batch[name] for batch in batches]) for name in (batches[0] if batches else ())}
 
 
 def cut_held_out(examples: Batch, size: int) -> tuple[Batch, Batch]:
-    """Cuts held-out examples into batches.
+    """Cut held-out examples into batches.
 
     Args:
         examples: all of them, at least one.
@@ -95,14 +95,14 @@ def cut_held_out(examples: Batch, size: int) -> tuple[Batch, Batch]:
 
 
 def kinds(value: object) -> str:
-    """Returns the name of a value's type; of a tuple, those of its parts."""
+    """Return the name of a value's type; of a tuple, those of its parts."""
     if isinstance(value, tuple):
         return f"({', '.join(type(part).__name__ for part in cast(tuple[object, ...], value))})"
     return type(value).__name__
 
 
 def digest(*batches: Batch) -> str:
-    """Returns what identifies batches: a SHA-256 of the names, dtypes, shapes and bytes of their arrays."""
+    """Return what identifies batches: a SHA-256 of the names, dtypes, shapes and bytes of their arrays."""
     found = hashlib.sha256()
     for batch in batches:
         for name, array in sorted(batch.items()):

@@ -25,7 +25,7 @@ from train.system import exits
 
 
 def load(options: FunctionData, needs: tuple[str, ...]) -> "Arrays | Batches":
-    """Calls the function that the configuration names, in the thread that draws the batches later.
+    """Call the function that the configuration names, in the thread that draws the batches later.
 
     Args:
         options: names the function.
@@ -79,20 +79,20 @@ class Arrays:
         self._held_out, self._remainder = examples.cut_held_out(held_out, self._size)
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Draws examples, none twice in one batch; the same seed and step give the same batch."""
+        """Draw examples, none twice in one batch; the same seed and step give the same batch."""
         chosen = np.random.default_rng((seed, step)).permutation(examples.length(self._train))[: self._size]
         return {name: array[chosen] for name, array in self._train.items()}
 
     def digest(self) -> str:
-        """Returns what identifies all the examples."""
+        """Return what identifies all the examples."""
         return examples.digest(self._train, self._held_out, self._remainder)
 
     def held_out(self) -> Batch:
-        """Returns the held-out batches of `batch_size` examples, stacked along the first axis."""
+        """Return the held-out batches of `batch_size` examples, stacked along the first axis."""
         return self._held_out
 
     def remainder(self) -> Batch:
-        """Returns the held-out examples that are left over as a stack of one batch, or an empty dict."""
+        """Return the held-out examples that are left over as a stack of one batch, or an empty dict."""
         return self._remainder
 
 
@@ -134,7 +134,7 @@ def _call(
 
 
 def _arrays(arrays: Mapping[str, Any], where: str, needs: tuple[str, ...]) -> Batch:
-    """Gives examples as NumPy arrays of one length."""
+    """Return examples as NumPy arrays of one length."""
     batch = examples.as_batch(arrays, where, needs)
     lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
     if len(set(lengths.values())) != 1 or None in lengths.values():

@@ -30,17 +30,17 @@ class Text:
             )
 
     def batch(self, seed: int, step: int) -> Batch:
-        """Draws windows of the first nine tenths, each at any place."""
+        """Draw windows of the first nine tenths, each at any place."""
         last = len(self._train) - self._options.length
         starts = examples.generator(seed, step).integers(0, last, self._options.batch_size)
         return {"tokens": self._windows(self._train, starts)}
 
     def digest(self) -> str:
-        """Returns what identifies the text."""
+        """Return what identifies the text."""
         return hashlib.sha256(self._train.tobytes() + self._held_out.tobytes()).hexdigest()
 
     def held_out(self) -> Batch:
-        """Returns `eval_batches` batches of windows that lie evenly over the last tenth, none of them twice.
+        """Return `eval_batches` batches of windows that lie evenly over the last tenth, none of them twice.
 
         Of a text that has fewer windows, as many as it has.
         """
@@ -66,7 +66,7 @@ def _source(options: TextData) -> str:
 
 
 def _read_text(options: TextData) -> bytes:
-    """Reads the files' bytes, one after the other, up to the limit."""
+    """Read the files' bytes, one after the other, up to the limit."""
     text = bytearray()
     try:
         for file in _text_files(options):
@@ -82,7 +82,7 @@ def _read_text(options: TextData) -> bytes:
 
 
 def _text_files(options: TextData) -> Iterator[Path]:
-    """Lists the files to read, in an order that depends on their names alone."""
+    """List the files to read, in an order that depends on their names alone."""
     if options.path is None:
         return _in_order(Path(sysconfig.get_path("stdlib")), "*.py", without=_NOT_LIBRARY)
     path = paths.local(options.path, "data.path")
@@ -92,7 +92,7 @@ def _text_files(options: TextData) -> Iterator[Path]:
 
 
 def _in_order(folder: Path, pattern: str, *, without: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Lists a folder's files, none hidden, by the hash of their names, so that any part is a fair sample."""
+    """List a folder's files, none hidden, by the hash of their names, so that any part is a fair sample."""
     names = [file.relative_to(folder) for file in folder.rglob(pattern)]
     kept = [name for name in names if without.isdisjoint(name.parts) and not _is_hidden(name)]
     return (

@@ -48,11 +48,11 @@ class Devices:
         self._along = (self._sharding("data"), self._sharding(None, "data"))
 
     def kinds(self) -> list[str]:
-        """Returns the name of each device's kind."""
+        """Return the name of each device's kind."""
         return [device.device_kind for device in self._mesh.devices.flat]
 
     def place_batch(self, batch: HostBatch, *, microbatches: int = 1) -> Batch:
-        """Spreads a batch over the devices by its examples, or by those of each microbatch.
+        """Spread a batch over the devices by its examples, or by those of each microbatch.
 
         Args:
             batch: arrays with the examples on the first axis. A scalar goes to all devices.
@@ -69,7 +69,7 @@ class Devices:
         }
 
     def place_held_out(self, batches: HostBatch) -> Batch:
-        """Spreads stacked batches over the devices, along their second axis.
+        """Spread stacked batches over the devices, along their second axis.
 
         Where the devices do not divide their size, as that of a remainder, each device holds all of them: no
         example may be left out or counted twice. A batch's numbers that are of no example go to all devices.
@@ -81,11 +81,11 @@ class Devices:
         }
 
     def place_per_device(self, value: int) -> jax.Array:
-        """Gives each device of this process a number; returns those of all devices, int32 [count]."""
+        """Place a number on each device of this process; return those of all devices, int32 [count]."""
         return self._place(np.full(self.count, value, np.int32), self._along[0])
 
     def shardings(self, state: Any) -> Any:
-        """Returns where each array of a state lives.
+        """Return where each array of a state lives.
 
         Args:
             state: a tree of arrays or of `jax.ShapeDtypeStruct`s.
@@ -93,14 +93,14 @@ class Devices:
         return jax.tree.map(lambda leaf: self._sharding(*self._split(leaf.shape)), state)
 
     def share(self, state: Any) -> int:
-        """Returns the bytes of a state that one device holds."""
+        """Return the bytes of a state that one device holds."""
         parts = zip(jax.tree.leaves(state), jax.tree.leaves(self.shardings(state)), strict=True)
         return sum(
             math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, sharding in parts
         )
 
     def _split(self, shape: tuple[int, ...]) -> tuple[str | None, ...]:
-        """Names the mesh's axis at the array's largest that the devices divide; nothing to split none."""
+        """Name the mesh's axis at the array's largest that the devices divide; nothing to split none."""
         whole = [(size, -axis) for axis, size in enumerate(shape) if size % self.count == 0]
         if not self._is_split or not whole or math.prod(shape) < LARGE:
             return ()
@@ -138,7 +138,7 @@ class Devices:
 
 
 def cut(batch: HostBatch, microbatches: int) -> HostBatch:
-    """Cuts a batch into microbatches on a new first axis; one microbatch is the batch as it is.
+    """Cut a batch into microbatches on a new first axis; one microbatch is the batch as it is.
 
     On the host, where it is free: on the devices, each microbatch would lie on a few of them.
     """

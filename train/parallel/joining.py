@@ -32,7 +32,7 @@ LEAVING = 10.0
 
 @contextlib.contextmanager
 def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
-    """Takes part in a run while it is entered. Process 0 alone writes to standard output.
+    """Take part in a run while it is entered. Process 0 alone writes to standard output.
 
     A process that fails ends at once and waits for nobody: the others may hang in a collective without it,
     and its end is what tells them.
@@ -60,7 +60,7 @@ def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
 
 
 def check_alike(config: Config, dataset: Dataset) -> None:
-    """Raises an error in every process if they do not all train the same on the same data.
+    """Raise an error in every process if they do not all train the same on the same data.
 
     Raises:
         ConfigError: with the numbers of the processes that differ from process 0.
@@ -85,7 +85,7 @@ def check_alike(config: Config, dataset: Dataset) -> None:
 
 @contextlib.contextmanager
 def shared_folder(take: Callable[[], RunFolder]) -> Generator[RunFolder | SharedFolder]:
-    """Holds the run folder in process 0 while it is entered, and gives the others a view of it.
+    """Hold the run folder in process 0 while it is entered, and yield a view of it in the others.
 
     Raises:
         RunFolderError: in all of them, if process 0 cannot have it.
@@ -109,7 +109,7 @@ def shared_folder(take: Callable[[], RunFolder]) -> Generator[RunFolder | Shared
 
 
 def _broadcast(text: str) -> str:
-    """Returns the text of process 0 in all of them."""
+    """Return the text of process 0 in all of them."""
     encoded = np.frombuffer(text.encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(encoded.size)))
     received = multihost_utils.broadcast_one_to_all(np.resize(encoded, size))

@@ -28,7 +28,7 @@ class Group:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Adds what `group_of` reads."""
+    """Add what `group_of` reads."""
     for flag, (value, what) in _FLAGS.items():
         parser.add_argument(flag, metavar=value, help=what)
     parser.add_argument(
@@ -39,7 +39,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def group_of(options: Namespace) -> Group | None:
-    """Gives the processes that the options tell of; None if this one is alone.
+    """Return the processes that the options name; None if this one is alone.
 
     Raises:
         ConfigError: they contradict each other.
@@ -60,7 +60,7 @@ def group_of(options: Namespace) -> Group | None:
 
 
 def check_alone(group: Group | None, flag: str) -> None:
-    """Raises an error if there are several processes, for what one does by itself.
+    """Raise an error if there are several processes, for what one does by itself.
 
     Raises:
         ConfigError: naming the flag that asks for it.

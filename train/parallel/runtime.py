@@ -10,7 +10,7 @@ import jax
 
 
 def set_up() -> None:
-    """Sets up the compilation cache, and keeps libraries' notes off the terminal."""
+    """Set up the compilation cache, and keep libraries' notes off the terminal."""
     # Orbax and absl tell of each save; their warnings and errors still come through.
     logging.getLogger("absl").setLevel(logging.WARNING)
     settings: Any = jax.config  # Does not declare its settings.
@@ -19,7 +19,7 @@ def set_up() -> None:
 
 
 def _cache_folder() -> Path | None:
-    """Gives a folder of the user's to keep compiled programs in; None if there is none to write in."""
+    """Return a folder of the user's to keep compiled programs in; None if there is none to write in."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         folder = (Path(base) if base else Path.home() / ".cache") / "sowlog" / "jax"

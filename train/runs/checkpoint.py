@@ -82,7 +82,7 @@ class Checkpoints:
         self._reader.close()
 
     def save(self, step: int, state: Any) -> None:
-        """Saves the state after `step` updates while the loop waits, unless it is saved already.
+        """Save the state after `step` updates while the loop waits, unless it is saved already.
 
         A state is donated to the next step as soon as it is saved.
 
@@ -104,7 +104,7 @@ class Checkpoints:
             self._delete_old()
 
     def restore(self, like: State) -> tuple[State, int] | None:
-        """Reads the newest state that can be read, onto whatever devices, however many of them wrote it.
+        """Read the newest state that can be read, onto whatever devices, however many of them wrote it.
 
         One that cannot be read is put aside with a warning as soon as an older one is read.
 
@@ -130,7 +130,7 @@ class Checkpoints:
         return None
 
     def _steps(self) -> Iterator[int]:
-        """Yields the steps that process 0 sees, the newest first, in all processes."""
+        """Yield the steps that process 0 sees, the newest first, in all processes."""
         seen = sorted(map(int, self._numbered()), reverse=True) if jax.process_index() == 0 else []
         for at in itertools.count():
             step = _of_process_0(seen[at] if at < len(seen) else _NONE)
@@ -142,7 +142,7 @@ class Checkpoints:
         return (path.name for path in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
 
     def _read(self, step: int, like: State) -> tuple[State | None, str]:
-        """Returns a state, or None with the cause; the cause alone if another process has none."""
+        """Return a state, or None with the cause; the cause alone if another process has none."""
         state, cause = None, ""
         folder = self._folder / str(step)
         try:
@@ -160,7 +160,7 @@ class Checkpoints:
         return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
     def _put_aside(self, unread: dict[int, str], *, used: int) -> None:
-        """Renames what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
+        """Rename what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
         if jax.process_index():
             return
         for step, cause in unread.items():
@@ -183,13 +183,13 @@ class Checkpoints:
         )
 
     def _delete_old(self) -> None:
-        """Deletes all but the newest few; one that is half deleted no longer has the name of a checkpoint."""
+        """Delete all but the newest few; one that is half deleted no longer has the name of a checkpoint."""
         for step in sorted(map(int, self._numbered()))[: -self._keep]:
             (self._folder / str(step)).rename(self._folder / f"{step}.deleted")
             self._clear(str(step))
 
     def _clear(self, step: str) -> None:
-        """Deletes what a save or a deletion left that was cut short, by a kill or by an error."""
+        """Delete what a save or a deletion left that was cut short, by a kill or by an error."""
         for ending in ("orbax-checkpoint-tmp*", "deleted"):
             for left in self._folder.glob(f"{step}.{ending}"):
                 # What a failing disk holds fast now is cleared when the run is taken up again.
@@ -210,7 +210,7 @@ def _settle(folder: Path) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    """Raises an error if files are missing or cut off: a look costs nothing, and orbax might not notice."""
+    """Raise an error if files are missing or cut off: a look costs nothing, and orbax might not notice."""
     for name, size in _read_sizes(folder / _SIZES).items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"it has no file {name}")
@@ -220,7 +220,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _read_sizes(file: Path) -> Mapping[str, int | None]:
-    """Returns the noted sizes; what must be there where there are none, or none that can be read."""
+    """Return the noted sizes; what must be there where there are none, or none that can be read."""
     try:
         return _SIZES_FORM.validate_json(files.read(file))
     except (OSError, ValueError):
@@ -228,7 +228,7 @@ def _read_sizes(file: Path) -> Mapping[str, int | None]:
 
 
 def _said(error: Exception) -> str:
-    """Gives the cause in a line, without the pages of settings that TensorStore adds."""
+    """Return the cause in a line, without the pages of settings that TensorStore adds."""
     said = re.split(r" \[\w+=| See full TensorStore details", one_line(error))[0].rstrip(". ")
     if len(said) > _LONGEST:
         said = f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
@@ -237,7 +237,7 @@ def _said(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Keeps off the terminal what orbax says, page by page, of an error that it raises anyway."""
+    """Keep off the terminal what orbax says, page by page, of an error that it raises anyway."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -285,7 +285,7 @@ def _in_all(*, is_so: bool) -> bool:
 
 
 def _own(state: State, shardings: Any) -> State:
-    """Copies a state, as the step takes it over.
+    """Copy a state, as the step takes it over.
 
     On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
     that donated copies made under jit did not. Why was not traced.

@@ -63,7 +63,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: Config):
-        """Takes the folder, made if it is not there.
+        """Take the folder, made if it is not there.
 
         Raises:
             RunFolderError: another process trains there, or it holds another configuration.
@@ -82,7 +82,7 @@ class RunFolder:
                 undo.pop_all()
 
     def _take(self, config: Config) -> bool:
-        """Returns whether a run of this configuration was here before, and makes it the folder's."""
+        """Return whether a run of this configuration was here before, and make it the folder's."""
         old = _check(self.path, config)
         if old is not None:
             trained = _trained(self.path)
@@ -106,7 +106,7 @@ class RunFolder:
         return (self.path / META).exists() or any(self.checkpoints.glob("*"))
 
     def _undo(self) -> None:
-        """Leaves the folder to what was meant; or none, if there was none."""
+        """Leave the folder to what was meant; or none, if there was none."""
         (self.path / CONFIG).unlink(missing_ok=True)
         _remove_if_empty(self.checkpoints)
         if self._is_new and _is_same(self._lock, self.path / LOCK):
@@ -116,7 +116,7 @@ class RunFolder:
     def write_meta(
         self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str = ""
     ) -> None:
-        """Adds a start to meta.json: what this run is made with, and a warning of what has changed.
+        """Add a start to meta.json: what this run is made with, and a warning of what has changed.
 
         Args:
             seed: the run's seed.
@@ -131,7 +131,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def usable(path: Path) -> Generator[None]:
-    """Raises what the system has against the use of a run folder as a mistake.
+    """Raise what the system has against the use of a run folder as a mistake.
 
     Raises:
         RunFolderError: for every OSError.
@@ -143,7 +143,7 @@ def usable(path: Path) -> Generator[None]:
 
 
 def holds(path: Path, config: Config) -> bool:
-    """Tells whether a run folder holds this configuration; False if it holds none.
+    """Return whether a run folder holds this configuration; False if it holds none.
 
     Raises:
         RunFolderError: it holds another, which is more than a longer run of the same, or a longer run that
@@ -153,7 +153,7 @@ def holds(path: Path, config: Config) -> bool:
 
 
 def read_config(path: Path) -> Config | None:
-    """Returns the configuration of a run folder; None if no run was begun there.
+    """Return the configuration of a run folder; None if no run was begun there.
 
     Raises:
         UnreadableFolderError: it is absent beside checkpoints, or cannot be read.
@@ -201,7 +201,7 @@ def _check(path: Path, config: Config) -> Config | None:
 
 
 def _trained(path: Path) -> int:
-    """Returns the step of the newest checkpoint by its name, 0 if there is none."""
+    """Return the step of the newest checkpoint by its name, 0 if there is none."""
     with contextlib.suppress(OSError):
         names = [entry.name for entry in (path / CHECKPOINTS).iterdir()]
         return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
@@ -209,7 +209,7 @@ def _trained(path: Path) -> int:
 
 
 def is_taken(path: Path) -> bool:
-    """Tells whether a process trains in a run folder at this moment."""
+    """Return whether a process trains in a run folder at this moment."""
     try:
         with files.open_regular(path / LOCK, "rb") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -221,7 +221,7 @@ def is_taken(path: Path) -> bool:
 
 
 def default_path(name: str) -> Path:
-    """Gives a folder under runs/ that is not there yet, named after the configuration and the time."""
+    """Return a folder under runs/ that is not there yet, named after the configuration and the time."""
     path = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     taken = sum(1 for _ in path.parent.glob(f"{path.name}*"))
     return path.with_name(f"{path.name}-{taken + 1}") if taken else path
@@ -234,7 +234,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    """Returns the descriptor of the folder's lock, held as long as it is open, however its process ends."""
+    """Return the descriptor of the folder's lock, held as long as it is open, however its process ends."""
     while True:
         # For appending a descriptor may be locked on NFS too, and a link is refused.
         with files.open_regular(path / LOCK, "ab") as file:

@@ -36,13 +36,13 @@ class Profiler:
         self._stop()
 
     def before(self, step: int) -> None:
-        """Begins to record if the step is in the window; a run taken up within it records the rest."""
+        """Begin to record if the step is in the window; a run taken up within it records the rest."""
         if step in self._steps and not self._is_running:
             jax.profiler.start_trace(str(self._folder))
             self._is_running = True
 
     def after(self, step: int, result: Any) -> None:
-        """Ends the record after the window's last step, once the device has made it."""
+        """End the record after the window's last step, once the device has made it."""
         if self._is_running and step + 1 not in self._steps:
             jax.block_until_ready(result)
             self._stop()

@@ -39,13 +39,13 @@ class Results:
     held_out: dict[str, float | None]
 
     def main(self) -> Iterator[tuple[str, float]]:
-        """Yields the most important tag and its value, if it has one."""
+        """Yield the most important tag and its value, if it has one."""
         tag, value = next(iter(self.held_out.items()), ("", None))
         if value is not None:
             yield tag, value
 
     def rank(self) -> float:
-        """Gives a number that is lower for a better run."""
+        """Return a number that is lower for a better run."""
         ranks = [value if self.better == "lower" else -value for _, value in self.main()]
         return next(iter(ranks), math.inf)
 
@@ -74,7 +74,7 @@ def write(folder: Path, found: Results) -> list[str]:
 
 
 def read(folder: Path) -> Results | None:
-    """Reads the results of a run; None if it has none yet, or none that can be read: then it is run again."""
+    """Read the results of a run; None if it has none yet, or none that can be read: then it is run again."""
     try:
         return _FORM.validate_json(files.read(folder / FILE))
     except (OSError, ValueError):
@@ -82,5 +82,5 @@ def read(folder: Path) -> Results | None:
 
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:
-    """Gives values as JSON can hold them."""
+    """Return values as JSON can hold them."""
     return {tag: value if math.isfinite(value) else None for tag, value in values.items()}

@@ -39,13 +39,13 @@ class Saver:
         self._every, self._steps = every, steps
 
     def log(self, step: int, report: Any, *, images: dict[str, jax.Array] | None = None) -> None:
-        """Logs the metrics of a step, and images by tag."""
+        """Log the metrics of a step, and images by tag."""
         self._queue(lambda: self._log(step, report))
         for tag, image in (images or {}).items():
             self._queue(functools.partial(self._log.image, step, tag, image))
 
     def save(self, step: int, state: Any, *, is_last: bool = False) -> None:
-        """Saves a state, or says why it is not saved."""
+        """Save a state, or report why it is not saved."""
         try:
             self._flush()
             with jax.transfer_guard("allow"):
@@ -56,11 +56,11 @@ class Saver:
             self._tell(step, error, is_last=is_last)
 
     def saved(self) -> int:
-        """Returns the number of updates that the last checkpoint holds."""
+        """Return the number of updates that the last checkpoint holds."""
         return self._checkpoints.newest or 0
 
     def close(self, ending: Any) -> None:
-        """Writes all that was logged, and closes the logger."""
+        """Write all that was logged, and close the logger."""
         try:
             self._log.close(ending=ending)
         except sowlog.WriterError as error:

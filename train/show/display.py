@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # Mistakes are told without JAX.
 
 
 def _values(values: dict[str, float]) -> str:
-    """Shows the values of the whole model; those of single layers are for TensorBoard."""
+    """Show the values of the whole model; those of single layers are for TensorBoard."""
     return "  ".join(f"{tag} {value:#.4g}" for tag, value in values.items() if "/" not in tag)
 
 
@@ -32,7 +32,7 @@ class Display:
         self._due = 0.0
 
     def trained(self, step: int, values: "dict[str, jax.Array]") -> None:
-        """Notes a step, and shows what has arrived meanwhile."""
+        """Note a step, and show what has arrived meanwhile."""
         self._show_evaluations()
         now = time.perf_counter()
         if now < self._due:
@@ -43,13 +43,13 @@ class Display:
             self._due = now + self._screen.interval
 
     def evaluated(self, step: int, values: "dict[str, jax.Array]") -> None:
-        """Notes an evaluation, to be shown when it is done."""
+        """Note an evaluation, to be shown when it is done."""
         arrival = _Arrival()
         arrival.send(step, values)
         self._evaluations.append(arrival)
 
     def ended(self) -> None:
-        """Shows the evaluations that have arrived since the last step."""
+        """Show the evaluations that have arrived since the last step."""
         self._show_evaluations()
 
     def _show_evaluations(self) -> None:
@@ -69,11 +69,11 @@ class _Arrival:
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
 
     def send(self, step: int, values: "dict[str, jax.Array]") -> None:
-        """Takes values, unless others are still waiting."""
+        """Take values, unless others are still waiting."""
         self._waiting = self._waiting or (step, values)
 
     def take(self) -> tuple[int, dict[str, float]] | None:
-        """Gives the values that were waiting if they have arrived."""
+        """Return the values that were waiting if they have arrived."""
         if self._waiting is None or not all(map(_is_ready, self._waiting[1].values())):
             return None
         import jax  # noqa: PLC0415 - mistakes are told without it
@@ -95,7 +95,7 @@ class _Pace:
         self._first: tuple[int, float] | None = None
 
     def describe(self, step: int, now: float) -> str:
-        """Gives steps per second and the time that remains; nothing yet the first time."""
+        """Return steps per second and the time that remains; nothing yet the first time."""
         first, then = self._first = self._first or (step, now)
         if step == first:
             return ""

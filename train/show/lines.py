@@ -11,23 +11,23 @@ from train.system.streams import errors, say
 
 
 def mistakes(lines: str) -> None:
-    """Tells why the run cannot begin."""
+    """Report why the run cannot begin."""
     print(lines, file=errors(), flush=True)
 
 
 def warning(line: str) -> None:
-    """Tells what is otherwise than one may think, and the run goes on."""
+    """Report what is otherwise than one may think, and the run goes on."""
     print(f"warning: {line}", file=errors(), flush=True)
 
 
 def text(lines: str) -> None:
-    """Tells what was asked for."""
+    """Report what was asked for."""
     say(lines)
 
 
 @contextlib.contextmanager
 def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
-    """Shows warnings of these kinds as lines, each time; all others as Python does."""
+    """Show warnings of these kinds as lines, each time; all others as Python does."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, kinds):
@@ -43,12 +43,12 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
 
 
 def begun(folder: Path, *, is_continued: bool) -> None:
-    """Tells where the run is kept."""
+    """Report where the run is kept."""
     say(f"{'continues' if is_continued else 'run'} {folder}")
 
 
 def not_saved(failures: Sequence[str], folder: Path, *, names_folder: bool = False) -> None:
-    """Tells what of a run is not on disk, and how to have it tried again."""
+    """Report what of a run is not on disk, and how to have it tried again."""
     lines = "\n".join(f"error: {failure}" for failure in failures)
     print(f"{lines}\nto try again, {again(folder, names_folder)}", file=errors(), flush=True)
 

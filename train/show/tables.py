@@ -50,7 +50,7 @@ def ranking(
     longest: int,
     names_folder: bool = False,
 ) -> None:
-    """Shows how a sweep ended: its points, the best first, how seeds spread, and how to look at them.
+    """Show how a sweep ended: its points, the best first, how seeds spread, and how to look at them.
 
     Args:
         made: a row of each point.
@@ -71,7 +71,7 @@ def ranking(
 
 
 def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
-    """Shows a table whose first column is of the rows' titles."""
+    """Show a table whose first column is of the rows' titles."""
     table = rich.Table(*columns)
     for title, cells in rows.items():
         table.add_row(title, *cells)
@@ -113,7 +113,7 @@ def _number(value: float | None) -> str:
 def finished(
     outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
 ) -> None:
-    """Tells how the run ended, what came of it and how to look at it.
+    """Report how the run ended, what came of it and how to look at it.
 
     Args:
         outcome: how it ended.

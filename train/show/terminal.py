@@ -13,7 +13,7 @@ from train.system.streams import output, say
 
 
 def plain_console(width: int | None = None) -> Console:
-    """Makes a console to which brackets and colons in a user's text are no markup."""
+    """Make a console to which brackets and colons in a user's text are no markup."""
     return Console(file=output(), highlight=False, markup=False, emoji=False, width=width)
 
 
@@ -24,11 +24,11 @@ class Screen(Protocol):
     """Seconds between two states of progress."""
 
     def line(self, text: str) -> None:
-        """Shows a line that stays."""
+        """Show a line that stays."""
         ...
 
     def progress(self, step: int, values: str, pace: str) -> None:
-        """Shows how far the run has come."""
+        """Show how far the run has come."""
         ...
 
 
@@ -41,11 +41,11 @@ class Pipe:
         self._steps = steps
 
     def line(self, text: str) -> None:
-        """Shows a line that stays."""
+        """Show a line that stays."""
         say(text)
 
     def progress(self, step: int, values: str, pace: str) -> None:
-        """Shows how far the run has come."""
+        """Show how far the run has come."""
         self.line(f"step {step}/{self._steps}  {values}  {pace}".rstrip())
 
 
@@ -59,17 +59,17 @@ class Terminal:
         self._task = live.add_task("compiling", total=steps, pace="")
 
     def line(self, text: str) -> None:
-        """Shows a line that stays."""
+        """Show a line that stays."""
         self._live.console.print(text, highlight=False)
 
     def progress(self, step: int, values: str, pace: str) -> None:
-        """Shows how far the run has come."""
+        """Show how far the run has come."""
         self._live.update(self._task, completed=step, description=values, pace=pace)
 
 
 @contextlib.contextmanager
 def screen(steps: int) -> Generator[Screen]:
-    """Gives the screen that suits standard output: live on a terminal, else plain lines, as for CI."""
+    """Return the screen that suits standard output: live on a terminal, else plain lines, as for CI."""
     # Some CI lends a terminal, of which it keeps every state that was ever shown.
     if not sys.stdout.isatty() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         yield Pipe(steps)

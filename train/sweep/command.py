@@ -29,7 +29,7 @@ Jobs of --submit outlive a sweep that is killed, and the same command finds them
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a sweep."""
+    """Add the options of a sweep."""
     group = parser.add_argument_group("sweeps")
     group.add_argument(
         "--sweep",
@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace) -> bool:
-    """Tells whether a sweep is asked for.
+    """Return whether a sweep is asked for.
 
     Raises:
         ConfigError: options of a sweep stand without one, or with what is no part of one.
@@ -79,7 +79,7 @@ def check(options: argparse.Namespace) -> bool:
 
 
 def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> int:
-    """Plans and trains a sweep; returns the exit status."""
+    """Plan and train a sweep; return the exit status."""
     jobs = parse_jobs(options.jobs)
     given = options.workdir
     folder = (
@@ -136,14 +136,14 @@ def show(
 
 
 def command(file: Path, overrides: Sequence[str], point: Point) -> list[str]:
-    """Gives the command that trains a point, which shows what is varied as its hyperparameters."""
+    """Return the command that trains a point, which shows what is varied as its hyperparameters."""
     keys = ",".join(point.values)
     given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]
     return [sys.executable, "-m", "train", str(file), *given]
 
 
 def parse_jobs(given: str | None) -> int | None:
-    """Reads `--jobs`.
+    """Read `--jobs`.
 
     Raises:
         ConfigError: it is no whole number of 1 or more.

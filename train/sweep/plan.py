@@ -60,13 +60,13 @@ class Point:
         return self.path / LOG
 
     def results(self) -> Results | None:
-        """Gives what came of it; None if it is not finished."""
+        """Return what came of it; None if it is not finished."""
         found = results.read(self.path)
         return found if found is not None and found.steps == self.config.steps else None
 
 
 def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Path) -> list[Point]:
-    """Gives the points of a sweep, the first setting varied the slowest, all checked.
+    """Return the points of a sweep, the first setting varied the slowest, all checked.
 
     Args:
         file: the experiment.
@@ -118,7 +118,7 @@ def _parse_all(sweeps: Iterable[str]) -> list[tuple[str, list[Any]]]:
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
-    """Splits `key=value,value`; a comma within brackets or quotes belongs to the value."""
+    """Split `key=value,value`; a comma within brackets or quotes belongs to the value."""
     key, equals, listed = text.partition("=")
     if not equals or not all(key.split(".")):
         example = "such as optimizer.learning_rate=1e-3,3e-3 or seed=0..2"
@@ -135,7 +135,7 @@ def _parse(text: str) -> tuple[str, list[Any]]:
 
 
 def _expand(key: str, item: Any) -> Iterable[Any]:
-    """Gives the whole numbers of a range, or the value itself."""
+    """Return the whole numbers of a range, or the value itself."""
     if not isinstance(item, str) or (match := _RANGE.fullmatch(item)) is None:
         return [item]
     first, last = int(match[1]), int(match[2])
@@ -146,7 +146,7 @@ def _expand(key: str, item: Any) -> Iterable[Any]:
 
 
 def _name(values: dict[str, Any]) -> str:
-    """Gives a folder's name that says what is varied, the same whenever it is made."""
+    """Return a folder's name that says what is varied, the same whenever it is made."""
     exact = ",".join(f"{key}={_show(value)}" for key, value in values.items())
     safe = _UNSAFE.sub("_", exact)
     if safe == exact and len(safe) <= _LONGEST_NAME:
@@ -156,7 +156,7 @@ def _name(values: dict[str, Any]) -> str:
 
 
 def _show(value: Any) -> str:
-    """Shows a value as one would write it: text bare unless it would read as something else."""
+    """Show a value as one would write it: text bare unless it would read as something else."""
     if isinstance(value, str):
         try:
             if yaml_reading.read_value(value) == value:
@@ -194,7 +194,7 @@ def _check_folders(points: Iterable[Point]) -> None:
 
 
 def describe(points: Sequence[Point]) -> str:
-    """Lists the points, each with what is known of it."""
+    """List the points, each with what is known of it."""
     return "\n".join(f"{point.path}  {_state(point)}" for point in points)
 
 

@@ -24,15 +24,15 @@ class Worker(Protocol):
     """What trains a point."""
 
     def ended(self) -> bool:
-        """Tells whether it is over, without waiting."""
+        """Return whether it is over, without waiting."""
         ...
 
     def stop(self, number: signal.Signals) -> None:
-        """Asks it to save and end."""
+        """Ask it to save and end."""
         ...
 
     def verdict(self) -> str:
-        """Says how it ended, once it is over: "stopped" after a signal, else why it failed."""
+        """Describe how it ended, once it is over: "stopped" after a signal, else why it failed."""
         ...
 
 
@@ -95,7 +95,7 @@ class Sweep:
         self._handlers.restore()
 
     def run(self) -> None:
-        """Trains until every point has ended, or was stopped by a signal to this process."""
+        """Train until every point has ended, or was stopped by a signal to this process."""
         while self._running or (self._waiting and not self.signal):
             for point, worker, begun in list(self._running.values()):
                 if worker.ended():
@@ -105,13 +105,13 @@ class Sweep:
             time.sleep(_INTERVAL)
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        """Hands a signal to every worker, and a second one too, which ends a point without saving."""
+        """Hand a signal to every worker, and a second one too, which ends a point without saving."""
         self.signal = self.signal or signal.Signals(number)
         for _point, worker, _begun in self._running.values():
             worker.stop(signal.Signals(number))
 
     def _fill(self) -> None:
-        """Starts what there is room for, leaving points that other processes train for later."""
+        """Start what there is room for, leaving points that other processes train for later."""
         for point in list(self._waiting):
             if self.signal or len(self._running) >= self._jobs:
                 return

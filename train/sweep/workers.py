@@ -62,20 +62,20 @@ class Process:
             )
 
     def ended(self) -> bool:
-        """Tells whether the process is over."""
+        """Return whether the process is over."""
         return self._process.poll() is not None
 
     def stop(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
+        """Send it a signal."""
         self._process.send_signal(number)
 
     def verdict(self) -> str:
-        """Says how it ended, by its exit status."""
+        """Describe how it ended, by its exit status."""
         return _verdict(self._process.returncode)
 
 
 def _until_parent_ends(command: Sequence[str]) -> list[str]:
-    """Returns a command that runs another, which is asked to save and end should this process be killed.
+    """Return a command that runs another, which is asked to save and end should this process be killed.
 
     Linux alone can do so. Elsewhere a point trains on, and holds the lock of its folder as it does.
     """
@@ -106,16 +106,16 @@ class Job:
         self._is_stopped = False
 
     def ended(self) -> bool:
-        """Tells whether the job is over and nobody trains in its folder any more."""
+        """Return whether the job is over and nobody trains in its folder any more."""
         return self._job.done() and not run_folder.is_taken(self._folder)
 
     def stop(self, number: signal.Signals) -> None:
-        """Cancels the job; its point saves."""
+        """Cancel the job; its point saves."""
         self._is_stopped = True
         self._job.cancel(check=False)
 
     def verdict(self) -> str:
-        """Says how it ended, by what its command returned, or else by what submitit knows."""
+        """Describe how it ended, by what its command returned, or else by what submitit knows."""
         if self._is_stopped:
             return "stopped"
         problem = self._job.exception()
@@ -138,7 +138,7 @@ class Command:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Runs it and returns its exit status."""
+        """Run it and return its exit status."""
         with files.open_regular(self._log, "ab") as output:
             self._process = process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LAUNCH_IN_JOB, *self._command],
@@ -160,7 +160,7 @@ class Command:
         return status
 
     def checkpoint(self) -> Any:
-        """Lets the process save, and returns what to submit in place of this: the same again."""
+        """Let the process save, and return what to submit in place of this: the same again."""
         import submitit.helpers  # noqa: PLC0415 - an extra
 
         if self._process is not None and self._process.poll() is None:
@@ -198,7 +198,7 @@ class Cluster:
         self._folder = folder
 
     def start(self, point: Point, command: Sequence[str]) -> Job:
-        """Submits a point, unless its job of an earlier sweep is still there."""
+        """Submit a point, unless its job of an earlier sweep is still there."""
         file = point.path / _JOB
         known = _read_job(file)
         if known is not None and known.kind == self._kind:
@@ -218,7 +218,7 @@ class _KnownJob(BaseModel):
 
 
 def _read_job(file: Path) -> _KnownJob | None:
-    """Returns the job of an earlier sweep; None if there is none that can be read."""
+    """Return the job of an earlier sweep; None if there is none that can be read."""
     try:
         return _KnownJob.model_validate_json(files.read(file))
     except (OSError, ValueError):

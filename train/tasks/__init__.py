@@ -79,12 +79,12 @@ class Draws(Protocol):
     """A task that also shows what it does: its `draw` is called at each evaluation, and need not be there."""
 
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        """Gives images [H, W, C] in 0 … 1 by tag, of a held-out batch; inside the jitted evaluation."""
+        """Return images [H, W, C] in 0 … 1 by tag, of a held-out batch; inside the jitted evaluation."""
         ...
 
 
 def as_input(x: jax.Array, variables: Variables) -> jax.Array:
-    """Returns a floating-point input of a model in the precision of its parameters, to compute in it.
+    """Return a floating-point input of a model in the precision of its parameters, to compute in it.
 
     Under `precision=bfloat16` these are bfloat16, while a batch is as the data has it, since its arrays may
     be targets: a layer computes in float32 whatever it takes as float32, which is right and slow.

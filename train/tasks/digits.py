@@ -21,7 +21,7 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images to features, [B, H, W, C] to [B, H/stride, W/stride, width]."""
+        """Map images to features, [B, H, W, C] to [B, H/stride, W/stride, width]."""
         x_BHWC = nn.Conv(self.width, (3, 3), self.stride, use_bias=False, name="conv")(x_BHWC)
         x_BHWC = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x_BHWC)
         sowlog.sow(self, "before_relu", x_BHWC, sowlog.std)
@@ -40,7 +40,7 @@ class Cnn(nn.Module):
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images [B, 8, 8, 1] to logits [B, 10]."""
+        """Map images [B, 8, 8, 1] to logits [B, 10]."""
         x_BHWC = ConvBlock(self.width, name="block_0")(x_BHWC, train=train)
         x_BHWC = ConvBlock(2 * self.width, 2, name="block_1")(x_BHWC, train=train)
         x_BF = x_BHWC.reshape(x_BHWC.shape[0], -1)
@@ -58,12 +58,12 @@ class Digits:
         self._model = Cnn(options.width, options.dropout)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws weights; the running statistics of BatchNorm begin at mean 0, variance 1."""
+        """Draw weights; the running statistics of BatchNorm begin at mean 0, variance 1."""
         variables = self._model.init(key, batch["image"], train=False)
         return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Returns the cross-entropy in nats, the accuracy, and the next running statistics if it trains."""
+        """Return the cross-entropy in nats, the accuracy, and the next running statistics if it trains."""
         train = key is not None
         logits_BC, updates = sowlog.collect(self._model.apply)(
             variables,
@@ -78,5 +78,5 @@ class Digits:
         return Forward(loss_B.mean(), {"accuracy": sowlog.mean.of(hits_B)}, updates)
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
-        """Gives the running statistics that the pass returned."""
+        """Return the running statistics that the pass returned."""
         return {"batch_stats": updates["batch_stats"]}

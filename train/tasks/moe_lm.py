@@ -23,7 +23,7 @@ BALANCE = "balance"
 
 
 def entropy(p: jax.Array) -> jax.Array:
-    """Returns the entropy of the distributions along the last axis, in nats."""
+    """Return the entropy of the distributions along the last axis, in nats."""
     return -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)), axis=-1)
 
 
@@ -34,7 +34,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Mixes each position with those before it."""
+        """Mix each position with those before it."""
         width, length = x_BTD.shape[-1], x_BTD.shape[-2]
         shape = (3, self.heads, width // self.heads)
         q_BTHK, k_BSHK, v_BSHK = jnp.moveaxis(
@@ -62,7 +62,7 @@ class Moe(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Maps tokens through their experts."""
+        """Map tokens through their experts."""
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         logits_NE = nn.Dense(self.options.experts, use_bias=False, name="router")(x_ND)
         # A router needs float32, whatever the experts compute in (Switch Transformer, section 2.4).
@@ -73,7 +73,7 @@ class Moe(nn.Module):
         return jnp.einsum("RND,NR->ND", y_RND, gates_NR.astype(x_BTD.dtype)).reshape(x_BTD.shape)
 
     def _route(self, logits_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns each token's experts and their gates; sows the losses that keep the router useful."""
+        """Return each token's experts and their gates; sow the losses that keep the router useful."""
         options = self.options
         probabilities_NE = jax.nn.softmax(logits_NE)
         gates_NR, experts_NR = self._choose(probabilities_NE)
@@ -92,7 +92,7 @@ class Moe(nn.Module):
         return gates_NR, experts_NR
 
     def _choose(self, probabilities_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the probabilities and numbers of each token's experts.
+        """Return the probabilities and numbers of each token's experts.
 
         With a bias rate, each expert has a bias that decides whether it is chosen, and not what it counts.
         """
@@ -105,7 +105,7 @@ class Moe(nn.Module):
         return jnp.take_along_axis(probabilities_NE, experts_NR, axis=-1), experts_NR
 
     def _assign(self, experts_NR: jax.Array) -> tuple[jax.Array, int]:
-        """Gives each choice its slot among all experts' places, or one past the last if it is dropped."""
+        """Return the slot of each choice among all experts' places, or one past the last if it is dropped."""
         options = self.options
         places = math.ceil(options.capacity * experts_NR.size / options.experts)
         expert_Q = experts_NR.T.reshape(-1)  # The queue: all first choices, then all second ones.
@@ -117,7 +117,7 @@ class Moe(nn.Module):
         return slot_Q.reshape(options.top_k, -1), places
 
     def _experts(self, x_ECD: jax.Array) -> jax.Array:
-        """Applies each expert to its places; returns them in one row of slots."""
+        """Apply each expert to its places; return them in one row of slots."""
         experts, _, width = x_ECD.shape
         init = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
         up_EDF = self.param("up", init, (experts, width, self.options.expert_width))
@@ -127,7 +127,7 @@ class Moe(nn.Module):
 
 
 def _dispatch(x_ND: jax.Array, slots_RN: jax.Array, experts: int, places: int) -> jax.Array:
-    """Lays the tokens into the experts' places, [E, C, D]; a place that nobody takes holds zeros."""
+    """Lay the tokens into the experts' places, [E, C, D]; a place that nobody takes holds zeros."""
     ranks, tokens = slots_RN.shape
     token_RN = jnp.broadcast_to(jnp.arange(tokens)[None], (ranks, tokens))
     nobody = jnp.full(experts * places, tokens)
@@ -142,7 +142,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, _: None) -> tuple[jax.Array, None]:
-        """Maps the residual stream; the second argument and result are nn.scan's."""
+        """Map the residual stream; the second argument and result are nn.scan's."""
         x_BTD += Attention(self.options.heads, name="attention")(nn.RMSNorm(name="attention_norm")(x_BTD))
         x_BTD += Moe(self.options, name="moe")(nn.RMSNorm(name="moe_norm")(x_BTD))
         sowlog.sow(self, "residual_rms", x_BTD, sowlog.rms)
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
-        """Maps bytes [B, T] to logits [B, T, 256]."""
+        """Map bytes [B, T] to logits [B, T, 256]."""
         options = self.options
         x_BTD = nn.Embed(BYTES, options.width, name="embed")(tokens_BT)
         init = nn.initializers.normal(0.02)
@@ -184,12 +184,12 @@ class MoeLm:
         self._bias_rate = options.bias_rate
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws weights; the biases, if there are any, begin at 0."""
+        """Draw weights; the biases, if there are any, begin at 0."""
         variables = self._model.init(key, batch["tokens"][:, :-1])
         return {name: variables[name] for name in ("params", BALANCE) if name in variables}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Returns the cross-entropy in nats per byte, and the same in bits; nothing here is random."""
+        """Return the cross-entropy in nats per byte, and the same in bits; nothing here is random."""
         del key
         tokens_BT = batch["tokens"].astype(jnp.int32)
         logits_BTV, updates = sowlog.collect(self._model.apply)(variables, tokens_BT[:, :-1])
@@ -199,7 +199,7 @@ class MoeLm:
         return Forward(loss_BT.mean(), metrics, updates)
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
-        """Moves the bias of each expert against its load (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
+        """Move the bias of each expert against its load (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
         if BALANCE not in variables:
             return {}
         moe = updates["metrics"]["blocks"]["moe"]

@@ -27,7 +27,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x_BF: jax.Array) -> jax.Array:
-        """Maps features to features."""
+        """Map features to features."""
         for width in self.widths:
             x_BF = nn.gelu(nn.Dense(width)(x_BF))
         return x_BF
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_BP: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns mean and log variance [B, Z], and the KL divergence from the prior [B], in nats."""
+        """Return mean and log variance [B, Z], and the KL divergence from the prior [B], in nats."""
         options = self.options
         h_BF = Mlp(options.hidden, name="mlp")(x_BP)
         # float32 from here on, whatever the layers compute in: exp and the sum over latents are sensitive.
@@ -64,7 +64,7 @@ class Autoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_BP: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Maps pixels in 0 … 1 to their logits [B, P], and the KL divergence [B]; draws from "latents"."""
+        """Map pixels in 0 … 1 to their logits [B, P], and the KL divergence [B]; draws from "latents"."""
         mean_BZ, log_variance_BZ, kl_B = Encoder(self.options, name="encoder")(x_BP)
         noise_BZ = jax.random.normal(self.make_rng("latents"), mean_BZ.shape)
         z_BZ = (mean_BZ + jnp.exp(log_variance_BZ / 2) * noise_BZ).astype(x_BP.dtype)
@@ -82,13 +82,13 @@ class Vae:
         self._model = Autoencoder(options)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws weights."""
+        """Draw weights."""
         weights, latents = jax.random.split(key)
         pixels = _pixels(batch)
         return {"params": self._model.init({"params": weights, "latents": latents}, pixels)["params"]}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Returns the cross-entropy of the pixels in nats per image; the KL divergence is sown.
+        """Return the cross-entropy of the pixels in nats per image; the KL divergence is sown.
 
         `neg_elbo` is their sum, whatever beta and the free bits. An evaluation draws the same latents each
         time, so that two of them compare models and not draws.
@@ -103,11 +103,11 @@ class Vae:
         return Forward(loss_B.mean(), metrics, updates)
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
-        """Gives no variables: the parameters are all there is."""
+        """Return no variables: the parameters are all there is."""
         return {}
 
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        """Gives a row of images over the row of their reconstructions, if they are images to look at."""
+        """Return a row of images over the row of their reconstructions, if they are images to look at."""
         x_BHWC = batch["image"][:DRAWN]
         if x_BHWC.ndim != 4 or x_BHWC.shape[-1] not in (1, 3, 4):
             return {}

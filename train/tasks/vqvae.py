@@ -27,20 +27,20 @@ class Usage(sowlog.Reducer):
     codes: int = 0
 
     def empty(self) -> jax.Array:
-        """Returns no choices. Counts are exact to 2^24 per code and step."""
+        """Return no choices. Counts are exact to 2^24 per code and step."""
         return jnp.zeros((self.codes,), jnp.float32)
 
     def lift(self, value: jax.Array, weight: jax.Array | None) -> jax.Array:
-        """Returns how often each code stands in a value."""
+        """Return how often each code stands in a value."""
         counts = jnp.ones(value.shape, jnp.float32) if weight is None else weight.astype(jnp.float32)
         return self.empty().at[value.astype(jnp.int32).ravel()].add(counts.ravel(), mode="drop")
 
     def merge(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        """Returns the counts of both."""
+        """Return the counts of both."""
         return a + b
 
     def compute(self, parts: jax.Array) -> dict[str, jax.Array]:
-        """Returns the perplexity, from 1 to `codes` (all alike), and how many codes nobody chose."""
+        """Return the perplexity, from 1 to `codes` (all alike), and how many codes nobody chose."""
         p_K = parts / jnp.maximum(1, jnp.sum(parts))
         entropy = -jnp.sum(p_K * jnp.log(jnp.where(p_K > 0, p_K, 1)))
         return {"perplexity": jnp.exp(entropy), "dead": jnp.sum(parts == 0)}
@@ -53,7 +53,7 @@ class Quantizer(nn.Module):
 
     @nn.compact
     def __call__(self, z_BHWC: jax.Array) -> jax.Array:
-        """Maps vectors to codes, and the gradient of the codes straight through to the vectors."""
+        """Map vectors to codes, and the gradient of the codes straight through to the vectors."""
         options = self.options
         z_NC = z_BHWC.reshape(-1, z_BHWC.shape[-1]).astype(jnp.float32)
         init = nn.initializers.normal(1.0)
@@ -80,7 +80,7 @@ class Autoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-        """Maps images of even height and width to their reconstructions, float32."""
+        """Map images of even height and width to their reconstructions, float32."""
         width, channels = self.options.width, x_BHWC.shape[-1]
         h_BHWC = nn.gelu(nn.Conv(width, (4, 4), 2, name="down")(x_BHWC))
         z_BHWC = nn.Dense(self.options.code_size, name="to_code")(h_BHWC)
@@ -99,11 +99,11 @@ class Vqvae:
         self._model = Autoencoder(options)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws weights and codes."""
+        """Draw weights and codes."""
         return {"params": self._model.init(key, batch["image"])["params"]}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Returns the squared error of an image, summed over its pixels; nothing here is random."""
+        """Return the squared error of an image, summed over its pixels; nothing here is random."""
         del key
         image_BHWC = as_input(batch["image"], variables)
         restored_BHWC, updates = sowlog.collect(self._model.apply)(variables, image_BHWC)
@@ -111,5 +111,5 @@ class Vqvae:
         return Forward(jnp.mean(jnp.sum(error_BHWC, axis=(1, 2, 3))), {}, updates)
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
-        """Gives no variables: the codes are parameters."""
+        """Return no variables: the codes are parameters."""
         return {}
