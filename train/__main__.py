@@ -27,7 +27,7 @@ from train.runs.folder import RunFolder, SharedFolder
 from train.show import display, lines, tables, terminal
 from train.sweep import command as sweep_command
 from train.system import exits
-from train.system.signals import Stop, StopRequestedError
+from train.system.signals import SignalFlag, StopRequestedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def _run(argv: Sequence[str]) -> int:
         return RunFolder(workdir or run_folder.default_path(file.stem), config)
 
     if group is None:
-        with take() as folder, Stop() as stop:
+        with take() as folder, SignalFlag() as stop:
             return _train(config, dataset, folder, stop, argv, hparams)
     return _train_together(group, config, dataset, take, argv, hparams)
 
@@ -87,7 +87,7 @@ def _train_together(
 
     with joining.joined(group):
         joining.check_alike(config, dataset)
-        with joining.shared_folder(take) as folder, Stop() as stop:
+        with joining.shared_folder(take) as folder, SignalFlag() as stop:
             return _train(config, dataset, folder, stop, argv, hparams)
 
 
@@ -95,7 +95,7 @@ def _train(
     config: Config,
     dataset: data.Dataset,
     folder: RunFolder | SharedFolder,
-    stop: Stop,
+    stop: SignalFlag,
     argv: Sequence[str],
     hparams: dict[str, Any],
 ) -> int:
@@ -131,7 +131,7 @@ def _dry_run(config: Config, dataset: data.Dataset) -> int:
     from train import dry_run  # noqa: PLC0415
     from train.data import drawing  # noqa: PLC0415
 
-    with drawing.interruptible(dataset, Stop()) as batches:
+    with drawing.interruptible(dataset, SignalFlag()) as batches:
         lines.text(dry_run.describe(config, batches))
     return 0
 

@@ -31,7 +31,7 @@ from train.runs.profiling import Profiler
 from train.runs.saving import Saver
 from train.step import Report
 from train.stop_rules import EarlyStopping, FiniteCheck
-from train.system.signals import Stop, StopRequestedError
+from train.system.signals import SignalFlag, StopRequestedError
 from train.tasks import Batch
 
 Values = dict[str, jax.Array]
@@ -54,7 +54,7 @@ def train(
     dataset: Dataset,
     folder: RunFolder | SharedFolder,
     view: View,
-    stop: Stop,
+    stop: SignalFlag,
     *,
     devices: Sequence[Any] | None = None,
     argv: Sequence[str] = (),

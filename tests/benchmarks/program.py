@@ -71,7 +71,7 @@ def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
     """Runs the program's loop and returns its seconds after the first step."""
     view = _Memory(config.steps)
     with tempfile.TemporaryDirectory() as folder, run_folder.RunFolder(Path(folder), config) as run:
-        outcome = loop.train(config, dataset, run, view, signals.Stop())
+        outcome = loop.train(config, dataset, run, view, signals.SignalFlag())
     memory.append(view.mebibytes)
     return outcome.training
 

@@ -64,7 +64,7 @@ class Watcher:
 def run(config: Config, workdir: Path, watcher: Watcher | None = None, *, devices: int = 1) -> loop.Outcome:
     """Trains as the program does, on so many devices."""
     dataset, on = data.load(config.data), jax.devices()[:devices]
-    with run_folder.RunFolder(workdir, config) as folder, signals.Stop() as stop:
+    with run_folder.RunFolder(workdir, config) as folder, signals.SignalFlag() as stop:
         return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on)
 
 

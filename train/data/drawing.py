@@ -12,7 +12,7 @@ from train.data import Dataset
 from train.data.own import Batch, Batches
 from train.data.thread import OneThread
 from train.system.exits import LINGERING
-from train.system.signals import Stop, StopRequestedError
+from train.system.signals import SignalFlag, StopRequestedError
 
 POLL = 0.2
 """Seconds between two looks for a signal while a batch is waited for."""
@@ -37,7 +37,7 @@ class Drawing:
     def __init__(
         self,
         dataset: Dataset,
-        stop: Stop,
+        stop: SignalFlag,
         *,
         is_alone: Callable[[], bool],
         thread: OneThread | None = None,
@@ -88,7 +88,7 @@ class Drawing:
 
 
 @contextlib.contextmanager
-def interruptible(dataset: Dataset, stop: Stop) -> Generator[Dataset]:
+def interruptible(dataset: Dataset, stop: SignalFlag) -> Generator[Dataset]:
     """Return a dataset whose draws need not be waited for; arrays in memory never stall."""
     if not isinstance(dataset, Batches):
         yield dataset

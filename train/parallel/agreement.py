@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from train.parallel.devices import Devices
 from train.stop_rules import LateValues
-from train.system.signals import Stop
+from train.system.signals import SignalFlag
 
 LAG = 2
 """Steps between a question and the look at its answer: one is on the device, and one behind it."""
@@ -27,7 +27,7 @@ class Agreement:
         signal: what the run is stopped by, None so far.
     """
 
-    def __init__(self, stop: Stop, devices: Devices):
+    def __init__(self, stop: SignalFlag, devices: Devices):
         self.signal: signal.Signals | None = None
         self._stop, self._devices = stop, devices
         self._is_alone = jax.process_count() == 1

@@ -57,7 +57,7 @@ class Handlers:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-class Stop:
+class SignalFlag:
     """Note the first signal that asks this process to leave, while it is entered.
 
     After Ctrl-C or SIGTERM a later one of the two acts as it always does: it ends the process at once.

@@ -8,7 +8,7 @@ from train.system import signals
 def test_one_request_that_comes_twice_is_one() -> None:
     """As of a cluster that tells a job and its processes; afterwards what was before answers again."""
     before = signal.getsignal(signal.SIGTERM)
-    with signals.Stop() as stop:
+    with signals.SignalFlag() as stop:
         assert stop.signal is None
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
@@ -19,7 +19,7 @@ def test_one_request_that_comes_twice_is_one() -> None:
 def test_a_later_signal_acts_as_it_always_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who cannot wait until the step is done need not."""
     monkeypatch.setattr(signals, "SAME", 0.0)
-    with signals.Stop():
+    with signals.SignalFlag():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             signal.raise_signal(signal.SIGINT)
@@ -31,7 +31,7 @@ def test_a_warning_asks_to_leave_and_never_ends_at_once(
 ) -> None:
     """However often it comes; nor does the first SIGTERM after it, while the run is saved."""
     monkeypatch.setattr(signals, "SAME", 0.0)
-    with signals.Stop() as stop:
+    with signals.SignalFlag() as stop:
         for number in (warning, warning, signal.SIGTERM, warning):
             signal.raise_signal(number)
         assert stop.signal == warning
@@ -45,7 +45,7 @@ def test_a_warning_that_is_ignored_or_handled_elsewhere_stays_so() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
     try:
-        with signals.Stop() as stop:
+        with signals.SignalFlag() as stop:
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGUSR1)
             assert stop.signal is None
