@@ -106,7 +106,7 @@ class Checkpoints:
     def restore(self, like: State) -> tuple[State, int] | None:
         """Read the newest state that can be read, onto whatever devices, however many of them wrote it.
 
-        One that cannot be read is put aside with a warning as soon as an older one is read.
+        One that cannot be read is quarantined with a warning as soon as an older one is read.
 
         Args:
             like: a state of the same structure, of `jax.ShapeDtypeStruct`s with the shardings to come.
@@ -121,7 +121,7 @@ class Checkpoints:
         for step in self._steps():
             lent, cause = self._read(step, like)
             if lent is not None and not cause:
-                self._put_aside(unread, used=step)
+                self._quarantine(unread, used=step)
                 self.newest = step
                 return _own(lent, jax.tree.map(lambda leaf: leaf.sharding, like)), step
             unread[step] = cause
@@ -159,7 +159,7 @@ class Checkpoints:
         # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
         return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
-    def _put_aside(self, unread: dict[int, str], *, used: int) -> None:
+    def _quarantine(self, unread: dict[int, str], *, used: int) -> None:
         """Rename what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
         if jax.process_index():
             return

@@ -63,7 +63,7 @@ def begin(
 
 
 def _read(file: Path) -> list[Start]:
-    """Return the starts so far; a file that holds none is put aside."""
+    """Return the starts so far; a file that holds none is quarantined."""
     try:
         return _Meta.model_validate_json(files.read(file)).starts
     except FileNotFoundError:

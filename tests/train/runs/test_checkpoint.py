@@ -108,7 +108,7 @@ def test_damage_that_no_size_tells_is_met_when_the_arrays_are_read(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_checkpoint_that_cannot_be_read_is_put_aside_with_its_cause(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_quarantine_with_its_cause(tmp_path: Path) -> None:
     """The warning names the folder, the cause and what is done; the step can be saved anew, and read."""
     save(tmp_path, 3, 7)
     os.truncate(tmp_path / "7" / "default" / "_METADATA", 10)

@@ -70,7 +70,7 @@ def test_a_lock_that_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"seed": 0, "starts": [3]}', "\udcff", "[" * 9999])
-def test_a_meta_that_is_none_is_put_aside(tmp_path: Path, text: str) -> None:
+def test_a_meta_that_is_none_is_quarantine(tmp_path: Path, text: str) -> None:
     """In a warning that names both files; the run goes on with a new one."""
     begin(tmp_path)
     (tmp_path / "meta.json").write_bytes(text.encode("utf-8", "surrogateescape"))
