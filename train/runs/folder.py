@@ -142,7 +142,7 @@ def usable(path: Path) -> Generator[None]:
         raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
 
 
-def holds(path: Path, config: Config) -> bool:
+def check_same_config(path: Path, config: Config) -> bool:
     """Return whether a run folder holds this configuration; False if it holds none.
 
     Raises:

@@ -184,7 +184,7 @@ def _check_folders(points: Iterable[Point]) -> None:
     lines: list[str] = []
     for point in points:
         try:
-            run_folder.holds(point.path, point.config)
+            run_folder.check_same_config(point.path, point.config)
         except UnreadableFolderError:  # No other point's affair: it says so when it is trained.
             continue
         except RunFolderError as error:
