@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except (ConfigError, DataError, run_folder.RunFolderError) as error:
-        lines.mistakes(str(error))
+        lines.error(str(error))
         return 2
     except StopRequestedError as error:
-        lines.mistakes(f"{error} before the first batch came: nothing was trained, and nothing is saved.")
+        lines.error(f"{error} before the first batch came: nothing was trained, and nothing is saved.")
         return _status(error.signal)
     except KeyboardInterrupt:
         return _status(signal.SIGINT)

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except (ConfigError, RunFolderError) as error:
-        lines.mistakes(str(error))
+        lines.error(str(error))
         return 2
 
 

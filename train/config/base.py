@@ -18,7 +18,7 @@ OWN = "own"
 
 
 class Options(BaseModel):
-    """A section of the configuration: unknown keys, other types, NaN and infinity are mistakes."""
+    """A section of the configuration: unknown keys, other types, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

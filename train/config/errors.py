@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, each in one line: its place, its dotted key, what is wrong, what was meant.
+"""Errors in a configuration, each in one line: its place, its dotted key, what is wrong, what was meant.
 
 And what a run goes on without: a warning.
 """
@@ -21,11 +21,11 @@ COMMAND_LINE = "command line"
 
 
 class ConfigError(Exception):
-    """What is wrong with a configuration, one line for each mistake."""
+    """What is wrong with a configuration, one line for each error."""
 
-    def __init__(self, mistakes: Sequence[str]):
-        self.mistakes = tuple(map(one_line, mistakes))
-        super().__init__("\n".join(self.mistakes))
+    def __init__(self, errors: Sequence[str]):
+        self.errors = tuple(map(one_line, errors))
+        super().__init__("\n".join(self.errors))
 
 
 class RunWarning(UserWarning):

@@ -1,7 +1,7 @@
 """The schema of an experiment's configuration, and nothing that needs JAX.
 
 Each section is a frozen class; `task`, `data` and `optimizer` are tagged unions on `name`. A field's
-description is its documentation. Types are strict: `steps: "800"` is a mistake, not 800.
+description is its documentation. Types are strict: `steps: "800"` is an error, not 800.
 """
 
 from typing import Annotated, Literal, Self, get_args

@@ -1,4 +1,4 @@
-"""A configuration from YAML files and `dotted.key=value` overrides, or every mistake in them at once.
+"""A configuration from YAML files and `dotted.key=value` overrides, or every error in them at once.
 
 A file may name other files as its `base` (one or a list, relative to itself): it is laid over them, the later
 over the earlier. Another `name` in a section drops the fields of the old choice, wherever it is given.
@@ -32,13 +32,13 @@ def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False
             read as it stands.
 
     Raises:
-        ConfigError: with every mistake that can be told, each naming its place and its dotted key.
+        ConfigError: with every error that can be told, each naming its place and its dotted key.
     """
     draft = _Draft()
-    assignments = list(_parse_overrides(overrides, draft.mistakes))
+    assignments = list(_parse_overrides(overrides, draft.errors))
     draft.lay_file(path, ())
     if draft.is_incomplete:
-        raise ConfigError(draft.mistakes)
+        raise ConfigError(draft.errors)
     # A name comes before the fields that it admits, in whatever order they were written.
     for key, value in sorted(assignments, key=lambda item: item[0][-1] != "name"):
         draft.assign(key, value)
@@ -52,7 +52,7 @@ def task_name(path: Path, overrides: Sequence[str] = ()) -> str:
     """Return the name of the task that a configuration chooses, valid or not; empty if it chooses none."""
     draft = _Draft()
     draft.lay_file(path, ())
-    for key, value in _parse_overrides(overrides, draft.mistakes):
+    for key, value in _parse_overrides(overrides, draft.errors):
         if key == ("task", "name"):
             draft.assign(key, value)
     return str(draft.get("task", "name"))
@@ -78,12 +78,12 @@ class _Draft:
     """A configuration in the making.
 
     Attributes:
-        mistakes: a line for each that was found.
+        errors: a line for each that was found.
         is_incomplete: whether a file could not be read, so that what is missing is not known.
     """
 
     def __init__(self) -> None:
-        self.mistakes: list[str] = []
+        self.errors: list[str] = []
         self.is_incomplete = False
         self._tree: Tree = {}
         self._places: dict[Key, str] = {}
@@ -109,7 +109,7 @@ class _Draft:
             tree, lines = self._read(path)
             bases = list(_bases(tree, path, lines))
         except ConfigError as error:
-            self._give_up(error.mistakes)
+            self._give_up(error.errors)
             return
         chain = (*within, path)
         for base in bases:
@@ -128,7 +128,7 @@ class _Draft:
             if inner is None:
                 place = ".".join(key[: depth + 1])
                 problem = _why_not(section, name, place)
-                self.mistakes.append(f"{COMMAND_LINE}: {'.'.join(key)}: {problem}")
+                self.errors.append(f"{COMMAND_LINE}: {'.'.join(key)}: {problem}")
                 return
             section = inner
         if isinstance(section, list):
@@ -148,15 +148,15 @@ class _Draft:
         return section
 
     def check(self, file: str) -> Config:
-        """Return the configuration, or raise with all mistakes."""
+        """Return the configuration, or raise with all errors."""
         try:
             config = Config.model_validate(self._tree)
         except ValidationError as error:
             found = error.errors(include_url=False)
             lines = [errors.explain(details, self._tree, self._places, file) for details in found]
-            raise ConfigError([*self.mistakes, *lines]) from None
-        if self.mistakes:
-            raise ConfigError(self.mistakes)
+            raise ConfigError([*self.errors, *lines]) from None
+        if self.errors:
+            raise ConfigError(self.errors)
         return config
 
     def check_profile(self, config: Config, file: str) -> None:
@@ -178,11 +178,11 @@ class _Draft:
             raise ConfigError([f"{path}: holds {errors.show(tree)} where a mapping of settings belongs"])
         for key, line in doubles:
             again = f"stands here a second time; it is already at {path}:{lines[key]}"
-            self.mistakes.append(f"{path}:{line}: {'.'.join(key)}: {again}")
+            self.errors.append(f"{path}:{line}: {'.'.join(key)}: {again}")
         return cast(Tree, tree), lines
 
     def _give_up(self, lines: Iterable[str]) -> None:
-        self.mistakes = [*lines, *self.mistakes]
+        self.errors = [*lines, *self.errors]
         self.is_incomplete = True
 
     def _lay(self, section: Tree, over: Tree, key: Key, places: Mapping[Key, str]) -> None:
@@ -220,7 +220,7 @@ class _Draft:
     def _assign_item(self, items: list[Any], key: Key, value: Any) -> None:
         if not _is_index(key[-1], items):
             problem = f"the list has {len(items)} items, of which the first is 0"
-            self.mistakes.append(f"{COMMAND_LINE}: {'.'.join(key)}: {problem}")
+            self.errors.append(f"{COMMAND_LINE}: {'.'.join(key)}: {problem}")
             return
         items[int(key[-1])] = value
         self._places[key] = COMMAND_LINE
@@ -250,7 +250,7 @@ def _parse_overrides(overrides: Iterable[str], wrong: list[str]) -> Iterator[tup
         try:
             yield _parse_override(text)
         except ConfigError as error:
-            wrong.extend(error.mistakes)
+            wrong.extend(error.errors)
 
 
 def _parse_override(text: str) -> tuple[Key, Any]:

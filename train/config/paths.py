@@ -14,7 +14,7 @@ def local(text: str, place: str) -> Path:
 
     Args:
         text: a path.
-        place: where it was given, which begins the line of the mistake.
+        place: where it was given, which begins the line of the error.
 
     Raises:
         ConfigError: it is empty, a URL, or begins with a home that is not known.

@@ -10,9 +10,9 @@ from typing import Any
 from train.system.streams import errors, say
 
 
-def mistakes(lines: str) -> None:
+def error(message: str) -> None:
     """Report why the run cannot begin."""
-    print(lines, file=errors(), flush=True)
+    print(message, file=errors(), flush=True)
 
 
 def warning(line: str) -> None:

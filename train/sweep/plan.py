@@ -75,7 +75,7 @@ def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Pa
         folder: where the run folders are.
 
     Raises:
-        ConfigError: with every mistake in what is varied and in the configurations that result.
+        ConfigError: with every error in what is varied and in the configurations that result.
         RunFolderError: a point's folder holds another configuration.
     """
     axes = dict(_parse_all(sweeps))
@@ -87,7 +87,7 @@ def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Pa
         try:
             config = config_file.load(file, [*overrides, *texts], is_to_train=True)
         except ConfigError as error:
-            wrong |= dict.fromkeys(error.mistakes)
+            wrong |= dict.fromkeys(error.errors)
         else:
             points.append(Point(folder / _name(assigned), assigned, texts, config))
     _require_none(wrong)
@@ -103,7 +103,7 @@ def _parse_all(sweeps: Iterable[str]) -> list[tuple[str, list[Any]]]:
         try:
             key, values = _parse(text)
         except ConfigError as error:
-            wrong.extend(error.mistakes)
+            wrong.extend(error.errors)
             continue
         if key in axes:
             wrong.append(f"{COMMAND_LINE}: --sweep {key}: given twice; write all values in one, {key}=1,2")

@@ -25,14 +25,14 @@ MOE = CONFIGS / "moe_lm.yaml"
 def mistakes(path: Path, *overrides: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError, match=": ") as caught:
         load(path, overrides)
-    return caught.value.mistakes
+    return caught.value.errors
 
 
 def outcome_of(path: Path) -> Config | tuple[str, ...]:
     try:
         return load(path)
     except ConfigError as error:
-        return error.mistakes
+        return error.errors
 
 
 def write(folder: Path, text: str) -> Path:
