@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from train import loop
+from train.runs.outcome import Outcome
 from train.show import display, lines, tables, terminal
 
 
@@ -113,7 +113,7 @@ def test_a_tag_is_whole_on_a_narrow_terminal(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     values = {f"decoder/blocks/attention/entropy/{layer:02}": 1.0 for layer in range(2)}
-    outcome = loop.Outcome(1, 1, trained=values, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    outcome = Outcome(step=1, reached=1, trained=values, evaluated={}, updates=0, compiling=0.0, training=0.0)
     tables.finished(outcome, Path("run"), stopped_by=None)
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert "".join(row[1].strip() for row in rows) == "".join(values)
@@ -140,7 +140,9 @@ def test_the_pace_is_that_since_the_first_step() -> None:
 def test_commands_to_paste_stay_on_one_line(capsys, tmp_path) -> None:
     """However long the run's path is and however narrow the output, no command is broken in two."""
     folder = tmp_path / ("long" * 40)
-    outcome = loop.Outcome(2000, 2000, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    outcome = Outcome(
+        step=2000, reached=2000, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0
+    )
     tables.finished(outcome, folder, stopped_by=signal.SIGTERM)
     shown = capsys.readouterr().out.splitlines()
     assert f"--workdir {folder}" in shown
@@ -150,7 +152,7 @@ def test_commands_to_paste_stay_on_one_line(capsys, tmp_path) -> None:
 
 def test_a_command_that_named_its_folder_goes_on_as_it_stands(capsys) -> None:
     """And is not said to need the option that it has."""
-    outcome = loop.Outcome(20, 20, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
+    outcome = Outcome(step=20, reached=20, trained={}, evaluated={}, updates=0, compiling=0.0, training=0.0)
     tables.finished(outcome, Path("runs/mine"), stopped_by=signal.SIGTERM, names_folder=True)
     lines.not_saved(["no room"], Path("runs/mine"), names_folder=True)
     out, err = capsys.readouterr()
@@ -163,7 +165,7 @@ def test_a_stopped_run_shows_the_evaluation_that_it_had(capsys, *, is_evaluated:
     """Under its step, or no such column at all."""
     latest = {"loss": 0.25} if is_evaluated else {}
     values = {"trained": {"loss": 0.5}, "evaluated": {}, "latest": latest, "latest_step": 10}
-    outcome = loop.Outcome(12, 12, updates=0, compiling=0.0, training=0.0, **values)
+    outcome = Outcome(step=12, reached=12, updates=0, compiling=0.0, training=0.0, **values)
     tables.finished(outcome, Path("runs/mine"), stopped_by=signal.SIGINT)
     cells = [re.split("[│┃]", line)[1:-1] for line in capsys.readouterr().out.splitlines() if line[0] in "│┃"]
     title, row = [[cell.strip() for cell in line] for line in cells]
@@ -175,7 +177,7 @@ def test_no_text_of_a_user_is_markup(capsys, monkeypatch) -> None:
     """Brackets and colons of paths, tags and reasons are shown as they are, on a terminal's live line too."""
     odd = "runs/[/x] [bold]:smile:"
     values = {"trained": {odd: 0.5}, "evaluated": {odd: 0.25}, "ended_early": f"{odd} did not get better"}
-    outcome = loop.Outcome(12, 12, updates=0, compiling=0.0, training=0.0, **values)
+    outcome = Outcome(step=12, reached=12, updates=0, compiling=0.0, training=0.0, **values)
     tables.finished(outcome, Path(odd) / "mine", stopped_by=signal.SIGINT)
     tables.compared([odd], {odd: []})
     assert capsys.readouterr().out.count("[/x] [bold]:smile:") == 6
