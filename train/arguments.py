@@ -95,7 +95,7 @@ _FLAGS = {
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Path, list[str]]:
     """Split the command line into options, the configuration file and the overrides."""
     options, unknown = parser.parse_known_intermixed_args(list(argv))
-    overrides: list[str] = [*options.overrides, *unknown]  # What is unknown is told with all other errors.
+    overrides: list[str] = [*options.overrides, *unknown]  # Unknown ones are reported with all other errors.
     first: list[str] = [options.config] if options.config else []
     if first and "=" in first[0] and not Path(first[0]).exists():
         return options, _default(options), [*first, *overrides]

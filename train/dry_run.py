@@ -81,7 +81,7 @@ def _metrics(title: str, metrics: step.Metrics) -> Iterator[str]:
 
 
 def _reducers(metrics: step.Metrics) -> Iterator[tuple[str, str]]:
-    """Yield each tag with its reducer. What comes of a state by itself tells the tags that are its own."""
+    """Yield each tag with its reducer. A state's own tags are those of a tree that holds it alone."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(metrics, is_leaf=_is_state)[0]:
         tree = leaf
         for key in reversed(path):

@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a step or an evaluation tells.
+    """What a step or an evaluation reports.
 
     Attributes:
         packed: every metric, for the logger.

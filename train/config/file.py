@@ -32,7 +32,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False
             read as it stands.
 
     Raises:
-        ConfigError: with every error that can be told, each naming its place and its dotted key.
+        ConfigError: with every error that can be found, each with its place and its dotted key.
     """
     draft = _Draft()
     assignments = list(_parse_overrides(overrides, draft.errors))

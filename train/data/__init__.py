@@ -1,7 +1,7 @@
 """Real data that is already on the machine, scikit-learn's digits and text as bytes, or a user's own.
 
 A batch is a pure function of seed and step, so that a run can be stopped and taken up anywhere without
-saving the state of an iterator. Everything here is NumPy: a mistake is told before JAX is imported.
+saving the state of an iterator. Everything here is NumPy: errors are reported before JAX is imported.
 """
 
 from typing import Protocol

@@ -34,8 +34,8 @@ LEAVING = 10.0
 def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
     """Take part in a run while it is entered. Process 0 alone writes to standard output.
 
-    A process that fails ends at once and waits for nobody: the others may hang in a collective without it,
-    and its end is what tells them.
+    A process that fails ends at once, without a wait for the others: they may hang in a collective without
+    it, and learn of its failure by its end.
 
     Args:
         group: the processes.
@@ -91,21 +91,21 @@ def shared_folder(take: Callable[[], RunFolder]) -> Generator[RunFolder | Shared
         RunFolderError: in all of them, if process 0 cannot have it.
     """
     with contextlib.ExitStack() as held:
-        own, told = None, dict[str, Any]()
+        own, shared = None, dict[str, Any]()
         if jax.process_index() == 0:
             try:
                 own = held.enter_context(take())
-                told = {
+                shared = {
                     "path": str(own.path.absolute()),
                     "is_continued": own.is_continued,
                     "decay_steps": own.decay_steps,
                 }
             except RunFolderError as error:
-                told = {"error": str(error)}
-        told = json.loads(_broadcast(json.dumps(told)))
-        if "error" in told:
-            raise RunFolderError(told["error"])
-        yield own or SharedFolder(Path(told["path"]), told["is_continued"], told["decay_steps"])
+                shared = {"error": str(error)}
+        shared = json.loads(_broadcast(json.dumps(shared)))
+        if "error" in shared:
+            raise RunFolderError(shared["error"])
+        yield own or SharedFolder(Path(shared["path"]), shared["is_continued"], shared["decay_steps"])
 
 
 def _broadcast(text: str) -> str:

@@ -17,7 +17,7 @@ class Group:
     """The processes that train one run, and which of them this is.
 
     Attributes:
-        coordinator: host and port of process 0; None, as all that follows, if the cluster tells.
+        coordinator: host and port of process 0; None, as all that follows, if the cluster knows.
         process_id: number of this process.
         count: how many there are.
     """

@@ -11,7 +11,7 @@ import jax
 
 def set_up() -> None:
     """Set up the compilation cache, and keep libraries' notes off the terminal."""
-    # Orbax and absl tell of each save; their warnings and errors still come through.
+    # Orbax and absl log each save; their warnings and errors still come through.
     logging.getLogger("absl").setLevel(logging.WARNING)
     settings: Any = jax.config  # Does not declare its settings.
     if settings.jax_compilation_cache_dir is None and (folder := _cache_folder()) is not None:
@@ -26,5 +26,5 @@ def _cache_folder() -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except (OSError, RuntimeError):  # RuntimeError: nobody knows the user's home.
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home.
         return None

@@ -42,7 +42,7 @@ _SIZES_FORM = TypeAdapter(dict[str, int])
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
 State = TypeVar("State")
-# Characters of a cause: of a longer one the ends are told, as TensorStore comes to the point at last.
+# Characters of a cause: of a longer one both ends are shown, as TensorStore comes to the point at last.
 _LONGEST = 300
 
 
@@ -200,8 +200,8 @@ def _settle(folder: Path) -> None:
     """Has all of a checkpoint on disk before an older one is deleted, and notes the sizes of its files."""
     paths = [folder, *folder.rglob("*")]
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths if path.is_file()}
-    # What a disk refuses here is told by the next save. Without the sizes, as after a kill just now, the
-    # checkpoint is as good, and damage is told in orbax's words.
+    # What a disk refuses here, the next save reports. Without the sizes, as after a kill just now, the
+    # checkpoint is as good, and damage is reported in orbax's words.
     with contextlib.suppress(OSError):
         for path in paths:
             files.sync_folder(path) if path.is_dir() else files.sync(path)

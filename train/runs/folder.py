@@ -181,7 +181,7 @@ def _check(path: Path, config: Config) -> Config | None:
     differences = _differences(
         config_file.flatten(old.model_dump(mode="json")), config_file.flatten(config.model_dump(mode="json"))
     )
-    # These look at the run, or lay it out, and do not change it; of the schedule's end a line tells.
+    # These look at the run, or lay it out, and do not change it; the schedule's end has a line of its own.
     for key in ("profile", "sharding", "optimizer.decay_steps"):
         differences.pop(key, None)
     trained = _trained(path)
@@ -228,7 +228,7 @@ def default_path(name: str) -> Path:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    # Whatever the system has against it, such a folder is in nobody's way.
+    # Whatever the system has against it, such a folder is in no one's way.
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -244,7 +244,7 @@ def _lock(path: Path) -> int:
                 raise RunFolderError(
                     f"another process trains in {path}; wait for it, or give another --workdir"
                 ) from None
-            # A process that leaves a new folder removes its lock: one that was opened before is nobody's.
+            # A process that leaves a new folder removes its lock: one that was opened before is void.
             if _is_same(file.fileno(), path / LOCK):
                 return os.dup(file.fileno())
 

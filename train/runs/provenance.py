@@ -96,7 +96,7 @@ def free_name(path: Path) -> Path:
 
 
 def _changes(before: Start, now: Start) -> Iterator[str]:
-    """Yield what differs, where the start before tells of it."""
+    """Yield what differs, where the start before has it."""
     old, new = before.get("versions"), now["versions"]
     if isinstance(old, Mapping):
         versions = cast(Mapping[str, object], old)

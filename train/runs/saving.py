@@ -1,4 +1,4 @@
-"""Putting on disk what a run makes; where that fails, training goes on, and the end of the run tells."""
+"""Putting on disk what a run makes; where that fails, training goes on, and the end of the run reports it."""
 
 import functools
 import re
@@ -19,7 +19,7 @@ _LOST = re.compile(r"\blost\b.* records?\b|record is lost")
 class Saver:
     """Logs, and saves states once all that was logged before them is on disk: a resumed run misses nothing.
 
-    A full disk need not end a run of days. What cannot be written is told in a warning: the logger keeps its
+    A full disk need not end a run of days. What cannot be written is a warning: the logger keeps its
     records and tries them again, and at the next save both are tried. Of several processes none could go on
     alone, as a checkpoint is written by all of them: there an error ends the run.
 
@@ -53,7 +53,7 @@ class Saver:
         except (sowlog.WriterError, NotSavedError) as error:
             if jax.process_count() > 1:
                 raise
-            self._tell(step, error, is_last=is_last)
+            self._report(step, error, is_last=is_last)
 
     def saved(self) -> int:
         """Return the number of updates that the last checkpoint holds."""
@@ -85,7 +85,7 @@ class Saver:
             self.failures.append(_said(error))
             warnings.warn(_said(error), RunWarning, stacklevel=2)
 
-    def _tell(self, step: int, error: Exception, *, is_last: bool) -> None:
+    def _report(self, step: int, error: Exception, *, is_last: bool) -> None:
         last = (
             f"the last checkpoint is of step {self.saved()}" if self.saved() else "there is no checkpoint yet"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from train.show.terminal import Screen
 
-if TYPE_CHECKING:  # Mistakes are told without JAX.
+if TYPE_CHECKING:  # Errors are reported without JAX.
     import jax
 
 
@@ -76,7 +76,7 @@ class _Arrival:
         """Return the values that were waiting if they have arrived."""
         if self._waiting is None or not all(map(_is_ready, self._waiting[1].values())):
             return None
-        import jax  # noqa: PLC0415 - mistakes are told without it
+        import jax  # noqa: PLC0415 - errors are reported without it
 
         (step, values), self._waiting = self._waiting, None
         # The explicit transfer, which the loop's guard lets pass.

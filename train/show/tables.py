@@ -13,7 +13,7 @@ from rich.console import Console
 from train.show import lines, viewing
 from train.show.terminal import plain_console
 
-if TYPE_CHECKING:  # Mistakes are told without JAX.
+if TYPE_CHECKING:  # Errors are reported without JAX.
     from train.runs.outcome import Outcome
 
 
@@ -88,7 +88,7 @@ def _table(outcome: "Outcome") -> rich.Table:
     if not held_out and outcome.latest:
         held_out, title = outcome.latest, f"held out, at step {outcome.latest_step}"
     table = rich.Table("", "last step", *([title] if held_out else []))
-    # On a narrow terminal a tag is broken, not cut: its end tells layers apart.
+    # On a narrow terminal a tag is broken, not cut: layers differ in its end.
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"

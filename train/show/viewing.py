@@ -31,7 +31,7 @@ def of_folder(folder: Path, *, points: int) -> str:
 
 
 def _command(where: str, points: int) -> str:
-    # TensorBoard shows a random 1000 points of a series, unless it is told to keep more (0 shows none).
+    # TensorBoard shows a random 1000 points of a series, unless it is set to keep more (0 shows none).
     keep = f" --samples_per_plugin scalars={points}" if points > 1000 else ""
     return f"{_program()} {where}{keep}"
 

@@ -134,7 +134,7 @@ class Sweep:
         self._view.begun(point, is_continued=bool(begun))
         worker = self._start(point)
         self._running[point.path] = point, worker, begun
-        # A signal that came between the start and the line before found nobody to pass it on to.
+        # A signal that came between the start and the line before reached no worker.
         if self.signal:
             worker.stop(self.signal)
 

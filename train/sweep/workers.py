@@ -106,7 +106,7 @@ class Job:
         self._is_stopped = False
 
     def ended(self) -> bool:
-        """Return whether the job is over and nobody trains in its folder any more."""
+        """Return whether the job is over and no process trains in its folder any more."""
         return self._job.done() and not run_folder.is_taken(self._folder)
 
     def stop(self, number: signal.Signals) -> None:

@@ -12,7 +12,7 @@ WARNINGS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 again, and is no order to leave at once."""
 
 SIGNALS = (*REQUESTS, *WARNINGS)
-# Seconds in which a second signal is the same request, as of a cluster that tells a job and its processes.
+# Seconds in which a second signal is the same request, as of a cluster that signals a job and its processes.
 SAME = 1.0
 
 Handler = Callable[[int, FrameType | None], Any]

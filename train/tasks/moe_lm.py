@@ -127,11 +127,11 @@ class Moe(nn.Module):
 
 
 def _dispatch(x_ND: jax.Array, slots_RN: jax.Array, experts: int, places: int) -> jax.Array:
-    """Lay the tokens into the experts' places, [E, C, D]; a place that nobody takes holds zeros."""
+    """Lay the tokens into the experts' places, [E, C, D]; an empty place holds zeros."""
     ranks, tokens = slots_RN.shape
     token_RN = jnp.broadcast_to(jnp.arange(tokens)[None], (ranks, tokens))
-    nobody = jnp.full(experts * places, tokens)
-    token_Slots = nobody.at[slots_RN].set(token_RN, mode="drop")
+    empty_Slots = jnp.full(experts * places, tokens)
+    token_Slots = empty_Slots.at[slots_RN].set(token_RN, mode="drop")
     return x_ND.at[token_Slots].get(mode="fill", fill_value=0).reshape(experts, places, -1)
 
 

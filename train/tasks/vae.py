@@ -34,7 +34,7 @@ class Mlp(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Maps images to a normal distribution of each latent; sows what it costs to tell them."""
+    """Maps images to a normal distribution of each latent; sows their cost in nats."""
 
     options: VaeTask
 

@@ -40,7 +40,7 @@ class Usage(sowlog.Reducer):
         return a + b
 
     def compute(self, parts: jax.Array) -> dict[str, jax.Array]:
-        """Return the perplexity, from 1 to `codes` (all alike), and how many codes nobody chose."""
+        """Return the perplexity, from 1 to `codes` (all alike), and how many codes were never chosen."""
         p_K = parts / jnp.maximum(1, jnp.sum(parts))
         entropy = -jnp.sum(p_K * jnp.log(jnp.where(p_K > 0, p_K, 1)))
         return {"perplexity": jnp.exp(entropy), "dead": jnp.sum(parts == 0)}
