@@ -55,7 +55,7 @@ def _check_plain(value: object, depth: int = 0) -> object:
 
 
 class FunctionData(Options):
-    """Your own data: a Python function, imported and called. No other setting can run code.
+    """Your own data: a Python function, imported and called. No setting but this and task.name runs code.
 
     It returns a dict of arrays with the examples on the first axis, or an iterable of batches (dicts of
     arrays); or a pair of either kind, the second of them held out.

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from train.show import terminal
 from train.system.streams import Output
 
 
@@ -52,3 +53,14 @@ def test_output_that_is_not_lost_arrives() -> None:
     output.close()
     with os.fdopen(reading) as received:
         assert received.read() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("CI", "1"), ("TERM", "dumb")])
+def test_ci_gets_plain_lines_on_a_terminal_too(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep every state of a live line."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv(variable, value)
+    with terminal.screen(10) as screen:
+        assert isinstance(screen, terminal.Pipe)
