@@ -131,7 +131,7 @@ def test_a_process_that_fails_leaves_nobody_waiting() -> None:
     """It tells why and ends at once; the other, in a collective, ends too."""
     code = (
         "import sys, numpy, jax.experimental.multihost_utils as others\n"
-        "from train import joining, processes\n"
+        "from train.parallel import joining, processes\n"
         "number = int(sys.argv[1])\n"
         f"with joining.joined(processes.Group('localhost:{free_port()}', number, 2)):\n"
         "    others.process_allgather(numpy.zeros(1))\n"
@@ -166,7 +166,7 @@ def test_a_folder_that_process_0_cannot_have_is_refused_by_both(tmp_path: Path) 
 def test_a_process_whose_others_do_not_come_says_so(number: int) -> None:
     """In a line, after a bounded time, where JAX would end with a stack of C++."""
     code = (
-        "from train import joining, processes\n"
+        "from train.parallel import joining, processes\n"
         f"group = processes.Group('localhost:{free_port()}', {number}, 2)\n"
         "with joining.joined(group, seconds=1):\n    pass"
     )

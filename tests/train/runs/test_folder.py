@@ -157,7 +157,7 @@ def test_a_longer_run_keeps_the_schedule_that_it_began(tmp_path: Path) -> None:
 def test_a_longer_run_that_would_learn_nothing_is_refused(tmp_path: Path) -> None:
     """Its cosine is at its end; the line to write, and the rate that it leads to."""
     begin(tmp_path, trained=12)
-    for take in (run_folder.holds, RunFolder):
+    for take in (run_folder.check_same_config, RunFolder):
         with pytest.raises(
             RunFolderError, match=r"at a rate of 0 nothing more .* optimizer\.decay_steps=20 \("
         ):
