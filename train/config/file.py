@@ -4,6 +4,7 @@ A file may name other files as its `base` (one or a list, relative to itself): i
 over the earlier. Another `name` in a section drops the fields of the old choice, wherever it is given.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -230,10 +231,17 @@ def _bases(tree: Tree, path: Path, lines: Mapping[Key, int]) -> Iterator[Path]:
     """Take the `base` out of a file's tree, and yield the files that it names."""
     given = tree.pop(BASE, [])
     for name in cast(list[object], given) if isinstance(given, list) else [given]:
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not isinstance(name, str) or not _can_name_a_file(name):
             wanted = "must be a file or a list of files, relative to this one"
             raise ConfigError([f"{path}:{lines[(BASE,)]}: base: {wanted}, got {errors.show(name)}"])
         yield path.parent / paths.local(name, f"{path}:{lines[(BASE,)]}: base")
+
+
+def _can_name_a_file(name: str) -> bool:
+    try:
+        return bool(name) and b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # A lone surrogate, which JSON can write and a file system does not have.
+        return False
 
 
 def _read_text(path: Path) -> str:

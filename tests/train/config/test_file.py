@@ -96,6 +96,7 @@ def test_a_cycle_is_told_with_its_chain(tmp_path: Path) -> None:
         ("[[a]]", "base: must be a file or a list of files, relative to this one, got ['a']"),
         ('""', 'base: must be a file or a list of files, relative to this one, got ""'),
         ('"a\\0b"', "base: must be a file or a list of files"),
+        ('"\\ud800\\udc00"', "base: must be a file or a list of files"),
         (".", ": cannot be read: "),
     ],
 )
