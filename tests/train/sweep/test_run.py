@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tensorboard_reading import wait_until
+from tests.support.tensorboard_reading import wait_until
 from tests.train.running import ROOT
 from tests.train.sweep.points import finish, planned
 from train.runs import folder as run_folder
