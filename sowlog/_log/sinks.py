@@ -13,7 +13,21 @@ from sowlog.writers.record import Record
 
 
 class WriterError(RuntimeError):
-    """Records that did not reach a writer; the message says which, where, why and how many."""
+    """Records that did not reach a writer; the message names the writer, the steps and the cause.
+
+    A record counts once for each writer that lacks it. Both numbers are 0 where only a flush or a close of a
+    writer failed, or where the number is unknown.
+
+    Attributes:
+        lost: records that are never written. An error of `flush` or `close` counts all since the last flush,
+            including those that an earlier error of `log` counted.
+        late: records that a stalled writer keeps, and tries again at the next record, flush or close.
+    """
+
+    def __init__(self, message: str, *, lost: int = 0, late: int = 0) -> None:
+        super().__init__(message)
+        self.lost = lost
+        self.late = late
 
 
 class LossCounter:
@@ -36,6 +50,7 @@ class LossCounter:
             f"{self.name} failed at step {step}: {_said(cause)}. That record is lost there. Training can go "
             f"on: each next record is tried, and flush() and close() raise with the number lost.",
             cause,
+            lost=1,
         )
 
     def count(self, step: int, cause: BaseException | None) -> None:
@@ -55,6 +70,7 @@ class LossCounter:
             f"{self.name} lost {counted(lost, 'record')}, at steps {first} to {last}. The first failed "
             f"with {_said(cause)}; mend that and log on.",
             cause,
+            lost=lost,
         )
 
 
@@ -175,6 +191,7 @@ class Sink:
             f"{self._losses.name} could not write {counted(len(self._backlog), 'record')} yet, at steps "
             f"{first} to {last}: {self._stall}. They are kept and tried again.",
             self._stall,
+            late=len(self._backlog),
         )
 
     def _attempt(self, action: Callable[[], None]) -> WriterError | None:
@@ -196,11 +213,14 @@ def merge_errors(*outcomes: Exception | None) -> Exception | None:
     )
     for other in known[1:]:
         known[0].add_note(str(other))
+        if isinstance(known[0], WriterError) and isinstance(other, WriterError):
+            known[0].lost += other.lost
+            known[0].late += other.late
     return known[0] if known else None
 
 
-def _error(message: str, cause: BaseException | None) -> WriterError:
-    error = WriterError(message)
+def _error(message: str, cause: BaseException | None, *, lost: int = 0, late: int = 0) -> WriterError:
+    error = WriterError(message, lost=lost, late=late)
     error.__cause__ = cause
     return error
 

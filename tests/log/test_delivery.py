@@ -1,3 +1,4 @@
+import pickle
 import warnings
 from collections import deque
 
@@ -94,6 +95,23 @@ def test_the_backlog_is_bounded_and_what_it_loses_is_said():
     delivery.flush()
     assert writer.steps == [6, 7, 8, 9]
     delivery.close()
+
+
+def test_an_error_counts_lost_and_late_records():
+    """As attributes, of all writers together, so that no program parses the message."""
+    writer, failing = StallingWriter(), AtOnceWriter()
+    delivery = Delivery([writer, failing], backlog=4)
+    writer.stalled, failing.failing = True, {2, 3}
+    handed_back = deliver(delivery, *range(6))
+    assert [(e.lost, e.late) for e in handed_back if isinstance(e, WriterError)] == [(1, 0)]
+    with pytest.raises(WriterError, match="could not write 4 records yet") as caught:
+        delivery.flush()
+    assert (caught.value.lost, caught.value.late) == (2 + 2, 4)
+    with pytest.raises(WriterError, match="lost 4 records, at steps 2 to 5") as caught:
+        delivery.close()
+    assert (caught.value.lost, caught.value.late) == (4, 0)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.lost, copy.late) == (str(caught.value), 4, 0)
 
 
 def test_a_writer_closed_in_a_stall_says_what_is_lost():
