@@ -290,5 +290,9 @@ def _own(state: State, shardings: Any) -> State:
     On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
     that donated copies made under jit did not. Why was not traced.
     """
-    copied: Any = jax.jit(lambda state: jax.tree.map(jnp.copy, state), out_shardings=shardings)(state)
+    copied: Any = jax.jit(_copy, out_shardings=shardings)(state)
     return copied
+
+
+def _copy(state: State) -> State:
+    return jax.tree.map(jnp.copy, state)
