@@ -68,7 +68,7 @@ class Program:
             time.sleep(0.001)
 
     def is_saving(self, step: str = "*") -> bool:
-        return any(self.workdir.glob(f"checkpoints/{step}.orbax-checkpoint-tmp*"))
+        return any(self.workdir.glob(f"checkpoints/{step}.part*"))
 
     def saves(self) -> int:
         """Return about how many checkpoints this process made."""

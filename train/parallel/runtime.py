@@ -11,11 +11,18 @@ import jax
 
 def set_up() -> None:
     """Set up the compilation cache, and keep libraries' notes off the terminal."""
-    # Orbax and absl log each save; their warnings and errors still come through.
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    absl = logging.getLogger("absl")
+    # Orbax logs each save there; its warnings and errors come through.
+    absl.setLevel(logging.WARNING)
+    absl.addFilter(_has_no_traceback)
     settings: Any = jax.config  # Does not declare its settings.
     if settings.jax_compilation_cache_dir is None and (folder := _cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    """Return whether a record is more than the traceback of an error that orbax also raises."""
+    return record.exc_info is None
 
 
 def _cache_folder() -> Path | None:

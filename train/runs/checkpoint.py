@@ -5,17 +5,12 @@ used: it trusts whatever folder has a number for a name, will not save at a step
 warnings of its own, what a kill left half deleted.
 """
 
-import contextlib
-import gc
-import inspect
 import itertools
 import json
-import logging
 import re
 import shutil
-import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -34,10 +29,10 @@ from train.system import files
 from train.system.exits import abandoned
 
 _ITEM = "default"
+# The end of a checkpoint's name until all of its files are on disk.
+_PART = "part"
 # The bytes of each file of a checkpoint, written when all are there.
 _SIZES = "sizes.json"
-# What is looked for where there are no sizes: orbax speaks of something else than what is missing.
-_NEEDED: dict[str, int | None] = dict.fromkeys((f"{_ITEM}/_METADATA", f"{_ITEM}/manifest.ocdbt"))
 _SIZES_FORM = TypeAdapter(dict[str, int])
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
@@ -92,15 +87,19 @@ class Checkpoints:
         if step == self.newest:
             return
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})  # type: ignore[call-arg]
+        part, folder = self._folder / f"{step}.{_PART}", self._folder / str(step)
         try:
-            with abandoned(), _quiet():
-                self._writer.save(self._folder / str(step), args=args)
+            with abandoned():
+                self._writer.save(part, args=args)
+            if jax.process_index() == 0:
+                _note_sizes(part)
+                part.rename(folder)
+                files.sync_folder(self._folder)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
             self._clear(str(step))
-            raise NotSavedError(f"{self._folder / str(step)} cannot be written: {_said(error)}") from error
+            raise NotSavedError(f"{folder} cannot be written: {_said(error)}") from error
         self.newest = step
         if jax.process_index() == 0:
-            _settle(self._folder / str(step))
             self._delete_old()
 
     def restore(self, like: State) -> tuple[State, int] | None:
@@ -147,8 +146,7 @@ class Checkpoints:
         folder = self._folder / str(step)
         try:
             _check_files(folder)
-            with _quiet():
-                state = self._restore(folder / _ITEM, like)
+            state = self._restore(folder / _ITEM, like)
         except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
             cause = _said(error)
         if _in_all(is_so=not cause):
@@ -190,41 +188,41 @@ class Checkpoints:
 
     def _clear(self, step: str) -> None:
         """Delete what a save or a deletion left that was cut short, by a kill or by an error."""
-        for ending in ("orbax-checkpoint-tmp*", "deleted"):
+        for ending in (f"{_PART}*", "deleted"):
             for left in self._folder.glob(f"{step}.{ending}"):
                 # What a failing disk holds fast now is cleared when the run is taken up again.
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _settle(folder: Path) -> None:
-    """Has all of a checkpoint on disk before an older one is deleted, and notes the sizes of its files."""
+def _note_sizes(folder: Path) -> None:
+    """Put all of a checkpoint on disk, and the sizes of its files beside them."""
     paths = [folder, *folder.rglob("*")]
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths if path.is_file()}
-    # What a disk refuses here, the next save reports. Without the sizes, as after a kill just now, the
-    # checkpoint is as good, and damage is reported in orbax's words.
-    with contextlib.suppress(OSError):
-        for path in paths:
-            files.sync_folder(path) if path.is_dir() else files.sync(path)
-        files.sync_folder(folder.parent)
-        files.write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
+    for path in paths:
+        files.sync_folder(path) if path.is_dir() else files.sync(path)
+    files.write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
 
 
 def _check_files(folder: Path) -> None:
-    """Raise an error if files are missing or cut off: a look costs nothing, and orbax might not notice."""
-    for name, size in _read_sizes(folder / _SIZES).items():
+    """Raise an error if files are missing or cut off.
+
+    Orbax never reads such a checkpoint: the threads of TensorStore that read the other files would come back
+    to an event loop that the error has closed, and print so.
+    """
+    for name, size in _read_sizes(folder).items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"it has no file {name}")
-        found = (folder / name).stat().st_size
-        if size is not None and found != size:
+        if (found := (folder / name).stat().st_size) != size:
             raise ValueError(f"its file {name} has {found} bytes, and had {size}")
 
 
-def _read_sizes(file: Path) -> Mapping[str, int | None]:
-    """Return the noted sizes; what must be there where there are none, or none that can be read."""
+def _read_sizes(folder: Path) -> dict[str, int]:
     try:
-        return _SIZES_FORM.validate_json(files.read(file))
-    except (OSError, ValueError):
-        return _NEEDED
+        return _SIZES_FORM.validate_json(files.read(folder / _SIZES))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"it has no file {_SIZES}") from None
+    except ValueError:
+        raise ValueError(f"its file {_SIZES} is damaged") from None
 
 
 def _said(error: Exception) -> str:
@@ -233,43 +231,6 @@ def _said(error: Exception) -> str:
     if len(said) > _LONGEST:
         said = f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
     return f"{type(error).__name__}: {said}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Keep off the terminal what orbax says, page by page, of an error that it raises anyway."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    # Before the error: the threads of TensorStore may come back to the closed loop while it is still raised.
-    if not isinstance(sys.unraisablehook, _WithoutLoops):
-        sys.unraisablehook = _WithoutLoops(sys.unraisablehook)
-    try:
-        yield
-    except Exception:
-        gc.collect()
-        raise
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-class _WithoutLoops:
-    """Passes on all that cannot be raised, but what comes back to an event loop that an error has ended.
-
-    TensorStore's threads do so whenever they are done: there is no time after which none will.
-    """
-
-    def __init__(self, hook: Callable[[Any], object]):
-        self._hook = hook
-
-    def __call__(self, unraisable: Any) -> None:
-        is_late = (
-            inspect.iscoroutine(unraisable.object) or str(unraisable.exc_value) == "Event loop is closed"
-        )
-        if not is_late:
-            self._hook(unraisable)
 
 
 def _of_process_0(number: int) -> int:

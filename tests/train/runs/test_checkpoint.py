@@ -94,14 +94,30 @@ def test_whatever_is_cut_off_a_checkpoint_its_whole_state_is_read_or_the_one_bef
     assert {name for name, step in read.items() if step == 7} <= {"7/sizes.json"}
 
 
-def test_damage_that_no_size_tells_is_met_when_the_arrays_are_read(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def flip(file: Path) -> None:
+    """Change bytes, and no size."""
+    content = np.frombuffer(file.read_bytes(), np.uint8).copy()
+    content[::7] ^= 0x55
+    file.write_bytes(content.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("damaged", "damage"),
+    [
+        ("default/d/*", flip),
+        ("default/manifest.ocdbt", flip),
+        ("default/_METADATA", flip),
+        ("sizes.json", flip),
+        ("sizes.json", remove),
+    ],
+)
+def test_damage_that_no_size_shows_is_quarantined_without_a_page_of_errors(
+    damaged: str, damage: Callable[[Path], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As where a kill came before the sizes were written: quietly, with orbax's cause."""
+    """The cause is orbax's, in a line, or the sizes themselves."""
     save(tmp_path, 3, 7)
-    (tmp_path / "7" / "sizes.json").unlink()
-    for file in (tmp_path / "7" / "default").rglob("d/*"):
-        halve(file)
+    for file in (tmp_path / "7").glob(damaged):
+        damage(file)
     with pytest.warns(RunWarning, match=r"cannot be read: \w+: .*7.* the run goes on from the checkpoint of"):
         assert restore(tmp_path) == 3
     gc.collect()
@@ -162,7 +178,8 @@ def test_a_state_of_another_structure_is_an_error_and_stays(tmp_path: Path) -> N
 def test_what_a_kill_left_half_saved_or_half_deleted_is_cleared(tmp_path: Path) -> None:
     """It is none of the checkpoints, takes no space, and nobody is told."""
     save(tmp_path, 3, 7)
-    shutil.copytree(tmp_path / "7" / "default", tmp_path / "9.orbax-checkpoint-tmp" / "default")
+    shutil.copytree(tmp_path / "7" / "default", tmp_path / "9.part.orbax-checkpoint-tmp" / "default")
+    shutil.copytree(tmp_path / "7", tmp_path / "8.part")
     shutil.copytree(tmp_path / "3", tmp_path / "1.deleted")
     (tmp_path / "notes").mkdir()
     assert restore(tmp_path) == 7
