@@ -1,7 +1,6 @@
 """Putting on disk what a run makes; where that fails, training goes on, and the end of the run reports it."""
 
 import functools
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +10,6 @@ import jax
 import sowlog
 from train.config.errors import RunWarning, one_line
 from train.runs.checkpoint import Checkpoints, NotSavedError
-
-# What a WriterError says of records that are gone; of those that only wait it says otherwise.
-_LOST = re.compile(r"\blost\b.* records?\b|record is lost")
 
 
 class Saver:
@@ -81,7 +77,7 @@ class Saver:
             self._log.flush()
 
     def _note(self, error: sowlog.WriterError) -> None:
-        if _LOST.search(_said(error)):
+        if error.lost:
             self.failures.append(_said(error))
             warnings.warn(_said(error), RunWarning, stacklevel=2)
 
