@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from train import data
 from train.config import file as config_file
 from train.config.errors import COMMAND_LINE, ConfigError, one_line
 from train.config.experiment import Config
@@ -63,24 +64,21 @@ def check_alike(config: Config, dataset: Dataset) -> None:
     """Raise an error in every process if they do not all train the same on the same data.
 
     Raises:
-        ConfigError: with the numbers of the processes that differ from process 0.
+        ConfigError: their configurations or their data differ.
     """
-    text = config_file.dump(config).encode()
-    parts = dataset.batch(config.seed, 0), dataset.held_out(), dataset.remainder()
-    arrays = b"".join(
-        name.encode() + array.tobytes() for part in parts for name, array in sorted(part.items())
-    )
-    for what, content in (("configuration", text), ("data", arrays)):
-        digest = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
-        digests = np.asarray(multihost_utils.process_allgather(digest)).reshape(-1, digest.size)
-        others = np.flatnonzero((digests != digests[:1]).any(axis=1)).tolist()
-        if others:
+    texts = {"configurations": config_file.dump(config), "data": data.digest(dataset, config.seed)}
+    for noun, text in texts.items():
+        # Hashed, as all processes must gather arrays of one shape.
+        digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+        try:
+            multihost_utils.assert_equal(digest)
+        except AssertionError:
             raise ConfigError(
                 [
-                    f"{COMMAND_LINE}: process {', '.join(map(str, others))} has another {what} than process "
-                    "0; start all with the same arguments, on the same files"
+                    f"{COMMAND_LINE}: the {noun} of the processes differ; start all with the same arguments, "
+                    "on the same files"
                 ]
-            )
+            ) from None
 
 
 @contextlib.contextmanager

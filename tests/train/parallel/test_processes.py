@@ -147,7 +147,7 @@ def test_processes_that_do_not_train_the_same_are_told_so(tmp_path: Path) -> Non
     """Both end with status 2, and neither waits for the other in a step."""
     first, second = Pair("--workdir", str(tmp_path / "run"), second=["seed=1"]).end()
     line = (
-        "command line: process 1 has another configuration than process 0; "
+        "command line: the configurations of the processes differ; "
         "start all with the same arguments, on the same files\n"
     )
     assert (first, second) == ((2, "", line), (2, "", line))
