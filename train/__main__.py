@@ -1,6 +1,6 @@
 """`python -m train [CONFIG.yaml] [dotted.key=value ...] [--workdir DIR]`, and `--help` for all of it.
 
-Exit status: 0 when the run is finished, or what was asked for is shown; 2 for an error in configuration, data
+Exit status: 0 when the run is finished, or the help or list is shown; 2 for an error in configuration, data
 or run folder, before anything is trained, or for data that fails later; 3 when the objective or its gradient
 became NaN or infinite; 128 and the signal's number, the run saved, after one that asks a process to leave:
 130 after Ctrl-C, 143 after SIGTERM, and so on for SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU; 1 with a line when
@@ -108,7 +108,7 @@ def _train(
     lines.begun(folder.path, is_continued=folder.is_continued)
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)
-    # Around the screen, which puts what goes to standard error above its live line.
+    # Around the screen, which moves standard error above its live line.
     with lines.plain_warnings(RunWarning, sowlog.LossWarning), terminal.screen(config.steps) as screen:
         view = display.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)

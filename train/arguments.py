@@ -88,7 +88,7 @@ _FLAGS = {
     "-h/--help": "show this, and every setting",
     "--list": "list the configs with their purpose",
     "--print-config": "print the whole configuration as YAML, and train nothing",
-    "--dry-run": "say how many parameters there are and what would be logged, without compiling",
+    "--dry-run": "count the parameters and list every tag of a run, without compiling",
 }
 
 

@@ -1,7 +1,7 @@
 """`python -m train.demonstration [key=value ...]`: what a model loses without its auxiliary losses.
 
 It trains the default experiment with its load-balance and router losses and without them, on three seeds
-each, and shows what was logged on held-out text as a table and as curves: bits per byte, the share of the
+each, and shows metrics of held-out text as a table and as curves: bits per byte, the share of the
 routers' choices that found their expert full, and the busiest expert. The same command goes on where it
 stopped.
 
@@ -38,11 +38,11 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared.
+    """A quantity that is compared.
 
     Attributes:
-        title: what it is.
-        tags: what the tags begin with that it is made of.
+        title: the heading.
+        tags: the beginning of the tags that it is computed from.
         join: makes one number of those of several layers.
         show: makes text of a number.
     """
@@ -78,7 +78,7 @@ Curves = dict[str, list[Curve]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not trained yet, show it, and return the exit status."""
+    """Train the runs that are not finished, show all, and return the exit status."""
     options = _parser().parse_args(argv)
     try:
         return _run(options)

@@ -14,7 +14,7 @@ from train.parallel.devices import Devices, cut
 
 
 def describe(config: Config, dataset: Dataset) -> str:
-    """List the parameters, and every tag that would be logged, with its reducer and what it costs.
+    """List the parameters, and every tag that would be logged, with reducer and bytes.
 
     Args:
         config: the experiment.
@@ -65,7 +65,7 @@ def _arrays(title: str, arrays: dict[str, Any]) -> Iterator[str]:
 
 
 def _held_out(batches: Batch, remainder: Batch) -> Iterator[str]:
-    """Yield the shapes that an evaluation runs in: each of its batches, and what is left over."""
+    """Yield the shapes of an evaluation: of each batch, and of the remainder."""
     count = len(next(iter(batches.values())))
     for title, stacked in ((f"held out, {count} of", batches), ("held out, left over", remainder)):
         if stacked:

@@ -1,4 +1,4 @@
-"""What is measured on held-out data: its batches and what is left over, each example counted once."""
+"""Metrics of the held-out data, in batches and a remainder, each example counted once."""
 
 import fnmatch
 import math
@@ -102,7 +102,7 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
     """Return the jitted evaluation: all held-out batches, stacked on the first axis, in one go.
 
     Args:
-        task: what is learned.
+        task: the model with its loss.
         config: the experiment.
         sharding: where the report is to live; None leaves it to JAX.
     """
@@ -133,7 +133,7 @@ def _measured(forward: Forward) -> Measured:
     metrics = metrics_of(forward)
     by_pass = {name: metrics.pop(name) for name in ("loss", "losses") if name in metrics}
     if forward.weight is not None:
-        # The mean over what has no weight may be 0/0.
+        # A mean over no weight may be 0/0.
         loss = jnp.where(forward.weight > 0, forward.loss, 0)
         del by_pass["loss"]
         metrics["loss"] = sowlog.mean.of(loss, weight=forward.weight)
@@ -162,7 +162,7 @@ def check_results(config: Config, task: Task, logged: Iterable[str]) -> tuple[st
 
     Args:
         config: the experiment.
-        task: what is learned.
+        task: the model with its loss.
         logged: tags of the evaluation, each after eval/.
 
     Raises:

@@ -60,11 +60,11 @@ def train(
     argv: Sequence[str] = (),
     hparams: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
-    """Train until the last step, a signal, or what ends the run early, and save.
+    """Train until the last step, a signal or a stop rule, and save.
 
     Args:
         config: the experiment.
-        dataset: what it learns from.
+        dataset: the training and held-out batches.
         folder: where it is kept. If its run has a checkpoint, it goes on from there. Of several processes,
             only the one with the `RunFolder` writes more there than its part of the checkpoints.
         view: where it is shown.
@@ -99,7 +99,7 @@ class Loop:
 
     Args:
         config: the experiment.
-        parts: what it trains, batch by batch.
+        parts: the compiled functions, the batches and the state.
         saver: where metrics and states go.
         view: where they are shown.
         agreement: what all processes stop by.

@@ -43,9 +43,9 @@ def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices
 
     Args:
         config: the experiment.
-        dataset: what it learns from.
+        dataset: the training and held-out batches.
         checkpoints: where its state is kept, and taken up from if one is there.
-        devices: what it runs on.
+        devices: the mesh of the run.
 
     Raises:
         ConfigError: the batches do not spread evenly over the devices, or no evaluation has a metric that the

@@ -93,8 +93,8 @@ def make_train_step(
     """Return the jitted training step. It takes the state over: the old one cannot be used again.
 
     Args:
-        task: what is learned.
-        optimizer: how.
+        task: the model with its loss.
+        optimizer: the rule of the update.
         schedule: of its learning rate, to be logged.
         config: the experiment.
         shardings: where the next state and the report are to live; None leaves it to JAX. A state that lives
@@ -113,7 +113,7 @@ def make_train_step(
 def make_update(
     task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Return the function from a state and a batch, as `devices.cut` gives it, to the next and to metrics.
+    """Return the function from a state and a batch, as `devices.cut` returns it, to the next and to metrics.
 
     Its randomness comes from seed and step alone, so a run that is taken up repeats it.
     """
@@ -155,7 +155,7 @@ def run_forward(
     weight = None if forward.weight is None else jnp.asarray(forward.weight, jnp.float32)
     if weight is not None and weight.shape:
         raise ValueError(
-            "the weight of a loss is a scalar, the number of what it is a mean over; got shape "
+            "the weight of a loss is a scalar, the number of elements that it averages; got shape "
             f"{weight.shape}. Write: Forward(..., weight=mask.sum())."
         )
     return forward._replace(loss=forward.loss.astype(jnp.float32), weight=weight)

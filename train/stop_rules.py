@@ -1,4 +1,4 @@
-"""What ends a run before its last step: no progress, or an objective that is not finite."""
+"""Rules that end a run before its last step: no progress, or an objective that is not finite."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def make_observe(options: EarlyStopOptions) -> Callable[[Patience, jax.Array], P
 class LateValues:
     """A queue of device values, read a few steps late: the device never waits for the host.
 
-    Every process reads a value after the same step, so what follows of it is the same everywhere.
+    Every process reads a value after the same step, so each decides alike.
 
     Args:
         lag: values that stay in the queue, those of the newest steps.

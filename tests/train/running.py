@@ -40,12 +40,12 @@ def moe(*overrides: str) -> Config:
 
 
 def one_device() -> dict[str, str]:
-    """Gives the environment of a program that is to have one device, not the virtual ones of the tests."""
+    """Return the environment of a program with one device, not the virtual ones of the tests."""
     return {**os.environ, "XLA_FLAGS": ""}
 
 
 class Watcher:
-    """A view that keeps what it is told, and may act at a step."""
+    """A view that keeps all values, and may act at a step."""
 
     def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None):
         self.training: dict[int, dict[str, jax.Array]] = {}
@@ -62,20 +62,20 @@ class Watcher:
 
 
 def run(config: Config, workdir: Path, watcher: Watcher | None = None, *, devices: int = 1) -> loop.Outcome:
-    """Trains as the program does, on so many devices."""
+    """Train as the program does, on so many devices."""
     dataset, on = data.load(config.data), jax.devices()[:devices]
     with run_folder.RunFolder(workdir, config) as folder, signals.SignalFlag() as stop:
         return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on)
 
 
 def run_until(config: Config, workdir: Path, step: int, *, devices: int = 1) -> loop.Outcome:
-    """Trains until a signal comes while a step is made."""
+    """Train until a signal comes while a step is made."""
     watcher = Watcher(step, lambda: signal.raise_signal(signal.SIGTERM))
     return run(config, workdir, watcher, devices=devices)
 
 
 def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:
-    """Gives every point as TensorBoard reads it: step and the value's bits, by tag."""
+    """Return every point as TensorBoard reads it: step and the value's bits, by tag."""
     return {
         tag: [
             (step, np.float32(value).tobytes())
@@ -86,7 +86,7 @@ def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:
 
 
 def saved_arrays(workdir: Path, step: int) -> dict[str, bytes]:
-    """Gives the bits of every array of a checkpoint, by path, as orbax reads it without knowing our types."""
+    """Return the bits of every array of a checkpoint, by path, as orbax reads it without our types."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         folder = (workdir / "checkpoints" / str(step) / "default").absolute()

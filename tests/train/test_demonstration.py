@@ -47,7 +47,7 @@ def test_a_mistake_in_the_command_is_told(tmp_path, capsys):
 
 
 def test_a_run_without_the_tags_is_named(tmp_path):
-    """What was logged by another program cannot be compared."""
+    """Runs of another program cannot be compared."""
     with sowlog.Logger(tmp_path) as log:
         log(0, {"loss": 1.0})
     with pytest.raises(KeyError, match="has no eval/bits_per_byte"):

@@ -1,4 +1,4 @@
-"""Held-out data in batches and what is left over, through the program's loop and on several devices."""
+"""Held-out data in batches and a remainder, through the program's loop and on several devices."""
 
 from pathlib import Path
 
@@ -47,8 +47,8 @@ def test_an_evaluation_is_that_of_each_example_by_itself() -> None:
     assert float(report.shown["accuracy"]) == pytest.approx(accuracy, rel=1e-6)
 
 
-def test_a_dry_run_tells_the_shapes_of_an_evaluation() -> None:
-    """Of its batches and of what is left over, if there is any."""
+def test_a_dry_run_lists_the_shapes_of_an_evaluation() -> None:
+    """Of its batches and of the remainder, if there is one."""
     for size, lines in {
         100: [
             "held out, 3 of: image float32[100, 8, 8, 1], label int32[100]",

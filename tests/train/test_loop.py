@@ -147,7 +147,7 @@ def test_a_longer_run_learns_at_the_rates_that_it_began_with(tmp_path) -> None:
 
 
 def test_a_folder_that_holds_another_run_is_refused(tmp_path) -> None:
-    """With the keys that differ, and what they are there and now."""
+    """With the keys that differ, and their values there and now."""
     with run_folder.RunFolder(tmp_path, digits()):
         (tmp_path / "checkpoints" / "12").mkdir(parents=True)
     with pytest.raises(run_folder.RunFolderError, match="another run") as caught:

@@ -91,7 +91,7 @@ def update(task: Padded, microbatches: int, batch: dict[str, np.ndarray]) -> Upd
 
 
 def measure(task: Padded, batch: dict[str, np.ndarray], size: int) -> dict[str, float]:
-    """Evaluates sequences in batches of one size and what is left over."""
+    """Evaluate sequences in batches of one size and a remainder."""
     variables = task.init(jax.random.key(0), batch)
     whole = len(batch["mask"]) // size * size
     batches = {name: array[:whole].reshape(-1, size, LENGTH) for name, array in batch.items()}
@@ -103,7 +103,7 @@ def measure(task: Padded, batch: dict[str, np.ndarray], size: int) -> dict[str, 
 
 @pytest.mark.parametrize(("empty", "dtype"), [(0, jnp.int32), (5, jnp.float32)])
 def test_a_gradient_is_that_of_all_tokens_however_the_batch_is_cut(empty: int, dtype: Any) -> None:
-    """And so is every metric; a microbatch without a token adds nothing but what its model sows."""
+    """And so is every metric; a microbatch without a token adds only the losses that its model sows."""
     task, batch = Padded(), sequences(empty=empty)
     task.weight_dtype = dtype
     whole, parts = (update(task, count, batch) for count in (1, 4))

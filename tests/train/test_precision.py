@@ -60,7 +60,7 @@ BATCH = {"x": np.full((4, 3), 0.1, np.float32), "y": np.array([1234.5, 0.1001, 3
 
 
 def train(task: Regression, precision: str) -> tuple[dict[str, float], str]:
-    """Makes an update; gives its metrics, and the products of the program."""
+    """Make an update; return its metrics, and the products of the program."""
     config = digits(f"precision={precision}")
     rule, schedule = optimizer.build(config.optimizer, steps=10)
     state = step.make_init(task, rule, config)(BATCH)

@@ -28,7 +28,7 @@ def leaves(tree: object) -> list[np.ndarray]:
 
 
 def test_microbatches_train_as_the_whole_batch() -> None:
-    """But for rounding, with room for every token; what is no mean over tokens is a microbatch's own."""
+    """But for rounding, with room for every token; metrics other than means over tokens differ."""
     alike = ("steps=3", "task.capacity=4", "task.load_balance=0")
     whole, parts = (Trained(moe(*alike, f"microbatches={count}")) for count in (1, 2))
     assert parts.last == pytest.approx(
@@ -56,7 +56,7 @@ def test_microbatches_draw_and_count_apart() -> None:
 
 
 def test_microbatches_that_do_not_divide_the_batch_are_a_mistake() -> None:
-    """Told with both numbers."""
+    """The error has both numbers."""
     (mistake,) = mistakes(CONFIGS / "digits.yaml", "microbatches=3")
     assert mistake == "command line: microbatches: 3 microbatches do not divide data.batch_size, 64"
 
@@ -167,7 +167,7 @@ def test_a_run_that_no_longer_gets_better_ends_early_and_stays_ended(tmp_path: P
 def test_a_metric_that_no_evaluation_has_is_told_with_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what was meant; a folder that was made for the run is gone again."""
+    """With a suggestion; a folder that was made for the run is gone again."""
     folder = tmp_path / "run"
     arguments = [str(CONFIGS / "vae.yaml"), "early_stop.metric=eval/los", "--workdir", str(folder)]
     assert program.main(arguments) == 2
@@ -221,7 +221,7 @@ def test_a_run_that_diverges_ends_at_the_same_step_when_it_was_stopped(
 
 
 def test_the_program_ends_with_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And says what happened, and what is saved."""
+    """And reports the cause, and the step that is saved."""
     arguments = [
         "task.hidden=[4]",
         f"data.name={HERE}:poisoned",

@@ -17,7 +17,7 @@ class DigitsData(Options):
     arrays: ClassVar[tuple[str, ...]] = ("image", "label")
     name: Literal["digits"]
     batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(
-        64, description="Images that a step sees; the last held-out batch is what is left over."
+        64, description="Images that a step sees; the last held-out batch is the remainder."
     )
 
 
@@ -36,7 +36,7 @@ class TextData(Options):
 
 
 def _check_plain(value: object, depth: int = 0) -> object:
-    """Refuse what would not be the same after it was written and read: dates, NaN, keys that are no text."""
+    """Refuse values that YAML does not return as they were written: dates, NaN, keys that are no text."""
     if depth > 20:
         raise disagree("", "nested too deeply")
     if isinstance(value, Mapping):
@@ -70,7 +70,7 @@ class FunctionData(Options):
     )
     batch_size: Count = Field(
         64,
-        description="Examples of a batch; the last held-out one is what is left over. An iterable makes its "
+        description="Examples of a batch; the last held-out one is the remainder. An iterable makes its "
         "own batches, and a smaller last one is evaluated, not trained on.",
     )
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -1,4 +1,4 @@
-"""Errors in a configuration, each in one line: its place, its dotted key, what is wrong, what was meant.
+"""Errors in a configuration, each in one line: place, dotted key, cause and suggestion.
 
 And what a run goes on without: a warning.
 """
@@ -21,7 +21,7 @@ COMMAND_LINE = "command line"
 
 
 class ConfigError(Exception):
-    """What is wrong with a configuration, one line for each error."""
+    """An invalid configuration: one line for each error."""
 
     def __init__(self, errors: Sequence[str]):
         self.errors = tuple(map(one_line, errors))

@@ -52,7 +52,7 @@ class Config(Options):
     """One experiment."""
 
     task: TaskOptions = Field(discriminator=Discriminator(tag_of), description="Model and loss.")
-    data: DataOptions = Field(discriminator=Discriminator(tag_of), description="What it learns from.")
+    data: DataOptions = Field(discriminator=Discriminator(tag_of), description="Training and held-out data.")
     optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(
         discriminator="name", description="How it learns."
     )
@@ -73,9 +73,9 @@ class Config(Options):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="bfloat16: what the model is given of its parameters, and the inputs that its task casts "
-        "(`as_input`; those here do), so what its layers compute in. Parameters that are kept, targets, "
-        "losses and metrics are float32.",
+        description="bfloat16: the dtype of the layers, by a cast of the parameters and of the inputs that "
+        "the task casts (`as_input`; those here do). Stored parameters, targets, losses and metrics "
+        "are float32.",
     )
     ema: Fraction | None = Field(
         None, description="Decay of the parameters' moving average, which is then evaluated; null: none."

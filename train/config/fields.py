@@ -1,4 +1,4 @@
-"""The schema as data, for messages and for help: its sections, its fields and what they may hold."""
+"""The schema as data, for messages and for help: sections, fields and their allowed values."""
 
 import types
 import typing

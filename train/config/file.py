@@ -23,14 +23,13 @@ MAX_BYTES = 1_000_000
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False) -> Config:
-    """Reads, overrides and checks a configuration.
+    """Read, override and check a configuration.
 
     Args:
         path: the YAML file.
         overrides: `dotted.key=value` each, the value in YAML; a later one wins.
-        is_to_train: whether a run is made of it, which is to have what it asks for; one that was made before
-        is
-            read as it stands.
+        is_to_train: whether a run is made of it, which must meet the requirements of task and data; a
+            configuration of an earlier run is read as it stands.
 
     Raises:
         ConfigError: with every error that can be found, each with its place and its dotted key.
@@ -80,7 +79,7 @@ class _Draft:
 
     Attributes:
         errors: a line for each that was found.
-        is_incomplete: whether a file could not be read, so that what is missing is not known.
+        is_incomplete: whether a file could not be read, so that a missing key is no error.
     """
 
     def __init__(self) -> None:
@@ -187,7 +186,7 @@ class _Draft:
         self.is_incomplete = True
 
     def _lay(self, section: Tree, over: Tree, key: Key, places: Mapping[Key, str]) -> None:
-        """Lay a mapping over a section: mappings into mappings, all else in place of what was there."""
+        """Lay a mapping over a section: mappings into mappings, all else in place of the old value."""
         if "name" in over:
             self._choose(section, over["name"], key)
         for name, value in over.items():

@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parents[2] / "configs"
 
 
 def list_settings(task: str = "") -> str:
-    """List every setting with its type, its default and what it means, by the choice that it belongs to.
+    """List every setting with type, default and description, under the choice that it belongs to.
 
     Args:
         task: the name of the task that is chosen, whose own options come last if it is a user's.

@@ -13,7 +13,7 @@ class OptimizerOptions(Options):
     learning_rate: Positive = Field(1e-3, description="The highest learning rate of the schedule.")
     schedule: Literal["constant", "cosine"] = Field(
         "cosine",
-        description="What follows the warmup: the same rate, or a cosine that ends at 0.",
+        description="Learning rate after the warmup: constant, or a cosine that ends at 0.",
     )
     decay_steps: Count | None = Field(
         None,

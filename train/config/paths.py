@@ -1,4 +1,4 @@
-"""Paths that people give: `~` is their home, and a URL is refused before anything is made of it."""
+"""Paths of the command line: `~` is the user's home, and a URL is refused before it is used."""
 
 import re
 from pathlib import Path

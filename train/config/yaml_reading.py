@@ -106,7 +106,7 @@ def read(text: str) -> tuple[object, dict[Key, int], list[tuple[Key, int]]]:
     """Read a YAML document.
 
     Returns:
-        What it holds ({} if nothing), the line of each key of nested mappings, and the keys that stand in
+        The content ({} if there is none), the line of each key of nested mappings, and the keys that stand in
         their mapping a second time, with those lines.
     """
     loader = _Loader(text)

@@ -25,7 +25,7 @@ class Dataset(Protocol):
         ...
 
     def remainder(self) -> Batch:
-        """Return what is left over, fewer examples than a batch, as a stack of one; {} if nothing is."""
+        """Return the remainder, fewer examples than a batch, as a stack of one; {} if there is none."""
         ...
 
 

@@ -1,6 +1,6 @@
 """A user's own data that comes as an iterable of batches: held out, passed over, and begun again.
 
-One pass is split: the held-out batches are taken off the first one, and training goes on with what follows.
+One pass is split: its first batches are held out, and all later ones are trained on.
 A later pass (the next epoch, or a run that is taken up) leaves out as many batches in front. These must be
 the same again, which each pass is held to: a loader that shuffles anew would train on held-out examples.
 """
@@ -185,8 +185,8 @@ class Batches:
         if len(found) < len(expected) or not all(map(examples.are_same, found, expected)):
             self._warn(
                 f"returns other {what} batches each time it is called, so a run that is stopped and taken up "
-                "is not the run that was not stopped, bit for bit. Write: a fixed seed for what it shuffles, "
-                "draws or augments by."
+                "is not the run that was not stopped, bit for bit. Write: a fixed seed for every shuffle, "
+                "draw and augmentation."
             )
 
     def _check_held_out(self, batches: Iterator[Any]) -> None:

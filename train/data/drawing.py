@@ -27,7 +27,7 @@ class Drawing:
     a batch.
 
     Args:
-        dataset: what is drawn from.
+        dataset: the source of the batches.
         stop: what asks this process to leave.
         is_alone: whether this process may leave by itself; the others of a run would wait for it in a step.
         thread: the thread that draws, which ends with this; by default a new one.

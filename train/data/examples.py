@@ -13,18 +13,18 @@ Batch = dict[str, NDArray[np.generic]]
 
 
 class DataError(Exception):
-    """The data cannot be had: one line that says what is wrong and what to do."""
+    """Unusable data: one line with the cause and the remedy."""
 
 
 class DataWarning(RunWarning):
-    """The data can be trained on, and something of the run is then not what one would expect."""
+    """Data that can be trained on, with a surprise in the run."""
 
 
 def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = False) -> Batch:
     """Return a user's mapping of arrays as NumPy arrays.
 
     Args:
-        given: what he calls a batch, or his examples.
+        given: a user's batch, or all examples.
         where: names the function that it comes from.
         needs: the arrays that must be there.
         copy: whether the arrays are to be the program's own. A loader may fill the same buffers again while
@@ -34,16 +34,16 @@ def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = Fal
         DataError: it is no mapping of arrays of numbers, or one of `needs` is not there.
     """
     if not isinstance(given, Mapping):
-        raise DataError(f"{where} gives {kinds(given)} where a dict of arrays belongs")
+        raise DataError(f"{where} returns {kinds(given)} where a dict of arrays belongs")
     make = np.array if copy else np.asarray
     batch = {name: make(array) for name, array in cast(Mapping[str, Any], given).items()}
     missing = [name for name in needs if name not in batch]
     if missing:
         there = ", ".join(map(str, batch)) or "none"
-        raise DataError(f"{where} gives the arrays {there}; the task also needs {', '.join(missing)}")
+        raise DataError(f"{where} returns the arrays {there}; the task also needs {', '.join(missing)}")
     strange = {name: array.dtype for name, array in batch.items() if array.dtype.kind not in "biuf"}
     if strange:
-        raise DataError(f"{where} gives arrays that hold no numbers: {strange}")
+        raise DataError(f"{where} returns arrays that hold no numbers: {strange}")
     return batch
 
 

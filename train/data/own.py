@@ -3,7 +3,7 @@
 Arrays are split, shuffled and drawn from by the same rule as the data that comes with the program, so a batch
 is a pure function of seed and step. An iterable is asked for its batches in order (`batches.py`): when
 a run is taken up at step s the function is called again and the s batches before are drawn and thrown away.
-So the run is the same as one that was not stopped exactly if each call gives the same batches, which is
+So the run is the same as one that was not stopped exactly if each call returns the same batches, which is
 checked of the first ones, and it costs the time to draw them. A function whose batches end is called again
 for the next epoch.
 """
@@ -47,7 +47,7 @@ def load(options: FunctionData, needs: tuple[str, ...]) -> "Arrays | Batches":
         if isinstance(error, ValueError | RuntimeError) and "main thread" in str(error):
             raise DataError(
                 f"data.name={options.name} needs the main thread, and a loader runs in a thread of its own "
-                f"({errors.one_line(error)}). Write: what needs it at the top of the module, which is "
+                f"({errors.one_line(error)}). Write: that code at the top of the module, which is "
                 "imported in the main thread."
             ) from error
         raise
@@ -73,7 +73,7 @@ class Arrays:
         counts = examples.length(train), examples.length(held_out)
         if min(counts) < 1 or counts[0] < self._size:
             raise DataError(
-                f"data.name={options.name} gives {counts[0]} examples to train on and {counts[1]} held out, "
+                f"data.name={options.name} has {counts[0]} examples to train on and {counts[1]} held out, "
                 f"and data.batch_size is {self._size}: lower it, or give more."
             )
         self._held_out, self._remainder = examples.cut_held_out(held_out, self._size)

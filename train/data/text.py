@@ -47,7 +47,7 @@ class Text:
         return self._cut_held_out()[0]
 
     def remainder(self) -> Batch:
-        """Returns, of such a text, the windows that fill no batch."""
+        """Return the windows of such a text that fill no batch."""
         return self._cut_held_out()[1]
 
     def _cut_held_out(self) -> tuple[Batch, Batch]:

@@ -1,7 +1,7 @@
 """Where arrays live: a mesh of all devices of all processes, and which part each of them holds.
 
 The step is written for the whole batch, as for one device. XLA cuts it by the shardings given here, and puts
-in the collectives; so what is sown is reduced over the whole batch too, however many devices there are.
+in the collectives; so sown values are reduced over the whole batch too, however many devices there are.
 """
 
 import math

@@ -60,7 +60,7 @@ def group_of(options: Namespace) -> Group | None:
 
 
 def check_alone(group: Group | None, flag: str) -> None:
-    """Raise an error if there are several processes, for what one does by itself.
+    """Raise an error if there are several processes, for a flag that is of one.
 
     Raises:
         ConfigError: naming the flag that asks for it.

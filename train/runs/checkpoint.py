@@ -48,7 +48,7 @@ class NotSavedError(Exception):
 class Checkpoints:
     """The last few states of a run, each in a folder named after its step.
 
-    All processes of a run call the same methods at the same time. Process 0 alone decides what is there.
+    All processes of a run call the same methods at the same time. Process 0 alone lists the folder.
 
     Args:
         folder: where they are kept; made if it is not there.
@@ -158,7 +158,7 @@ class Checkpoints:
         return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
     def _quarantine(self, unread: dict[int, str], *, used: int) -> None:
-        """Rename what cannot be read: taken for a checkpoint later, it would skip what is trained now."""
+        """Rename unreadable checkpoints: taken up later, one would skip the steps that are trained now."""
         if jax.process_index():
             return
         for step, cause in unread.items():

@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, what it ran with, event files and checkpoints."""
+"""The folder of a run: configuration, provenance, event files and checkpoints."""
 
 import contextlib
 import dataclasses
@@ -59,7 +59,7 @@ class RunFolder:
         checkpoints: the folder of the checkpoints within.
         is_continued: whether a run of this configuration was here before.
         decay_steps: where the run's cosine goes on to end; None if the configuration says it.
-        note: what its learning rate does in another way than before, in a line; empty if nothing.
+        note: the change of its learning rate's schedule, in a line; empty if there is none.
     """
 
     def __init__(self, path: Path, config: Config):
@@ -106,7 +106,7 @@ class RunFolder:
         return (self.path / META).exists() or any(self.checkpoints.glob("*"))
 
     def _undo(self) -> None:
-        """Leave the folder to what was meant; or none, if there was none."""
+        """Leave the folder free for another run, or remove a new one."""
         (self.path / CONFIG).unlink(missing_ok=True)
         _remove_if_empty(self.checkpoints)
         if self._is_new and _is_same(self._lock, self.path / LOCK):
@@ -116,12 +116,12 @@ class RunFolder:
     def write_meta(
         self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str = ""
     ) -> None:
-        """Add a start to meta.json: what this run is made with, and a warning of what has changed.
+        """Add a start to meta.json: libraries, code and data, with a warning of changes.
 
         Args:
             seed: the run's seed.
             argv: the arguments that the program was given.
-            devices: what it runs on.
+            devices: the kind of each device.
             step: where it begins or goes on.
             data: the digest of its data.
         """

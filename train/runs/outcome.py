@@ -21,7 +21,7 @@ class Outcome:
         ended_early: why it ended before its last step; empty if it did not, or by a signal.
         diverged: whether it ended as the objective or its gradient was not finite.
         stopped_by: the signal that ended it, to this process or another of the run.
-        failures: what could not be written, each in a line.
+        failures: writes that failed, each in a line.
     """
 
     step: int

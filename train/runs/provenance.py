@@ -1,4 +1,4 @@
-"""What a run is made with, each time it is started: libraries, code and data; and what has changed since."""
+"""Provenance of a run, at each start: libraries, code and data, and changes between starts."""
 
 import contextlib
 import importlib.metadata
@@ -32,13 +32,13 @@ class _Meta(BaseModel):
 def begin(
     folder: Path, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str
 ) -> None:
-    """Add a start to a run's meta.json, and warn of what has changed since the one before.
+    """Add a start to a run's meta.json, and warn of changes since the one before.
 
     Args:
         folder: the run folder.
         seed: the run's seed.
         argv: the arguments that the program was given.
-        devices: what it runs on.
+        devices: the kind of each device.
         step: where it begins or goes on.
         data: the digest of its data; empty if it is not known.
     """
@@ -72,8 +72,8 @@ def _read(file: Path) -> list[Start]:
         aside = free_name(file.with_name(f"{file.name}.unreadable"))
         file.rename(aside)
         warnings.warn(
-            f"{file} cannot be read: {_cause(error)}. It is now {aside.name} there, and what has changed "
-            "since the last start is not known.",
+            f"{file} cannot be read: {_cause(error)}. It is now {aside.name} there, and changes "
+            "since the last start are not known.",
             RunWarning,
             stacklevel=3,
         )
@@ -114,7 +114,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _version(package: str) -> str | None:
-    """Return what is installed; None for a checkout that is used as it stands."""
+    """Return the installed version; None for a checkout that is used as it stands."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return None

@@ -1,4 +1,4 @@
-"""What came of a finished run, in its folder: how a sweep knows that it is done, and ranks it."""
+"""Results of a finished run, in its folder: a sweep reads there that it is done, and ranks it."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ class Results:
         held_out: values of the last evaluation by tag, the most important first; None is NaN or infinite.
     """
 
-    # Of what is read from a file.
+    # For results that are read from a file.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)
 
     steps: int

@@ -15,7 +15,7 @@ from train.runs.checkpoint import Checkpoints, NotSavedError
 class Saver:
     """Logs, and saves states once all that was logged before them is on disk: a resumed run misses nothing.
 
-    A full disk need not end a run of days. What cannot be written is a warning: the logger keeps its
+    A full disk need not end a run of days. A write that fails is a warning: the logger keeps its
     records and tries them again, and at the next save both are tried. Of several processes none could go on
     alone, as a checkpoint is written by all of them: there an error ends the run.
 
@@ -26,7 +26,7 @@ class Saver:
         steps: length of the run, at whose end there is another.
 
     Attributes:
-        failures: what is not on disk, each in a line; empty if all of it is, or is to be tried again.
+        failures: writes that failed, each in a line; empty if none did, or all are tried again.
     """
 
     def __init__(self, log: sowlog.Logger, checkpoints: Checkpoints, *, every: int, steps: int):
@@ -73,7 +73,7 @@ class Saver:
             self._log.flush()
         except sowlog.WriterError as error:
             self._note(error)
-            # What is lost has been said now. This raises if records still wait: no checkpoint passes them.
+            # The loss is reported. This raises if records still wait: no checkpoint passes them.
             self._log.flush()
 
     def _note(self, error: sowlog.WriterError) -> None:
@@ -86,7 +86,7 @@ class Saver:
             f"the last checkpoint is of step {self.saved()}" if self.saved() else "there is no checkpoint yet"
         )
         if is_last:
-            # What is late is lost when the logger closes, which says how much and why.
+            # Late records are lost when the logger closes, which reports their number and the cause.
             late = isinstance(error, sowlog.WriterError)
             cause = "not all that was logged before it could be written" if late else str(error)
             self.failures.append(f"step {step} is not saved: {cause}; {last}")

@@ -32,7 +32,7 @@ class Display:
         self._due = 0.0
 
     def trained(self, step: int, values: "dict[str, jax.Array]") -> None:
-        """Note a step, and show what has arrived meanwhile."""
+        """Note a step, and show the values that have arrived."""
         self._show_evaluations()
         now = time.perf_counter()
         if now < self._due:

@@ -1,4 +1,4 @@
-"""Lines on the terminal: errors, warnings, and what was asked for."""
+"""Lines on the terminal: errors, warnings and output."""
 
 import contextlib
 import shlex
@@ -16,12 +16,12 @@ def error(message: str) -> None:
 
 
 def warning(line: str) -> None:
-    """Report what is otherwise than one may think, and the run goes on."""
+    """Report a surprise that does not end the run."""
     print(f"warning: {line}", file=errors(), flush=True)
 
 
 def text(lines: str) -> None:
-    """Report what was asked for."""
+    """Print output."""
     say(lines)
 
 
@@ -54,7 +54,7 @@ def not_saved(failures: Sequence[str], folder: Path, *, names_folder: bool = Fal
 
 
 def again(folder: Path, names_folder: bool) -> str:  # noqa: FBT001 - the one fact that it is about
-    """Return what has to be typed to go on."""
+    """Return the command that goes on."""
     return (
         "the same command" if names_folder else f"the same command with\n--workdir {shlex.quote(str(folder))}"
     )

@@ -1,4 +1,4 @@
-"""Tables on the terminal: how a run ended, how a sweep did, and what is compared."""
+"""Tables on the terminal: the end of a run, the points of a sweep, and comparisons."""
 
 import signal
 import sys
@@ -113,7 +113,7 @@ def _number(value: float | None) -> str:
 def finished(
     outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
 ) -> None:
-    """Report how the run ended, what came of it and how to look at it.
+    """Report how the run ended, its results and the command that shows it.
 
     Args:
         outcome: how it ended.

@@ -1,4 +1,4 @@
-"""The options of a sweep on the command line, and what is done by them."""
+"""The options of a sweep on the command line, and the commands behind them."""
 
 import argparse
 import signal
@@ -18,8 +18,8 @@ from train.sweep.plan import Point, describe, plan
 from train.sweep.view import Lines
 
 HELP = """
-A sweep trains the product of what --sweep gives, each point in a run folder and a process of its own, whose
-output is in output.log there. The same command with --workdir goes on where it stopped: finished points are
+A sweep trains the product of all values of --sweep, each point in a run folder and a process of its own, with
+its output in output.log there. The same command with --workdir goes on where it stopped: finished points are
 left alone, stopped ones go on from their checkpoint, failed ones are tried again. A point that fails does not
 end the sweep. Ctrl-C and SIGTERM reach the points, which save.
 Every process uses all cores (and on a GPU, by default, most of its memory): give each less, by taskset or
@@ -57,7 +57,7 @@ def check(options: argparse.Namespace) -> bool:
     """Return whether a sweep is asked for.
 
     Raises:
-        ConfigError: options of a sweep stand without one, or with what is no part of one.
+        ConfigError: options of a sweep stand without one, or beside options of a run.
     """
     wrong: list[str] = []
     if not options.sweep:
@@ -66,7 +66,7 @@ def check(options: argparse.Namespace) -> bool:
     elif options.print_config:
         wrong = ["--print-config: shows one configuration; --dry-run lists the points of a sweep"]
     elif options.hparams:
-        wrong = ["--hparams: a sweep shows what it varies"]
+        wrong = ["--hparams: a sweep shows the settings that it varies"]
     elif options.submit_with and not options.submit:
         wrong = ["--submit-with: belongs to --submit"]
     elif options.submit is not None and options.submit not in workers.CLUSTERS:
@@ -136,7 +136,7 @@ def show(
 
 
 def command(file: Path, overrides: Sequence[str], point: Point) -> list[str]:
-    """Return the command that trains a point, which shows what is varied as its hyperparameters."""
+    """Return the command that trains a point, which shows the varied settings as its hyperparameters."""
     keys = ",".join(point.values)
     given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]
     return [sys.executable, "-m", "train", str(file), *given]

@@ -1,4 +1,4 @@
-"""The points of a sweep: the product of what is varied, checked before anything is trained."""
+"""The points of a sweep: the product of the varied settings, checked before anything is trained."""
 
 import hashlib
 import itertools
@@ -38,8 +38,8 @@ class Point:
     """One run of a sweep.
 
     Attributes:
-        path: its run folder, named after what is varied.
-        values: what is varied, by dotted key.
+        path: its run folder, named after the varied settings.
+        values: the varied settings, by dotted key.
         overrides: the same, as the command line takes it.
         config: the whole configuration.
     """
@@ -60,7 +60,7 @@ class Point:
         return self.path / LOG
 
     def results(self) -> Results | None:
-        """Return what came of it; None if it is not finished."""
+        """Return its results; None if it is not finished."""
         found = results.read(self.path)
         return found if found is not None and found.steps == self.config.steps else None
 
@@ -75,7 +75,7 @@ def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Pa
         folder: where the run folders are.
 
     Raises:
-        ConfigError: with every error in what is varied and in the configurations that result.
+        ConfigError: with every error in the varied settings and in the configurations that result.
         RunFolderError: a point's folder holds another configuration.
     """
     axes = dict(_parse_all(sweeps))
@@ -146,12 +146,12 @@ def _expand(key: str, item: Any) -> Iterable[Any]:
 
 
 def _name(values: dict[str, Any]) -> str:
-    """Return a folder's name that says what is varied, the same whenever it is made."""
+    """Return a folder's name, a function of the varied settings alone."""
     exact = ",".join(f"{key}={_show(value)}" for key, value in values.items())
     safe = _UNSAFE.sub("_", exact)
     if safe == exact and len(safe) <= _LONGEST_NAME:
         return safe
-    # What was replaced or cut off is in the digest, so that no two values share a folder.
+    # Replaced and cut off characters are in the digest, so that no two values share a folder.
     return f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
@@ -194,7 +194,7 @@ def _check_folders(points: Iterable[Point]) -> None:
 
 
 def describe(points: Sequence[Point]) -> str:
-    """List the points, each with what is known of it."""
+    """List the points, each with its state."""
     return "\n".join(f"{point.path}  {_state(point)}" for point in points)
 
 

@@ -1,6 +1,6 @@
 """Sweeps: one experiment with settings varied, a run folder for each point of the product.
 
-What is known of a sweep is what its run folders hold, so the same command goes on where it stopped: a point
+The state of a sweep is in its run folders, so the same command goes on where it stopped: a point
 with results is finished, one that another process trains is waited for, every other one is trained, from its
 checkpoint if it has one. Only the points import JAX.
 """

@@ -18,7 +18,7 @@ _UNFINISHED = "not finished"
 
 
 def of_points(points: Sequence[Point], *, digits: int | None = None) -> Table:
-    """Return a row of each point: its place, what is varied, and its results.
+    """Return a row of each point: its place, the varied settings, and its results.
 
     Args:
         points: all points of a sweep.

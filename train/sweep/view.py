@@ -36,7 +36,7 @@ class Lines:
 
 
 def _tail(log: Path, since: int) -> str:
-    """Return the last lines of what was written since, indented, under the file's name."""
+    """Return the last lines of the log since then, indented, under the file's name."""
     try:
         with files.open_regular(log, "rb") as file:
             file.seek(max(since, os.fstat(file.fileno()).st_size - _TAIL_BYTES))

@@ -115,7 +115,7 @@ class Job:
         self._job.cancel(check=False)
 
     def verdict(self) -> str:
-        """Describe how it ended, by what its command returned, or else by what submitit knows."""
+        """Describe how it ended, by the command's exit status, or else by submitit's state of the job."""
         if self._is_stopped:
             return "stopped"
         problem = self._job.exception()
@@ -211,7 +211,7 @@ class Cluster:
 
 
 class _KnownJob(BaseModel):
-    """What is remembered of a job in the folder of its point."""
+    """A submitted job, noted in the folder of its point."""
 
     kind: str
     id: str

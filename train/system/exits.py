@@ -30,7 +30,7 @@ def end(status: int, line: str = "") -> NoReturn:
 
 @contextlib.contextmanager
 def deadline(seconds: float, *, status: int, line: str) -> Generator[None]:
-    """End this process, however it hangs, if what is in the `with` takes longer."""
+    """End this process, however it hangs, if the body of the `with` takes longer."""
     timer = _start(seconds, status, line)
     try:
         yield
@@ -40,7 +40,7 @@ def deadline(seconds: float, *, status: int, line: str) -> Generator[None]:
 
 @contextlib.contextmanager
 def abandoned() -> Generator[None]:
-    """Bound the exit of this process if what is in the `with` fails, as its threads are then left."""
+    """Bound the exit of this process if the body of the `with` fails, as its threads are then left."""
     try:
         yield
     except BaseException:

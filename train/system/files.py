@@ -20,9 +20,9 @@ PATIENCE = 10.0
 def write(file: Path, text: str) -> None:
     """Write a file that is either the old one or the new one, also after a power cut, and never half of it.
 
-    A link of that name is replaced, and what it points to is left alone.
+    A link of that name is replaced, and its target is left alone.
     """
-    # A name of its own, made anew: nothing is written through what stands there, and no two writers share it.
+    # A name of its own, made anew: no two writers share it, and no link of that name is written through.
     part = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as opened:
@@ -38,7 +38,7 @@ def write(file: Path, text: str) -> None:
 
 
 def sync(file: Path) -> None:
-    """Have the system put on disk what was written to a file."""
+    """Have the system put a file on disk."""
     with open_regular(file, "rb") as opened:
         os.fsync(opened.fileno())
 

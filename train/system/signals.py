@@ -65,7 +65,7 @@ class SignalFlag:
     the run.
 
     Attributes:
-        signal: what came, None so far.
+        signal: the signal that came, None so far.
     """
 
     def __init__(self) -> None:

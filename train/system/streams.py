@@ -11,7 +11,7 @@ _GONE = (errno.EPIPE, errno.EIO)
 
 
 class Output:
-    """A stream of text that drops what cannot be written; all else is the stream's own.
+    """A stream of text that drops text after a failed write; all else is the stream's own.
 
     Args:
         stream: the stream, whose descriptor leads nowhere once its other end has gone.
@@ -32,7 +32,7 @@ class Output:
             return len(text)
 
     def flush(self) -> None:
-        """Hand over what was written to the system, as far as it takes it."""
+        """Flush the stream to the system, as far as the system takes it."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -43,7 +43,7 @@ class Output:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-            # What is left in the stream's buffer goes there, and not into an error at exit.
+            # The rest of the stream's buffer goes there, and not into an error at exit.
             with contextlib.suppress(OSError):
                 self._stream.flush()
 

@@ -1,4 +1,4 @@
-"""Tasks: what is learned. Each is one file: a model that sows, and a class with the form of `Task`.
+"""Tasks. Each is one file: a model that sows, and a class with the form of `Task`.
 
 A task of your own is a subclass of `Task` in a module of your own, chosen by `task.name=module:Class` and
 found from the working folder. Beside what `Task` has, its class may say:
@@ -25,14 +25,14 @@ Batch = dict[str, jax.Array]
 
 
 class Forward(NamedTuple):
-    """What one forward pass gives.
+    """The result of one forward pass.
 
     Attributes:
         loss: the task's own loss, a float32 scalar, without what the model sowed.
         metrics: sowlog states computed outside the model, by name.
         updates: what `sowlog.collect` returned: "metrics", "losses" and the mutable collections.
         weight: how much the loss counts where batches are averaged, over microbatches and in an evaluation:
-            a scalar, the number of what it is a mean over, such as `mask.sum()` of a loss over tokens that
+            a scalar, the number of elements that it averages, such as `mask.sum()` of a loss over tokens that
             are not padding. Where it is 0 the loss is to be finite still: divide by `jnp.maximum(..., 1)`.
             None counts the examples, of which the loss is then a mean. Losses that the model sows are
             averaged over examples in any case.
@@ -76,7 +76,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Draws(Protocol):
-    """A task that also shows what it does: its `draw` is called at each evaluation, and need not be there."""
+    """A task with pictures: its `draw`, which is optional, is called at each evaluation."""
 
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         """Return images [H, W, C] in 0 … 1 by tag, of a held-out batch; inside the jitted evaluation."""

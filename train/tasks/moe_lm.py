@@ -94,7 +94,7 @@ class Moe(nn.Module):
     def _choose(self, probabilities_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the probabilities and numbers of each token's experts.
 
-        With a bias rate, each expert has a bias that decides whether it is chosen, and not what it counts.
+        With a bias rate, each expert has a bias that decides whether it is chosen, and not its gate.
         """
         options = self.options
         if not options.bias_rate:
@@ -161,8 +161,8 @@ class Transformer(nn.Module):
         x_BTD = nn.Embed(BYTES, options.width, name="embed")(tokens_BT)
         init = nn.initializers.normal(0.02)
         x_BTD += self.param("positions", init, (1, tokens_BT.shape[1], options.width))
-        # One block is compiled for all layers, and the backward pass computes its activations again. What is
-        # sown must be named beside the parameters, or nn.scan would drop it.
+        # One block is compiled for all layers, and the backward pass computes its activations again. The
+        # collections that are sown stand beside the parameters, or nn.scan would drop them.
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False),
             variable_axes={"params": 0, "metrics": 0, "losses": 0, BALANCE: 0},

@@ -21,7 +21,7 @@ class Usage(sowlog.Reducer):
     """How often each code was chosen: a statistic of all choices, which no mean over batches is.
 
     Attributes:
-        codes: size of the codebook; what is sown are numbers from 0 to codes - 1.
+        codes: size of the codebook; the sown values are numbers from 0 to codes - 1.
     """
 
     codes: int = 0

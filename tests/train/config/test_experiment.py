@@ -74,7 +74,7 @@ def test_a_number_is_read_however_it_is_written(text: str) -> None:
     ],
 )
 def test_words_are_those_of_yaml_1_2(written: str, read: object, tmp_path: Path) -> None:
-    """Alike in a file, on the command line and in what is varied; and they survive being written."""
+    """Alike in a file, on the command line and in a sweep; and they survive being written."""
     own = f"base: {DIGITS}\ndata: {{name: 'a:b', arguments: {{x: {written}}}}}\n"
     config = load(write(tmp_path, own))
     assert config.data == FunctionData(name="a:b", arguments={"x": read})
@@ -166,7 +166,7 @@ def test_the_same_name_keeps_the_fields() -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line(override: str, line: str) -> None:
-    """The line names the command line and the full key, says what is wrong, and what was meant."""
+    """The line names the command line, the full key, the cause and a suggestion."""
     (mistake,) = mistakes(DIGITS, override)
     assert mistake.startswith("command line: ")
     assert line in mistake
@@ -174,7 +174,7 @@ def test_a_mistake_on_the_command_line_is_one_line(override: str, line: str) -> 
 
 
 def test_fields_that_disagree_are_named() -> None:
-    """What is wrong only together is reported at a key."""
+    """An error of two fields together is reported at one of them."""
     (mistake,) = mistakes(MOE, "task.top_k=9")
     assert mistake == "command line: task.top_k: 9 experts a token, but experts is 8"
     (mistake,) = mistakes(MOE, "task.width=66")
@@ -182,7 +182,7 @@ def test_fields_that_disagree_are_named() -> None:
 
 
 def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None:
-    """Those of the file with their lines, those of the command line, and what is missing."""
+    """Those of the file with their lines, those of the command line, and missing fields."""
     file = write(
         tmp_path,
         "task: {name: digitz}\n"
@@ -222,7 +222,7 @@ def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None
     ],
 )
 def test_a_broken_file_is_told_in_a_line(text: str, line: str, tmp_path: Path) -> None:
-    """With the line where a line can be told."""
+    """With the line where there is one."""
     file = write(tmp_path, text)
     assert any(mistake.startswith(f"{file}{line}") for mistake in mistakes(file)), mistakes(file)
 

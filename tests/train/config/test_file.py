@@ -12,14 +12,14 @@ DIGITS = CONFIGS / "digits.yaml"
 
 
 def files(folder: Path, **texts: str) -> Path:
-    """Writes a file of each name, and gives the folder."""
+    """Write a file of each name, and return the folder."""
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text)
     return folder
 
 
 def test_a_file_is_laid_over_its_base(tmp_path: Path) -> None:
-    """What it does not say is the base's, within sections too."""
+    """Fields that it leaves out are the base's, within sections too."""
     file = write(tmp_path, f"base: {DIGITS}\nsteps: 7\noptimizer: {{warmup: 3}}\n")
     expected = load(DIGITS, ["steps=7", "optimizer.warmup=3"])
     assert load(file) == expected
@@ -155,14 +155,14 @@ def test_yaml_that_could_grow_without_end_is_a_mistake(text: str, line: str, tmp
     ],
 )
 def test_an_argument_that_would_not_survive_being_written_is_a_mistake(value: str, line: str) -> None:
-    """What a function gets is what the run folder tells."""
+    """A function's arguments are those in the run folder."""
     (mistake,) = mistakes(DIGITS, "data.name=a:b", f"data.arguments.x={value}")
     assert mistake == f"command line: data.arguments: {line}"
 
 
 @pytest.mark.parametrize("name", ["a:", ":b", "a:b:c", "a.:b", "a b:c", "a:b.c", "1a:b"])
 def test_a_function_is_named_by_module_and_name(name: str) -> None:
-    """Anything else with a colon is told at once, and not imported."""
+    """Anything else with a colon is refused at once, and not imported."""
     (mistake,) = mistakes(DIGITS, f'data.name="{name}"')
     assert mistake == f'command line: data.name: must be of the form module:function, got "{name}"'
 

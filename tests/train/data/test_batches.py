@@ -30,7 +30,7 @@ def test_a_pair_of_iterables_trains_on_the_whole_first() -> None:
 
 
 def test_a_loader_that_fills_its_buffers_again_is_that_of_new_ones() -> None:
-    """Held-out batches are not all the last one, and a batch stays what it is as the next is drawn."""
+    """Held-out batches are not all the last one, and a batch stays the same as the next is drawn."""
     ours, expected = (load(function, eval_batches=3) for function in ("refilled", "batches"))
     np.testing.assert_array_equal(ours.held_out()["image"], expected.held_out()["image"])
     drawn = [ours.batch(0, step) for step in range(4)]
@@ -67,7 +67,7 @@ def test_a_later_epoch_that_begins_with_other_batches_is_told() -> None:
 def test_a_loader_that_a_resumed_run_would_not_repeat_is_told(
     function: str, arguments: dict[str, int], what: str
 ) -> None:
-    """Before training: what is held out stays apart, and the run goes on in the order of the first call."""
+    """Before training: held-out batches stay apart, and the run goes on in the order of the first call."""
     match = f"returns other {what} batches each time.* bit for bit. Write: a fixed seed"
     with pytest.warns(DataWarning, match=match) as caught:
         dataset = load(function, arguments=arguments, eval_batches=10)

@@ -12,7 +12,7 @@ from train.data.examples import DataError
 
 
 def text_file(folder: Path, size: int) -> Path:
-    """Writes `size` bytes of counting, in which no 9 bytes in a row come twice."""
+    """Write `size` bytes of counting, in which no 9 bytes in a row come twice."""
     file = folder / "text.txt"
     file.write_text("".join(f"{number:05} " for number in range(size // 6 + 1))[:size])
     return file
@@ -111,7 +111,7 @@ def test_no_more_than_max_bytes_is_read(tmp_path: Path) -> None:
 
 
 def test_the_default_text_is_python_source_of_the_standard_library() -> None:
-    """Its own modules, not what was installed beside them."""
+    """Its own modules, not packages that were installed beside them."""
     options = TextData(name="text")
     names = {str(file) for file in data._text_files(options)}
     assert any(name.endswith("/argparse.py") for name in names)
@@ -120,7 +120,7 @@ def test_the_default_text_is_python_source_of_the_standard_library() -> None:
 
 
 def test_text_too_short_for_a_sequence_is_told(tmp_path: Path) -> None:
-    """With what there is, what is needed, and what to change."""
+    """With the number of bytes, the number needed, and the setting to change."""
     file = text_file(tmp_path, 89)
     with pytest.raises(DataError, match=r"has 89 bytes.* 8 bytes need at least 90; lower data\.length"):
         text(file)

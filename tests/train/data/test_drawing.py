@@ -78,7 +78,7 @@ class Broken:
 
 
 def test_what_a_signal_did_to_the_loader_first_is_the_signal() -> None:
-    """A cluster's reaches its workers as well; without one, the loader's error is told. No thread is left."""
+    """A cluster's reaches its workers too; without one, the loader's error is raised. No thread is left."""
     before = threads()
     with SignalFlag() as stop, drawing.Drawing(Broken(), stop, is_alone=lambda: True) as drawn:
         with pytest.raises(RuntimeError, match="killed at 0"):
@@ -113,7 +113,7 @@ def opened_at_once() -> Iterator[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("function", [in_one_thread, opened_at_once])
 def test_a_loader_works_in_one_thread_from_its_call_to_its_last_pass(function: Callable[[], object]) -> None:
-    """Whoever asks for its batches: the main thread before a run, and the run; which ends the thread."""
+    """Before a run, where the main thread asks for batches, and in the run, whose end is the thread's."""
     before = threads()
     dataset = data.load(
         FunctionData.model_validate({"name": f"{HERE}:{function.__name__}", "eval_batches": 1})
@@ -144,7 +144,7 @@ def of_the_main_thread() -> Iterator[dict[str, np.ndarray]]:
 
 
 def test_a_loader_that_needs_the_main_thread_is_refused() -> None:
-    """The error says where what needs it may stand."""
+    """The error names a place for the code that needs it."""
     before = threads()
     with pytest.raises(DataError, match=r"needs the main thread.*signal only works.*top of the module"):
         data.load(FunctionData.model_validate({"name": f"{HERE}:of_the_main_thread", "eval_batches": 1}))

@@ -30,7 +30,7 @@ def test_arrays_are_split_and_drawn_from() -> None:
 def test_held_out_arrays_are_cut_into_batches_of_the_size_asked_for(
     held_out: int, size: int, whole: tuple[int, int], rest: tuple[int, ...]
 ) -> None:
-    """And into what is left over: every example once; of a pair, the second is held out whole."""
+    """And into a remainder: every example once; of a pair, the second is held out whole."""
     dataset = load("pair", batch_size=size, arguments={"held_out": held_out})
     assert dataset.held_out()["image"].shape == (*whole, 8, 8, 1)
     assert [array.shape[:2] for array in dataset.remainder().values()] == [rest] * 2 * bool(rest)
@@ -51,7 +51,7 @@ def test_a_digest_knows_every_example() -> None:
         ("unequal", {}, r"differ in their number of examples: \{'image': 3, 'label': 4\}"),
         ("scalars", {}, r"differ in their number of examples: \{'image': None, 'label': None\}"),
         ("words", {}, r"arrays that hold no numbers: .*<U1"),
-        ("others", {}, "gives the arrays x; the task also needs image, label"),
+        ("others", {}, "returns the arrays x; the task also needs image, label"),
         ("growing", {}, "held-out batches of different shapes"),
         ("number", {}, "returned int: it must be a dict of arrays, an iterable"),
         ("mixed", {}, r"returned \(dict, list\): it must be a dict"),
@@ -64,7 +64,7 @@ def test_a_digest_knows_every_example() -> None:
     ],
 )  # fmt: skip
 def test_data_of_another_form_is_told(function: str, options: dict[str, object], line: str) -> None:
-    """With what there is and what was needed."""
+    """With the arrays and the needs of the task."""
     with pytest.raises(DataError, match=line):
         load(function, **options).batch(0, 0)
 
@@ -87,7 +87,7 @@ def test_a_module_is_found_in_the_working_folder(tmp_path: Path, monkeypatch: py
 
 
 def test_a_run_on_an_iterable_is_taken_up_where_it_was(tmp_path: Path) -> None:
-    """Bit for bit, where each call of the function gives the same; drawn batches are drawn again."""
+    """Bit for bit, where each call of the function returns the same; drawn batches are drawn again."""
     config = digits(f"data.name={HERE}:batches", "data.eval_batches=2", "steps=6")
     run(config, tmp_path / "straight")
     run_until(config, tmp_path / "stopped", 2)
@@ -97,7 +97,7 @@ def test_a_run_on_an_iterable_is_taken_up_where_it_was(tmp_path: Path) -> None:
 
 
 def test_data_that_fails_on_its_way_costs_no_update(tmp_path: Path) -> None:
-    """What was trained is saved before the error ends the run, which then goes on with mended data."""
+    """The updates are saved before the error ends the run, which then goes on with mended data."""
     own = ("data.eval_batches=2", "data.arguments.at=8", f"data.arguments.file={tmp_path / 'file'}")
     config = digits(f"data.name={HERE}:until", *own, "steps=10", "eval.every=4", "checkpoint.every=4")
     with (

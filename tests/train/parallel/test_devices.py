@@ -175,7 +175,7 @@ def test_a_microbatch_lies_on_all_devices(tmp_path: Path) -> None:
 def test_a_batch_that_the_devices_do_not_divide_is_a_mistake(
     size: int, settings: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Told with what to write; the folder is then free for what was meant."""
+    """The error has the line to write; the folder is then free for another run."""
     command = [str(CONFIGS / "digits.yaml"), *TINY_DIGITS, *settings, "--workdir", str(tmp_path)]
     assert program.main([*command, f"data.batch_size={size}"]) == 2
     assert capsys.readouterr().err == f"data.batch_size: {line}\n"

@@ -52,7 +52,7 @@ class Pair:
         return ended(self.processes)
 
     def stop_second(self, workdir: Path, step: int) -> list[Ended]:
-        """Sends SIGTERM to process 1 once a checkpoint of that step or a later one is there."""
+        """Send SIGTERM to process 1 once a checkpoint of that step or a later one is there."""
         wait_until(lambda: self.has_ended() or newest(workdir) >= step, seconds=SECONDS)
         self.processes[1].send_signal(signal.SIGTERM)
         return self.end()
@@ -67,16 +67,16 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def ended(started: Iterable[subprocess.Popen[str]]) -> list[Ended]:
-    """Waits for processes that are all started; kills those that hang."""
+    """Wait for processes that are all started; kill those that hang."""
     processes = list(started)
     try:
-        told = [process.communicate(timeout=SECONDS) for process in processes]
+        outputs = [process.communicate(timeout=SECONDS) for process in processes]
     finally:
         for process in processes:
             process.kill()
     return [
         (process.returncode, without_gloo(out), errors)
-        for process, (out, errors) in zip(processes, told, strict=True)
+        for process, (out, errors) in zip(processes, outputs, strict=True)
     ]
 
 
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 
 def without_gloo(out: str) -> str:
-    """Drops what the CPU's collectives print by themselves."""
+    """Drop the lines that the CPU's collectives print."""
     return "".join(line for line in out.splitlines(keepends=True) if not line.startswith("[Gloo]"))
 
 
@@ -99,7 +99,7 @@ def newest(workdir: Path) -> int:
 def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path: Path) -> None:
     """SIGTERM to one ends both, saved at one step; process 0 alone writes events, files and its output.
 
-    What was saved then is cut off, and both go on from the checkpoint before it.
+    The newest checkpoint is then cut off, and both go on from the one before it.
     """
     workdir = tmp_path / "two"
     arguments = (*LONG, "--workdir", str(workdir))
@@ -107,7 +107,7 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
     assert (first[0], second) == (143, (143, "", ""))
     (saved,) = re.findall(r"stopped by SIGTERM, saved at step (\d+)", first[1])
     assert newest(workdir) == int(saved) < STEPS
-    # Without its sizes, so that both learn of it from orbax, each as it reads.
+    # With the sizes missing too, both processes find the damage, each as it reads.
     (workdir / "checkpoints" / saved / "sizes.json").unlink()
     for file in (workdir / "checkpoints" / saved / "default").rglob("d/*"):
         os.truncate(file, 10)
@@ -127,8 +127,8 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
     assert_same_state(tmp_path / "one", workdir, STEPS)
 
 
-def test_a_process_that_fails_leaves_nobody_waiting() -> None:
-    """It tells why and ends at once; the other, in a collective, ends too."""
+def test_a_process_that_fails_leaves_no_other_waiting() -> None:
+    """It reports the cause and ends at once; the other, in a collective, ends too."""
     code = (
         "import sys, numpy, jax.experimental.multihost_utils as others\n"
         "from train.parallel import joining, processes\n"
@@ -143,7 +143,7 @@ def test_a_process_that_fails_leaves_nobody_waiting() -> None:
     assert (second[0], second[2].splitlines()[-1]) == (1, "RuntimeError: out of luck")
 
 
-def test_processes_that_do_not_train_the_same_are_told_so(tmp_path: Path) -> None:
+def test_processes_that_do_not_train_the_same_are_refused(tmp_path: Path) -> None:
     """Both end with status 2, and neither waits for the other in a step."""
     first, second = Pair("--workdir", str(tmp_path / "run"), second=["seed=1"]).end()
     line = (
@@ -220,6 +220,6 @@ def test_a_process_whose_others_do_not_come_says_so(number: int) -> None:
 def test_a_mistake_in_the_flags_is_one_line(
     flags: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Told with status 2 before the data is read."""
+    """With status 2, before the data is read."""
     assert program.main([str(ROOT / "configs/digits.yaml"), *flags.split()]) == 2
     assert capsys.readouterr().err == f"command line: {line}\n"

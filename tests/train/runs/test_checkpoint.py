@@ -41,7 +41,7 @@ def save(folder: Path, *steps: int, keep: int = 2) -> None:
 
 
 def restore(folder: Path) -> int | None:
-    """Gives the step that is read, once it is known to be that step's state."""
+    """Return the step that is read, and check that the state is that step's."""
     with Checkpoints(folder, keep=2) as checkpoints:
         found = checkpoints.restore(like())
     if found is None:
@@ -124,8 +124,8 @@ def test_damage_that_no_size_shows_is_quarantined_without_a_page_of_errors(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_checkpoint_that_cannot_be_read_is_quarantine_with_its_cause(tmp_path: Path) -> None:
-    """The warning names the folder, the cause and what is done; the step can be saved anew, and read."""
+def test_a_checkpoint_that_cannot_be_read_is_quarantined_with_its_cause(tmp_path: Path) -> None:
+    """The warning names the folder, the cause and the remedy; the step can be saved anew, and read."""
     save(tmp_path, 3, 7)
     os.truncate(tmp_path / "7" / "default" / "_METADATA", 10)
     with pytest.warns(RunWarning, match="cannot be read") as told:
@@ -176,7 +176,7 @@ def test_a_state_of_another_structure_is_an_error_and_stays(tmp_path: Path) -> N
 
 
 def test_what_a_kill_left_half_saved_or_half_deleted_is_cleared(tmp_path: Path) -> None:
-    """It is none of the checkpoints, takes no space, and nobody is told."""
+    """It is none of the checkpoints, takes no space, and raises no warning."""
     save(tmp_path, 3, 7)
     shutil.copytree(tmp_path / "7" / "default", tmp_path / "9.part.orbax-checkpoint-tmp" / "default")
     shutil.copytree(tmp_path / "7", tmp_path / "8.part")
@@ -200,7 +200,7 @@ def test_a_save_that_fails_leaves_nothing_and_the_next_one_succeeds(tmp_path: Pa
 
 
 def test_a_run_whose_newest_checkpoint_is_cut_off_is_bitwise_one_that_was_not_stopped(tmp_path: Path) -> None:
-    """It takes up the one before, and trains and logs again what came after it."""
+    """It takes up the one before, and trains and logs the later steps again."""
     config = digits("ema=0.9")
     run(config, tmp_path / "straight")
     assert run_until(config, tmp_path / "cut", 9).step == 10

@@ -55,7 +55,7 @@ def test_a_lock_is_not_removed_under_another_owner(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
 def test_a_lock_that_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
-    """With status 2 of its own run; for a sweep nobody holds it."""
+    """With status 2 of its own run; for a sweep no process holds it."""
     lock = tmp_path / run_folder.LOCK
     if kind == "folder":
         lock.mkdir()

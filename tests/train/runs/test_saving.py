@@ -14,7 +14,7 @@ from train.runs.saving import Saver
 
 
 class SmallWriter(MemoryWriter):
-    """Keeps records as long as there is room."""
+    """Keep records as long as there is room."""
 
     room = 1
 
@@ -25,7 +25,7 @@ class SmallWriter(MemoryWriter):
 
 
 def train(saver: Saver, steps: int) -> None:
-    """Logs so many steps, and saves."""
+    """Log so many steps, and save."""
     for step in range(steps):
         saver.log(step, {"loss": 1.0})
     saver.save(steps, {"step": jnp.int32(steps)})
@@ -49,8 +49,8 @@ def test_no_state_is_saved_before_the_points_that_lead_to_it(tmp_path: Path) -> 
     assert saver.failures == []
 
 
-def test_a_record_that_is_lost_stops_no_save_and_is_told_at_the_end(tmp_path: Path) -> None:
-    """The next call tells it, and the run goes on: every other record is there, and the state is saved."""
+def test_a_record_that_is_lost_stops_no_save_and_is_reported_at_the_end(tmp_path: Path) -> None:
+    """The next call warns of it, and the run goes on: every other record is there, and the state is saved."""
     writer = FailingWriter(1)
     with Checkpoints(tmp_path, keep=2) as checkpoints, sowlog.Logger(tmp_path, writers=[writer]) as log:
         saver = Saver(log, checkpoints, every=4, steps=4)

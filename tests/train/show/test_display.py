@@ -18,7 +18,7 @@ class Value:
 
 
 class Paper:
-    """A screen that keeps what it is shown."""
+    """A screen that keeps its content."""
 
     def __init__(self, interval: float = 0.0):
         self.interval = interval

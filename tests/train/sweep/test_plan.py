@@ -56,7 +56,7 @@ def test_what_is_varied_comes_after_what_is_set(tmp_path: Path) -> None:
 
 
 def test_names_are_stable_and_no_two_values_share_one(tmp_path: Path) -> None:
-    """The same sweep has the same folders; what was replaced is told apart by a digest."""
+    """The same sweep has the same folders; a digest keeps replaced characters apart."""
     own = ("data.name=tests.train.sweep.points:planned",)
     texts = ["a/b", "a:b", "a b", '"1"', "1", "x" * 300, "x" * 301, "..", "ö", '"{"']
     sweeps = f"data.arguments.path={','.join(texts)}"
@@ -111,7 +111,7 @@ def test_every_mistake_is_told_before_anything_is_trained(
         (["--sweep=seed=1", "--jobs=two"], "--jobs: must be a whole number of 1 or more, got two"),
         (["--sweep=seed=1", "--submit=slrum"], "got slrum; did you mean slurm?"),
         (["--sweep=seed=1", "--print-config"], "--dry-run lists the points"),
-        (["--sweep=seed=1", "--hparams=seed"], "--hparams: a sweep shows what it varies"),
+        (["--sweep=seed=1", "--hparams=seed"], "--hparams: a sweep shows the settings that it varies"),
         (["--sweep=seed=1", "--submit=local", "--submit-with=x"], "x: not of the form key=value"),
         (["--sweep=seed=1", "--submit=local", "--submit-with=x=["], "x: broken YAML"),
         (["--hparams=seed,sead"], "--hparams: sead is no setting of this run; did you mean seed?"),
@@ -120,7 +120,7 @@ def test_every_mistake_is_told_before_anything_is_trained(
 def test_options_that_do_not_fit_are_mistakes(
     tmp_path: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each names what it belongs to; no point is begun."""
+    """Each names the option that it belongs to; no point is begun."""
     assert program.main([str(DIGITS), *arguments, "--workdir", str(tmp_path / "sweep")]) == 2
     out, err = capsys.readouterr()
     assert line in err
@@ -135,7 +135,7 @@ def test_options_that_do_not_fit_are_mistakes(
     ],
 )
 def test_what_submitit_refuses_is_a_mistake(tmp_path: Path, arguments: list[str], line: str) -> None:
-    """Told before a job is submitted. In a process of its own, as submitit logs to its standard output."""
+    """Before a job is submitted. In a process of its own, as submitit logs to its standard output."""
     done = without_jax([str(DIGITS), "--sweep=seed=1", *arguments, f"--workdir={tmp_path}"])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(line)
@@ -155,7 +155,7 @@ def test_a_folder_with_another_run_is_told_first(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_lists_the_points_and_needs_no_jax(tmp_path: Path) -> None:
-    """With what is known of each; in an interpreter where importing JAX would fail."""
+    """With the state of each; in an interpreter where importing JAX would fail."""
     points = planned(tmp_path, "seed=0..3")
     finish(points[0])
     with (
@@ -181,4 +181,4 @@ def without_jax(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-# Processes that end as points do, without JAX: what is tried is what the sweep makes of them.
+# Processes that end as points do, without JAX: the tests are about the sweep's view of them.

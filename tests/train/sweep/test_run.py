@@ -21,7 +21,7 @@ from train.sweep.view import Lines
 
 
 def script(point: Point, body: str) -> workers.Process:
-    """Starts a process that does as it is told in the folder of a point."""
+    """Start a process that runs a script in the folder of a point."""
     point.path.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**vars(Results(point.config.steps, 5, "", "lower", {"eval/loss": 0.5}))})
     code = (
@@ -42,7 +42,7 @@ def go(points: list[Point], body: str | dict[str, str], *, jobs: int = 1) -> swe
 
 
 def test_finished_points_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The others are trained, one after the other, and told of."""
+    """The others are trained, one after the other, and reported."""
     points = planned(tmp_path, "seed=0..2")
     finish(points[1])
     alone = (
@@ -67,7 +67,7 @@ def test_results_that_cannot_be_read_are_none(tmp_path: Path) -> None:
 
 
 def test_a_point_with_an_odd_folder_ends_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It fails with a line; what its own process would tell is not told before the others are trained."""
+    """It fails with a line, after the others are trained."""
     for name in ("seed=0", "seed=1"):
         (tmp_path / name).mkdir()
     (tmp_path / "seed=0" / "config.yaml").touch()
@@ -84,7 +84,7 @@ def test_a_point_with_an_odd_folder_ends_no_sweep(tmp_path: Path, capsys: pytest
 
 
 def test_a_longer_run_is_not_finished(tmp_path: Path) -> None:
-    """Results tell of the steps that were asked for."""
+    """Results hold the number of steps of the configuration."""
     (point,) = planned(tmp_path, "seed=0", overrides=("steps=5",))
     finish(point)
     (longer,) = planned(tmp_path, "seed=0", overrides=("steps=6",))
@@ -104,7 +104,7 @@ def test_points_run_side_by_side(tmp_path: Path) -> None:
 def test_a_failed_point_is_told_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the last lines of this attempt; what ends without results has failed too."""
+    """With the last lines of this attempt; a process that ends without results has failed too."""
     points = planned(tmp_path, "seed=0..3")
     points[1].path.mkdir()
     points[1].log.write_text("of an earlier attempt\n")
@@ -167,7 +167,7 @@ time.sleep(60)
 def test_a_signal_reaches_the_points_which_save(
     tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each once; no further point is begun, and what was before answers signals again."""
+    """Each once; no further point is begun, and the handlers from before are back."""
     points = planned(tmp_path, "seed=0..3")
     before = signal.getsignal(number)
 

@@ -10,7 +10,7 @@ from train.sweep import table as sweep_table
 
 
 def test_the_ranking_puts_the_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the task's own direction; NaN comes after numbers, and what is not finished last."""
+    """By the task's own direction; NaN comes after numbers, and unfinished points last."""
     points = planned(tmp_path, "seed=0..3")
     for point, value in zip(points[1:], [None, 0.25, 0.5], strict=True):
         finish(point, value, better="higher")

@@ -53,7 +53,7 @@ def test_a_job_runs_its_command_where_it_was_submitted(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_job_lets_its_command_save(tmp_path: Path) -> None:
-    """Where the cluster tells the job alone, by SIGTERM, which submitit would ignore."""
+    """Where the cluster signals the job alone, by SIGTERM, which submitit would ignore."""
     thread = signal_when_ready(tmp_path, signal.SIGTERM)
     status = command(tmp_path, SAVING)()
     thread.join()
@@ -73,7 +73,7 @@ def test_a_preempted_job_saves_and_is_submitted_again(
         assert job._process is not None
         os.kill(job._process.pid, signal.SIGUSR2)
         again.append(job.checkpoint().function)
-        # Saved by then, since what is submitted again may begin elsewhere at once.
+        # Saved by then, since a job that is submitted again may begin elsewhere at once.
         assert (tmp_path / "log").read_text() == "saved 15\n"
 
     signal.signal(signal.SIGUSR2, preempt)

@@ -115,7 +115,7 @@ exits.exit_with(__main__.main)
     ],
 )
 def test_threads_of_a_loader_hold_up_no_exit(how: str, status: int, said: str, tmp_path: Path) -> None:
-    """However the run ends, what is said of it and its status stay."""
+    """However the run ends, its last line and its status stay."""
     settings = (
         "task.width=2",
         "steps=2",

@@ -6,7 +6,7 @@ from train.system import signals
 
 
 def test_one_request_that_comes_twice_is_one() -> None:
-    """As of a cluster that tells a job and its processes; afterwards what was before answers again."""
+    """As of a cluster that signals a job and its processes; afterwards the handlers from before are back."""
     before = signal.getsignal(signal.SIGTERM)
     with signals.SignalFlag() as stop:
         assert stop.signal is None

@@ -21,7 +21,7 @@ from train.tasks import Forward, Task
 
 
 class Mine(Task):
-    """Tells digits apart."""
+    """Classifies digits."""
 
     needs = ("image", "label")
     results = ("accuracy", "loss")
@@ -69,7 +69,7 @@ def mistakes(*settings: str) -> list[str]:
 
 
 def test_its_settings_are_checked_as_all_others(write) -> None:
-    """All at once, each with its key, and what was meant."""
+    """All at once, each with its key and a suggestion."""
     found = mistakes(f"task.name={write()}", "task.widht=3", "task.width=0", "task.depths=1", "seed=x")
     assert sorted(found) == [
         'command line: seed: must be a whole number, got "x"',
@@ -134,7 +134,7 @@ def test_the_help_shows_its_settings(write, capsys: pytest.CaptureFixture[str]) 
     """After all others, or why they cannot be shown."""
     name = write()
     assert program.main([str(DIGITS), f"task.name={name}", "--help"]) == 0
-    shown = capsys.readouterr().out.partition(f"task.name={name}: Tells digits apart.\n")[2]
+    shown = capsys.readouterr().out.partition(f"task.name={name}: Classifies digits.\n")[2]
     assert "task.width: whole number >= 1; default 4\n      Units of the hidden layer.\n" in shown
     assert "task.depths: tuple; default [1, 2]\n" in shown
     assert program.main([str(DIGITS), "task.name=nowhere_at_all:Mine", "--help"]) == 0

@@ -23,7 +23,7 @@ def moe_options(**options: object) -> MoeLmTask:
 
 
 def apply_moe(options: MoeLmTask, seed: int = 0) -> tuple[np.ndarray, dict, np.ndarray, dict]:
-    """Runs one layer of experts; gives its input, parameters, output and updates."""
+    """Run one layer of experts; return its input, parameters, output and updates."""
     x = jax.random.normal(jax.random.key(seed), (2, TOKENS // 2, WIDTH)) * 3
     layer = moe_lm.Moe(options)
     params = layer.init(jax.random.key(seed + 1), x)["params"]
@@ -186,7 +186,7 @@ def test_text_is_learned_and_watched(trained_text: Trained) -> None:
 
 
 def test_the_objective_is_the_loss_and_the_weighted_losses(trained_text: Trained) -> None:
-    """What is logged is what was trained on."""
+    """The logged objective is the trained one."""
     metrics = trained_text.first
     balance, z = (metrics[f"losses/blocks/moe/{name}"] for name in ("load_balance", "router_z"))
     assert metrics["losses/total"] == pytest.approx(0.01 * balance + 0.001 * z)
@@ -214,7 +214,7 @@ def test_a_model_that_sows_no_expected_loss_is_an_error() -> None:
 
 
 def test_the_evaluation_weighs_its_batches_alike(trained_text: Trained) -> None:
-    """All batches in one scan give what each gives alone, averaged."""
+    """All batches in one scan have the mean of their values one by one."""
     trained = trained_text
     held_out = trained.data.held_out()["tokens"]
     evaluate = evaluation.make_evaluate(trained.task, trained.config)
@@ -228,7 +228,7 @@ def test_the_evaluation_weighs_its_batches_alike(trained_text: Trained) -> None:
 
 
 def biased(seed: int, bias: list[float]) -> tuple[np.ndarray, np.ndarray, dict, np.ndarray, dict]:
-    """Runs experts with biases; gives their input, probabilities, parameters, output and updates."""
+    """Run experts with biases; return their input, probabilities, parameters, output and updates."""
     layer = moe_lm.Moe(moe_options(bias_rate=0.1, capacity=4.0))
     x = jax.random.normal(jax.random.key(seed), (2, TOKENS // 2, WIDTH)) * 3
     params = layer.init(jax.random.key(seed + 1), x)["params"]
@@ -239,7 +239,7 @@ def biased(seed: int, bias: list[float]) -> tuple[np.ndarray, np.ndarray, dict, 
     return tokens, softmax(tokens @ router), params, np.asarray(y).reshape(TOKENS, WIDTH), updates
 
 
-def test_a_bias_decides_who_is_chosen_and_not_what_he_counts() -> None:
+def test_a_bias_decides_which_expert_is_chosen_and_not_its_gate() -> None:
     """With one too large to beat, an expert gets every token, at the gate of its probability."""
     tokens, p, params, y, updates = biased(0, [0.0, 0.0, 5.0, 0.0])
     chosen = np.argsort(-(p + np.array([0, 0, 5, 0])), axis=-1)[:, :2]

@@ -26,7 +26,7 @@ def config(name: str, *overrides: str) -> Config:
 def encode(
     silent: Sequence[int] = (), **options: object
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Runs an encoder, some latents of which say nothing; gives its outputs and what it sowed, computed."""
+    """Run an encoder, some latents of which say nothing; return its outputs and its metrics."""
     encoder = vae.Encoder(VaeTask.model_validate({"name": "vae", "hidden": [5], "latents": 3, **options}))
     x = jax.random.normal(jax.random.key(0), (7, 4)) * 3
     params = encoder.init(jax.random.key(1), x)["params"]
