@@ -6,13 +6,16 @@ its exception is raised at the next call from outside, once, and a Warning is is
 when what it waits for is reached, or when the thread made no progress for `patience` seconds. At the exit of
 the interpreter, or of a child of multiprocessing, all that was put is done first; a forked child leaves its
 parent's work alone.
+
+KeyboardInterrupt may be raised at any instruction of a call: every item that was queued is done, and the
+thread can be ended. A signal handler may log, flush or close while no call runs on its thread, or while that
+call waits. Inside of the lock it may log; a wait there would never end, and is refused.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +24,7 @@ from typing import Any, Generic, cast
 from sowlog._log import pending
 from sowlog._log.exit_hooks import call_at_exit
 from sowlog._log.pending import Bounds, Call, Item, Kept, OnFull
+from sowlog._log.wakeup import Wakeup
 
 # Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
 PATIENCE = 600.0
@@ -29,9 +33,6 @@ PATIENCE = 600.0
 NAP = 0.01
 # Items handed over together. More gain nothing: what they make no longer fits the core's cache.
 MAX_ITEMS = 16
-# A signal handler that waits itself, just as a wait begins, hears what that wait would have: look now and
-# then whether it is over. In seconds.
-LOOK = 0.1
 PARTING = 1.0
 
 Pause = Callable[[], None]
@@ -86,12 +87,11 @@ class Background(Generic[Item]):
         self._asleep = False
         self._last = Call(finish)
         self._ending = False
-        # Reentrant, so that a signal handler may log or flush while its own thread is inside `put`. Entered
-        # itself, never through its conditions: their `__enter__` is Python code, in which a handler that
-        # raises (Ctrl-C does) would leave the lock held for good.
+        # The garbage collector ends a dropped logger from any thread, inside of the lock as well: reentrant.
+        # It guards the queue for a few instructions; every wait is outside of it.
         self._lock = threading.RLock()
-        self._arrived = threading.Condition(self._lock)
-        self._progressed = threading.Condition(self._lock)
+        self._arrived = Wakeup()
+        self._waiters: list[Wakeup] = []
         self._thread = threading.Thread(target=self._run, name="sowlog-writer", daemon=True)
         self._thread.start()
         # After jax's own clean-up was registered, so it runs before it: the device still answers.
@@ -111,26 +111,26 @@ class Background(Generic[Item]):
                 item is not queued then.
         """
         self._require_own_process()
+        while not self._try_put(item, is_kept=is_kept):
+            self._wait_for_room(item)
+
+    def _try_put(self, item: Item, *, is_kept: bool) -> bool:
+        """Queue one item, or return False if it has to wait for room."""
         with self._lock:
-            if is_kept:
-                self._append(Kept(item))
-            else:
-                if self._bounds.is_full(item):
-                    self._make_room(item)
-                self._append(item)
+            if not is_kept and self._bounds.is_full(item) and not self._make_room(item):
+                return False
+            self._append(Kept(item) if is_kept else item)
             if self._asleep or len(self._queue) >= self._half:
-                self._arrived.notify()
-            if self._errors:
-                pending.hand_back(self._errors.popleft())
+                self._arrived.set()
+        if self._errors:
+            self._hand_back_next()
+        return True
 
     def check(self) -> None:
         """Raise as `put` does, with nothing to put."""
-        self._require_own_process()
-        with self._lock:
-            if self._ending:
-                raise pending.closed()
-            if self._errors:
-                pending.hand_back(self._errors.popleft())
+        self.require_open()
+        if self._errors:
+            self._hand_back_next()
 
     def require_open(self) -> None:
         """Raise where `put` would queue nothing.
@@ -151,11 +151,11 @@ class Background(Generic[Item]):
             TimeoutError: if the thread made no progress within the patience.
         """
         self._require_own_process()
+        call = Call(function)
         with self._lock:
-            call = Call(function)
             self._append(call)
-            self._arrived.notify()
-            self._wait_for(call)
+        self._arrived.set()
+        self._wait_for(call)
 
     def end(self) -> None:
         """Do all that was put, then `finish`, then end the thread; a second call waits for the first.
@@ -166,9 +166,8 @@ class Background(Generic[Item]):
         """
         if os.getpid() != self._pid:
             return
-        with self._lock:
-            self._begin_end()
-            self._wait_for(self._last)
+        self.end_soon()
+        self._wait_for(self._last)
         # It has but to leave its context; only a handler that ends all in the middle of this would wait long.
         self._thread.join(PARTING)
 
@@ -176,22 +175,20 @@ class Background(Generic[Item]):
         """Let the thread end by itself when all is done; for an owner that is going away."""
         if os.getpid() != self._pid:
             return
+        # The end is no entry of the queue: a call that KeyboardInterrupt cut short can be made again.
         with self._lock:
-            self._begin_end()
+            self._ending = True
+        self._arrived.set()
 
-    def _begin_end(self) -> None:
-        # Nothing is queued for it, so that a call which an interrupt cut short anywhere can be made again.
-        self._ending = True
-        self._arrived.notify()
-
-    def _make_room(self, item: Item) -> None:
-        if self._on_full == "drop_oldest":
-            self._bounds.drop_oldest(item)
-        elif self._on_full == "error":
+    def _make_room(self, item: Item) -> bool:
+        """Make room as the rule says, or return False if the item has to wait for it."""
+        if self._on_full == "error":
             self._on_drop()
             raise pending.queue_full(self._size, is_too_heavy=self._bounds.is_too_heavy(item))
-        else:
-            self._wait_for_room(item)
+        if self._on_full == "drop_oldest":
+            self._bounds.drop_oldest(item)
+            return True
+        return False
 
     def _wait_for_room(self, item: Item) -> None:
         try:
@@ -201,7 +198,6 @@ class Background(Generic[Item]):
             raise
 
     def _append(self, entry: Item | Kept[Item] | Call) -> None:
-        # One function, in which nothing is called before the append: there, a signal handler might end all.
         if self._ending:
             raise pending.closed()
         self._queue.append(entry)
@@ -209,31 +205,33 @@ class Background(Generic[Item]):
     def _wait_for(self, call: Call) -> None:
         """Wait until `call` is done and raise its error, or one that waits to be handed back."""
         self._wait(lambda: call.done, "all that was logged to be written")
-        errors = [*([call.error] if call.error else []), *self._errors]
-        call.error = None
-        self._errors.clear()
+        with self._lock:
+            errors = [*([call.error] if call.error else []), *self._errors]
+            call.error = None
+            self._errors.clear()
         if errors:
             pending.hand_back_all(errors)
 
-    def _wait(self, reached: Callable[[], bool], what: str) -> None:
-        last, since = self._progress(), time.monotonic()
-        while not reached():
-            self._wait_for_progress()
-            if self._progress() != last:
-                last, since = self._progress(), time.monotonic()
-            elif time.monotonic() - since >= self._patience and not reached():
-                waiting = len(self._queue) + len(self._in_hand)
-                raise pending.hanging(what, seconds=self._patience, waiting=waiting)
+    def _hand_back_next(self) -> None:
+        with self._lock:
+            error = self._errors.popleft() if self._errors else None
+        if error is not None:
+            pending.hand_back(error)
 
-    def _wait_for_progress(self) -> None:
+    def _wait(self, reached: Callable[[], bool], what: str) -> None:
+        if cast(Any, self._lock)._is_owned():
+            raise pending.interrupted()
+        progressed = Wakeup()
+        self._waiters.append(progressed)
         try:
-            self._progressed.wait(min(LOOK, self._patience))
-        except BaseException:
-            # A handler that raises just as the wait has let go of the lock leaves it free, and what it raised
-            # would be hidden by the error of who gives it back.
-            if not cast(Any, self._lock)._is_owned():
-                self._lock.acquire()
-            raise
+            while not reached():
+                before = self._progress()
+                # A batch that is not finished wakes no waiting thread, but counts as progress.
+                if not progressed.wait(self._patience) and self._progress() == before and not reached():
+                    waiting = len(self._queue) + len(self._in_hand)
+                    raise pending.hanging(what, seconds=self._patience, waiting=waiting)
+        finally:
+            self._waiters.remove(progressed)
 
     def _progress(self) -> tuple[int, int]:
         return self._completed, len(self._in_hand)
@@ -246,18 +244,18 @@ class Background(Generic[Item]):
         with self._context():
             while not self._last.done:
                 self._take_and_do()
-                with self._lock:
-                    self._completed += 1
-                    self._in_hand.clear()
-                    self._progressed.notify_all()
+                self._completed += 1
+                self._in_hand.clear()
+                for progressed in tuple(self._waiters):
+                    progressed.set()
         self._cancel_exit_hook()
 
     def _take_and_do(self) -> None:
         """Do the next call, or the items up to it; the last call when there is nothing more."""
+        while not (self._queue or self._ending):
+            self._rest()
         with self._lock:
-            while not (self._queue or self._ending):
-                self._rest()
-            call = self._take() if self._queue else self._last
+            call = self._last if self._ending and not self._queue else self._take()
         if call is not None:
             call.run()
         else:
@@ -275,18 +273,25 @@ class Background(Generic[Item]):
 
     def _rest(self) -> None:
         """Nap, which an ordinary item does not end; if none came by then, sleep until one comes."""
-        self._arrived.wait(self._nap)
+        self._nap_unless(lambda: bool(self._queue or self._ending))
+        self._asleep = True
         if not (self._queue or self._ending):
-            self._asleep = True
             self._arrived.wait()
-            self._asleep = False
+        self._asleep = False
 
     def _pause(self) -> None:
         """Nap, unless half of what may wait does, or somebody waits."""
+        self._nap_unless(self._is_urgent)
+
+    def _nap_unless(self, is_reached: Callable[[], bool]) -> None:
+        self._arrived.reset()
+        if not is_reached():
+            self._arrived.wait(self._nap)
+
+    def _is_urgent(self) -> bool:
         with self._lock:
-            is_asked_for = self._ending or any(isinstance(entry, Call) for entry in self._queue)
-            if len(self._queue) < self._half and not is_asked_for:
-                self._arrived.wait(self._nap)
+            has_call = any(isinstance(entry, Call) for entry in self._queue)
+            return self._ending or has_call or len(self._queue) >= self._half
 
     def _work_on_items(self) -> None:
         try:

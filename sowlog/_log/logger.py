@@ -40,6 +40,10 @@ class Logger:
     own waits for the values and writes them. What a killed process loses is what is still queued: at most
     `queue_size` steps and the one being written.
 
+    KeyboardInterrupt may come at any place: all that was logged is written, and the logger can be closed. A
+    signal handler that logs, flushes or closes should only set a flag for the training loop: where it
+    interrupts a call of the same logger on its own thread, a flush or a close may raise RuntimeError.
+
     Args:
         logdir: the folder of this run, on this machine; made if it is not there, `~` expanded.
         writers: where records go; a TensorBoardWriter on `logdir` if not given.

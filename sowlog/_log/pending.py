@@ -103,20 +103,18 @@ class Bounds(Generic[Item]):
     def drop_oldest(self, item: Item) -> None:
         """Drop the oldest items until there is room for a new one, as far as there are any."""
         if len(self._queue) + len(self._in_hand) > self._size:
-            self._drop_first(self._droppable())
-        while self.is_too_heavy(item) and self._drop_first(filter(_weight_of, self._droppable())):
+            self._drop_first(lambda _: True)
+        while self.is_too_heavy(item) and self._drop_first(lambda old: _weight_of(old) > 0):
             pass
 
-    def _drop_first(self, items: Iterator[Item]) -> bool:
-        """Drop the first of the items, if there is one; return whether there was."""
-        for item in items:
-            try:
-                self._queue.remove(item)
-            except ValueError:
-                # A signal handler that logs has changed the queue meanwhile, and dropped the very item.
-                return False
-            self._on_drop()
-            return True
+    def _drop_first(self, is_chosen: Callable[[Item], bool]) -> bool:
+        """Drop the first item that is chosen; return whether there was one."""
+        for index, entry in enumerate(self._queue):
+            if not isinstance(entry, Kept | Call) and is_chosen(cast(Item, entry)):
+                # Counted first: KeyboardInterrupt between the two may hide no loss.
+                self._on_drop()
+                del self._queue[index]
+                return True
         return False
 
     def _droppable(self) -> Iterator[Item]:
@@ -147,6 +145,14 @@ def forked(pid: int) -> RuntimeError:
     return RuntimeError(
         f"this Logger belongs to process {pid} and was carried into process {os.getpid()} by a fork; make a "
         f"new Logger in the child."
+    )
+
+
+def interrupted() -> RuntimeError:
+    """Return the error for a signal handler whose wait would never end."""
+    return RuntimeError(
+        "a signal handler waits for this Logger inside of the call that it has interrupted, which would "
+        "never end: set a flag in the handler, and flush or close in the training loop."
     )
 
 

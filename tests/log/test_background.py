@@ -347,7 +347,7 @@ def test_a_put_that_waits_while_another_thread_ends_all_is_refused(start):
 
     waiting = threading.Thread(target=put)
     waiting.start()
-    while not background._progressed._waiters:
+    while not background._waiters:
         time.sleep(0.001)
     background.end_soon()
     recorder.gate.set()

@@ -81,9 +81,8 @@ def test_the_thread_lives_in_the_given_context():
     assert threads == ["sowlog-writer"] * 2
 
 
-def test_who_waits_is_told_when_it_is_over(monkeypatch):
-    """Not only when he looks again by himself."""
-    monkeypatch.setattr("sowlog._log.background.LOOK", 30)
+def test_progress_ends_a_wait_at_once():
+    """A wait for room, a flush and an end need no poll."""
     background = Background(lambda items, pause: items.popleft(), lambda: None, size=1, patience=30)
     begin = time.monotonic()
     for item in range(5):
