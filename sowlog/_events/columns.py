@@ -14,7 +14,7 @@ _TIME_SIZE = 9
 
 
 @dataclass
-class Block:
+class Columns:
     """Points of one set of tags: a row for each event.
 
     Attributes:
@@ -24,31 +24,31 @@ class Block:
         values: float32, shape [n, number of tags].
     """
 
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
     steps: NDArray[np.int64]
     wall_times: NDArray[np.float64]
     values: NDArray[np.float32]
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Block:
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Columns:
         """Return the chosen rows."""
-        return Block(self.places[rows], self.steps[rows], self.wall_times[rows], self.values[rows])
+        return Columns(self.positions[rows], self.steps[rows], self.wall_times[rows], self.values[rows])
 
 
-def concatenate(blocks: list[Block]) -> Block:
+def concatenate(parts: list[Columns]) -> Columns:
     """Return all rows in the order of their places."""
-    merged = Block(
-        np.concatenate([block.places for block in blocks]),
-        np.concatenate([block.steps for block in blocks]),
-        np.concatenate([block.wall_times for block in blocks]),
-        np.concatenate([block.values for block in blocks]),
+    merged = Columns(
+        np.concatenate([part.positions for part in parts]),
+        np.concatenate([part.steps for part in parts]),
+        np.concatenate([part.wall_times for part in parts]),
+        np.concatenate([part.values for part in parts]),
     )
-    if (np.diff(merged.places) > 0).all():
+    if (np.diff(merged.positions) > 0).all():
         return merged
-    return merged.take(np.argsort(merged.places, kind="stable"))
+    return merged.take(np.argsort(merged.positions, kind="stable"))
 
 
 @final
-class Shape:
+class EventLayout:
     """The form of events of one size with one set of tags, and those held to be decoded.
 
     Args:
@@ -73,7 +73,7 @@ class Shape:
         self._columns = self._head + np.flatnonzero(varies).astype(np.int32)
         self.probe = (self._head, int(self._columns[0]))
         self.held: list[bytes] = []
-        self.places: list[int] = []
+        self.positions: list[int] = []
 
     @property
     def regular(self) -> bool:
@@ -97,27 +97,27 @@ class Shape:
         """Return whether one event, of the right size, has this form."""
         return bool(self.fits(np.frombuffer(payload, np.uint8)[None])[0])
 
-    def hold(self, payload: bytes, place: int) -> None:
+    def hold(self, payload: bytes, position: int) -> None:
         """Keep an event that seems to have this form until `decode`."""
         self.held.append(payload)
-        self.places.append(place)
+        self.positions.append(position)
 
-    def decode(self) -> tuple[Block, list[tuple[bytes, int]]]:
+    def decode(self) -> tuple[Columns, list[tuple[bytes, int]]]:
         """Return the points of the held events, and those events that have another form after all."""
-        held, places = self.held, np.array(self.places, np.int64)
-        self.held, self.places = [], []
+        held, positions = self.held, np.array(self.positions, np.int64)
+        self.held, self.positions = [], []
         rows = np.frombuffer(b"".join(held), np.uint8).reshape(len(held), self.size)
         fits = self.fits(rows)
-        misfits = [(held[row], int(places[row])) for row in np.flatnonzero(~fits)]
+        misfits = [(held[row], int(positions[row])) for row in np.flatnonzero(~fits)]
         if misfits:
-            rows, places = rows[fits], places[fits]
-        return self._block(rows, places), misfits
+            rows, positions = rows[fits], positions[fits]
+        return self._decode_rows(rows, positions), misfits
 
-    def _block(self, rows: NDArray[np.uint8], places: NDArray[np.int64]) -> Block:
+    def _decode_rows(self, rows: NDArray[np.uint8], positions: NDArray[np.int64]) -> Columns:
         wall_times = np.ascontiguousarray(rows[:, 1:_TIME_SIZE]).view("<f8")[:, 0]
         steps = _varints(rows[:, _TIME_SIZE + 1 : self._head])
         values = np.take(rows, self._columns, axis=1).view("<f4")
-        return Block(places, steps, wall_times, values)
+        return Columns(positions, steps, wall_times, values)
 
 
 def _varints(rows: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -91,14 +91,14 @@ class EventFile:
         if len(self._unsynced) > _UNSYNCED:
             self.sync()
         if self._torn:
-            self._cut()
+            self._truncate()
         self._torn = True
         try:
             self._write(record, self._end)
         except OSError:
             # A full disk may refuse this too; then the next append cuts first.
             with contextlib.suppress(OSError):
-                self._cut()
+                self._truncate()
             raise
         self._end += len(record)
         self._unsynced += record
@@ -110,7 +110,7 @@ class EventFile:
             while done < len(view):
                 done += os.pwrite(self._fd, view[done:], start + done)
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         os.ftruncate(self._fd, self._end)
         self._torn = False
 
@@ -157,21 +157,21 @@ class EventFile:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
-    def leave_to_parent(self) -> None:
+    def close_in_child(self) -> None:
         """Close a forked child's copy of the descriptor, which would keep the parent's lock."""
         os.close(self._fd)
         self._fd = -1
 
 
-def _leave_all_to_parent() -> None:
+def _close_all_in_child() -> None:
     for known in list(_open_files.values()):
         file = known()
         if file is not None:
-            file.leave_to_parent()
+            file.close_in_child()
     _open_files.clear()
 
 
-os.register_at_fork(after_in_child=_leave_all_to_parent)
+os.register_at_fork(after_in_child=_close_all_in_child)
 
 
 def is_open(path: Path) -> bool:

@@ -56,7 +56,7 @@ class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as 
         self.record = record
 
 
-def unreadable(path: Path, error: OSError) -> CorruptEventFile:
+def unreadable_error(path: Path, error: OSError) -> CorruptEventFile:
     """Return the damage of what stands among event files and cannot be read, such as a FIFO or a folder."""
     cause = error.strerror or str(error)
     message = f"{path} is passed over, since it cannot be read as a file: {cause}."

@@ -1,7 +1,7 @@
 """Event files back as arrays.
 
-An event is only sorted into its shape as it is read; the events of a shape are decoded together, and those of
-a set of tags that comes once are taken apart by tag. What fits neither is parsed by protobuf. Order and
+An event is only sorted into its layout as it is read; the events of a layout are decoded together, and those
+of a set of tags that comes once are taken apart by tag. What fits neither is parsed by protobuf. Order and
 restarts are settled at the end, by each event's place in the files.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events.columns import Block, Shape, concatenate
+from sowlog._events.columns import Columns, EventLayout, concatenate
 from sowlog._events.folders import local_folder
 from sowlog._events.framing import (
     FOOTER_SIZE,
@@ -24,7 +24,7 @@ from sowlog._events.framing import (
     CorruptEventFile,
     event_files,
     read_payloads,
-    unreadable,
+    unreadable_error,
 )
 from sowlog._events.points import ScalarPoint, parse_event
 from sowlog._events.protos import event_bodies
@@ -103,35 +103,37 @@ def read(path: str | PathLike[str]) -> Run:
         except OSError as error:
             if file == folder:
                 raise
-            reader.damage.append(unreadable(file, error))
+            reader.damage.append(unreadable_error(file, error))
     series = dict(reader.series())
     return Run(
         folder,
-        {tag: Series(block.steps, block.values) for tag, block in series.items()},
-        {tag: block.wall_times for tag, block in series.items()},
+        {tag: Series(columns.steps, columns.values) for tag, columns in series.items()},
+        {tag: columns.wall_times for tag, columns in series.items()},
         tuple(reader.damage),
         dict(sorted(reader.left_out.items())),
     )
 
 
-class _Loose:
-    """A tag's points from events of no shape."""
+class _LoosePoints:
+    """A tag's points from events of no layout."""
 
     def __init__(self) -> None:
-        self._places, self._steps = array("q"), array("q")
+        self._positions, self._steps = array("q"), array("q")
         self._wall_times, self._values = array("d"), array("f")
 
-    def add(self, point: ScalarPoint, place: int) -> None:
+    def add(self, point: ScalarPoint, position: int) -> None:
         """Take one point."""
-        self._places.append(place)
+        self._positions.append(position)
         self._steps.append(point.step)
         self._wall_times.append(point.wall_time)
         self._values.append(point.value)
 
-    def block(self) -> Block:
+    def columns(self) -> Columns:
         """Return all of them."""
-        places, steps = np.array(self._places, np.int64), np.array(self._steps, np.int64)
-        return Block(places, steps, np.array(self._wall_times), np.array(self._values, np.float32)[:, None])
+        positions, steps = np.array(self._positions, np.int64), np.array(self._steps, np.int64)
+        return Columns(
+            positions, steps, np.array(self._wall_times), np.array(self._values, np.float32)[:, None]
+        )
 
 
 class _Reader:
@@ -141,127 +143,127 @@ class _Reader:
         self.damage: list[CorruptEventFile] = []
         self.left_out: dict[str, str] = {}
         # By an event's size; then by where the bytes between head and first value are, and by these bytes.
-        self._shapes: dict[int, dict[tuple[int, int], dict[bytes, list[Shape]]]] = {}
-        self._full: dict[Shape, None] = {}
+        self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
+        self._full: dict[EventLayout, None] = {}
         self._held = 0
-        self._blocks: dict[tuple[str, ...], list[Block]] = defaultdict(list)
-        self._loose: dict[str, _Loose] = defaultdict(_Loose)
+        self._columns: dict[tuple[str, ...], list[Columns]] = defaultdict(list)
+        self._loose: dict[str, _LoosePoints] = defaultdict(_LoosePoints)
         self._singles = Singles()
         self._restarts: list[tuple[int, int]] = []
         self._files: list[tuple[int, Path]] = []
-        self._place = 0
+        self._position = 0
 
     def read_file(self, path: Path) -> None:
         """Read a file to its end or its first damage."""
-        self._files.append((self._place, path))
+        self._files.append((self._position, path))
         try:
             for payload in read_payloads(path):
-                self._sort(payload, self._place)
-                self._place += HEADER_SIZE + len(payload) + FOOTER_SIZE
+                self._route(payload, self._position)
+                self._position += HEADER_SIZE + len(payload) + FOOTER_SIZE
         except CorruptEventFile as damage:
             self.damage.append(damage)
         finally:
             self._decode_held()
 
-    def series(self) -> Iterator[tuple[str, Block]]:
+    def series(self) -> Iterator[tuple[str, Columns]]:
         """Yield each tag with its points, sorted by tag."""
-        parts: dict[str, list[Block]] = defaultdict(list)
-        loose = [((tag,), [points.block()]) for tag, points in self._loose.items()]
-        loose += [((tag,), [block]) for tag, block in self._singles.blocks()]
-        for tags, blocks in [*self._blocks.items(), *loose]:
-            block = self._without_superseded(concatenate(blocks))
-            columns = np.ascontiguousarray(block.values.T)
-            for tag, column in zip(tags, columns, strict=True):
-                parts[tag].append(Block(block.places, block.steps, block.wall_times, column))
+        parts: dict[str, list[Columns]] = defaultdict(list)
+        loose = [((tag,), [points.columns()]) for tag, points in self._loose.items()]
+        loose += [((tag,), [columns]) for tag, columns in self._singles.columns()]
+        for tags, batches in [*self._columns.items(), *loose]:
+            columns = self._without_superseded(concatenate(batches))
+            values = np.ascontiguousarray(columns.values.T)
+            for tag, column in zip(tags, values, strict=True):
+                parts[tag].append(Columns(columns.positions, columns.steps, columns.wall_times, column))
         for tag in sorted(parts):
             known = parts[tag]
             yield tag, known[0] if len(known) == 1 else concatenate(known)
 
-    def _sort(self, payload: bytes, place: int) -> None:
-        """Put an event with those of its shape, or parse it."""
-        shape = self._find(payload)
-        if shape is None:
-            shape = self._parse(payload, place)
-            if shape is None:
+    def _route(self, payload: bytes, position: int) -> None:
+        """Put an event with those of its layout, or parse it."""
+        layout = self._find(payload)
+        if layout is None:
+            layout = self._parse(payload, position)
+            if layout is None:
                 return
-        shape.hold(payload, place)
-        self._full[shape] = None
+        layout.hold(payload, position)
+        self._full[layout] = None
         self._held += len(payload)
         if self._held > _HELD:
             self._decode_held()
 
-    def _find(self, payload: bytes) -> Shape | None:
-        """Return the shape that an event seems to have; `Shape.decode` looks at all of it."""
-        for (start, stop), shapes in self._shapes.get(len(payload), {}).items():
-            found = shapes.get(payload[start:stop])
+    def _find(self, payload: bytes) -> EventLayout | None:
+        """Return the layout that an event seems to have; `EventLayout.decode` looks at all of it."""
+        for (start, stop), layouts in self._layouts.get(len(payload), {}).items():
+            found = layouts.get(payload[start:stop])
             if found is not None:
                 if len(found) == 1:
                     return found[0]
-                return next((shape for shape in found if shape.holds(payload)), None)
+                return next((layout for layout in found if layout.holds(payload)), None)
         return None
 
-    def _parse(self, payload: bytes, place: int) -> Shape | None:
-        """Parse an event; return its new shape, or None if its points are taken one by one.
+    def _parse(self, payload: bytes, position: int) -> EventLayout | None:
+        """Parse an event; return its new layout, or None if its points are taken one by one.
 
-        The first event of a set of tags is a single; a shape is made at the second.
+        The first event of a set of tags is a single; a layout is made at the second.
         """
-        if self._singles.keep(payload, place):
+        if self._singles.keep(payload, position):
             return None
         try:
             event = parse_event(payload)
         except ValueError as error:
-            raise self._damage_at(place, str(error)) from error
+            raise self._damage_at(position, str(error)) from error
         if event.restart is not None:
-            self._restarts.append((place, event.restart))
+            self._restarts.append((position, event.restart))
         self.left_out.update(event.others)
         if not event.points:
             return None
         tags = tuple(point.tag for point in event.points)
-        shape = Shape(tags, len(payload), *event_bodies(tags))
-        if not (shape.regular and shape.holds(payload)):
+        layout = EventLayout(tags, len(payload), *event_bodies(tags))
+        if not (layout.regular and layout.holds(payload)):
             for point in event.points:
-                self._loose[point.tag].add(point, place)
+                self._loose[point.tag].add(point, position)
             return None
-        self._blocks[tags] += self._singles.release(tags)
-        shapes = self._shapes.setdefault(shape.size, {}).setdefault(shape.probe, {})
-        shapes.setdefault(payload[slice(*shape.probe)], []).append(shape)
-        return shape
+        self._columns[tags] += self._singles.release(tags)
+        layouts = self._layouts.setdefault(layout.size, {}).setdefault(layout.probe, {})
+        layouts.setdefault(payload[slice(*layout.probe)], []).append(layout)
+        return layout
 
     def _decode_held(self) -> None:
         self._held = 0
         while self._full:
-            shape, _ = self._full.popitem()
-            block, misfits = shape.decode()
-            self._blocks[shape.tags].append(block)
-            for payload, place in misfits:
-                self._sort_misfit(payload, place)
+            layout, _ = self._full.popitem()
+            columns, misfits = layout.decode()
+            self._columns[layout.tags].append(columns)
+            for payload, position in misfits:
+                self._route_misfit(payload, position)
 
-    def _sort_misfit(self, payload: bytes, place: int) -> None:
+    def _route_misfit(self, payload: bytes, position: int) -> None:
         """Sort an event that only began like others of its size; from then on these are told apart."""
         try:
-            shape = self._find(payload)
-            if shape is None or not shape.holds(payload):
-                shape = self._parse(payload, place)
+            layout = self._find(payload)
+            if layout is None or not layout.holds(payload):
+                layout = self._parse(payload, position)
         except CorruptEventFile as damage:
             self.damage.append(damage)
             return
-        if shape is not None:
-            shape.hold(payload, place)
-            self._full[shape] = None
+        if layout is not None:
+            layout.hold(payload, position)
+            self._full[layout] = None
 
-    def _damage_at(self, place: int, cause: str) -> CorruptEventFile:
-        start, path = max(file for file in self._files if file[0] <= place)
+    def _damage_at(self, position: int, cause: str) -> CorruptEventFile:
+        start, path = max(file for file in self._files if file[0] <= position)
         offset = 0
         for record, payload in enumerate(read_payloads(path)):
-            if offset == place - start:
+            if offset == position - start:
                 return CorruptEventFile(path, offset, record, cause)
             offset += HEADER_SIZE + len(payload) + FOOTER_SIZE
         raise AssertionError(f"{path} has changed while it was read")
 
-    def _without_superseded(self, block: Block) -> Block:
+    def _without_superseded(self, columns: Columns) -> Columns:
         """Leave out what a later restart writes again."""
-        for place, step in self._restarts:
-            kept = (block.places > place) | (block.steps < step)
+        for position, step in self._restarts:
+            kept = (columns.positions > position) | (columns.steps < step)
             if not kept.all():
-                block = block.take(kept)
-        return block
+                columns = columns.take(kept)
+        return columns

@@ -12,7 +12,7 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events.columns import Block
+from sowlog._events.columns import Columns
 
 # The keys of the fields: of an Event wall_time (fixed64), step (varint) and summary (bytes); of a Summary
 # value (bytes); of a value tag (bytes) and simple_value (fixed32).
@@ -22,7 +22,7 @@ _VALUE_BYTES = np.arange(-4, 0)
 
 
 class _Single(NamedTuple):
-    place: int
+    position: int
     step: int
     wall_time: float
     values: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Singles:
         # By the numbers of their tags, int32.
         self._events: dict[bytes, _Single] = {}
 
-    def keep(self, payload: bytes, place: int) -> bool:
+    def keep(self, payload: bytes, position: int) -> bool:
         """Keep an event, and return True; False if it holds anything else, or one with its tags is kept."""
         try:
             step, start = _head(payload)
@@ -53,27 +53,27 @@ class Singles:
         data = np.frombuffer(payload, np.uint8)
         values = np.take(data, np.add.outer(np.array(stops), _VALUE_BYTES)).view("<f4")[:, 0]
         wall_time = float(data[1:9].view("<f8")[0]) if payload[0] == _TIME else 0.0
-        self._events[key] = _Single(place, step, wall_time, values)
+        self._events[key] = _Single(position, step, wall_time, values)
         return True
 
-    def release(self, tags: tuple[str, ...]) -> list[Block]:
+    def release(self, tags: tuple[str, ...]) -> list[Columns]:
         """Return the event that was kept of these tags, in order, and keep it no longer."""
         numbers = np.array([self._numbers.get(tag, -1) for tag in tags], np.int32)
         single = self._events.pop(numbers.tobytes(), None)
         return [] if single is None else [_rows([single], [1], single.values[None])]
 
-    def blocks(self) -> Iterator[tuple[str, Block]]:
+    def columns(self) -> Iterator[tuple[str, Columns]]:
         """Yield each tag with its points."""
         if not self._events:
             return
         singles = list(self._events.values())
         numbers = np.concatenate([np.frombuffer(key, np.int32) for key in self._events])
         values = np.concatenate([single.values for single in singles])[:, None]
-        block = _rows(singles, [len(single.values) for single in singles], values)
+        columns = _rows(singles, [len(single.values) for single in singles], values)
         order = np.argsort(numbers, kind="stable")
         starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
         for rows in np.split(order, starts[1:]):
-            yield self._tags[numbers[rows[0]]], block.take(rows)
+            yield self._tags[numbers[rows[0]]], columns.take(rows)
 
     def _walk(self, payload: bytes, start: int) -> tuple[list[int], list[int]]:
         """Return the numbers of the tags of a summary's values, and where each value ends."""
@@ -118,9 +118,9 @@ class Singles:
         return number
 
 
-def _rows(singles: list[_Single], counts: list[int], values: NDArray[np.float32]) -> Block:
-    return Block(
-        np.repeat(np.array([single.place for single in singles], np.int64), counts),
+def _rows(singles: list[_Single], counts: list[int], values: NDArray[np.float32]) -> Columns:
+    return Columns(
+        np.repeat(np.array([single.position for single in singles], np.int64), counts),
         np.repeat(np.array([single.step for single in singles], np.int64), counts),
         np.repeat(np.array([single.wall_time for single in singles]), counts),
         values,

@@ -30,10 +30,10 @@ from sowlog._log.wakeup import Wakeup
 PATIENCE = 600.0
 # Waking the thread for each of a fast loop's steps costs both threads more than the work itself (150 us of
 # CPU time a step instead of 40), so it naps while items keep coming. In seconds.
-NAP = 0.01
+IDLE_WAIT = 0.01
 # Items handed over together. More gain nothing: what they make no longer fits the core's cache.
-MAX_ITEMS = 16
-PARTING = 1.0
+MAX_BATCH = 16
+JOIN_TIMEOUT = 1.0
 
 Pause = Callable[[], None]
 
@@ -46,8 +46,8 @@ class Background(Generic[Item]):
             and with a function that pauses for a moment, if nothing calls for haste. It takes each item off
             the left end once that is done: until then it counts as waiting.
         finish: called on the thread, last.
-        size: how many items may wait beside the one that is being done; of those that have a `weight` in
-            bytes, MAX_WEIGHT or one may wait.
+        size: how many items may wait beside the one that is being done; of those that have a `nbytes` in
+            bytes, MAX_PENDING_BYTES or one may wait.
         on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
         on_drop: called for each item that is not done for want of room.
         context: makes a context manager that the thread lives in.
@@ -65,22 +65,22 @@ class Background(Generic[Item]):
         on_drop: Callable[[], None] = lambda: None,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         patience: float = PATIENCE,
-        nap: float = NAP,
+        idle_wait: float = IDLE_WAIT,
     ) -> None:
         pending.check_bounds(size, on_full)
         self._work = work
         self._size = size
         self._half = max(1, size // 2)
-        self._at_once = min(self._half, MAX_ITEMS)
+        self._batch_size = min(self._half, MAX_BATCH)
         self._on_full = on_full
         self._on_drop = on_drop
         self._context = context
         self._patience = patience
-        self._nap = nap
+        self._idle_wait = idle_wait
         self._pid = os.getpid()
         self._queue: deque[Item | Kept[Item] | Call] = deque()
-        self._in_hand: deque[Item] = deque()
-        self._bounds = Bounds(self._queue, self._in_hand, size=size, on_drop=on_drop)
+        self._batch: deque[Item] = deque()
+        self._bounds = Bounds(self._queue, self._batch, size=size, on_drop=on_drop)
         # Not yet handed back: no more than there were items to queue, as each put hands back one.
         self._errors: deque[BaseException] = deque()
         self._completed = 0
@@ -140,7 +140,7 @@ class Background(Generic[Item]):
         """
         self._require_own_process()
         if self._ending:
-            raise pending.closed()
+            raise pending.closed_error()
 
     def call(self, function: Callable[[], None]) -> None:
         """Call `function` on the thread after all that was put before, and wait for its end.
@@ -169,7 +169,7 @@ class Background(Generic[Item]):
         self.end_soon()
         self._wait_for(self._last)
         # It has but to leave its context; only a handler that ends all in the middle of this would wait long.
-        self._thread.join(PARTING)
+        self._thread.join(JOIN_TIMEOUT)
 
     def end_soon(self) -> None:
         """Let the thread end by itself when all is done; for an owner that is going away."""
@@ -184,7 +184,7 @@ class Background(Generic[Item]):
         """Make room as the rule says, or return False if the item has to wait for it."""
         if self._on_full == "error":
             self._on_drop()
-            raise pending.queue_full(self._size, is_too_heavy=self._bounds.is_too_heavy(item))
+            raise pending.queue_full_error(self._size, exceeds_bytes=self._bounds.exceeds_bytes(item))
         if self._on_full == "drop_oldest":
             self._bounds.drop_oldest(item)
             return True
@@ -199,7 +199,7 @@ class Background(Generic[Item]):
 
     def _append(self, entry: Item | Kept[Item] | Call) -> None:
         if self._ending:
-            raise pending.closed()
+            raise pending.closed_error()
         self._queue.append(entry)
 
     def _wait_for(self, call: Call) -> None:
@@ -220,7 +220,7 @@ class Background(Generic[Item]):
 
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         if cast(Any, self._lock)._is_owned():
-            raise pending.interrupted()
+            raise pending.interrupted_error()
         progressed = Wakeup()
         self._waiters.append(progressed)
         try:
@@ -228,52 +228,52 @@ class Background(Generic[Item]):
                 before = self._progress()
                 # A batch that is not finished wakes no waiting thread, but counts as progress.
                 if not progressed.wait(self._patience) and self._progress() == before and not reached():
-                    waiting = len(self._queue) + len(self._in_hand)
-                    raise pending.hanging(what, seconds=self._patience, waiting=waiting)
+                    waiting = len(self._queue) + len(self._batch)
+                    raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)
         finally:
             self._waiters.remove(progressed)
 
     def _progress(self) -> tuple[int, int]:
-        return self._completed, len(self._in_hand)
+        return self._completed, len(self._batch)
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._pid:
-            raise pending.forked(self._pid)
+            raise pending.forked_error(self._pid)
 
     def _run(self) -> None:
         with self._context():
             while not self._last.done:
-                self._take_and_do()
+                self._run_next()
                 self._completed += 1
-                self._in_hand.clear()
+                self._batch.clear()
                 for progressed in tuple(self._waiters):
                     progressed.set()
         self._cancel_exit_hook()
 
-    def _take_and_do(self) -> None:
+    def _run_next(self) -> None:
         """Do the next call, or the items up to it; the last call when there is nothing more."""
         while not (self._queue or self._ending):
-            self._rest()
+            self._wait_for_work()
         with self._lock:
             call = self._last if self._ending and not self._queue else self._take()
         if call is not None:
             call.run()
         else:
-            self._work_on_items()
+            self._run_batch()
 
     def _take(self) -> Call | None:
         """Take the next call off the queue and return it, or take the items up to it in hand."""
-        while self._queue and len(self._in_hand) < self._at_once:
+        while self._queue and len(self._batch) < self._batch_size:
             entry = self._queue[0]
             if isinstance(entry, Call):
-                return None if self._in_hand else cast(Call, self._queue.popleft())
-            self._in_hand.append(cast(Item, entry.item if isinstance(entry, Kept) else entry))
+                return None if self._batch else cast(Call, self._queue.popleft())
+            self._batch.append(cast(Item, entry.item if isinstance(entry, Kept) else entry))
             self._queue.popleft()
         return None
 
-    def _rest(self) -> None:
+    def _wait_for_work(self) -> None:
         """Nap, which an ordinary item does not end; if none came by then, sleep until one comes."""
-        self._nap_unless(lambda: bool(self._queue or self._ending))
+        self._idle_unless(lambda: bool(self._queue or self._ending))
         self._asleep = True
         if not (self._queue or self._ending):
             self._arrived.wait()
@@ -281,20 +281,20 @@ class Background(Generic[Item]):
 
     def _pause(self) -> None:
         """Nap, unless half of what may wait does, or somebody waits."""
-        self._nap_unless(self._is_urgent)
+        self._idle_unless(self._is_urgent)
 
-    def _nap_unless(self, is_reached: Callable[[], bool]) -> None:
+    def _idle_unless(self, is_reached: Callable[[], bool]) -> None:
         self._arrived.reset()
         if not is_reached():
-            self._arrived.wait(self._nap)
+            self._arrived.wait(self._idle_wait)
 
     def _is_urgent(self) -> bool:
         with self._lock:
             has_call = any(isinstance(entry, Call) for entry in self._queue)
             return self._ending or has_call or len(self._queue) >= self._half
 
-    def _work_on_items(self) -> None:
+    def _run_batch(self) -> None:
         try:
-            self._work(self._in_hand, self._pause)
+            self._work(self._batch, self._pause)
         except BaseException as error:
             self._errors.append(error)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sowlog._log.item import Item, read_item
-from sowlog._log.sinks import LossCounter, Sink, WriterError, counted, merge_errors
+from sowlog._log.sinks import LossCounter, Sink, WriterError, count_of, merge_errors
 from sowlog.writers import Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
@@ -24,14 +24,14 @@ class Delivery:
 
     Args:
         writers: where the records go.
-        backlog: how many records to keep for a writer that stalls, of images MAX_WEIGHT bytes.
+        max_pending: how many records to keep for a writer that stalls, of images MAX_PENDING_BYTES.
     """
 
-    def __init__(self, writers: Sequence[Writer], *, backlog: int) -> None:
-        self._sinks = [Sink(writer, backlog) for writer in writers]
-        self._at_once = [sink for sink in self._sinks if sink.takes_many]
-        self._in_turn = [sink for sink in self._sinks if not sink.takes_many]
-        self._unread = LossCounter("reading the device")
+    def __init__(self, writers: Sequence[Writer], *, max_pending: int) -> None:
+        self._sinks = [Sink(writer, max_pending) for writer in writers]
+        self._batch_sinks = [sink for sink in self._sinks if sink.is_batch]
+        self._single_sinks = [sink for sink in self._sinks if not sink.is_batch]
+        self._read_losses = LossCounter("reading the device")
         self._dropped = 0
         self._dropped_written = 0
         self._last: Item | None = None
@@ -56,9 +56,9 @@ class Delivery:
             read = list(self._read_ready(items, pause))
             outcomes += [error for _, error in read]
             records = [record for record, _ in read if record]
-            outcomes += [sink.write(records) for sink in self._at_once]
+            outcomes += [sink.write(records) for sink in self._batch_sinks]
             for record, _ in read:
-                outcomes += [sink.write([record] if record else []) for sink in self._in_turn]
+                outcomes += [sink.write([record] if record else []) for sink in self._single_sinks]
                 # One by one, so that who waits sees that a slow writer gets on.
                 items.popleft()
         _raise_first(outcomes)
@@ -85,8 +85,8 @@ class Delivery:
         try:
             record = read_item(item)
         except Exception as error:
-            return None, self._unread.lose(item.step, error)
-        self._unread.failing = False
+            return None, self._read_losses.count_failure(item.step, error)
+        self._read_losses.failing = False
         return record, None
 
     def flush(self) -> None:
@@ -96,7 +96,7 @@ class Delivery:
             WriterError: if a writer fails to, holds records that it cannot write, or lost some since the
                 last flush.
         """
-        _raise_first([*[sink.flush() for sink in self._sinks], self._unread.settle()])
+        _raise_first([*[sink.flush() for sink in self._sinks], self._read_losses.take_error()])
 
     def end_with(self, last: Item) -> None:
         """Set what `close` writes last; called by the training thread, before it asks for the close."""
@@ -114,14 +114,14 @@ class Delivery:
             for sink in self._sinks:
                 # A failure is in the sink's account, which its close tells.
                 sink.write([record])
-        outcomes = [*[sink.close() for sink in self._sinks], self._unread.settle()]
+        outcomes = [*[sink.close() for sink in self._sinks], self._read_losses.take_error()]
         _raise_first([*outcomes, self._report_drops()])
 
     def _report_drops(self) -> LossWarning | None:
         if not self._dropped:
             return None
         return LossWarning(
-            f"{counted(self._dropped, 'step')} found the queue full and dropped, as `{_DROPPED}` shows: log "
+            f"{count_of(self._dropped, 'step')} found the queue full and dropped, as `{_DROPPED}` shows: log "
             f"less often (every=) or allow more to wait (queue_size=)"
         )
 

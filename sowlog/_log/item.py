@@ -29,7 +29,7 @@ class Item(NamedTuple):
     ending: Ending | None = None
 
     @property
-    def weight(self) -> int:
+    def nbytes(self) -> int:
         """The bytes that its images hold while it waits; what a step holds beside them is little."""
         return 0 if self.pixels is None else self.pixels.array.nbytes
 
@@ -49,7 +49,7 @@ def start_copy(buffer: jax.Array) -> None:
         buffer.copy_to_host_async()
 
 
-def reading() -> AbstractContextManager[None]:
+def allow_transfers() -> AbstractContextManager[None]:
     """Return the context in which items are delivered: a guard against stray transfers allows these."""
     return jax.transfer_guard_device_to_host("allow")
 

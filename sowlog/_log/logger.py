@@ -19,7 +19,7 @@ from sowlog._log.background import Background
 from sowlog._log.delivery import Delivery
 from sowlog._log.hparams import check_hparams
 from sowlog._log.images import check_image
-from sowlog._log.item import Item, reading, start_copy
+from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.metrics import prepare
 from sowlog._log.pending import OnFull, check_bounds
 from sowlog._reduce.values import shown
@@ -93,7 +93,7 @@ class Logger:
                 f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])."
             )
         self._has_hparams = False
-        self._delivery = Delivery(check_writers(writers), backlog=queue_size)
+        self._delivery = Delivery(check_writers(writers), max_pending=queue_size)
         try:
             self._background = Background(
                 self._delivery.deliver,
@@ -101,7 +101,7 @@ class Logger:
                 size=queue_size,
                 on_full=on_full,
                 on_drop=self._delivery.count_drop,
-                context=reading,
+                context=allow_transfers,
             )
         except BaseException:
             # The system may refuse a thread.

@@ -15,7 +15,7 @@ OnFull = Literal["block", "drop_oldest", "error"]
 
 
 # Bytes that may wait: of images, a queue of a thousand could hold gigabytes.
-MAX_WEIGHT = 1 << 25
+MAX_PENDING_BYTES = 1 << 25
 
 
 class QueueFullError(RuntimeError):
@@ -62,9 +62,9 @@ class Kept(Generic[Item]):
         self.item = item
 
 
-def _weight_of(item: Any) -> int:
+def _bytes_of(item: Any) -> int:
     """Return the bytes that an item holds while it waits; 0 for one that only counts."""
-    return getattr(item, "weight", 0)
+    return getattr(item, "nbytes", 0)
 
 
 class Bounds(Generic[Item]):
@@ -72,7 +72,7 @@ class Bounds(Generic[Item]):
 
     Args:
         queue: what waits.
-        in_hand: the items that are being done, which count as waiting.
+        batch: the items that are being done, which count as waiting.
         size: how many items may wait beside the one that is being done.
         on_drop: called for each item that is dropped.
     """
@@ -80,31 +80,31 @@ class Bounds(Generic[Item]):
     def __init__(
         self,
         queue: deque[Item | Kept[Item] | Call],
-        in_hand: deque[Item],
+        batch: deque[Item],
         *,
         size: int,
         on_drop: Callable[[], None],
     ) -> None:
         self._queue = queue
-        self._in_hand = in_hand
+        self._batch = batch
         self._size = size
         self._on_drop = on_drop
 
     def is_full(self, item: Item) -> bool:
         """Return whether there is no room for an item."""
-        return len(self._queue) + len(self._in_hand) > self._size or self.is_too_heavy(item)
+        return len(self._queue) + len(self._batch) > self._size or self.exceeds_bytes(item)
 
-    def is_too_heavy(self, item: Item) -> bool:
+    def exceeds_bytes(self, item: Item) -> bool:
         """Return whether an item that holds many bytes has to wait for others of its kind."""
-        weight = _weight_of(item)
-        held = weight and sum(map(_weight_of, (*self._droppable(), *self._in_hand)))
-        return held > 0 and held + weight > MAX_WEIGHT
+        size = _bytes_of(item)
+        held = size and sum(map(_bytes_of, (*self._droppable(), *self._batch)))
+        return held > 0 and held + size > MAX_PENDING_BYTES
 
     def drop_oldest(self, item: Item) -> None:
         """Drop the oldest items until there is room for a new one, as far as there are any."""
-        if len(self._queue) + len(self._in_hand) > self._size:
+        if len(self._queue) + len(self._batch) > self._size:
             self._drop_first(lambda _: True)
-        while self.is_too_heavy(item) and self._drop_first(lambda old: _weight_of(old) > 0):
+        while self.exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0):
             pass
 
     def _drop_first(self, is_chosen: Callable[[Item], bool]) -> bool:
@@ -124,23 +124,23 @@ class Bounds(Generic[Item]):
                 yield cast(Item, entry)
 
 
-def queue_full(size: int, *, is_too_heavy: bool) -> QueueFullError:
+def queue_full_error(size: int, *, exceeds_bytes: bool) -> QueueFullError:
     """Return the error for an item that finds no room."""
     what, remedy = f"{size} records", "log less often (every=), allow more (queue_size=)"
-    if is_too_heavy:
-        what, remedy = f"images of {MAX_WEIGHT >> 20} MiB", "log fewer or smaller images"
+    if exceeds_bytes:
+        what, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB", "log fewer or smaller images"
     return QueueFullError(
         f"{what} wait for the writers, and this one was dropped: {remedy}, or choose on_full='block' or "
         f"'drop_oldest'."
     )
 
 
-def closed() -> RuntimeError:
+def closed_error() -> RuntimeError:
     """Return the error for what is put after the end."""
     return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger.")
 
 
-def forked(pid: int) -> RuntimeError:
+def forked_error(pid: int) -> RuntimeError:
     """Return the error for what is put in a forked child of the process that has the thread."""
     return RuntimeError(
         f"this Logger belongs to process {pid} and was carried into process {os.getpid()} by a fork; make a "
@@ -148,7 +148,7 @@ def forked(pid: int) -> RuntimeError:
     )
 
 
-def interrupted() -> RuntimeError:
+def interrupted_error() -> RuntimeError:
     """Return the error for a signal handler whose wait would never end."""
     return RuntimeError(
         "a signal handler waits for this Logger inside of the call that it has interrupted, which would "
@@ -156,7 +156,7 @@ def interrupted() -> RuntimeError:
     )
 
 
-def hanging(what: str, *, seconds: float, waiting: int) -> TimeoutError:
+def hanging_error(what: str, *, seconds: float, waiting: int) -> TimeoutError:
     """Return the error for a wait in which the thread made no progress."""
     return TimeoutError(
         f"sowlog waited for {what}, and its writer thread has finished nothing for {seconds:g} s, with "

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from sowlog._log.pending import MAX_WEIGHT
+from sowlog._log.pending import MAX_PENDING_BYTES
 from sowlog.writers import BatchWriter, StalledError, WarningWriter, Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
@@ -40,15 +40,15 @@ class LossCounter:
         self._steps = (0, 0)
         self._cause: BaseException | None = None
 
-    def lose(self, step: int, cause: BaseException) -> WriterError | None:
+    def count_failure(self, step: int, cause: BaseException) -> WriterError | None:
         """Count a record; return the error to hand back when a row of failures begins here."""
         self.count(step, cause)
         if self.failing:
             return None
         self.failing = True
         return _error(
-            f"{self.name} failed at step {step}: {_said(cause)}. That record is lost there. Training can go "
-            f"on: each next record is tried, and flush() and close() raise with the number lost.",
+            f"{self.name} failed at step {step}: {_describe(cause)}. That record is lost there. Training can "
+            f"go on: each next record is tried, and flush() and close() raise with the number lost.",
             cause,
             lost=1,
         )
@@ -60,15 +60,15 @@ class LossCounter:
         self._lost += 1
         self._steps = (self._steps[0], step)
 
-    def settle(self) -> WriterError | None:
+    def take_error(self) -> WriterError | None:
         """Return what was lost as an error, and count anew."""
         if not self._lost:
             return None
         lost, (first, last), cause = self._lost, self._steps, self._cause
         self._lost, self._cause = 0, None
         return _error(
-            f"{self.name} lost {counted(lost, 'record')}, at steps {first} to {last}. The first failed "
-            f"with {_said(cause)}; mend that and log on.",
+            f"{self.name} lost {count_of(lost, 'record')}, at steps {first} to {last}. The first failed "
+            f"with {_describe(cause)}; mend that and log on.",
             cause,
             lost=lost,
         )
@@ -81,37 +81,37 @@ class Sink:
     nobody else raises.
     """
 
-    def __init__(self, writer: Writer, limit: int) -> None:
-        self.takes_many = isinstance(writer, BatchWriter)
+    def __init__(self, writer: Writer, max_pending: int) -> None:
+        self.is_batch = isinstance(writer, BatchWriter)
         self._writer = writer
         self._warner = writer if isinstance(writer, WarningWriter) else None
-        self._limit = limit
+        self._max_pending = max_pending
         self._losses = LossCounter(type(writer).__name__)
-        self._backlog: deque[Record] = deque()
+        self._pending: deque[Record] = deque()
         self._stall: StalledError | None = None
 
     def write(self, records: Sequence[Record]) -> Exception | None:
         """Write what is late and then the records, returning what is to be handed back."""
-        self._backlog.extend(records)
-        outcome = merge_errors(self._write_backlog(), self._take_warning())
+        self._pending.extend(records)
+        outcome = merge_errors(self._write_pending(), self._take_warning())
         # After the try: what is late may have found its place just now.
-        if self._backlog:
-            self._bound_backlog()
+        if self._pending:
+            self._bound_pending()
         return outcome
 
-    def _bound_backlog(self) -> None:
+    def _bound_pending(self) -> None:
         """Drop the oldest steps, and images, beyond the bounds; what belongs to the whole run is kept."""
-        steps = sum(record.hparams is None for record in self._backlog)
-        held = sum(map(_image_bytes, self._backlog))
+        steps = sum(record.hparams is None for record in self._pending)
+        held = sum(map(_image_bytes, self._pending))
         kept: deque[Record] = deque()
-        for record in self._backlog:
-            weight = _image_bytes(record)
-            if record.hparams is None and (steps > self._limit or (weight and held > MAX_WEIGHT)):
-                steps, held = steps - 1, held - weight
+        for record in self._pending:
+            size = _image_bytes(record)
+            if record.hparams is None and (steps > self._max_pending or (size and held > MAX_PENDING_BYTES)):
+                steps, held = steps - 1, held - size
                 self._losses.count(record.step, self._stall)
             else:
                 kept.append(record)
-        self._backlog = kept
+        self._pending = kept
 
     def _take_warning(self) -> Exception | None:
         if self._warner is None:
@@ -119,57 +119,59 @@ class Sink:
         try:
             return cast(Exception | None, self._warner.take_warning())
         except BaseException as error:
-            return _error(f"{self._losses.name}.take_warning() failed: {_said(error)}.", error)
+            return _error(f"{self._losses.name}.take_warning() failed: {_describe(error)}.", error)
 
     def flush(self) -> Exception | None:
         """Flush, returning the error that says what failed, what is late and what was lost."""
         # What goes wrong here is late or lost, and so said below.
-        self._write_backlog()
-        return merge_errors(self._attempt(self._writer.flush), self._late(), self._losses.settle())
+        self._write_pending()
+        return merge_errors(self._attempt(self._writer.flush), self._late_error(), self._losses.take_error())
 
     def close(self) -> Exception | None:
         """Close, returning the error that says what failed and what was lost."""
-        self._write_backlog()
-        while self._backlog:
-            self._losses.count(self._backlog.popleft().step, self._stall)
-        return merge_errors(self._attempt(self._writer.close), self._losses.settle(), self._take_warning())
+        self._write_pending()
+        while self._pending:
+            self._losses.count(self._pending.popleft().step, self._stall)
+        return merge_errors(
+            self._attempt(self._writer.close), self._losses.take_error(), self._take_warning()
+        )
 
-    def _write_backlog(self) -> Exception | None:
+    def _write_pending(self) -> Exception | None:
         try:
-            if self._write_at_once():
+            if self._write_batch():
                 return None
         except StalledError as stall:
-            return self._begin_stall(self._backlog[0].step, stall)
+            return self._begin_stall(self._pending[0].step, stall)
         return self._write_one_by_one()
 
     def _write_one_by_one(self) -> Exception | None:
         outcome: Exception | None = None
-        while self._backlog:
-            record = self._backlog[0]
+        while self._pending:
+            record = self._pending[0]
             try:
                 self._writer.write(record)
             except StalledError as stall:
                 return merge_errors(outcome, self._begin_stall(record.step, stall))
             except BaseException as error:
-                outcome = merge_errors(outcome, self._losses.lose(record.step, error))
+                outcome = merge_errors(outcome, self._losses.count_failure(record.step, error))
             else:
                 self._losses.failing = False
                 self._stall = None
-            self._backlog.popleft()
+            self._pending.popleft()
         return outcome
 
-    def _write_at_once(self) -> bool:
+    def _write_batch(self) -> bool:
         # In a stall the first record alone tells whether it is over, at the least cost.
-        if len(self._backlog) < 2 or self._stall or not isinstance(self._writer, BatchWriter):
+        if len(self._pending) < 2 or self._stall or not isinstance(self._writer, BatchWriter):
             return False
         try:
-            self._writer.write_all(tuple(self._backlog))
+            self._writer.write_all(tuple(self._pending))
         except StalledError:
             raise
         except BaseException:
             # Met again, and told, as the records are now written one by one.
             return False
-        self._backlog.clear()
+        self._pending.clear()
         self._losses.failing = False
         return True
 
@@ -179,26 +181,27 @@ class Sink:
         if known is not None:
             return None
         return LossWarning(
-            f"{self._losses.name} stalls at step {step}: {stall}. Training goes on: the last {self._limit} "
-            f"records are kept and tried again with each new one; flush() and close() raise if any is lost."
+            f"{self._losses.name} stalls at step {step}: {stall}. Training goes on: the last "
+            f"{self._max_pending} records are kept and tried again with each new one; flush() and close() "
+            f"raise if any is lost."
         )
 
-    def _late(self) -> WriterError | None:
-        if not self._backlog:
+    def _late_error(self) -> WriterError | None:
+        if not self._pending:
             return None
-        first, last = self._backlog[0].step, self._backlog[-1].step
+        first, last = self._pending[0].step, self._pending[-1].step
         return _error(
-            f"{self._losses.name} could not write {counted(len(self._backlog), 'record')} yet, at steps "
+            f"{self._losses.name} could not write {count_of(len(self._pending), 'record')} yet, at steps "
             f"{first} to {last}: {self._stall}. They are kept and tried again.",
             self._stall,
-            late=len(self._backlog),
+            late=len(self._pending),
         )
 
     def _attempt(self, action: Callable[[], None]) -> WriterError | None:
         try:
             action()
         except BaseException as error:
-            return _error(f"{self._losses.name}.{action.__name__}() failed: {_said(error)}.", error)
+            return _error(f"{self._losses.name}.{action.__name__}() failed: {_describe(error)}.", error)
         return None
 
 
@@ -225,9 +228,9 @@ def _error(message: str, cause: BaseException | None, *, lost: int = 0, late: in
     return error
 
 
-def _said(cause: BaseException | None) -> str:
+def _describe(cause: BaseException | None) -> str:
     return f"{type(cause).__name__}: {cause}"
 
 
-def counted(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -13,7 +13,7 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 import sowlog.testing
 from sowlog import Logger, sum
 from sowlog._events import reading
-from sowlog._events.columns import Shape
+from sowlog._events.columns import EventLayout
 from sowlog._events.file import EventFile
 from sowlog._events.framing import frame, read_payloads
 from sowlog._events.points import parse_event
@@ -190,10 +190,10 @@ def test_many_events_are_decoded_as_they_come(tmp_path, monkeypatch):
             log(step, {"x": float(step)} if step % 5 else {"x": 1.0, "y": 2.0})
     whole = as_series(read(tmp_path))
     held = []
-    hold = Shape.hold
+    hold = EventLayout.hold
     monkeypatch.setattr("sowlog._events.reading._HELD", 200)
     monkeypatch.setattr(
-        Shape, "hold", lambda shape, *args: hold(shape, *args) or held.append(len(shape.held))
+        EventLayout, "hold", lambda shape, *args: hold(shape, *args) or held.append(len(shape.held))
     )
     assert as_series(read(tmp_path)) == whole == tensorboard_scalars(tmp_path)
     assert max(held) < 20

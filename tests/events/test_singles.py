@@ -33,9 +33,14 @@ def points(singles):
     """Return the points by tag, in order."""
     return {
         tag: list(
-            zip(block.steps.tolist(), block.wall_times.tolist(), block.values[:, 0].tolist(), strict=True)
+            zip(
+                columns.steps.tolist(),
+                columns.wall_times.tolist(),
+                columns.values[:, 0].tolist(),
+                strict=True,
+            )
         )
-        for tag, block in singles.blocks()
+        for tag, columns in singles.columns()
     }
 
 
@@ -52,10 +57,10 @@ def by_protobuf(*payloads):
 def test_the_points_are_those_that_protobuf_finds(payloads):
     """Of every tag, step and time; an event whose tags are kept already is left to shapes."""
     singles, kept = Singles(), []
-    for place, payload in enumerate(payloads):
+    for position, payload in enumerate(payloads):
         names = [point.tag for point in parse_event(payload).points]
         known = [[point.tag for point in parse_event(other).points] for other in kept]
-        assert singles.keep(payload, place) == (names not in known)
+        assert singles.keep(payload, position) == (names not in known)
         if names not in known:
             kept.append(payload)
     assert points(singles) == by_protobuf(*kept)
@@ -65,8 +70,8 @@ def test_the_points_are_those_that_protobuf_finds(payloads):
 def test_what_protobuf_reads_otherwise_is_left_to_it(data, payload):
     """With any byte changed, cut or added, an event is taken only with the points that protobuf finds."""
     changed = bytearray(payload[:2000])
-    place = data.draw(st.integers(0, len(changed) - 1))
-    changed[place : place + data.draw(st.integers(0, 1))] = data.draw(st.binary(max_size=2))
+    position = data.draw(st.integers(0, len(changed) - 1))
+    changed[position : position + data.draw(st.integers(0, 1))] = data.draw(st.binary(max_size=2))
     singles = Singles()
     singles.keep(payload, 0)
     singles.release(tuple(point.tag for point in parse_event(payload).points))
@@ -98,7 +103,11 @@ def test_a_released_event_is_kept_no_longer():
     assert singles.keep(payload, 7)
     assert not singles.keep(payload, 9)
     assert singles.release(("b", "a")) == singles.release(("unknown",)) == []
-    (block,) = singles.release(("a", "b"))
-    assert (block.places.tolist(), block.steps.tolist(), block.wall_times.tolist()) == ([7], [3], [1.5])
-    assert block.values.tolist() == [[1.0, math.inf]]
+    (columns,) = singles.release(("a", "b"))
+    assert (columns.positions.tolist(), columns.steps.tolist(), columns.wall_times.tolist()) == (
+        [7],
+        [3],
+        [1.5],
+    )
+    assert columns.values.tolist() == [[1.0, math.inf]]
     assert points(singles) == {}

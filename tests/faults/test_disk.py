@@ -177,7 +177,7 @@ def test_a_warning_that_is_an_error_still_logs(log, tmp_path):
 @pytest.fixture
 def delivery(tmp_path):
     """Return a delivery to an event file of one record, of about 1.6 kB."""
-    delivery = Delivery([TensorBoardWriter(tmp_path)], backlog=8)
+    delivery = Delivery([TensorBoardWriter(tmp_path)], max_pending=8)
     delivery.deliver(deque([wide_item(0)]), int)
     return delivery
 

@@ -307,7 +307,7 @@ def test_items_in_hand_count_as_waiting(start):
     with background._lock:
         for item in range(4):
             background.put(item)
-    while len(background._in_hand) < 2:
+    while len(background._batch) < 2:
         time.sleep(0.001)
     background.put(4)
     with pytest.raises(QueueFullError, match="4 records wait"):

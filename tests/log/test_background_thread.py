@@ -41,7 +41,7 @@ def test_a_pause_ends_when_haste_is_called_for(wake):
         pause()
         items.clear()
 
-    background = Background(work, lambda: None, size=4, patience=10, nap=60)
+    background = Background(work, lambda: None, size=4, patience=10, idle_wait=60)
     background.put(0)
     # The first rest is a nap as well, which half of the queue ends.
     background.put(1)

@@ -60,7 +60,7 @@ def deliver(delivery, *steps):
 def test_a_stall_warns_once_and_then_all_is_written_in_order():
     """What came during the stall is written before what comes after it."""
     writer = StallingWriter()
-    delivery = Delivery([writer], backlog=10)
+    delivery = Delivery([writer], max_pending=10)
     deliver(delivery, 0)
     writer.stalled = True
     (warning,) = deliver(delivery, 1, 2, 3)
@@ -77,14 +77,14 @@ def test_a_stalled_writer_costs_one_try_per_record():
     """The backlog is not tried record by record while the first of it fails."""
     writer = StallingWriter()
     writer.stalled = True
-    deliver(Delivery([writer], backlog=100), *range(50))
+    deliver(Delivery([writer], max_pending=100), *range(50))
     assert writer.tries == 50
 
 
 def test_the_backlog_is_bounded_and_what_it_loses_is_said():
     """The oldest go first, and flush names how many are late and how many lost."""
     writer = StallingWriter()
-    delivery = Delivery([writer], backlog=4)
+    delivery = Delivery([writer], max_pending=4)
     writer.stalled = True
     assert len(deliver(delivery, *range(10))) == 1
     late = r"could not write 4 records yet, at steps 6 to 9: the disk is full"
@@ -100,7 +100,7 @@ def test_the_backlog_is_bounded_and_what_it_loses_is_said():
 def test_an_error_counts_lost_and_late_records():
     """As attributes, of all writers together, so that no program parses the message."""
     writer, failing = StallingWriter(), AtOnceWriter()
-    delivery = Delivery([writer, failing], backlog=4)
+    delivery = Delivery([writer, failing], max_pending=4)
     writer.stalled, failing.failing = True, {2, 3}
     handed_back = deliver(delivery, *range(6))
     assert [(e.lost, e.late) for e in handed_back if isinstance(e, WriterError)] == [(1, 0)]
@@ -117,7 +117,7 @@ def test_an_error_counts_lost_and_late_records():
 def test_a_writer_closed_in_a_stall_says_what_is_lost():
     """There is no later try, so what was kept is lost."""
     writer = StallingWriter()
-    delivery = Delivery([writer], backlog=4)
+    delivery = Delivery([writer], max_pending=4)
     writer.stalled = True
     deliver(delivery, 1, 2)
     with pytest.raises(WriterError, match=r"lost 2 records, at steps 1 to 2.*the disk is full"):
@@ -128,7 +128,7 @@ def test_a_writer_closed_in_a_stall_says_what_is_lost():
 def test_a_second_stall_warns_again():
     """Each row of stalls has one warning."""
     writer = StallingWriter()
-    delivery = Delivery([writer], backlog=4)
+    delivery = Delivery([writer], max_pending=4)
     for step in range(6):
         writer.stalled = step in (1, 2, 4)
         assert len(deliver(delivery, step)) == (step in (1, 4))
@@ -139,7 +139,7 @@ def test_another_writer_is_served_during_a_stall():
     """A stall is one writer's own."""
     writer, other = StallingWriter(), MemoryWriter()
     writer.stalled = True
-    deliver(Delivery([writer, other], backlog=4), 1, 2)
+    deliver(Delivery([writer, other], max_pending=4), 1, 2)
     assert [record.step for record in other.records] == [1, 2]
 
 
@@ -151,14 +151,14 @@ def test_errors_of_several_writers_are_told_together():
             raise ValueError(f"broken at {record.step}")
 
     with pytest.raises(WriterError, match="Broken failed at step 3") as caught:
-        Delivery([Broken(), Broken()], backlog=4).deliver(deque([item(3)]), no_pause)
+        Delivery([Broken(), Broken()], max_pending=4).deliver(deque([item(3)]), no_pause)
     assert "Broken failed at step 3" in caught.value.__notes__[0]
 
 
 def test_dropped_steps_become_a_scalar_of_the_next_record():
     """`sowlog/dropped` is the number so far, written where it changed; close warns."""
     memory = MemoryWriter()
-    delivery = Delivery([memory], backlog=4)
+    delivery = Delivery([memory], max_pending=4)
     for step in range(6):
         if step in (2, 3, 5):
             delivery.count_drop()
@@ -173,7 +173,7 @@ def test_dropped_steps_become_a_scalar_of_the_next_record():
 def test_nothing_dropped_is_not_mentioned():
     """No scalar, no warning."""
     memory = MemoryWriter()
-    delivery = Delivery([memory], backlog=4)
+    delivery = Delivery([memory], max_pending=4)
     delivery.deliver(deque([item(1)]), no_pause)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -185,7 +185,7 @@ def test_each_row_of_failures_is_handed_back_once():
     """What was written between ends a row, one by one or several at once."""
     writer = AtOnceWriter()
     writer.failing = {1, 2, 4, 7}
-    delivery = Delivery([writer], backlog=4)
+    delivery = Delivery([writer], max_pending=4)
     assert [len(deliver(delivery, step)) for step in range(5)] == [0, 1, 0, 0, 1]
     delivery.deliver(items(5, 6), no_pause)
     assert len(deliver(delivery, 7)) == 1
@@ -195,7 +195,7 @@ def test_every_passes_on_its_steps_flush_and_close():
     """A writer's own cadence."""
     memory = MemoryWriter()
     writer = Every(3, memory)
-    delivery = Delivery([writer], backlog=4)
+    delivery = Delivery([writer], max_pending=4)
     deliver(delivery, *range(-3, 8))
     delivery.flush()
     delivery.close()
@@ -256,7 +256,7 @@ def test_what_is_ready_is_written_at_once():
     writer = AtOnceWriter()
     waiting = items(*range(5))
     writer.look = lambda: len(waiting)
-    Delivery([writer], backlog=8).deliver(waiting, no_pause)
+    Delivery([writer], max_pending=8).deliver(waiting, no_pause)
     assert (writer.sizes, writer.steps, len(waiting)) == ([5], [0, 1, 2, 3, 4], 0)
     assert writer.seen == [5]
 
@@ -265,7 +265,7 @@ def test_one_bad_record_costs_no_other():
     """Those that go together fail together; each is then tried by itself."""
     writer = AtOnceWriter()
     writer.failing = {2}
-    delivery = Delivery([writer], backlog=8)
+    delivery = Delivery([writer], max_pending=8)
     with pytest.raises(WriterError, match="AtOnceWriter failed at step 2: OSError: cannot write 2"):
         delivery.deliver(items(*range(4)), no_pause)
     assert writer.steps == [0, 1, 3]
@@ -276,7 +276,7 @@ def test_one_bad_record_costs_no_other():
 def test_what_is_given_at_once_stays_as_it_was():
     """A writer may keep it for a thread of its own."""
     writer = AtOnceWriter()
-    delivery = Delivery([writer], backlog=8)
+    delivery = Delivery([writer], max_pending=8)
     delivery.deliver(items(0, 1), no_pause)
     delivery.deliver(items(2, 3), no_pause)
     assert [[record.step for record in records] for records in writer.given] == [[0, 1], [2, 3]]
@@ -285,7 +285,7 @@ def test_what_is_given_at_once_stays_as_it_was():
 def test_a_stall_of_several_warns_once_keeps_them_and_costs_one_try_each():
     """They are not put together again and again while it lasts; afterwards all are there once, in order."""
     writer = AtOnceWriter()
-    delivery = Delivery([writer], backlog=8)
+    delivery = Delivery([writer], max_pending=8)
     writer.stalled = True
     with pytest.raises(LossWarning, match="AtOnceWriter stalls at step 0: the disk is full"):
         delivery.deliver(items(0, 1, 2), no_pause)
@@ -314,7 +314,7 @@ def test_a_failure_and_a_stall_after_it_are_both_told():
 
     writer = FailsThenStalls()
     writer.failing = {1}
-    delivery = Delivery([writer], backlog=2)
+    delivery = Delivery([writer], max_pending=2)
     with pytest.raises(WriterError, match="failed at step 1: OSError: cannot write 1") as caught:
         delivery.deliver(items(1, 2, 3, 4), no_pause)
     assert "stalls at step 2: the disk is full" in caught.value.__notes__[0]
@@ -342,7 +342,7 @@ def test_a_writer_that_panics_is_only_one_that_fails():
             raise Panic("in Rust")
 
     memory = MemoryWriter()
-    delivery = Delivery([Panicking(), memory], backlog=8)
+    delivery = Delivery([Panicking(), memory], max_pending=8)
     with pytest.raises(WriterError, match="Panicking failed at step 0: Panic: in Rust"):
         delivery.deliver(items(0, 1), no_pause)
     with pytest.raises(WriterError, match=r"flush\(\) failed: Panic: in Rust") as caught:
@@ -361,7 +361,7 @@ def test_a_slow_writer_is_seen_to_get_on():
         def write(self, record):
             left.append(len(waiting))
 
-    Delivery([Slow(), AtOnceWriter()], backlog=8).deliver(waiting, no_pause)
+    Delivery([Slow(), AtOnceWriter()], max_pending=8).deliver(waiting, no_pause)
     assert left == [4, 3, 2, 1]
 
 
@@ -383,6 +383,6 @@ def test_the_device_gets_a_moment_to_finish_more(waits, sizes):
         if waits:
             jax.block_until_ready(slow)
 
-    Delivery([writer], backlog=8).deliver(deque([item(0), Item(1, 1.5, slow)]), pause)
+    Delivery([writer], max_pending=8).deliver(deque([item(0), Item(1, 1.5, slow)]), pause)
     assert (paused, writer.steps) == ([False], [0, 1])
     assert writer.sizes == sizes  # A single record comes by `write`.

@@ -150,7 +150,7 @@ def held(writer, **options):
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
 def test_images_that_wait_are_bounded_by_their_bytes(monkeypatch, place):
     """As `on_full` says, long before the queue holds `queue_size` of them; scalars find room all the same."""
-    monkeypatch.setattr(sowlog._log.pending, "MAX_WEIGHT", 100)
+    monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     image, writer = place(np.zeros((6, 8), np.uint8)), GatedWriter()
     log = held(writer, on_full="error")
     with pytest.raises(sowlog.QueueFullError, match=r"images of \d+ MiB wait for the writers"):
@@ -168,7 +168,7 @@ def test_images_that_wait_are_bounded_by_their_bytes(monkeypatch, place):
 
 def test_a_large_image_waits_alone_and_blocks_until_there_is_room(monkeypatch):
     """By default nothing is lost: the training thread waits for the encoder."""
-    monkeypatch.setattr(sowlog._log.pending, "MAX_WEIGHT", 100)
+    monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     writer = GatedWriter()
     log = held(writer)
     threading.Timer(0.05, writer.open.set).start()
@@ -180,7 +180,7 @@ def test_a_large_image_waits_alone_and_blocks_until_there_is_room(monkeypatch):
 
 def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
     """And no scalars, which hold little."""
-    monkeypatch.setattr(sowlog._log.pending, "MAX_WEIGHT", 100)
+    monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     writer = GatedWriter()
     log = held(writer, on_full="drop_oldest")
     for step in range(2, 6):
@@ -201,7 +201,7 @@ def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
 
 def test_images_of_a_stalled_writer_are_bounded_by_their_bytes(monkeypatch, tmp_path):
     """The scalars beside them are kept."""
-    monkeypatch.setattr(sowlog._log.sinks, "MAX_WEIGHT", 100)
+    monkeypatch.setattr(sowlog._log.sinks, "MAX_PENDING_BYTES", 100)
     writer = StallingWriter()
     writer.stalled = True
     log = sowlog.Logger(tmp_path, writers=[writer])
