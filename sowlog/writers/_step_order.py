@@ -38,7 +38,7 @@ class StepBack(NamedTuple):
     step: int
     last: int
     is_earlier_run: bool
-    is_beside: bool = False
+    is_concurrent: bool = False
 
 
 @final
@@ -51,12 +51,12 @@ class StepOrder:
     """
 
     def __init__(
-        self, held: Callable[[], Mapping[str, int]], beside: Mapping[str, int] = MappingProxyType({})
+        self, earlier: Callable[[], Mapping[str, int]], concurrent: Mapping[str, int] = MappingProxyType({})
     ) -> None:
-        self._load = held
-        self._beside = beside
-        self._held: Mapping[str, int] | None = None
-        self._found = False
+        self._load_earlier = earlier
+        self._concurrent = concurrent
+        self._earlier: Mapping[str, int] | None = None
+        self._reported = False
         self._highest = 0
         # The last set of tags, while its steps are the highest of all.
         self._recent: tuple[str, ...] | None = None
@@ -73,41 +73,41 @@ class StepOrder:
         return self._check(tags, step)
 
     def _check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
-        if self._found or not tags:
+        if self._reported or not tags:
             return None
         if self._recent is not None:
             # Its steps were the highest, and were not noted one by one.
             self._layouts[id(self._recent)] = self._recent, self._highest
             self._recent = None
-        if self._held is None:
-            self._held = self._load()
-            self._highest = max((*self._held.values(), *self._beside.values()), default=step - 1)
+        if self._earlier is None:
+            self._earlier = self._load_earlier()
+            self._highest = max((*self._earlier.values(), *self._concurrent.values()), default=step - 1)
         if step > self._highest:
             self._highest, self._recent = step, tags
-        elif back := self._find(tags, step):
-            self._found = True
+        elif back := self._find_back(tags, step):
+            self._reported = True
             return back
         if len(self._layouts) >= _LAYOUTS:
-            self._fold()
+            self._fold_layouts()
         self._layouts[id(tags)] = tags, step
         return None
 
-    def _find(self, tags: tuple[str, ...], step: int) -> StepBack | None:
+    def _find_back(self, tags: tuple[str, ...], step: int) -> StepBack | None:
         for known, last in self._layouts.values():
-            if last >= step and (tag := self._shared(known, tags)) is not None:
+            if last >= step and (tag := self._shared_tag(known, tags)) is not None:
                 return StepBack(tag, step, last, is_earlier_run=False)
-        for steps in (self._by_tag, self._beside, self._held or {}):
+        for steps in (self._by_tag, self._concurrent, self._earlier or {}):
             is_earlier_run = steps is not self._by_tag
             for tag in tags if steps else ():
-                if steps.get(tag, step - 1) >= step and not (is_earlier_run and self._is_known(tag)):
-                    return StepBack(tag, step, steps[tag], is_earlier_run, steps is self._beside)
+                if steps.get(tag, step - 1) >= step and not (is_earlier_run and self._was_logged(tag)):
+                    return StepBack(tag, step, steps[tag], is_earlier_run, steps is self._concurrent)
         return None
 
-    def _is_known(self, tag: str) -> bool:
+    def _was_logged(self, tag: str) -> bool:
         """Return whether this run has had the tag: then the order of its own steps is what counts."""
         return tag in self._by_tag or any(tag in tags for tags, _ in self._layouts.values())
 
-    def _shared(self, first: tuple[str, ...], second: tuple[str, ...]) -> str | None:
+    def _shared_tag(self, first: tuple[str, ...], second: tuple[str, ...]) -> str | None:
         if first is second:
             return first[0]
         key = id(first), id(second)
@@ -117,10 +117,10 @@ class StepOrder:
 
     def logged(self) -> dict[str, int]:
         """Return the last steps by tag of this run, up to the first step that went back."""
-        self._fold()
+        self._fold_layouts()
         return self._by_tag | dict.fromkeys(self._recent or (), self._highest)
 
-    def _fold(self) -> None:
+    def _fold_layouts(self) -> None:
         for tags, step in self._layouts.values():
             self._by_tag.update((tag, max(step, self._by_tag.get(tag, step))) for tag in tags)
         self._layouts.clear()
@@ -135,25 +135,25 @@ def last_steps(files: Iterable[Path], *, resume_from: int | None) -> dict[str, i
         resume_from: the step from which on a new file supersedes them, if it does.
     """
     last: dict[str, int] = {}
-    for end in _ends(files):
-        last = _below(last, end.restart) | end.steps
-    return _below(last, resume_from)
+    for end in _file_ends(files):
+        last = _clip(last, end.restart) | end.steps
+    return _clip(last, resume_from)
 
 
-class _End(NamedTuple):
+class _FileEnd(NamedTuple):
     """What the last records of an event file show, and the step from which on it supersedes older ones."""
 
     restart: int | None
     steps: dict[str, int]
 
 
-def _ends(files: Iterable[Path]) -> list[_End]:
+def _file_ends(files: Iterable[Path]) -> list[_FileEnd]:
     """Return the ends of event files in the order of their names, of the newest as far as the bound goes."""
-    left, read = _TAILS, list[_End]()
+    left, read = _TAILS, list[_FileEnd]()
     for file in sorted(files, reverse=True):
         try:
             size = min(_TAIL, left, file.stat().st_size)
-            read.append(_End(_restart(read_head(file, 2)), _steps(read_tail(file, size))))
+            read.append(_FileEnd(_restart(read_head(file, 2)), _last_steps_of(read_tail(file, size))))
         except OSError:
             continue
         left -= size
@@ -162,7 +162,7 @@ def _ends(files: Iterable[Path]) -> list[_End]:
     return read[::-1]
 
 
-def _below(steps: dict[str, int], restart: int | None) -> dict[str, int]:
+def _clip(steps: dict[str, int], restart: int | None) -> dict[str, int]:
     if restart is None:
         return steps
     return {tag: min(step, restart - 1) for tag, step in steps.items()}
@@ -206,12 +206,12 @@ def find_hidden(
     if not logged or any(map(is_open, later)):
         # What a logger beside this one has yet to write may replace all.
         return None
-    again, reached = set(logged).union(*(end.steps for end in _ends(later))), max(logged.values())
+    again, reached = set(logged).union(*(end.steps for end in _file_ends(later))), max(logged.values())
     hidden: dict[str, int] = {}
     restarts = [resume_from]
-    for end in reversed(_ends(older)):
+    for end in reversed(_file_ends(older)):
         # What a restart between the two has hidden before is no news.
-        shown = _below(end.steps, min(restarts[1:], default=None))
+        shown = _clip(end.steps, min(restarts[1:], default=None))
         if again.isdisjoint(shown):
             hidden |= {tag: step for tag, step in shown.items() if resume_from <= step <= reached}
         restarts += [] if end.restart is None else [end.restart]
@@ -247,7 +247,7 @@ def _restart(payloads: Iterable[bytes]) -> int | None:
     return restarts[-1] if restarts else None
 
 
-def _steps(payloads: Iterable[bytes]) -> dict[str, int]:
+def _last_steps_of(payloads: Iterable[bytes]) -> dict[str, int]:
     """Return the last steps by tag; what is no Event holds none.
 
     Of events of one size, which mostly have the same tags, only the last few are parsed.

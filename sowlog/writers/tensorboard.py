@@ -106,18 +106,18 @@ class TensorBoardWriter:
         for record in records:
             tags = record.tags or (*record.histograms, *record.images)
             if (back := self._order.check(tags, record.step)) is not None:
-                self._warning = LossWarning(self._explain(back))
+                self._warning = LossWarning(self._describe(back))
 
     def take_warning(self) -> LossWarning | None:
         """Return the warning that what was written last calls for, once."""
         warning, self._warning = self._warning, None
         return warning
 
-    def _explain(self, back: StepBack) -> str:
+    def _describe(self, back: StepBack) -> str:
         tag, step = back.tag, back.step
         before = f"where an earlier run went on to step {back.last}"
         remedy = f"To continue a run, write Logger(logdir, resume_from={step})"
-        if back.is_beside:
+        if back.is_concurrent:
             before = f"where another Logger, still open, had gone on to step {back.last}"
             remedy = f"Close that one first, and write Logger(logdir, resume_from={step}) to log some anew"
         elif not back.is_earlier_run:
@@ -134,7 +134,7 @@ class TensorBoardWriter:
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
         if record.tags:
             yield self._scalars(record)
-        others = list(_other_values(record))
+        others = list(_nonscalar_values(record))
         if others:
             yield frame(protos.event(record.step, record.wall_time, others))
 
@@ -151,7 +151,7 @@ class TensorBoardWriter:
             OSError: if it cannot be brought there, or was deleted there.
         """
         if self._file.deleted:
-            raise self._gone()
+            raise self._deleted_error()
         self._file.sync()
 
     def close(self) -> None:
@@ -167,27 +167,27 @@ class TensorBoardWriter:
             )
         self._file.close()
         if deleted:
-            raise self._gone()
+            raise self._deleted_error()
 
     def discard(self) -> None:
         """Close and remove the file, of a run that could not begin after all."""
         self._file.discard()
 
-    def _gone(self) -> FileNotFoundError:
+    def _deleted_error(self) -> FileNotFoundError:
         return FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
 
     def _begin_file(self, *, is_overlap_known: bool = False) -> EventFile:
         events = [protos.version_event(self._clock())]
         with locked_folder(self._logdir):
             known = set(self._logdir.glob("*tfevents*"))
-            at_work = set(filter(is_open, known))
-            held = functools.partial(last_steps, known - at_work, resume_from=self._resume_from)
+            being_written = set(filter(is_open, known))
+            earlier = functools.partial(last_steps, known - being_written, resume_from=self._resume_from)
             # Now: what comes later may be the same record, by another writer of one logger.
-            beside = last_steps(() if is_overlap_known else at_work, resume_from=None)
-            self._order = StepOrder(held, beside)
+            concurrent = last_steps(() if is_overlap_known else being_written, resume_from=None)
+            self._order = StepOrder(earlier, concurrent)
             self._superseded: set[Path] = set()
             # A reader applies a START to all files before it, those of writers at work included.
-            if self._resume_from is not None and not at_work:
+            if self._resume_from is not None and not being_written:
                 self._superseded = known
                 events.append(protos.start_event(self._resume_from, self._clock()))
             opening = b"".join(map(frame, events))
@@ -215,12 +215,12 @@ class TensorBoardWriter:
         return template
 
 
-def _other_values(record: Record) -> Iterator[Any]:
+def _nonscalar_values(record: Record) -> Iterator[Any]:
     """Yield what a record holds beside its scalars, as the values of a Summary."""
     for tag, histogram in record.histograms.items():
         # One without a finite element has no bounds to write; its `<tag>/nonfinite` says why.
         if np.any(histogram.counts):
-            yield protos.histogram_value(tag, **_buckets(histogram))
+            yield protos.histogram_value(tag, **_filled_buckets(histogram))
     for tag, image in record.images.items():
         yield protos.image_value(tag, image)
     if record.hparams is not None:
@@ -230,7 +230,7 @@ def _other_values(record: Record) -> Iterator[Any]:
         yield protos.ending_value(record.ending, wall_time=record.wall_time)
 
 
-def _buckets(histogram: HistogramValue) -> dict[str, Any]:
+def _filled_buckets(histogram: HistogramValue) -> dict[str, Any]:
     """Return the buckets between the smallest and the largest element, and what is known beside them."""
     filled = np.flatnonzero(histogram.counts)
     buckets = slice(filled[0], filled[-1] + 1)
