@@ -41,6 +41,21 @@ class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as 
         path: the file.
         offset: the byte at which the first damaged record begins; all before it is whole.
         record: the number of whole records before it.
+
+    Example:
+        >>> import tempfile, pathlib, sowlog
+        >>> logdir = pathlib.Path(tempfile.mkdtemp())
+        >>> with sowlog.Logger(logdir) as log:
+        ...     for step in range(3):
+        ...         log(step, {"loss": 1.0})
+        >>> (file,) = logdir.iterdir()
+        >>> _ = file.write_bytes(file.read_bytes()[:-1])  # as a crash of the machine may leave it
+        >>> run = sowlog.read(logdir)
+        >>> run.scalars["loss"].steps
+        array([0, 1])
+        >>> damage = run.damage[0]
+        >>> type(damage).__name__, damage.path == file, damage.record
+        ('CorruptEventFile', True, 3)
     """
 
     def __init__(

@@ -60,6 +60,19 @@ class Run:
             is passed over and stands here.
         left_out: the kind of what is no scalar and so not read, by tag: "histograms", "images", "text" and
             others. The scalars of a tag that has both are read.
+
+    Example:
+        >>> import tempfile, sowlog
+        >>> logdir = tempfile.mkdtemp()
+        >>> with sowlog.Logger(logdir) as log:
+        ...     log(3, {"train": {"loss": 0.5, "accuracy": 0.25}})
+        >>> run = sowlog.read(logdir)
+        >>> run
+        <Run of ..., 2 tags>
+        >>> sorted(run.scalars)
+        ['train/accuracy', 'train/loss']
+        >>> run.scalars["train/loss"].values
+        array([0.5], dtype=float32)
     """
 
     path: Path
@@ -67,6 +80,11 @@ class Run:
     wall_times: Mapping[str, NDArray[np.float64]]
     damage: tuple[CorruptEventFile, ...]
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __repr__(self) -> str:
+        count = len(self.scalars)
+        damaged = f", {len(self.damage)} damaged" if self.damage else ""
+        return f"<Run of {self.path}, {count} tag{'s' * (count != 1)}{damaged}>"
 
 
 def read(path: str | PathLike[str]) -> Run:

@@ -132,6 +132,11 @@ class Background(Generic[Item]):
         if self._errors:
             self._hand_back_next()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `put` queues an item: neither `end` nor `end_soon` was called."""
+        return not self._ending
+
     def require_open(self) -> None:
         """Raise where `put` would queue nothing.
 

@@ -68,6 +68,17 @@ class Logger:
         >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
         ...     for step in range(3):
         ...         log(step, {"loss": 1.0 / (step + 1)})
+
+        With writers of one's own, here one that keeps the records:
+
+        >>> import sowlog.testing
+        >>> memory = sowlog.testing.MemoryWriter()
+        >>> with sowlog.Logger("unused", writers=[memory]) as log:
+        ...     log(0, {"loss": 1.0})
+        ...     log
+        <Logger to MemoryWriter, open>
+        >>> memory.records
+        [<Record at step 0: loss=1>]
     """
 
     def __init__(
@@ -80,6 +91,7 @@ class Logger:
         on_full: OnFull = "block",
         resume_from: int | None = None,
     ) -> None:
+        self._place = str(logdir)
         # All arguments first: a file, once begun, shows in TensorBoard, and a restart in it hides points.
         self._every = check_count(every, "every", "it must be 1 step or more")
         check_bounds(queue_size, on_full)
@@ -93,7 +105,10 @@ class Logger:
                 f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])."
             )
         self._has_hparams = False
-        self._delivery = Delivery(check_writers(writers), max_pending=queue_size)
+        writers = check_writers(writers)
+        if own is None:
+            self._place = ", ".join(type(writer).__name__ for writer in writers)
+        self._delivery = Delivery(writers, max_pending=queue_size)
         try:
             self._background = Background(
                 self._delivery.deliver,
@@ -129,6 +144,16 @@ class Logger:
                 or state, or is traced: inside jit, return what `sowlog.pack` returns and log it outside.
             ValueError: if it is beyond int64; or a metric has no name, the name of another, or is too large.
             RuntimeError: after `close`, and for an array that was donated before the call.
+
+        Example:
+            >>> import jax, sowlog, sowlog.testing
+            >>> train_step = jax.jit(lambda x: sowlog.pack({"loss": x * x}))
+            >>> memory = sowlog.testing.MemoryWriter()
+            >>> with sowlog.Logger("unused", writers=[memory]) as log:
+            ...     log(0, train_step(0.5))
+            ...     log(1, {"eval": {"loss": 0.125}, "learning_rate": 0.1})
+            >>> memory.records
+            [<Record at step 0: loss=0.25>, <Record at step 1: eval/loss=0.125, learning_rate=0.1>]
         """
         wall_time = time.time()
         if type(step) is not int or not _MIN_STEP <= step <= _MAX_STEP:
@@ -226,6 +251,15 @@ class Logger:
         Raises:
             WriterError: if some of it was lost; the message says how much.
             TimeoutError: if device or disk hang.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> logdir = tempfile.mkdtemp()
+            >>> with sowlog.Logger(logdir) as log:
+            ...     log(0, {"loss": 0.5})
+            ...     log.flush()
+            ...     sowlog.read(logdir).scalars["loss"].steps
+            array([0])
         """
         self._background.call(self._delivery.flush)
 
@@ -239,10 +273,20 @@ class Logger:
         Raises:
             WriterError: if some was lost since the last flush; the message says how much.
             TimeoutError: if device or disk hang.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> log = sowlog.Logger(tempfile.mkdtemp())
+            >>> log.hparams({"learning_rate": 10.0})
+            >>> log(0, {"loss": float("nan")})
+            >>> log.close(ending="failure")
         """
         if self._has_hparams and ending is not None:
             self._delivery.end_with(Item(0, time.time(), ending=ending))
         self._background.end()
+
+    def __repr__(self) -> str:
+        return f"<Logger to {self._place}, {'open' if self._background.is_open else 'closed'}>"
 
     def __enter__(self) -> Self:
         return self

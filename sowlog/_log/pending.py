@@ -19,7 +19,25 @@ MAX_PENDING_BYTES = 1 << 25
 
 
 class QueueFullError(RuntimeError):
-    """An item was not queued, since as many as allowed were waiting."""
+    """An item was not queued, since as many as allowed were waiting.
+
+    Example:
+        >>> import threading, warnings, sowlog, sowlog.testing
+        >>> class SlowWriter(sowlog.testing.MemoryWriter):
+        ...     def write(self, record):
+        ...         disk_is_ready.wait()
+        >>> disk_is_ready = threading.Event()
+        >>> log = sowlog.Logger("unused", writers=[SlowWriter()], queue_size=2, on_full="error")
+        >>> for step in range(4):
+        ...     log(step, {"loss": 1.0})
+        Traceback (most recent call last):
+            ...
+        sowlog.QueueFullError: 2 records wait for the writers, ...
+        >>> disk_is_ready.set()
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", sowlog.LossWarning)
+        ...     log.close()
+    """
 
 
 def check_bounds(size: int, on_full: OnFull) -> None:
@@ -126,11 +144,11 @@ class Bounds(Generic[Item]):
 
 def queue_full_error(size: int, *, exceeds_bytes: bool) -> QueueFullError:
     """Return the error for an item that finds no room."""
-    what, remedy = f"{size} records", "log less often (every=), allow more (queue_size=)"
+    queued, remedy = f"{size} records wait", "log less often (every=), allow more (queue_size=)"
     if exceeds_bytes:
-        what, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB", "log fewer or smaller images"
+        queued, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB wait", "log fewer or smaller images"
     return QueueFullError(
-        f"{what} wait for the writers, and this one was dropped: {remedy}, or choose on_full='block' or "
+        f"{queued} for the writers, and this one was dropped: {remedy}, or choose on_full='block' or "
         f"'drop_oldest'."
     )
 

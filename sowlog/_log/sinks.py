@@ -22,6 +22,20 @@ class WriterError(RuntimeError):
         lost: records that are never written. An error of `flush` or `close` counts all since the last flush,
             including those that an earlier error of `log` counted.
         late: records that a stalled writer keeps, and tries again at the next record, flush or close.
+
+    Example:
+        >>> import sowlog, sowlog.testing
+        >>> class FailingWriter(sowlog.testing.MemoryWriter):
+        ...     def write(self, record):
+        ...         raise OSError("no space left on device")
+        >>> log = sowlog.Logger("unused", writers=[FailingWriter()])
+        >>> log(0, {"loss": 1.0})
+        >>> try:
+        ...     log.flush()
+        ... except sowlog.WriterError as error:
+        ...     print(error.lost, "lost,", error.late, "late")
+        1 lost, 0 late
+        >>> log.close()
     """
 
     def __init__(self, message: str, *, lost: int = 0, late: int = 0) -> None:

@@ -1,4 +1,15 @@
-"""Writers: where records go. Each is one short class behind write / flush / close."""
+"""Writers: where records go. Each is one short class behind write / flush / close.
+
+Example:
+    >>> import sowlog, sowlog.testing
+    >>> from sowlog.writers import Every
+    >>> memory = sowlog.testing.MemoryWriter()
+    >>> with sowlog.Logger("unused", writers=[Every(2, memory)]) as log:
+    ...     for step in range(4):
+    ...         log(step, {"loss": 1.0 / 2**step})
+    >>> memory.records
+    [<Record at step 0: loss=1>, <Record at step 2: loss=0.25>]
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,21 @@ _HERE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class LossWarning(RuntimeWarning):
-    """Records that are late, that were dropped by the rule that was asked for, or that TensorBoard hides."""
+    """Records that are late, that were dropped by the rule that was asked for, or that TensorBoard hides.
+
+    Example:
+        >>> import tempfile, warnings, sowlog
+        >>> logdir = tempfile.mkdtemp()
+        >>> with sowlog.Logger(logdir) as log:
+        ...     log(9, {"loss": 1.0})
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", sowlog.LossWarning)
+        ...     with sowlog.Logger(logdir) as log:
+        ...         log(0, {"loss": 2.0})
+        Traceback (most recent call last):
+            ...
+        sowlog.LossWarning: step 0 of loss is logged to ..., where an earlier run went on to step 9: ...
+    """
 
 
 def warn_user(warning: Warning) -> None:

@@ -13,6 +13,27 @@ class StalledError(Exception):
 
     The logger keeps the record, warns once, and tries again before the next record and at flush and close.
     Any other exception means that the record is lost.
+
+    Example:
+        >>> import warnings, sowlog, sowlog.testing
+        >>> from sowlog.writers import StalledError
+        >>> class RemoteWriter(sowlog.testing.MemoryWriter):
+        ...     online = False
+        ...     def write(self, record):
+        ...         if not self.online:
+        ...             raise StalledError("the server does not answer")
+        ...         super().write(record)
+        >>> writer = RemoteWriter()
+        >>> log = sowlog.Logger("unused", writers=[writer])
+        >>> log(0, {"loss": 1.0})
+        >>> log.flush()
+        Traceback (most recent call last):
+            ...
+        sowlog.WriterError: RemoteWriter could not write 1 record yet, at steps 0 to 0: the server ...
+        >>> writer.online = True
+        >>> log.close()
+        >>> writer.records
+        [<Record at step 0: loss=1>]
     """
 
 
@@ -22,6 +43,21 @@ class Writer(Protocol):
     All three are called from one thread, the logger's own. An exception that `write` raises reaches
     the training thread at its next call, the record counts as lost in this writer, and the writer is
     called again with the next record.
+
+    Example:
+        >>> import sowlog
+        >>> class PrintWriter:
+        ...     def write(self, record):
+        ...         print(record.step, dict(zip(record.tags, record.values.tolist())))
+        ...     def flush(self):
+        ...         pass
+        ...     def close(self):
+        ...         print("closed")
+        >>> writer: sowlog.writers.Writer = PrintWriter()
+        >>> with sowlog.Logger("unused", writers=[writer]) as log:
+        ...     log(7, {"loss": 0.5})
+        7 {'loss': 0.5}
+        closed
     """
 
     def write(self, record: Record) -> None:
@@ -39,7 +75,22 @@ class Writer(Protocol):
 
 @runtime_checkable
 class BatchWriter(Writer, Protocol):
-    """A writer that takes several records at less cost than one by one, as they come when steps are short."""
+    """A writer that takes several records at less cost than one by one, as they come when steps are short.
+
+    Example:
+        >>> import sowlog, sowlog.testing
+        >>> class TableWriter(sowlog.testing.MemoryWriter):
+        ...     def write_all(self, records):
+        ...         self.records.extend(records)  # in one transaction, of a database
+        >>> writer = TableWriter()
+        >>> isinstance(writer, sowlog.writers.BatchWriter)
+        True
+        >>> with sowlog.Logger("unused", writers=[writer]) as log:
+        ...     for step in range(3):
+        ...         log(step, {"loss": 1.0})
+        >>> [record.step for record in writer.records]
+        [0, 1, 2]
+    """
 
     def write_all(self, records: Iterable[Record]) -> None:
         """Take the records in order: all of them, or none if it raises, and then each comes by `write`."""
@@ -48,7 +99,25 @@ class BatchWriter(Writer, Protocol):
 
 @runtime_checkable
 class WarningWriter(Writer, Protocol):
-    """A writer that may have something to say of a record that it has written."""
+    """A writer that may have something to say of a record that it has written.
+
+    Example:
+        >>> import warnings, sowlog, sowlog.testing
+        >>> class WatchingWriter(sowlog.testing.MemoryWriter):
+        ...     warning = None
+        ...     def write(self, record):
+        ...         if not all(record.values < 10):
+        ...             self.warning = RuntimeWarning(f"a large value at step {record.step}")
+        ...     def take_warning(self):
+        ...         warning, self.warning = self.warning, None
+        ...         return warning
+        >>> with warnings.catch_warnings(record=True) as issued:
+        ...     warnings.simplefilter("always")
+        ...     with sowlog.Logger("unused", writers=[WatchingWriter()]) as log:
+        ...         log(3, {"loss": 50.0})
+        >>> issued[0].message
+        RuntimeWarning('a large value at step 3')
+    """
 
     def take_warning(self) -> Warning | None:
         """Return the warning to issue where the training thread calls the logger next, once; or None.

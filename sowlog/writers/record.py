@@ -12,6 +12,9 @@ from sowlog._reduce.distributions import HistogramValue
 
 Ending = Literal["success", "failure"]
 
+# Scalars that the repr of a record shows.
+_SHOWN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class HParams:
@@ -20,10 +23,21 @@ class HParams:
     Attributes:
         values: a number, text or truth value by dotted name, read-only.
         metrics: tags of scalars of the same run; none means all.
+
+    Example:
+        >>> import sowlog, sowlog.testing
+        >>> memory = sowlog.testing.MemoryWriter()
+        >>> with sowlog.Logger("unused", writers=[memory]) as log:
+        ...     log.hparams({"optimizer": {"learning_rate": 0.1}}, metrics=["eval/loss"])
+        >>> memory.records[0].hparams
+        HParams(values={'optimizer.learning_rate': 0.1}, metrics=('eval/loss',))
     """
 
     values: Mapping[str, bool | float | str]
     metrics: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"HParams(values={dict(self.values)!r}, metrics={self.metrics!r})"
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -50,6 +64,15 @@ class Record:
         images: uint8 arrays of shape [H, W, 1, 3 or 4] by tag, read-only.
         hparams: what the run was started with, in the one record that tells it.
         ending: how a run that told its hparams ended, in its last record.
+
+    Example:
+        >>> import numpy as np
+        >>> from sowlog.writers import Record
+        >>> record = Record(3, 1.5, tags=("loss", "lr"), values=np.array([0.5, 0.125], np.float32))
+        >>> record
+        <Record at step 3: loss=0.5, lr=0.125>
+        >>> dict(zip(record.tags, record.values.tolist()))
+        {'loss': 0.5, 'lr': 0.125}
     """
 
     step: int
@@ -60,3 +83,14 @@ class Record:
     images: Mapping[str, NDArray[np.uint8]] = field(default_factory=_nothing)
     hparams: HParams | None = None
     ending: Ending | None = None
+
+    def __repr__(self) -> str:
+        scalars = zip(self.tags[:_SHOWN], self.values[:_SHOWN].tolist(), strict=True)
+        parts = [f"{tag}={value:.6g}" for tag, value in scalars]
+        hidden = len(self.tags) - len(parts)
+        parts += [f"{hidden} more"] * (hidden > 0)
+        parts += [f"histogram {tag}" for tag in self.histograms]
+        parts += [f"image {tag} {list(image.shape)}" for tag, image in self.images.items()]
+        parts += [] if self.hparams is None else [repr(self.hparams)]
+        parts += [] if self.ending is None else [f"ending={self.ending!r}"]
+        return f"<Record at step {self.step}: {', '.join(parts) or 'empty'}>"

@@ -362,6 +362,17 @@ def test_what_is_no_file_is_passed_over_and_named(no_file):
     assert "is passed over, since it cannot be read as a file" in str(damage)
 
 
+def test_the_repr_of_a_run_has_its_place_and_the_number_of_tags(tmp_path):
+    """And the number of damaged files, where there are any."""
+    with Logger(tmp_path) as log:
+        log(0, {"x": 1.0})
+    assert repr(read(tmp_path)) == f"<Run of {tmp_path}, 1 tag>"
+    with Logger(tmp_path) as log:
+        log(1, {"x": 1.0, "y": 1.0})
+    (tmp_path / "events.out.tfevents.1.odd").write_bytes(b"odd")
+    assert repr(read(tmp_path)) == f"<Run of {tmp_path}, 2 tags, 1 damaged>"
+
+
 def test_a_link_to_a_file_is_read(tmp_path):
     """As a run that was moved to another disk."""
     with Logger(tmp_path / "there") as log:

@@ -314,6 +314,22 @@ def test_a_record_needs_a_step_and_a_time_only():
     assert not record.values.flags.writeable
 
 
+def test_the_repr_of_a_record_shows_values(tmp_path):
+    """Of a few scalars; of images the shape, of histograms the tag, and all of the hyperparameters."""
+    memory = MemoryWriter()
+    with sowlog.Logger(tmp_path, writers=[memory]) as log:
+        log.hparams({"a": {"b": 1}}, ["loss"])
+        log(1, {f"x{i}": i / 8 for i in range(10)} | {"h": sowlog.histogram.of([1.0])})
+        log.image(2, "pixels", np.zeros((6, 8)))
+    assert list(map(repr, memory.records)) == [
+        "<Record at step 0: HParams(values={'a.b': 1}, metrics=('loss',))>",
+        "<Record at step 1: x0=0, x1=0.125, x2=0.25, x3=0.375, 6 more, histogram h>",
+        "<Record at step 2: image pixels [6, 8, 1]>",
+        "<Record at step 0: ending='success'>",
+    ]
+    assert repr(Record(3, 1.5)) == "<Record at step 3: empty>"
+
+
 def test_an_end_that_cannot_be_written_is_told(tmp_path):
     """As any record that is lost."""
     log = sowlog.Logger(tmp_path, writers=[FailingWriter(0)])

@@ -11,6 +11,7 @@ from sowlog._log.logger import Logger
 from sowlog._log.sinks import WriterError
 from sowlog._tree.packing import pack
 from sowlog.testing import MemoryWriter, read_events
+from sowlog.writers import Every
 from sowlog.writers._warnings import LossWarning
 from tests.support.odd_writers import FailingWriter, GatedWriter
 from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
@@ -379,6 +380,15 @@ def test_dropped_steps_are_counted_logged_and_reported(tmp_path):
     assert [record.step for record in gate.records] == [0, 7, 8, 9]
     assert gate.records[1].tags == ("x", "sowlog/dropped")
     assert gate.records[1].values.tolist() == [0.0, 6.0]
+
+
+def test_the_repr_names_the_place_and_whether_it_is_open(tmp_path):
+    """The folder, or the writers where they were given."""
+    with Logger(tmp_path) as log:
+        assert repr(log) == f"<Logger to {tmp_path}, open>"
+    assert repr(log) == f"<Logger to {tmp_path}, closed>"
+    with Logger("unused", writers=[MemoryWriter(), Every(2, MemoryWriter())]) as log:
+        assert repr(log) == "<Logger to MemoryWriter, Every, open>"
 
 
 def test_log_costs_microseconds_at_any_number_of_scalars(tmp_path):
