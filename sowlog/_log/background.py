@@ -1,15 +1,14 @@
-"""One thread, one bounded queue, errors handed back.
+"""One daemon thread, one bounded queue, errors re-raised on the next call.
 
-The thread owns its work: nothing else calls it. What is put is done in the order of the calls, a few items at
-once: a thread that is woken for each item works with cold caches. Work that raises does not end the thread;
-its exception is raised at the next call from outside, once, and a Warning is issued there. Every wait ends:
-when what it waits for is reached, or when the thread made no progress for `patience` seconds. At the exit of
-the interpreter, or of a child of multiprocessing, all that was put is done first; a forked child leaves its
-parent's work alone.
+The work runs on the thread alone, in the order of the calls, and in batches: a thread that wakes for each
+item works with cold caches. An exception of the work does not end the thread: the next call re-raises it,
+once, or issues it if it is a Warning. Every wait ends, at its condition or after `patience` seconds without
+progress. The exit of the interpreter, or of a child of multiprocessing, waits for all queued items; a forked
+child leaves the queue of its parent alone.
 
-KeyboardInterrupt may be raised at any instruction of a call: every item that was queued is done, and the
-thread can be ended. A signal handler may log, flush or close while no call runs on its thread, or while that
-call waits. Inside of the lock it may log; a wait there would never end, and is refused.
+KeyboardInterrupt may be raised at any instruction of a call: every queued item is still done, and the thread
+can be ended. A signal handler may log, flush or close while no call runs on its thread, or while that call
+waits. Inside of the lock a handler may log, but a wait there would never end and raises RuntimeError.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from sowlog._log.exit_hooks import call_at_exit
 from sowlog._log.pending import Bounds, Call, Item, Kept, OnFull
 from sowlog._log.wakeup import Wakeup
 
-# Long enough for one step that trains for minutes inside a single jit, short enough to end some day.
+# Longer than a step that trains for minutes inside one jit, short enough to end a hang. In seconds.
 PATIENCE = 600.0
-# Waking the thread for each of a fast loop's steps costs both threads more than the work itself (150 us of
-# CPU time a step instead of 40), so it naps while items keep coming. In seconds.
+# Waking the thread for each step of a fast loop costs both threads more than the work itself (150 us of CPU
+# time a step instead of 40), so the thread waits this long for more items first. In seconds.
 IDLE_WAIT = 0.01
-# Items handed over together. More gain nothing: what they make no longer fits the core's cache.
+# A larger batch gains nothing: its records no longer fit the cache of a core.
 MAX_BATCH = 16
 JOIN_TIMEOUT = 1.0
 
@@ -42,17 +41,17 @@ class Background(Generic[Item]):
     """A daemon thread behind a bounded queue.
 
     Args:
-        work: called on the thread with the items that wait, a few at once, at most half as many as may wait,
-            and with a function that pauses for a moment, if nothing calls for haste. It takes each item off
-            the left end once that is done: until then it counts as waiting.
+        work: called on the thread with a batch of the queued items, at most half of `size`, and with a
+            function that pauses unless a call or a filling queue is waiting. The work pops each item off the
+            left end when it is done; until then the item counts as queued.
         finish: called on the thread, last.
-        size: how many items may wait beside the one that is being done; of those that have a `nbytes` in
-            bytes, MAX_PENDING_BYTES or one may wait.
-        on_full: what `put` does when so many wait: wait for room, drop the oldest, or raise.
-        on_drop: called for each item that is not done for want of room.
-        context: makes a context manager that the thread lives in.
-        patience: seconds without progress after which a wait gives up.
-        nap: seconds that the thread rests while items keep coming.
+        size: the bound of the queue, in items beside the one in work. Items with an attribute `nbytes` are
+            bounded by MAX_PENDING_BYTES as well, or by one item if it is larger.
+        on_full: the rule for a full queue: wait for room, drop the oldest items, or raise.
+        on_drop: called for each item that is dropped for want of room.
+        context: makes a context manager that is entered and left on the thread.
+        patience: seconds without progress after which a wait raises TimeoutError.
+        idle_wait: seconds that the thread waits for more items before it sleeps or writes.
     """
 
     def __init__(
@@ -81,34 +80,35 @@ class Background(Generic[Item]):
         self._queue: deque[Item | Kept[Item] | Call] = deque()
         self._batch: deque[Item] = deque()
         self._bounds = Bounds(self._queue, self._batch, size=size, on_drop=on_drop)
-        # Not yet handed back: no more than there were items to queue, as each put hands back one.
+        # To be re-raised. Bounded by the number of items, as each `put` takes one.
         self._errors: deque[BaseException] = deque()
         self._completed = 0
         self._asleep = False
         self._last = Call(finish)
         self._ending = False
-        # The garbage collector ends a dropped logger from any thread, inside of the lock as well: reentrant.
-        # It guards the queue for a few instructions; every wait is outside of it.
+        # The garbage collector may end a dropped logger inside of the lock, so the lock is reentrant. It
+        # guards the queue for a few instructions; every wait is outside of it.
         self._lock = threading.RLock()
         self._arrived = Wakeup()
         self._waiters: list[Wakeup] = []
         self._thread = threading.Thread(target=self._run, name="sowlog-writer", daemon=True)
         self._thread.start()
-        # After jax's own clean-up was registered, so it runs before it: the device still answers.
+        # Exit hooks run in reverse order: this one is registered after the clean-up of jax, and so runs
+        # before it, while the device still answers.
         self._cancel_exit_hook = call_at_exit(self.end)
 
     def put(self, item: Item, *, is_kept: bool = False) -> None:
-        """Queue one item, then raise an error that the thread handed back, if there is one.
+        """Queue one item, then re-raise the next error of the thread, if there is one.
 
         Args:
-            item: what to queue.
-            is_kept: whether it is queued and done however much waits.
+            item: the item.
+            is_kept: whether the bound is ignored, so that the item is never dropped or refused.
 
         Raises:
             RuntimeError: after `end`, or in a forked child.
-            QueueFullError: if the queue is full and is to raise; the item is not queued then.
-            TimeoutError: if the queue was full and nothing of it was done within the patience; the
-                item is not queued then.
+            QueueFullError: if the queue is full and the rule is "error"; the item is not queued then.
+            TimeoutError: if the queue is full and the thread makes no progress within the patience; the item
+                is not queued then.
         """
         self._require_own_process()
         while not self._try_put(item, is_kept=is_kept):
@@ -127,7 +127,7 @@ class Background(Generic[Item]):
         return True
 
     def check(self) -> None:
-        """Raise as `put` does, with nothing to put."""
+        """Raise the same errors as `put`, without an item."""
         self.require_open()
         if self._errors:
             self._hand_back_next()
@@ -138,7 +138,7 @@ class Background(Generic[Item]):
         return not self._ending
 
     def require_open(self) -> None:
-        """Raise where `put` would queue nothing.
+        """Raise if `put` would refuse an item.
 
         Raises:
             RuntimeError: after `end`, or in a forked child.
@@ -148,10 +148,10 @@ class Background(Generic[Item]):
             raise pending.closed_error()
 
     def call(self, function: Callable[[], None]) -> None:
-        """Call `function` on the thread after all that was put before, and wait for its end.
+        """Call `function` on the thread after all items queued before, and wait for its return.
 
         Raises:
-            BaseException: what `function` raised, or else an error handed back.
+            BaseException: the exception of `function`, or else an earlier one of the thread.
             RuntimeError: after `end`, or in a forked child.
             TimeoutError: if the thread made no progress within the patience.
         """
@@ -163,30 +163,31 @@ class Background(Generic[Item]):
         self._wait_for(call)
 
     def end(self) -> None:
-        """Do all that was put, then `finish`, then end the thread; a second call waits for the first.
+        """Do all queued items, then `finish`, then end the thread; a second call waits for the first.
 
         Raises:
-            BaseException: what `finish` raised, or else an error handed back.
+            BaseException: the exception of `finish`, or else an earlier one of the thread.
             TimeoutError: if the thread made no progress within the patience.
         """
         if os.getpid() != self._pid:
             return
         self.end_soon()
         self._wait_for(self._last)
-        # It has but to leave its context; only a handler that ends all in the middle of this would wait long.
+        # All work is done: the thread only leaves its context.
         self._thread.join(JOIN_TIMEOUT)
 
     def end_soon(self) -> None:
-        """Let the thread end by itself when all is done; for an owner that is going away."""
+        """End the thread once all queued items are done, without waiting; for an owner that is collected."""
         if os.getpid() != self._pid:
             return
-        # The end is no entry of the queue: a call that KeyboardInterrupt cut short can be made again.
+        # KeyboardInterrupt may cut this call short, so the end is a flag, which a second call sets again, and
+        # no entry of the queue.
         with self._lock:
             self._ending = True
         self._arrived.set()
 
     def _make_room(self, item: Item) -> bool:
-        """Make room as the rule says, or return False if the item has to wait for it."""
+        """Apply the rule for a full queue; return False if the item has to wait for room."""
         if self._on_full == "error":
             self._on_drop()
             raise pending.queue_full_error(self._size, exceeds_bytes=self._bounds.exceeds_bytes(item))
@@ -208,8 +209,8 @@ class Background(Generic[Item]):
         self._queue.append(entry)
 
     def _wait_for(self, call: Call) -> None:
-        """Wait until `call` is done and raise its error, or one that waits to be handed back."""
-        self._wait(lambda: call.done, "all that was logged to be written")
+        """Wait until `call` is done, and re-raise its error or an earlier one of the thread."""
+        self._wait(lambda: call.done, "all logged records to be written")
         with self._lock:
             errors = [*([call.error] if call.error else []), *self._errors]
             call.error = None
@@ -231,7 +232,7 @@ class Background(Generic[Item]):
         try:
             while not reached():
                 before = self._progress()
-                # A batch that is not finished wakes no waiting thread, but counts as progress.
+                # An unfinished batch sends no wakeup, so its progress is compared at the timeout.
                 if not progressed.wait(self._patience) and self._progress() == before and not reached():
                     waiting = len(self._queue) + len(self._batch)
                     raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)
@@ -256,7 +257,7 @@ class Background(Generic[Item]):
         self._cancel_exit_hook()
 
     def _run_next(self) -> None:
-        """Do the next call, or the items up to it; the last call when there is nothing more."""
+        """Run the next call or the items before it; run the last call if the queue is empty and ending."""
         while not (self._queue or self._ending):
             self._wait_for_work()
         with self._lock:
@@ -267,7 +268,7 @@ class Background(Generic[Item]):
             self._run_batch()
 
     def _take(self) -> Call | None:
-        """Take the next call off the queue and return it, or take the items up to it in hand."""
+        """Move the items before the next call to the batch, or pop that call and return it."""
         while self._queue and len(self._batch) < self._batch_size:
             entry = self._queue[0]
             if isinstance(entry, Call):
@@ -277,7 +278,7 @@ class Background(Generic[Item]):
         return None
 
     def _wait_for_work(self) -> None:
-        """Nap, which an ordinary item does not end; if none came by then, sleep until one comes."""
+        """Wait for `idle_wait`, which a single item does not cut short; then sleep until an item comes."""
         self._idle_unless(lambda: bool(self._queue or self._ending))
         self._asleep = True
         if not (self._queue or self._ending):
@@ -285,7 +286,7 @@ class Background(Generic[Item]):
         self._asleep = False
 
     def _pause(self) -> None:
-        """Nap, unless half of what may wait does, or somebody waits."""
+        """Wait for `idle_wait`, unless the queue is half full or a call waits."""
         self._idle_unless(self._is_urgent)
 
     def _idle_unless(self, is_reached: Callable[[], bool]) -> None:

@@ -1,7 +1,6 @@
-"""What the logger's thread does with an item: read the device, make the record, hand it to the writers.
+"""The work of the logger's thread: read an item off the device, make its record, pass that to the writers.
 
-It keeps account of what each writer lost, so that one that fails stops neither the others nor training,
-and no loss stays unsaid.
+A loss counter per writer lets one writer fail without stopping the others or training, and reports each loss.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ _DROPPED = "sowlog/dropped"
 
 
 class Delivery:
-    """Makes a record of each item and hands it to every writer. Lives on one thread.
+    """Makes a record of each item and passes it to every writer, on one thread.
 
     Args:
-        writers: where the records go.
-        max_pending: how many records to keep for a writer that stalls, of images MAX_PENDING_BYTES.
+        writers: the writers.
+        max_pending: the largest number of records kept for a stalled writer; its images are bounded by
+            MAX_PENDING_BYTES as well.
     """
 
     def __init__(self, writers: Sequence[Writer], *, max_pending: int) -> None:
@@ -37,19 +37,19 @@ class Delivery:
         self._last: Item | None = None
 
     def count_drop(self) -> None:
-        """Count a step that found no room in the queue. The only thing that other threads call."""
+        """Count a step dropped by a full queue; called from the threads that log."""
         self._dropped += 1
 
     def deliver(self, items: deque[Item], pause: Callable[[], None]) -> None:
         """Read the items' values and write them with each writer.
 
         Args:
-            items: what to deliver, in order; each is taken off the left end once every writer was served.
-            pause: lets the device finish some more, if there is time.
+            items: the items, in order; each is popped off the left end once every writer has its record.
+            pause: waits a moment, in which the device may finish more steps.
 
         Raises:
-            WriterError: when a writer, or the read, begins to fail; every other writer was served.
-            LossWarning: when a writer begins to stall.
+            WriterError: if a writer, or the read, begins to fail; every other writer has the records.
+            LossWarning: if a writer begins to stall.
         """
         outcomes: list[Exception | None] = []
         while items:
@@ -59,16 +59,16 @@ class Delivery:
             outcomes += [sink.write(records) for sink in self._batch_sinks]
             for record, _ in read:
                 outcomes += [sink.write([record] if record else []) for sink in self._single_sinks]
-                # One by one, so that who waits sees that a slow writer gets on.
+                # A waiting call measures progress by these pops, so a slow writer pops one by one.
                 items.popleft()
         _raise_first(outcomes)
 
     def _read_ready(
         self, items: deque[Item], pause: Callable[[], None]
     ) -> Iterator[tuple[Record | None, WriterError | None]]:
-        """Read the first item, which may have to be waited for, and those that are ready then.
+        """Wait for the first item, and read it and those that are ready then.
 
-        To wait for each of a fast loop's steps would wake the thread for each.
+        A wait for each step of a fast loop would wake the thread for each.
         """
         yield self._read(items[0])
         if not items[-1].is_ready():
@@ -77,8 +77,8 @@ class Delivery:
             yield self._read(item)
 
     def _read(self, item: Item) -> tuple[Record | None, WriterError | None]:
-        """Return an item as a record, or what is to be handed back."""
-        # Not with hparams, which have no step of their own.
+        """Return the record of an item, or the error to re-raise."""
+        # Hyperparameters belong to no step, so the number of dropped steps waits for the next one.
         if self._dropped != self._dropped_written and item.hparams is None:
             self._dropped_written = self._dropped
             item = item._replace(scalars={**item.scalars, _DROPPED: float(self._dropped)})
@@ -90,29 +90,29 @@ class Delivery:
         return record, None
 
     def flush(self) -> None:
-        """Make durable what was delivered, in every writer.
+        """Flush every writer, so that all delivered records are durable.
 
         Raises:
-            WriterError: if a writer fails to, holds records that it cannot write, or lost some since the
+            WriterError: if a flush fails, a stalled writer has late records, or records were lost since the
                 last flush.
         """
         _raise_first([*[sink.flush() for sink in self._sinks], self._read_losses.take_error()])
 
     def end_with(self, last: Item) -> None:
-        """Set what `close` writes last; called by the training thread, before it asks for the close."""
+        """Set the item that `close` writes last; called from the training thread, before the close."""
         self._last = last
 
     def close(self) -> None:
-        """Write what comes last, and close every writer.
+        """Write the last item, and close every writer.
 
         Raises:
-            WriterError: if a writer fails to, or lost records since the last flush.
-            LossWarning: if steps were dropped for want of room.
+            WriterError: if a close fails, or records were lost since the last flush.
+            LossWarning: if steps were dropped by a full queue.
         """
         if self._last is not None:
             record = read_item(self._last)
             for sink in self._sinks:
-                # A failure is in the sink's account, which its close tells.
+                # The loss counter of the sink has a failure, and the close reports it.
                 sink.write([record])
         outcomes = [*[sink.close() for sink in self._sinks], self._read_losses.take_error()]
         _raise_first([*outcomes, self._report_drops()])
@@ -121,8 +121,8 @@ class Delivery:
         if not self._dropped:
             return None
         return LossWarning(
-            f"{count_of(self._dropped, 'step')} found the queue full and dropped, as `{_DROPPED}` shows: log "
-            f"less often (every=) or allow more to wait (queue_size=)"
+            f"the full queue dropped {count_of(self._dropped, 'step')}, as `{_DROPPED}` shows: log less "
+            f"often (every=) or allow a longer queue (queue_size=)."
         )
 
 

@@ -1,4 +1,4 @@
-"""What runs at the exit of a process, of multiprocessing's children too."""
+"""Exit hooks, for the interpreter and for children of multiprocessing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import multiprocessing
 import multiprocessing.util
 from collections.abc import Callable
 
-# Finalizers of multiprocessing run by falling priority. This one comes before those that close a queue (10)
-# or end a pool (15), to which a user's writer may write.
+# A user's writer may write to a queue or a pool of multiprocessing. Finalizers run by falling priority, so
+# this one comes before those that close a queue (10) or end a pool (15).
 _PRIORITY = 100
 
 
 def call_at_exit(function: Callable[[], None]) -> Callable[[], None]:
-    """Call `function` at the exit of this process; return the function that undoes it.
+    """Call `function` at the exit of this process; return a function that cancels the call.
 
-    A child of multiprocessing leaves by `os._exit`, which runs no exit hook of the interpreter; in other
-    processes that hook is enough, and comes later. What `function` raises is shown; the exit status stays.
+    A child of multiprocessing exits by `os._exit`, which runs no exit hook of the interpreter, so it gets a
+    finalizer as well. An exception of `function` is printed, and the exit status does not change.
     """
     atexit.register(function)
     if multiprocessing.parent_process() is None:

@@ -1,4 +1,4 @@
-"""Hyperparameters: nested settings made flat and plain."""
+"""Hyperparameters: nested settings flattened to dotted names and plain values."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 
 from sowlog.writers.record import HParams
 
-# What Python shows of an object without a text of its own; it differs from run to run.
+# The default repr of an object has its address, which differs from run to run.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def check_hparams(values: Any, metrics: Any) -> HParams:
-    """Return the settings by dotted name, each a finite number, a truth value or text.
+    """Return the settings by dotted name, each a finite number, a bool or text.
 
     Raises:
-        TypeError: if a name is no text, a value is none of a setting's, or the metrics are no list of tags.
-        ValueError: if there is no setting, two have one name, or a mapping holds itself.
+        TypeError: if a name is not text, a value has an unsupported type, or the metrics are no list of tags.
+        ValueError: if there are no settings, two have one name, or a mapping contains itself.
     """
     tags = _check_metrics(metrics)
     if not _is_mapping(values):
@@ -48,7 +48,7 @@ def _check_metrics(metrics: Any) -> tuple[str, ...]:
 
 
 def _is_mapping(value: Any) -> bool:
-    """Return whether a value has names and values as a dict: a ConfigDict does, and is no Mapping."""
+    """Return whether a value is a mapping by its methods: a ConfigDict is one without being a Mapping."""
     return isinstance(value, Mapping) or (
         not isinstance(value, type)
         and callable(getattr(value, "keys", None))
@@ -58,7 +58,7 @@ def _is_mapping(value: Any) -> bool:
 
 def _flatten(values: Any, prefix: tuple[str, ...], parents: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     if any(values is parent for parent in parents):
-        raise ValueError(f"the hyperparameter {'.'.join(prefix)} holds itself: leave it out.")
+        raise ValueError(f"the hyperparameter {'.'.join(prefix)} contains itself: leave it out.")
     for name in values.keys():  # noqa: SIM118 - not every mapping yields its names
         if not isinstance(name, str):
             where = f" in {'.'.join(prefix)}" if prefix else ""
@@ -78,7 +78,7 @@ def _plain(name: str, value: Any) -> bool | float | str:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _text(str.__str__(value))  # Of an enumeration's member, the plain value.
+        return _text(str.__str__(value))  # A member of an enumeration becomes its plain value.
     if isinstance(value, int | float):
         return _number(value)
     if hasattr(value, "__array__"):
@@ -90,18 +90,18 @@ def _plain(name: str, value: Any) -> bool | float | str:
 
 
 def _number(value: float) -> float | str:
-    # Of an enumeration's member, the plain value.
+    # A member of an enumeration becomes its plain value.
     number = int(value) if isinstance(value, int) else float(value)
     try:
-        # A column of numbers is sorted and drawn, where TensorBoard leaves out NaN and infinity.
+        # TensorBoard leaves NaN and infinity out of a column of numbers, so both become text.
         return number if math.isfinite(number) else str(number)
     except OverflowError:
-        # An integer beyond float64, in which an event file holds it.
+        # An event file holds a float64, and this integer is beyond it.
         return str(number)
 
 
 def _name_of(value: Any) -> str:
-    """Return what a function, a class or an object that can be called is known by."""
+    """Return the qualified name of a function, a class or another callable."""
     if isinstance(value, functools.partial):
         value = cast(functools.partial[Any], value)
         named = [f"{key}={each!r}" for key, each in value.keywords.items()]
@@ -119,5 +119,5 @@ def _no_setting(name: str, value: Any) -> TypeError:
 
 
 def _text(text: str) -> str:
-    """Return text that an event file can hold: file names may have bytes that are no UTF-8."""
+    """Return text that an event file can hold: bytes of file names that are not UTF-8 are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

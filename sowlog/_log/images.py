@@ -1,4 +1,4 @@
-"""Images: checked on the training thread by shape and dtype, made uint8 and PNG by the writer's."""
+"""Images: checked by shape and dtype on the training thread, converted to uint8 on the writer thread."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FORMS = "[H, W], [H, W, C] or, as a batch, [N, H, W, C], with 1, 3 or 4 channel
 
 
 class Pixels(NamedTuple):
-    """Images on their way: one array, which may still be under way on the device.
+    """An image or a batch of images: one array, which the device may still compute.
 
     Attributes:
-        tag: the tag of the image, or of a batch what its tags begin with.
+        tag: the tag of the image, or the prefix of the tags of a batch.
         array: shape [H, W], [H, W, C] or [N, H, W, C], of uint8, bool or a floating-point type.
     """
 
@@ -29,21 +29,21 @@ class Pixels(NamedTuple):
 
 
 def check_image(tag: object, image: object) -> Pixels:
-    """Return an image whose form is right; of one on the host, a copy, as its owner may write to it.
+    """Return a valid image; an array on the host is copied, since the caller may write to it.
 
     Raises:
-        TypeError: if it is no array, or of a dtype that is not shown.
-        ValueError: if it is of another shape, empty, or without a tag.
+        TypeError: if it is not an array, or has another dtype.
+        ValueError: if it has another shape, no pixels, or no tag.
     """
     if not isinstance(tag, str) or not tag:
-        raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image)")
+        raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image).")
     if isinstance(image, jax.core.Tracer):
         raise TypeError(
-            f"the image {tag} is a tracer: return it from the jitted function, and log what that returns"
+            f"the image {tag} is a tracer: return it from the jitted function, and log the returned array."
         )
     if not isinstance(image, jax.Array | np.ndarray):
         raise TypeError(
-            f"the image {tag} is of type {type(image).__name__}: give a JAX or NumPy array, np.asarray(image)"
+            f"the image {tag} has type {type(image).__name__}: give a JAX or NumPy array, np.asarray(image)."
         )
     _check_dtype(tag, image.dtype)
     _check_shape(tag, image.shape)
@@ -54,20 +54,20 @@ def _check_dtype(tag: str, dtype: Any) -> None:
     if not (dtype in (np.uint8, np.bool_) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(
             f"the image {tag} has dtype {dtype}: pixels are uint8 from 0 to 255, "
-            f"image.astype(np.uint8), or floating-point numbers from 0 to 1"
+            f"image.astype(np.uint8), or floating-point numbers from 0 to 1."
         )
 
 
 def _check_shape(tag: str, shape: tuple[int, ...]) -> None:
     if not 2 <= len(shape) <= 4 or (len(shape) > 2 and shape[-1] not in _CHANNELS):
         grey = f"; a batch of grey images is image[..., None], {[*shape, 1]}" if len(shape) == 3 else ""
-        raise ValueError(f"the image {tag} has shape {list(shape)}: it must be {_FORMS}{grey}")
+        raise ValueError(f"the image {tag} has shape {list(shape)}: it must be {_FORMS}{grey}.")
     if 0 in shape:
-        raise ValueError(f"the image {tag} has shape {list(shape)}, in which there are no pixels")
+        raise ValueError(f"the image {tag} has shape {list(shape)}, which has no pixels.")
 
 
 def decode_images(pixels: Pixels) -> dict[str, NDArray[np.uint8]]:
-    """Wait for the pixels and return the images, uint8 [H, W, C], read-only, by tag."""
+    """Wait for the device and return the images by tag, as read-only uint8 arrays [H, W, C]."""
     array = _to_uint8(np.asarray(pixels.array))
     if array.ndim == 2:
         array = array[..., None]
@@ -80,6 +80,6 @@ def decode_images(pixels: Pixels) -> dict[str, NDArray[np.uint8]]:
 def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array.copy()
-    # Decoders overshoot a little; what is beyond 0 and 1 is black and white, and so is NaN black.
+    # Decoders overshoot a little, so values beyond 0 and 1 become black and white; NaN becomes black.
     unit = np.clip(np.nan_to_num(array.astype(np.float32), nan=0.0), 0, 1)
     return np.rint(255 * unit).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What one call queues, and the record that it becomes once the device is read."""
+"""Queue items of one `log` call, and their records once the device is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sowlog.writers.record import Ending, HParams, Record
 
 
 class Item(NamedTuple):
-    """What one call queues: a step's values or images, which may still be under way on the device."""
+    """One queued call: the values or images of a step, which the device may still compute."""
 
     step: int
     wall_time: float
@@ -30,11 +30,11 @@ class Item(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The bytes that its images hold while it waits; what a step holds beside them is little."""
+        """The bytes of its images; the scalars of a step are few, and count as 0."""
         return 0 if self.pixels is None else self.pixels.array.nbytes
 
     def is_ready(self) -> bool:
-        """Tell whether reading it would not wait; so it is with what cannot be read."""
+        """Return whether a read would return, or fail, without waiting for the device."""
         arrays: list[Any] = [self.packed and self.packed.buffer, self.pixels and self.pixels.array]
         on_device = [array for array in arrays if isinstance(array, jax.Array)]
         # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
@@ -42,20 +42,20 @@ class Item(NamedTuple):
 
 
 def start_copy(buffer: jax.Array) -> None:
-    """Let the copy off the device begin as soon as the values are there, without waiting."""
-    # On the CPU the host reads in place; starting a copy would only wake a thread, which costs 5 to 30 us.
+    """Start the copy off the device, which begins once the values are computed; return at once."""
+    # On the CPU the host reads in place, and a copy would only wake a thread, which costs 5 to 30 us.
     (device, *_) = buffer.devices()
     if device.platform != "cpu":
         buffer.copy_to_host_async()
 
 
 def allow_transfers() -> AbstractContextManager[None]:
-    """Return the context in which items are delivered: a guard against stray transfers allows these."""
+    """Return the context of the writer thread, in which a transfer guard of the process allows its reads."""
     return jax.transfer_guard_device_to_host("allow")
 
 
 def read_item(item: Item) -> Record:
-    """Wait for the device and return the item as a record."""
+    """Wait for the device and return the record of the item."""
     tags: tuple[str, ...] = ()
     values = np.empty(0, np.float32)
     histograms: dict[str, HistogramValue] = {}
@@ -69,7 +69,7 @@ def read_item(item: Item) -> Record:
             tags = tags.joined(_join(tags.whole, on_host_tags))
         else:
             tags = _join(tags, on_host_tags)
-        # A scalar of an event file is float32: 1e300 is inf there.
+        # A scalar of an event file is float32, in which 1e300 is inf.
         with np.errstate(over="ignore"):
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
         values = np.concatenate((values, on_host))
@@ -80,5 +80,5 @@ def read_item(item: Item) -> Record:
 
 @functools.lru_cache(maxsize=64)
 def _join(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
-    """Return both, as one object for equal arguments: writers cache by it."""
+    """Return both tuples joined, as one object for equal arguments, since writers cache by identity."""
     return first + second

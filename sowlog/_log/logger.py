@@ -1,4 +1,4 @@
-"""The logger: step and metrics in, records out, with the training thread free at once."""
+"""The logger: step and metrics in, records out, without a wait of the training thread."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ from sowlog.writers.record import Ending
 from sowlog.writers.tensorboard import TensorBoardWriter
 
 _QUEUE_SIZE = 1024
-# What an event file can hold.
+# The steps that an event file can hold.
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 
 
 class Logger:
     """Writes the metrics of each step without making training wait.
 
-    `log(step, metrics)` starts the copy off the device, queues it and returns; a thread of the logger's
-    own waits for the values and writes them. What a killed process loses is what is still queued: at most
-    `queue_size` steps and the one being written.
+    `log(step, metrics)` starts the copy off the device, queues it and returns; the writer thread of the
+    logger waits for the values and writes them. A killed process loses the queued steps: at most `queue_size`
+    and the one being written.
 
-    KeyboardInterrupt may come at any place: all that was logged is written, and the logger can be closed. A
-    signal handler that logs, flushes or closes should only set a flag for the training loop: where it
-    interrupts a call of the same logger on its own thread, a flush or a close may raise RuntimeError.
+    KeyboardInterrupt may be raised at any place: all logged steps are written, and the logger can be closed.
+    A signal handler should set a flag, and the training loop flush or close: a flush or a close in a handler
+    that interrupts another call of the same logger may raise RuntimeError.
 
     Args:
-        logdir: the folder of this run, on this machine; made if it is not there, `~` expanded.
-        writers: where records go; a TensorBoardWriter on `logdir` if not given.
+        logdir: the folder of this run, on this machine; created if it does not exist, with `~` expanded.
+        writers: the writers of the records; by default a TensorBoardWriter on `logdir`.
         every: log only the steps that are a multiple of it; the others cost nothing.
-        queue_size: how many steps may wait for the writers, and how many are kept for one that stalls.
-        on_full: what `log` does when so many wait: "block" until there is room, "drop_oldest" of them, or
-            raise an "error". What is dropped is counted in the scalar `sowlog/dropped`, and `close` warns.
-        resume_from: the first step that will be logged when a run continues. Its series then show
-            these steps once: what an earlier, interrupted process logged at and after it is superseded. Of
-            several loggers in one folder give it to each, and make all before the first is closed: one
-            that comes later hides what the others logged anew, and its close brings a LossWarning. Without
-            it, steps that the folder holds already bring a LossWarning, since TensorBoard hides one of the
-            two.
+        queue_size: the number of steps that the queue holds, and of steps kept for a stalled writer.
+        on_full: the rule for a full queue: "block" until there is room, "drop_oldest", or raise an "error".
+            The scalar `sowlog/dropped` counts dropped steps, and `close` warns of them.
+        resume_from: the first step that will be logged when a run continues. Each step is then shown once:
+            the points that an earlier, interrupted process logged at and after it are superseded. Pass it to
+            each of several loggers in one folder, and make all of them before the first is closed: a later
+            one hides the new points of the others, and issues a LossWarning when it is closed. Without
+            `resume_from`, a step that the folder already holds brings a LossWarning, since TensorBoard hides
+            one of the two points.
 
     Raises:
-        OSError: if the run's file cannot be made.
-        ValueError: for `every`, `queue_size` or `on_full` out of range, for a `logdir` such as
-            `gs://bucket/run`, and for `resume_from` with `writers` of your own, which take it themselves.
+        OSError: if the event file cannot be created.
+        ValueError: if `every`, `queue_size` or `on_full` is out of range, `logdir` is no local folder (as
+            `gs://bucket/run`), or `resume_from` is passed with `writers`, which take it themselves.
 
     Example:
         >>> import tempfile, sowlog
@@ -69,7 +69,7 @@ class Logger:
         ...     for step in range(3):
         ...         log(step, {"loss": 1.0 / (step + 1)})
 
-        With writers of one's own, here one that keeps the records:
+        With a writer that keeps the records in memory:
 
         >>> import sowlog.testing
         >>> memory = sowlog.testing.MemoryWriter()
@@ -92,7 +92,7 @@ class Logger:
         resume_from: int | None = None,
     ) -> None:
         self._place = str(logdir)
-        # All arguments first: a file, once begun, shows in TensorBoard, and a restart in it hides points.
+        # A new event file shows in TensorBoard, and its restart hides points: arguments are checked first.
         self._every = check_count(every, "every", "it must be 1 step or more")
         check_bounds(queue_size, on_full)
         resume_from = check_resume(resume_from)
@@ -119,11 +119,11 @@ class Logger:
                 context=allow_transfers,
             )
         except BaseException:
-            # The system may refuse a thread.
+            # The system may refuse to start a thread.
             if own is not None:
                 own.discard()
             raise
-        # A logger that is dropped without close still writes all; its thread then ends by itself.
+        # A logger that is collected without a close still writes its queue, and its thread ends after that.
         weakref.finalize(self, self._background.end_soon).atexit = False
 
     def __call__(self, step: int, metrics: Any) -> None:
@@ -131,19 +131,19 @@ class Logger:
 
         Args:
             step: a Python or NumPy integer within int64.
-            metrics: what `sowlog.pack` returned in the step, or any nested dict of states, scalars and
-                arrays. Its device arrays must not be donated afterwards. A name should stay scalar or
-                histogram: a tag that is both is written as such, and TensorBoard shows the kind that came
-                first.
+            metrics: the result of `sowlog.pack` in the step, or any nested dict of states, scalars and
+                arrays. Its device arrays must not be donated afterwards. A tag should stay a scalar or a
+                histogram: of a tag that is both, TensorBoard shows the kind that came first.
 
         Raises:
-            WriterError: if a writer failed at an earlier step. This step is queued all the same.
+            WriterError: if a writer failed at an earlier step. This step is queued nevertheless.
             QueueFullError: if the queue is full and `on_full` is "error".
-            TimeoutError: if it is full, and device or disk hang.
-            TypeError: if the step is no integer, or lives on a device; or a metric is no real number, array
-                or state, or is traced: inside jit, return what `sowlog.pack` returns and log it outside.
-            ValueError: if it is beyond int64; or a metric has no name, the name of another, or is too large.
-            RuntimeError: after `close`, and for an array that was donated before the call.
+            TimeoutError: if the queue is full, and the device or the disk hangs.
+            TypeError: if the step is not an integer, or is on a device; or a metric is not a real number,
+                array or state, or is traced: inside jit, return `sowlog.pack(metrics)` and log it outside.
+            ValueError: if the step is beyond int64; or a metric has no name, a name used twice, or too many
+                elements.
+            RuntimeError: after `close`, or if an array was donated before the call.
 
         Example:
             >>> import jax, sowlog, sowlog.testing
@@ -162,7 +162,7 @@ class Logger:
             self._background.check()
             return
         packed, scalars = prepare(metrics)
-        # The buffer of a packed tree that was fetched is NumPy's.
+        # A packed tree from jax.device_get has a NumPy buffer.
         buffer: Any = packed and packed.buffer
         if isinstance(buffer, jax.Array):
             start_copy(buffer)
@@ -171,22 +171,22 @@ class Logger:
     def image(self, step: int, tag: str, image: jax.Array | NDArray[Any]) -> None:
         """Log an image, or a batch of images, of one step.
 
-        As for metrics, the copy off the device is started and queued; a thread of the logger's own waits
-        for it and encodes it as PNG, with Pillow: `pip install 'sowlog[images]'`. Images of 32 MiB, or those
-        of one call, may wait for that; beyond it `on_full` decides, as it does for a full queue.
+        The call starts the copy off the device, queues it and returns; the writer thread encodes the image as
+        PNG, with Pillow: `pip install 'sowlog[images]'`. The queue holds images of 32 MiB, or those of one
+        call; beyond that `on_full` applies.
 
         Args:
-            step: as for `log`, and under the same `every`.
-            tag: its tag; those of a batch are `tag/00`, `tag/01` ...
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag; the tags of a batch are `tag/00`, `tag/01` ...
             image: shape [H, W], [H, W, C] or, as a batch, [N, H, W, C], where C is 1 (grey), 3 (RGB) or
-                4 (RGB and opacity). uint8, or floating-point numbers from 0 to 1, beyond which they are cut
-                off; bool is 0 and 1. A device array must not be donated afterwards.
+                4 (RGB and opacity). uint8, bool, or floating-point numbers, which are clipped to 0 and 1. A
+                device array must not be donated afterwards.
 
         Raises:
             ModuleNotFoundError: if Pillow is not installed.
-            ValueError: if it has another shape, or no tag.
-            TypeError: if it is no array, or of another dtype.
-            Exception: all else as for `log`.
+            ValueError: if the image has another shape, or no tag.
+            TypeError: if the image is not an array, or has another dtype.
+            Exception: all other errors of `log`.
 
         Example:
             >>> import tempfile, jax.numpy as jnp, sowlog
@@ -206,27 +206,27 @@ class Logger:
         self._background.put(Item(step, wall_time, pixels=pixels))
 
     def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
-        """Tell what this run was started with, for the table of runs in TensorBoard's HParams tab.
+        """Log the hyperparameters of this run, for the table of runs in TensorBoard's HParams tab.
 
-        It goes into the run's own event file, never dropped or refused however full the queue, and a run is a
-        row as soon as it began. How it ended is written at `close`: a success, or a failure if an exception
-        left the `with` block. After Ctrl-C or `sys.exit` no ending is written, since such a run may go on.
-        TensorBoard keeps the first hyperparameters and the first ending of a folder, so log those of a
-        resumed run again, unchanged.
+        The event file of the run holds them, a full queue neither drops nor refuses them, and the table has a
+        row as soon as the run begins. `close` writes the ending of the run: a success, or a failure if an
+        exception left the `with` block. After Ctrl-C or `sys.exit` no ending is written, since the run may
+        continue. TensorBoard keeps the first hyperparameters and the first ending of a folder, so log those
+        of a resumed run again, unchanged.
 
         Args:
             values: settings by name, in a dict or another mapping, such as a ConfigDict. A nested mapping
-                makes dotted names. Lists, None, NaN and infinity are shown as text, and so are dtypes, paths,
-                functions and other objects that have a text of their own.
-            metrics: tags of scalars that this run logs, of which the table shows the last point; all scalars
-                if none are given. TensorBoard takes the columns of one run for all, so give each run of a
-                comparison the same names.
+                makes dotted names. Lists, None, NaN, infinity, dtypes, paths, functions and other objects
+                with a `str` of their own are shown as text.
+            metrics: tags of scalars of this run, whose last points the table shows; by default all scalars.
+                TensorBoard takes the columns of one run for all, so pass the same names in each run of a
+                comparison.
 
         Raises:
-            TypeError: if a name or a value is of no such type.
+            TypeError: if a name or a value has an unsupported type.
             ValueError: if there are no values, or two have one name.
             RuntimeError: at a second call, or after `close`.
-            WriterError: if a writer failed at an earlier step. The hyperparameters are queued all the same.
+            WriterError: if a writer failed at an earlier step. The hyperparameters are queued nevertheless.
 
         Example:
             >>> import tempfile, sowlog
@@ -238,19 +238,19 @@ class Logger:
         self._background.require_open()
         if self._has_hparams:
             raise RuntimeError(
-                "log.hparams was called a second time, and TensorBoard shows only the first: "
-                "give all hyperparameters of a run in one call."
+                "log.hparams was called a second time, and TensorBoard shows only the first call: "
+                "pass all hyperparameters of a run in one call."
             )
-        # As put raises an earlier step's error, these are queued all the same.
+        # `put` may raise an error of an earlier step after it has queued the hyperparameters.
         self._has_hparams = True
         self._background.put(Item(0, time.time(), hparams=hparams), is_kept=True)
 
     def flush(self) -> None:
-        """Return when all that was logged before is on disk.
+        """Wait until all records logged before are on disk.
 
         Raises:
-            WriterError: if some of it was lost; the message says how much.
-            TimeoutError: if device or disk hang.
+            WriterError: if records are lost or late; `lost` and `late` have the numbers.
+            TimeoutError: if the device or the disk hangs.
 
         Example:
             >>> import tempfile, sowlog
@@ -264,15 +264,15 @@ class Logger:
         self._background.call(self._delivery.flush)
 
     def close(self, *, ending: Ending | None = "success") -> None:
-        """Write all that was logged, and close the writers; closing again does nothing.
+        """Write all logged records, and close the writers; a second call does nothing.
 
         Args:
-            ending: how a run that told its hparams ended, "success" or "failure"; None tells nothing, of a
-                run that is to go on.
+            ending: the ending written for a run with hyperparameters, "success" or "failure"; None writes no
+                ending, for a run that will continue.
 
         Raises:
-            WriterError: if some was lost since the last flush; the message says how much.
-            TimeoutError: if device or disk hang.
+            WriterError: if records were lost since the last flush; `lost` has the number.
+            TimeoutError: if the device or the disk hangs.
 
         Example:
             >>> import tempfile, sowlog
@@ -294,14 +294,14 @@ class Logger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Ctrl-C and sys.exit are no failures of the run, which may go on from its checkpoint.
+        # A run may continue from its checkpoint after Ctrl-C and sys.exit, so neither is a failure.
         interrupted = kind is not None and not issubclass(kind, Exception)
         try:
             self.close(ending=None if interrupted else "success" if error is None else "failure")
         except Exception as failure:
             if error is None:
                 raise
-            error.add_note(f"And sowlog could not write all that was logged: {failure}")
+            error.add_note(f"In addition, sowlog could not write all logged records: {failure}")
 
 
 def _checked_step(step: object) -> int:
@@ -314,7 +314,7 @@ def _checked_step(step: object) -> int:
     if isinstance(step, jax.Array):
         raise TypeError(
             "the step is a jax.Array, and reading it would make training wait for the device: count on the "
-            "host, `for step, batch in enumerate(batches)`, or log(int(step), metrics) where waiting is fine."
+            "host, `for step, batch in enumerate(batches)`, or accept the wait, log(int(step), metrics)."
         )
     if isinstance(step, bool) or not isinstance(step, int | np.integer):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The metrics of one `log` call, on the training thread: one packed buffer, and the numbers of the host."""
+"""Metrics of one `log` call, on the training thread: one packed buffer, and the numbers on the host."""
 
 import functools
 from typing import Any
@@ -17,14 +17,15 @@ _OF_HOST = (float, int, np.generic, np.ndarray)
 
 
 def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
-    """Splits what `log` was given into one packed buffer and the numbers by tag that are on the host already.
+    """Split the metrics of a `log` call into one packed buffer and the numbers on the host by tag.
 
-    A tree that was not packed in the step is packed here, by a compiled program that does not know its names.
+    A tree that was not packed in the step is packed here, by a compiled program that is the same for all
+    names.
 
     Raises:
-        TypeError: something in it is no metric, or traced.
-        ValueError: a metric without a name, two with one tag, or too large an array.
-        RuntimeError: an array was donated or deleted.
+        TypeError: if a leaf is not a metric, or is traced.
+        ValueError: if a metric has no name, two have one tag, or an array is too large.
+        RuntimeError: if an array was donated or deleted.
     """
     if is_packed(metrics):
         return _checked(metrics), {}
@@ -48,7 +49,7 @@ def _check_names(numbers: tuple[str, ...], layout: Layout) -> None:
 
 
 def _checked(packed: Packed) -> Packed:
-    """Return a packed tree whose buffer stays as it is until it is written."""
+    """Return a packed tree whose buffer cannot change before it is written."""
     check_packed(packed, "logged")
     buffer: Any = packed.buffer
     if isinstance(buffer, jax.core.Tracer):
@@ -63,9 +64,9 @@ def _on_device(tag: str, leaf: Any) -> Any:
         return leaf
     if is_packed(leaf):
         raise TypeError(
-            f"{tag} is a packed tree inside another tree, and to log it so would run a program of its own at "
-            "every step: add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log it by "
-            "itself."
+            f"{tag} is a packed tree inside another tree, which would run a program of its own at each step: "
+            "add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log the packed tree "
+            "alone."
         )
     if hasattr(type(leaf), "__jax_array__"):
         return leaf.__jax_array__()
@@ -73,14 +74,14 @@ def _on_device(tag: str, leaf: Any) -> Any:
 
 
 def _add_numbers(numbers: dict[str, float], tag: str, leaf: Any) -> None:
-    """Add what a number or array of the host holds, by tag."""
+    """Add a number, or the elements of an array, on the host by tag."""
     if type(leaf) is float:
         _add_number(numbers, tag, leaf)
     elif isinstance(leaf, int):
         _add_number(numbers, tag, _float_of(tag, leaf))
     else:
         check_real(tag, leaf)
-        # A np.matrix has two axes even when it is raveled.
+        # An np.matrix keeps two axes when it is raveled.
         array: np.ndarray[Any, Any] = np.asarray(leaf)
         elements = array.astype(np.float64).ravel().tolist()
         for name, element in zip(index_tags(tag, array.shape), elements, strict=True):

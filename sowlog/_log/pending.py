@@ -1,4 +1,4 @@
-"""What waits for the logger's thread: items, calls, and the rules that bound them."""
+"""Pending work of the logger's thread: items, calls, their bounds, and the errors of a full queue."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Item = TypeVar("Item")
 OnFull = Literal["block", "drop_oldest", "error"]
 
 
-# Bytes that may wait: of images, a queue of a thousand could hold gigabytes.
+# A queue of a thousand images could hold gigabytes, so images are bounded by bytes as well.
 MAX_PENDING_BYTES = 1 << 25
 
 
 class QueueFullError(RuntimeError):
-    """An item was not queued, since as many as allowed were waiting.
+    """A step was dropped because the queue is full and `on_full` is "error".
 
     Example:
         >>> import threading, warnings, sowlog, sowlog.testing
@@ -41,11 +41,11 @@ class QueueFullError(RuntimeError):
 
 
 def check_bounds(size: int, on_full: OnFull) -> None:
-    """Check what bounds a queue.
+    """Check the size of a queue and its rule for a full one.
 
     Raises:
-        TypeError: if the size is no integer.
-        ValueError: for a size or a rule out of range.
+        TypeError: if the size is not an integer.
+        ValueError: if the size is below 1, or the rule is unknown.
     """
     check_count(size, "queue_size", "it must hold at least 1 record")
     if on_full not in get_args(OnFull):
@@ -53,7 +53,7 @@ def check_bounds(size: int, on_full: OnFull) -> None:
 
 
 class Call:
-    """Work that someone waits for: it stands in the queue between the items."""
+    """A function call in the queue, between the items, whose caller waits for its return."""
 
     __slots__ = ("done", "error", "function")
 
@@ -63,7 +63,7 @@ class Call:
         self.done = False
 
     def run(self) -> None:
-        """Do it, keeping what it raises for the one who waits."""
+        """Call the function, and keep its exception for the waiting caller."""
         try:
             self.function()
         except BaseException as error:
@@ -72,7 +72,7 @@ class Call:
 
 
 class Kept(Generic[Item]):
-    """An item that is done however much waits."""
+    """An item that is exempt from the bounds and never dropped."""
 
     __slots__ = ("item",)
 
@@ -81,17 +81,17 @@ class Kept(Generic[Item]):
 
 
 def _bytes_of(item: Any) -> int:
-    """Return the bytes that an item holds while it waits; 0 for one that only counts."""
+    """Return the bytes that a queued item holds; 0 for an item bounded by number only."""
     return getattr(item, "nbytes", 0)
 
 
 class Bounds(Generic[Item]):
-    """How much may wait: items by number, and those that hold many bytes by their weight too.
+    """The bounds of a queue: the number of items, and the bytes of those that hold many.
 
     Args:
-        queue: what waits.
-        batch: the items that are being done, which count as waiting.
-        size: how many items may wait beside the one that is being done.
+        queue: the queue.
+        batch: the items in work, which count as queued.
+        size: the largest number of queued items, beside the one in work.
         on_drop: called for each item that is dropped.
     """
 
@@ -109,41 +109,41 @@ class Bounds(Generic[Item]):
         self._on_drop = on_drop
 
     def is_full(self, item: Item) -> bool:
-        """Return whether there is no room for an item."""
+        """Return whether the queue has no room for an item."""
         return len(self._queue) + len(self._batch) > self._size or self.exceeds_bytes(item)
 
     def exceeds_bytes(self, item: Item) -> bool:
-        """Return whether an item that holds many bytes has to wait for others of its kind."""
+        """Return whether an item and the queued ones hold more bytes than the bound; one alone never does."""
         size = _bytes_of(item)
         held = size and sum(map(_bytes_of, (*self._droppable(), *self._batch)))
         return held > 0 and held + size > MAX_PENDING_BYTES
 
     def drop_oldest(self, item: Item) -> None:
-        """Drop the oldest items until there is room for a new one, as far as there are any."""
+        """Drop the oldest items that may be dropped, until there is room for a new one."""
         if len(self._queue) + len(self._batch) > self._size:
             self._drop_first(lambda _: True)
         while self.exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0):
             pass
 
     def _drop_first(self, is_chosen: Callable[[Item], bool]) -> bool:
-        """Drop the first item that is chosen; return whether there was one."""
+        """Drop the first item that is chosen; return whether there is one."""
         for index, entry in enumerate(self._queue):
             if not isinstance(entry, Kept | Call) and is_chosen(cast(Item, entry)):
-                # Counted first: KeyboardInterrupt between the two may hide no loss.
+                # KeyboardInterrupt between the two lines must not hide a loss, so the count comes first.
                 self._on_drop()
                 del self._queue[index]
                 return True
         return False
 
     def _droppable(self) -> Iterator[Item]:
-        """Yield the items that may be dropped, of a copy of the queue."""
+        """Yield the items that may be dropped, from a copy of the queue."""
         for entry in tuple(self._queue):
             if not isinstance(entry, Kept | Call):
                 yield cast(Item, entry)
 
 
 def queue_full_error(size: int, *, exceeds_bytes: bool) -> QueueFullError:
-    """Return the error for an item that finds no room."""
+    """Return the error for an item that is refused by a full queue."""
     queued, remedy = f"{size} records wait", "log less often (every=), allow more (queue_size=)"
     if exceeds_bytes:
         queued, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB wait", "log fewer or smaller images"
@@ -154,14 +154,14 @@ def queue_full_error(size: int, *, exceeds_bytes: bool) -> QueueFullError:
 
 
 def closed_error() -> RuntimeError:
-    """Return the error for what is put after the end."""
+    """Return the error for a call after the end."""
     return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger.")
 
 
 def forked_error(pid: int) -> RuntimeError:
-    """Return the error for what is put in a forked child of the process that has the thread."""
+    """Return the error for a call in a forked child, which has no writer thread."""
     return RuntimeError(
-        f"this Logger belongs to process {pid} and was carried into process {os.getpid()} by a fork; make a "
+        f"this Logger belongs to process {pid} and was copied into process {os.getpid()} by a fork: make a "
         f"new Logger in the child."
     )
 
@@ -169,29 +169,29 @@ def forked_error(pid: int) -> RuntimeError:
 def interrupted_error() -> RuntimeError:
     """Return the error for a signal handler whose wait would never end."""
     return RuntimeError(
-        "a signal handler waits for this Logger inside of the call that it has interrupted, which would "
-        "never end: set a flag in the handler, and flush or close in the training loop."
+        "a signal handler has interrupted a call of this Logger and waits for the same Logger, a wait that "
+        "would never end: set a flag in the handler, and flush or close in the training loop."
     )
 
 
 def hanging_error(what: str, *, seconds: float, waiting: int) -> TimeoutError:
-    """Return the error for a wait in which the thread made no progress."""
+    """Return the error for a wait during which the thread made no progress."""
     return TimeoutError(
         f"sowlog waited for {what}, and its writer thread has finished nothing for {seconds:g} s, with "
-        f"{waiting} records queued: a device computation or a write to the disk hangs. The thread goes on "
-        f"when that does."
+        f"{waiting} records queued: a device computation or a write to the disk hangs. The thread continues "
+        f"as soon as the computation or the write returns."
     )
 
 
 def hand_back(error: BaseException) -> None:
-    """Raise what the thread has handed back, or issue it if it is a warning."""
+    """Raise an error of the thread, or issue it if it is a warning."""
     if not isinstance(error, Warning):
         raise error
     warn_user(error)
 
 
 def hand_back_all(errors: list[BaseException]) -> None:
-    """Raise the first of the errors, an error before a warning; the others become its notes."""
+    """Raise the first of the errors, errors before warnings, with the others as its notes."""
     errors.sort(key=lambda error: isinstance(error, Warning))
     for other in errors[1:]:
         errors[0].add_note(f"Before it: {type(other).__name__}: {other}")

@@ -1,4 +1,4 @@
-"""A sink: one writer, what it could not write yet, and the count of what it lost."""
+"""A sink: one writer, its pending records, and the count of its lost ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WriterError(RuntimeError):
 
 
 class LossCounter:
-    """What was lost at one place, since it was last said."""
+    """The number of records lost at one place since the last report, with their steps and first cause."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,14 +55,14 @@ class LossCounter:
         self._cause: BaseException | None = None
 
     def count_failure(self, step: int, cause: BaseException) -> WriterError | None:
-        """Count a record; return the error to hand back when a row of failures begins here."""
+        """Count a failed record; return the error to re-raise if a series of failures begins with it."""
         self.count(step, cause)
         if self.failing:
             return None
         self.failing = True
         return _error(
             f"{self.name} failed at step {step}: {_describe(cause)}. That record is lost there. Training can "
-            f"go on: each next record is tried, and flush() and close() raise with the number lost.",
+            f"continue: each further record is tried, and flush() and close() raise with the number lost.",
             cause,
             lost=1,
         )
@@ -75,24 +75,25 @@ class LossCounter:
         self._steps = (self._steps[0], step)
 
     def take_error(self) -> WriterError | None:
-        """Return what was lost as an error, and count anew."""
+        """Return the error that reports the lost records, and reset the count; None if none were lost."""
         if not self._lost:
             return None
         lost, (first, last), cause = self._lost, self._steps, self._cause
         self._lost, self._cause = 0, None
         return _error(
             f"{self.name} lost {count_of(lost, 'record')}, at steps {first} to {last}. The first failed "
-            f"with {_describe(cause)}; mend that and log on.",
+            f"with {_describe(cause)}. Remove that cause, and continue to "
+            f"log.",
             cause,
             lost=lost,
         )
 
 
 class Sink:
-    """One writer, what it could not write yet, and the account of what it lost.
+    """One writer, its pending records, and its loss counter.
 
-    Whatever a writer raises is its own failure, also what is no Exception, as a panic in Rust: on this thread
-    nobody else raises.
+    A writer may raise a BaseException that is no Exception, such as a panic in Rust. KeyboardInterrupt never
+    reaches this thread, so each of them is a failure of the writer.
     """
 
     def __init__(self, writer: Writer, max_pending: int) -> None:
@@ -105,16 +106,16 @@ class Sink:
         self._stall: StalledError | None = None
 
     def write(self, records: Sequence[Record]) -> Exception | None:
-        """Write what is late and then the records, returning what is to be handed back."""
+        """Write the pending records and then the new ones; return the error to re-raise."""
         self._pending.extend(records)
         outcome = merge_errors(self._write_pending(), self._take_warning())
-        # After the try: what is late may have found its place just now.
+        # A stall may have ended just now, so the bound comes after the attempt to write.
         if self._pending:
             self._bound_pending()
         return outcome
 
     def _bound_pending(self) -> None:
-        """Drop the oldest steps, and images, beyond the bounds; what belongs to the whole run is kept."""
+        """Drop the oldest steps and images beyond the bounds; hyperparameters are kept."""
         steps = sum(record.hparams is None for record in self._pending)
         held = sum(map(_image_bytes, self._pending))
         kept: deque[Record] = deque()
@@ -136,13 +137,13 @@ class Sink:
             return _error(f"{self._losses.name}.take_warning() failed: {_describe(error)}.", error)
 
     def flush(self) -> Exception | None:
-        """Flush, returning the error that says what failed, what is late and what was lost."""
-        # What goes wrong here is late or lost, and so said below.
+        """Flush; return the error that reports a failed flush, the late and the lost records."""
+        # A failure here leaves records that are late or lost, which are reported below.
         self._write_pending()
         return merge_errors(self._attempt(self._writer.flush), self._late_error(), self._losses.take_error())
 
     def close(self) -> Exception | None:
-        """Close, returning the error that says what failed and what was lost."""
+        """Close; return the error that reports a failed close and the lost records."""
         self._write_pending()
         while self._pending:
             self._losses.count(self._pending.popleft().step, self._stall)
@@ -175,7 +176,7 @@ class Sink:
         return outcome
 
     def _write_batch(self) -> bool:
-        # In a stall the first record alone tells whether it is over, at the least cost.
+        # During a stall the first record alone is tried, at the least cost.
         if len(self._pending) < 2 or self._stall or not isinstance(self._writer, BatchWriter):
             return False
         try:
@@ -183,19 +184,19 @@ class Sink:
         except StalledError:
             raise
         except BaseException:
-            # Met again, and told, as the records are now written one by one.
+            # The records are now written one by one, which raises and reports the error again.
             return False
         self._pending.clear()
         self._losses.failing = False
         return True
 
     def _begin_stall(self, step: int, stall: StalledError) -> LossWarning | None:
-        """Return the warning to hand back when a row of stalls begins here."""
+        """Return the warning to issue if a stall begins with this step."""
         known, self._stall = self._stall, stall
         if known is not None:
             return None
         return LossWarning(
-            f"{self._losses.name} stalls at step {step}: {stall}. Training goes on: the last "
+            f"{self._losses.name} stalls at step {step}: {stall}. Training continues: the last "
             f"{self._max_pending} records are kept and tried again with each new one; flush() and close() "
             f"raise if any is lost."
         )
@@ -224,7 +225,7 @@ def _image_bytes(record: Record) -> int:
 
 
 def merge_errors(*outcomes: Exception | None) -> Exception | None:
-    """Return one that tells of all: errors before warnings, the others as its notes."""
+    """Return the first outcome, errors before warnings, with the others as its notes and its counts."""
     known = sorted(
         (outcome for outcome in outcomes if outcome is not None), key=lambda error: isinstance(error, Warning)
     )

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Recorder:
-    """Work that keeps what it was given, and raises where told."""
+    """Work that records its items, and raises for the chosen ones."""
 
     def __init__(self, failing=()):
         self.done = []
@@ -65,7 +65,7 @@ def test_items_are_done_in_order_on_another_thread(start):
 
 
 def test_an_error_is_raised_at_the_next_call_once(start):
-    """The failed item's error comes back, the item given with that call is done, and then all is well."""
+    """The next call re-raises it and queues its own item, and later calls raise nothing."""
     recorder = Recorder(failing=[1])
     background = start(recorder)
     background.put(1)
@@ -77,7 +77,7 @@ def test_an_error_is_raised_at_the_next_call_once(start):
 
 
 def test_put_raises_an_earlier_error_and_still_queues(start):
-    """An error never costs the item of the call that raises it."""
+    """The call that re-raises an error still queues its item."""
     recorder = Recorder(failing=[1])
     background = start(recorder)
     background.put(1)
@@ -90,7 +90,7 @@ def test_put_raises_an_earlier_error_and_still_queues(start):
 
 
 def test_a_calls_own_error_comes_back_to_it(start):
-    """What the called function raises is raised by call, with earlier errors noted."""
+    """`call` raises the exception of its function, with earlier errors as notes."""
 
     def fail():
         raise OSError("no disk")
@@ -104,7 +104,7 @@ def test_a_calls_own_error_comes_back_to_it(start):
 
 
 def test_end_does_all_and_finishes_once(start):
-    """After end everything is done, finish ran last, and ending again changes nothing."""
+    """After `end` all items are done, `finish` ran last, and a second `end` changes nothing."""
     recorder = Recorder()
     background = start(recorder)
     for item in range(5):
@@ -115,8 +115,8 @@ def test_end_does_all_and_finishes_once(start):
     assert not background._thread.is_alive()
 
 
-def test_nothing_is_taken_after_the_end(start):
-    """Put and call after end are errors."""
+def test_a_call_after_the_end_is_refused(start):
+    """`put` and `call` raise RuntimeError."""
     background = start(Recorder())
     background.end()
     with pytest.raises(RuntimeError, match="this Logger is closed"):
@@ -126,7 +126,7 @@ def test_nothing_is_taken_after_the_end(start):
 
 
 def test_a_full_queue_makes_put_wait_for_room(start):
-    """The bound holds: put returns only when an item was taken."""
+    """The bound holds: `put` returns only after an item is done."""
     recorder = Recorder()
     recorder.gate.clear()
     background = start(recorder, size=2)
@@ -144,7 +144,7 @@ def test_a_full_queue_makes_put_wait_for_room(start):
 
 @pytest.mark.parametrize("wait", ["put", "call", "end"])
 def test_every_wait_ends_when_the_work_hangs(start, wait):
-    """With a device or disk that hangs, put, call and end give up and say what they waited for."""
+    """If the device or the disk hangs, `put`, `call` and `end` raise TimeoutError and name the wait."""
     recorder = Recorder()
     recorder.gate.clear()
     background = start(recorder, size=1, patience=0.05)
@@ -159,7 +159,7 @@ def test_every_wait_ends_when_the_work_hangs(start, wait):
 
 
 def test_slow_progress_is_no_hang(start):
-    """Patience runs from the last item done, not from the beginning of the wait."""
+    """Patience is measured from the last item done, not from the beginning of the wait."""
     recorder = Recorder()
 
     def work(items, pause):
@@ -175,7 +175,7 @@ def test_slow_progress_is_no_hang(start):
 
 
 def test_many_threads_may_put(start):
-    """Nothing is lost or doubled when several threads put, and each one's order is kept."""
+    """No item of several threads is lost or repeated, and the order of each thread is kept."""
     recorder = Recorder()
     background = start(recorder, size=4)
 
@@ -225,7 +225,7 @@ def full(start):
 
 
 def test_drop_oldest_makes_room_and_counts(full):
-    """The newest are kept, nobody waits, and each drop is told."""
+    """The newest items are kept, no call waits, and each drop is counted."""
     recorder, background = full("drop_oldest")
     for item in range(3, 7):
         background.put(item)
@@ -235,7 +235,7 @@ def test_drop_oldest_makes_room_and_counts(full):
 
 
 def test_drop_oldest_never_drops_a_flush(full):
-    """Someone waits for it."""
+    """A flush holds no step, and its caller waits for it."""
     recorder, background = full("drop_oldest")
     flushed = []
     waiting = threading.Thread(target=background.call, args=(lambda: flushed.append(list(recorder.done)),))
@@ -252,7 +252,7 @@ def test_drop_oldest_never_drops_a_flush(full):
 
 
 def test_a_full_queue_may_raise(full):
-    """The item is not queued, the error says what to do, and the drop is told."""
+    """The item is not queued, the error names the remedies, and the drop is counted."""
     recorder, background = full("error")
     with pytest.raises(QueueFullError, match=r"2 records wait for the writers.*every=.*queue_size="):
         background.put(3)
@@ -263,8 +263,8 @@ def test_a_full_queue_may_raise(full):
     assert (recorder.done, recorder.dropped) == ([0, 1, 2, 4], 1)
 
 
-def test_an_item_that_waited_in_vain_counts_as_dropped(start):
-    """A hung writer ends the wait for room, and the item given then is not done later."""
+def test_an_item_whose_wait_times_out_counts_as_dropped(start):
+    """A writer that hangs ends the wait for room with TimeoutError, and that item is not done later."""
     recorder = Recorder()
     recorder.gate.clear()
     dropped = []
@@ -287,7 +287,7 @@ def test_an_unknown_rule_is_refused():
 
 
 def test_a_warning_is_issued_at_the_next_call(start):
-    """Work may hand back a warning, which stops nothing."""
+    """A Warning raised by the work is issued, not raised."""
 
     def warn(items, pause):
         raise RuntimeWarning(f"late {items.popleft()}")
@@ -300,7 +300,7 @@ def test_a_warning_is_issued_at_the_next_call(start):
 
 
 def test_items_in_hand_count_as_waiting(start):
-    """However many the thread took at once, no more than the bound and one are under way."""
+    """Whatever the size of the batch, the queue and the batch hold no more than the bound and one."""
     recorder = Recorder()
     recorder.gate.clear()
     background = start(recorder, size=4, on_full="error")
@@ -317,8 +317,8 @@ def test_items_in_hand_count_as_waiting(start):
     assert recorder.done == [0, 1, 2, 3, 4]
 
 
-def test_check_raises_what_put_would(start):
-    """An error reaches a call that has nothing to put, too."""
+def test_check_raises_the_errors_of_put(start):
+    """An error of the thread reaches a call without an item as well."""
     background = start(Recorder(failing=[1]))
     background.check()
     background.put(1)
@@ -330,7 +330,7 @@ def test_check_raises_what_put_would(start):
 
 
 def test_a_put_that_waits_while_another_thread_ends_all_is_refused(start):
-    """It does not put its item where nobody takes it."""
+    """Its item would never be done."""
     recorder = Recorder()
     recorder.gate.clear()
     background = start(recorder, size=1)
@@ -357,7 +357,7 @@ def test_a_put_that_waits_while_another_thread_ends_all_is_refused(start):
 
 
 def test_an_item_put_to_an_idle_thread_is_done_at_once(start):
-    """The thread naps only while items keep coming; a first one after a pause wakes it."""
+    """The thread waits only while items keep coming; the first item after a pause wakes it."""
     recorder = Recorder()
     background = start(recorder)
     while not background._asleep:
@@ -368,8 +368,8 @@ def test_an_item_put_to_an_idle_thread_is_done_at_once(start):
     assert not background._asleep
 
 
-def test_items_that_come_in_a_nap_are_done_after_it(start):
-    """Without anybody waiting for them."""
+def test_items_that_come_in_an_idle_wait_are_done_after_it(start):
+    """No flush is needed."""
     recorder = Recorder()
     background = start(recorder, size=100)
     background.call(int)

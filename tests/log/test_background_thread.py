@@ -13,8 +13,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize(("size", "at_once"), [(1, 1), (2, 1), (8, 4), (9, 4), (100, 16)])
-def test_work_gets_what_waits_but_no_more_than_half(size, at_once):
-    """And never what was put after a call that somebody waits for."""
+def test_a_batch_is_at_most_half_of_the_queue(size, at_once):
+    """And never has items that were queued after a call."""
     given = []
 
     def work(items, pause):
@@ -32,8 +32,8 @@ def test_work_gets_what_waits_but_no_more_than_half(size, at_once):
 
 
 @pytest.mark.parametrize("wake", ["call", "half"])
-def test_a_pause_ends_when_haste_is_called_for(wake):
-    """A pause of a minute holds up nobody who waits, nor a queue that fills."""
+def test_a_call_or_a_half_full_queue_ends_a_pause(wake):
+    """A pause of a minute delays neither a flush nor a queue that fills."""
     pausing = threading.Event()
 
     def work(items, pause):
@@ -43,7 +43,7 @@ def test_a_pause_ends_when_haste_is_called_for(wake):
 
     background = Background(work, lambda: None, size=4, patience=10, idle_wait=60)
     background.put(0)
-    # The first rest is a nap as well, which half of the queue ends.
+    # The thread begins with an idle wait, which half of the queue ends.
     background.put(1)
     assert pausing.wait(10)
     if wake == "call":
@@ -55,8 +55,8 @@ def test_a_pause_ends_when_haste_is_called_for(wake):
     background.end()
 
 
-def test_what_has_ended_is_forgotten():
-    """A process that makes thousands of loggers, as a notebook may, keeps none of those it closed."""
+def test_an_ended_thread_is_collected():
+    """A process that makes thousands of loggers, such as a notebook, keeps no closed one."""
     background = Background(lambda items, pause: items.clear(), lambda: None, size=1)
     background.put(0)
     background.end()
@@ -82,7 +82,7 @@ def test_the_thread_lives_in_the_given_context():
 
 
 def test_progress_ends_a_wait_at_once():
-    """A wait for room, a flush and an end need no poll."""
+    """A wait for room, a flush and an end need no poll interval."""
     background = Background(lambda items, pause: items.popleft(), lambda: None, size=1, patience=30)
     begin = time.monotonic()
     for item in range(5):

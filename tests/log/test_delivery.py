@@ -16,7 +16,7 @@ from sowlog.writers._warnings import LossWarning
 
 
 class StallingWriter(MemoryWriter):
-    """Stalls while told to."""
+    """A writer that stalls while `stalled` is set."""
 
     def __init__(self):
         super().__init__()
@@ -24,7 +24,7 @@ class StallingWriter(MemoryWriter):
         self.tries = 0
 
     def write(self, record):
-        """Keep it, or stall."""
+        """Keep the record, or stall."""
         self.tries += 1
         if self.stalled:
             raise StalledError("the disk is full")
@@ -32,7 +32,7 @@ class StallingWriter(MemoryWriter):
 
     @property
     def steps(self):
-        """The steps kept."""
+        """The steps of the kept records."""
         return [record.step for record in self.records]
 
 
@@ -42,12 +42,12 @@ def item(step, **scalars):
 
 
 def no_pause():
-    """Never called by host values, which are always ready."""
+    """Fail: values on the host are always ready, so no pause is needed."""
     raise AssertionError
 
 
 def deliver(delivery, *steps):
-    """Deliver the steps; return what was handed back."""
+    """Deliver the steps; return the errors and warnings raised."""
     handed_back = []
     for step in steps:
         try:
@@ -57,8 +57,8 @@ def deliver(delivery, *steps):
     return handed_back
 
 
-def test_a_stall_warns_once_and_then_all_is_written_in_order():
-    """What came during the stall is written before what comes after it."""
+def test_a_stall_warns_once_and_later_writes_all_records_in_order():
+    """Records of the stall are written before later ones."""
     writer = StallingWriter()
     delivery = Delivery([writer], max_pending=10)
     deliver(delivery, 0)
@@ -74,15 +74,15 @@ def test_a_stall_warns_once_and_then_all_is_written_in_order():
 
 
 def test_a_stalled_writer_costs_one_try_per_record():
-    """The backlog is not tried record by record while the first of it fails."""
+    """While the first pending record fails, the others are not tried."""
     writer = StallingWriter()
     writer.stalled = True
     deliver(Delivery([writer], max_pending=100), *range(50))
     assert writer.tries == 50
 
 
-def test_the_backlog_is_bounded_and_what_it_loses_is_said():
-    """The oldest go first, and flush names how many are late and how many lost."""
+def test_pending_records_are_bounded_and_their_losses_reported():
+    """The oldest are dropped first, and flush reports the numbers of late and of lost records."""
     writer = StallingWriter()
     delivery = Delivery([writer], max_pending=4)
     writer.stalled = True
@@ -98,7 +98,7 @@ def test_the_backlog_is_bounded_and_what_it_loses_is_said():
 
 
 def test_an_error_counts_lost_and_late_records():
-    """As attributes, of all writers together, so that no program parses the message."""
+    """As attributes, summed over all writers, so that no program parses the message."""
     writer, failing = StallingWriter(), AtOnceWriter()
     delivery = Delivery([writer, failing], max_pending=4)
     writer.stalled, failing.failing = True, {2, 3}
@@ -114,8 +114,8 @@ def test_an_error_counts_lost_and_late_records():
     assert (str(copy), copy.lost, copy.late) == (str(caught.value), 4, 0)
 
 
-def test_a_writer_closed_in_a_stall_says_what_is_lost():
-    """There is no later try, so what was kept is lost."""
+def test_a_writer_closed_in_a_stall_reports_its_losses():
+    """A close is the last attempt, so the pending records are lost."""
     writer = StallingWriter()
     delivery = Delivery([writer], max_pending=4)
     writer.stalled = True
@@ -126,7 +126,7 @@ def test_a_writer_closed_in_a_stall_says_what_is_lost():
 
 
 def test_a_second_stall_warns_again():
-    """Each row of stalls has one warning."""
+    """Each series of stalls has one warning."""
     writer = StallingWriter()
     delivery = Delivery([writer], max_pending=4)
     for step in range(6):
@@ -136,15 +136,15 @@ def test_a_second_stall_warns_again():
 
 
 def test_another_writer_is_served_during_a_stall():
-    """A stall is one writer's own."""
+    """A stall of one writer does not delay the others."""
     writer, other = StallingWriter(), MemoryWriter()
     writer.stalled = True
     deliver(Delivery([writer, other], max_pending=4), 1, 2)
     assert [record.step for record in other.records] == [1, 2]
 
 
-def test_errors_of_several_writers_are_told_together():
-    """The first is raised, the second its note."""
+def test_errors_of_several_writers_are_raised_as_one():
+    """The first is raised, with the second as its note."""
 
     class Broken(MemoryWriter):
         def write(self, record):
@@ -156,7 +156,7 @@ def test_errors_of_several_writers_are_told_together():
 
 
 def test_dropped_steps_become_a_scalar_of_the_next_record():
-    """`sowlog/dropped` is the number so far, written where it changed; close warns."""
+    """`sowlog/dropped` is the number so far, written at steps where it changed; close warns."""
     memory = MemoryWriter()
     delivery = Delivery([memory], max_pending=4)
     for step in range(6):
@@ -166,12 +166,12 @@ def test_dropped_steps_become_a_scalar_of_the_next_record():
             delivery.deliver(deque([item(step)]), no_pause)
     dropped = {r.step: r.values[-1] for r in memory.records if r.tags[-1] == "sowlog/dropped"}
     assert dropped == {3: 2.0, 5: 3.0}
-    with pytest.raises(LossWarning, match="3 steps found the queue full"):
+    with pytest.raises(LossWarning, match="the full queue dropped 3 steps"):
         delivery.close()
 
 
 def test_nothing_dropped_is_not_mentioned():
-    """No scalar, no warning."""
+    """There is no scalar and no warning."""
     memory = MemoryWriter()
     delivery = Delivery([memory], max_pending=4)
     delivery.deliver(deque([item(1)]), no_pause)
@@ -181,8 +181,8 @@ def test_nothing_dropped_is_not_mentioned():
     assert memory.records[0].tags == ("x",)
 
 
-def test_each_row_of_failures_is_handed_back_once():
-    """What was written between ends a row, one by one or several at once."""
+def test_each_series_of_failures_raises_once():
+    """A written record ends a series, alone or in a batch."""
     writer = AtOnceWriter()
     writer.failing = {1, 2, 4, 7}
     delivery = Delivery([writer], max_pending=4)
@@ -191,8 +191,8 @@ def test_each_row_of_failures_is_handed_back_once():
     assert len(deliver(delivery, 7)) == 1
 
 
-def test_every_passes_on_its_steps_flush_and_close():
-    """A writer's own cadence."""
+def test_every_forwards_its_steps_flush_and_close():
+    """A cadence of one writer."""
     memory = MemoryWriter()
     writer = Every(3, memory)
     delivery = Delivery([writer], max_pending=4)
@@ -214,7 +214,7 @@ def test_every_needs_a_cadence():
 
 
 class AtOnceWriter(StallingWriter):
-    """Takes several records at once, and keeps what it was given so."""
+    """A writer that takes batches, and keeps each batch."""
 
     def __init__(self):
         super().__init__()
@@ -224,13 +224,13 @@ class AtOnceWriter(StallingWriter):
         self.seen = []
 
     def write(self, record):
-        """Keep one, or fail."""
+        """Keep one record, or fail."""
         if record.step in self.failing:
             raise OSError(f"cannot write {record.step}")
         super().write(record)
 
     def write_all(self, records):
-        """Keep all, or none."""
+        """Keep all records of the batch, or none."""
         self.given.append(records)
         self.seen.append(self.look())
         if self.stalled:
@@ -242,17 +242,17 @@ class AtOnceWriter(StallingWriter):
 
     @property
     def sizes(self):
-        """How many records there were each time."""
+        """The size of each batch."""
         return [len(records) for records in self.given]
 
 
 def items(*steps):
-    """Return what waits in the queue."""
+    """Return the items of these steps."""
     return deque(item(step) for step in steps)
 
 
-def test_what_is_ready_is_written_at_once():
-    """One write for all items in hand, in their order, and each is taken off when that is done."""
+def test_ready_items_are_written_as_one_batch():
+    """In their order; each item is popped after the write."""
     writer = AtOnceWriter()
     waiting = items(*range(5))
     writer.look = lambda: len(waiting)
@@ -262,7 +262,7 @@ def test_what_is_ready_is_written_at_once():
 
 
 def test_one_bad_record_costs_no_other():
-    """Those that go together fail together; each is then tried by itself."""
+    """A failed batch is written again one by one."""
     writer = AtOnceWriter()
     writer.failing = {2}
     delivery = Delivery([writer], max_pending=8)
@@ -273,8 +273,8 @@ def test_one_bad_record_costs_no_other():
         delivery.close()
 
 
-def test_what_is_given_at_once_stays_as_it_was():
-    """A writer may keep it for a thread of its own."""
+def test_a_batch_is_immutable():
+    """A writer may keep it, for a thread of its own."""
     writer = AtOnceWriter()
     delivery = Delivery([writer], max_pending=8)
     delivery.deliver(items(0, 1), no_pause)
@@ -283,7 +283,7 @@ def test_what_is_given_at_once_stays_as_it_was():
 
 
 def test_a_stall_of_several_warns_once_keeps_them_and_costs_one_try_each():
-    """They are not put together again and again while it lasts; afterwards all are there once, in order."""
+    """During the stall the batch is not tried again; afterwards each record is written once, in order."""
     writer = AtOnceWriter()
     delivery = Delivery([writer], max_pending=8)
     writer.stalled = True
@@ -303,8 +303,8 @@ def test_a_stall_of_several_warns_once_keeps_them_and_costs_one_try_each():
     assert writer.steps == list(range(11))
 
 
-def test_a_failure_and_a_stall_after_it_are_both_told():
-    """The stall's own cause is known when it costs something."""
+def test_a_failure_and_a_later_stall_are_both_reported():
+    """Late records are reported with the cause of the stall."""
 
     class FailsThenStalls(AtOnceWriter):
         def write(self, record):
@@ -323,7 +323,7 @@ def test_a_failure_and_a_stall_after_it_are_both_told():
 
 
 def test_a_writer_that_panics_is_only_one_that_fails():
-    """What is no Exception, as a panic in Rust, stops neither training nor the other writers."""
+    """A BaseException, such as a panic in Rust, stops neither training nor the other writers."""
 
     class Panic(BaseException):
         pass
@@ -353,8 +353,8 @@ def test_a_writer_that_panics_is_only_one_that_fails():
     assert (len(memory.records), memory.closed) == (2, True)
 
 
-def test_a_slow_writer_is_seen_to_get_on():
-    """However many are in hand, each counts as done when it is: who waits has patience from then on."""
+def test_a_slow_writer_makes_progress_record_by_record():
+    """Each item of a batch is popped when it is written, which renews the patience of a wait."""
     waiting, left = items(*range(4)), []
 
     class Slow(MemoryWriter):
@@ -367,14 +367,14 @@ def test_a_slow_writer_is_seen_to_get_on():
 
 @jax.jit
 def slowly(x):
-    """Return x after some tenths of a second."""
+    """Return x after a few tenths of a second."""
     turn = jnp.eye(300)
     return sowlog.pack({"x": jax.lax.fori_loop(0, 800, lambda _, y: y @ turn, jnp.full((300, 300), x))[0, 0]})
 
 
 @pytest.mark.parametrize(("waits", "sizes"), [(False, []), (True, [2])])
-def test_the_device_gets_a_moment_to_finish_more(waits, sizes):
-    """An unfinished step holds up no finished one, but for the pause, in which it may become ready."""
+def test_a_pause_lets_the_device_finish_more_steps(waits, sizes):
+    """An unfinished step delays a finished one by the pause only, and may become ready in it."""
     writer = AtOnceWriter()
     slow, paused = slowly(3.0), []
 

@@ -22,7 +22,7 @@ from tests.support.tensorboard_reading import data_server, wait_until
 
 
 class Colour(enum.Enum):
-    """A setting that is no number."""
+    """A setting that is not a number."""
 
     RED = 1
 
@@ -61,7 +61,7 @@ def log_run(logdir, values, *, metrics=(), last=0.5):
 
 
 def test_the_table_has_a_row_per_run_with_its_last_metrics(tmp_path):
-    """Truth values, numbers and text, each as such; only the metrics that were asked for; in no sub-run."""
+    """Bools, numbers and text keep their type; the table has the chosen metrics only, and no sub-run."""
     for seed in range(2):
         values = {"seed": seed, "optimizer": {"name": "sgd", "nesterov": seed == 0}, "lr": 1e-3}
         log_run(tmp_path / f"seed={seed}", values, metrics=["eval/loss"], last=seed)
@@ -75,7 +75,7 @@ def test_the_table_has_a_row_per_run_with_its_last_metrics(tmp_path):
 
 
 def test_the_data_server_shows_the_same_table(tmp_path):
-    """What `tensorboard` itself runs, in Rust; also where a run was resumed."""
+    """The Rust server of `tensorboard` agrees with its Python reader, for a resumed run as well."""
     log_run(tmp_path / "one", {"seed": 1}, metrics=["eval/loss"])
     log_run(tmp_path / "two", {"seed": 2}, metrics=["eval/loss"])
     with sowlog.Logger(tmp_path / "two", resume_from=2) as log:
@@ -89,7 +89,7 @@ def test_the_data_server_shows_the_same_table(tmp_path):
 
 
 def test_without_metrics_the_table_has_all_scalars(tmp_path):
-    """TensorBoard looks for them itself."""
+    """TensorBoard finds them by itself."""
     log_run(tmp_path / "run", {"seed": 1})
     assert hparams_table(tmp_path).rows["run"].metrics == {"eval/loss": 0.5, "norm": 1.0}
 
@@ -119,8 +119,8 @@ def test_without_metrics_the_table_has_all_scalars(tmp_path):
         (os.fsdecode(b"/data/\xff"), "/data/\\udcff"),
     ],
 )
-def test_values_are_shown_as_what_they_are(tmp_path, value, shown):
-    """Lists, None, NaN and infinity as text, and NumPy's and enumerations' numbers as numbers."""
+def test_values_are_shown_with_their_type(tmp_path, value, shown):
+    """Lists, None, NaN and infinity are text; numbers of NumPy and of enumerations are numbers."""
     log_run(tmp_path / "run", {"value": value})
     assert hparams_table(tmp_path).rows["run"].hparams == {"value": shown}
 
@@ -139,15 +139,15 @@ def test_values_are_shown_as_what_they_are(tmp_path, value, shown):
             TypeError,
             "the hyperparameter a.f is of type partial",
         ),
-        (HOLDS_ITSELF, ValueError, "the hyperparameter a.a holds itself"),
+        (HOLDS_ITSELF, ValueError, "the hyperparameter a.a contains itself"),
         (Namespace(seed=1), TypeError, r"of type Namespace: give a mapping .* vars\(args\)"),
         (None, TypeError, "of type NoneType: give a mapping"),
         ({"model": object()}, TypeError, "the hyperparameter model is of type object"),
         ({"lr": jnp.float32(1)}, TypeError, r"the hyperparameter lr .*array.item\(\)"),
     ],
 )
-def test_what_is_no_hyperparameter_is_refused(tmp_path, values, error, message):
-    """With its name, and what to give."""
+def test_an_unsupported_hyperparameter_is_refused(tmp_path, values, error, message):
+    """The error has its name and the supported types."""
     with sowlog.Logger(tmp_path) as log, pytest.raises(error, match=message):
         log.hparams(values)
 
@@ -162,14 +162,14 @@ def test_what_is_no_hyperparameter_is_refused(tmp_path, values, error, message):
     ],
 )
 def test_any_mapping_is_taken(tmp_path, values):
-    """Nested ones too, and those that have a mapping's methods only."""
+    """Nested mappings too, and objects with the methods of a mapping."""
     log_run(tmp_path / "run", values)
     assert hparams_table(tmp_path).rows["run"].hparams == {"seed": 0.0, "model.width": 8.0}
 
 
 @pytest.mark.parametrize("on_full", ["block", "drop_oldest", "error"])
 def test_a_full_queue_neither_drops_nor_refuses_hparams(tmp_path, on_full):
-    """They belong to the run, not to a step: nor do they cost a step its place."""
+    """They belong to the run and not to a step, and take no step's room in the queue."""
     gate = GatedWriter()
     log = sowlog.Logger(tmp_path, writers=[gate], queue_size=2, on_full=on_full)
     log(0, {"x": 0.0})
@@ -193,8 +193,8 @@ def test_a_full_queue_neither_drops_nor_refuses_hparams(tmp_path, on_full):
     assert steps == ([0, 3, 4] if on_full == "drop_oldest" else [0, 1, 2])
 
 
-def test_a_stalled_writer_keeps_hparams_beyond_its_backlog(tmp_path):
-    """What is dropped to keep the backlog bounded is the oldest step."""
+def test_a_stalled_writer_keeps_hparams_beyond_its_bound(tmp_path):
+    """The oldest steps are dropped to bound the pending records."""
     logdir = tmp_path / "run"
     log = sowlog.Logger(logdir, queue_size=4)
     with file_size_limit(40), warnings.catch_warnings():
@@ -209,8 +209,8 @@ def test_a_stalled_writer_keeps_hparams_beyond_its_backlog(tmp_path):
     assert [point.step for point in read_events(logdir)] == [16, 17, 18, 19]
 
 
-def test_hparams_beside_an_earlier_steps_error_are_there_once(tmp_path):
-    """The error is raised, and the hyperparameters are queued: a second call is one too many."""
+def test_hparams_are_written_once_beside_an_earlier_error(tmp_path):
+    """The call raises the error and queues the hyperparameters, so a second call is refused."""
     log = sowlog.Logger(tmp_path, writers=[FailingWriter(3), memory := MemoryWriter()])
     log(3, {"x": 1.0})
     wait_until(lambda: bool(log._background._errors))
@@ -224,21 +224,21 @@ def test_hparams_beside_an_earlier_steps_error_are_there_once(tmp_path):
 
 
 def test_metrics_are_a_list_of_tags(tmp_path):
-    """One text would be taken for its letters."""
+    """A single string would be read as a list of letters."""
     with sowlog.Logger(tmp_path) as log, pytest.raises(TypeError, match=r"metrics=\['eval/loss'\]"):
         log.hparams({"a": 1}, "eval/loss")
 
 
-def test_hparams_are_told_once(tmp_path):
-    """A second time, TensorBoard would show the first."""
+def test_hparams_are_logged_once(tmp_path):
+    """TensorBoard shows only the first."""
     with sowlog.Logger(tmp_path) as log:
         log.hparams({"a": 1})
         with pytest.raises(RuntimeError, match=r"a second time.*in one call"):
             log.hparams({"b": 1})
 
 
-def test_hparams_are_told_before_the_close(tmp_path):
-    """As all that is logged."""
+def test_hparams_after_the_close_are_refused(tmp_path):
+    """A closed logger refuses them."""
     log = sowlog.Logger(tmp_path)
     log.close()
     with pytest.raises(RuntimeError, match="this Logger is closed"):
@@ -249,8 +249,8 @@ def test_hparams_are_told_before_the_close(tmp_path):
     ("error", "status"),
     [(None, "success"), (ValueError, "failure"), (KeyboardInterrupt, "unknown"), (SystemExit, "unknown")],
 )
-def test_the_end_is_told_as_the_block_ended(tmp_path, error, status):
-    """An exception is a failure; after Ctrl-C the run may go on, so nothing is told."""
+def test_the_ending_is_that_of_the_with_block(tmp_path, error, status):
+    """An exception is a failure; after Ctrl-C the run may continue, so no ending is written."""
 
     def run():
         with sowlog.Logger(tmp_path / "run") as log:
@@ -267,8 +267,8 @@ def test_the_end_is_told_as_the_block_ended(tmp_path, error, status):
 
 
 @pytest.mark.parametrize(("ending", "status"), [("failure", "failure"), (None, "unknown")])
-def test_close_tells_an_end_that_the_block_does_not_see(tmp_path, ending, status):
-    """Such as a run that diverged, or that stopped to go on later."""
+def test_close_writes_an_ending_that_the_block_cannot_know(tmp_path, ending, status):
+    """For a run that diverged, or that stopped in order to continue later."""
     with sowlog.Logger(tmp_path / "run") as log:
         log.hparams({"a": 1})
         log.close(ending=ending)
@@ -276,7 +276,7 @@ def test_close_tells_an_end_that_the_block_does_not_see(tmp_path, ending, status
 
 
 def test_a_run_is_a_row_before_it_ends(tmp_path):
-    """And a killed one stays one."""
+    """A killed run keeps its row."""
     log = sowlog.Logger(tmp_path / "run")
     log.hparams({"a": 1}, ["loss"])
     log(0, {"loss": 2.0})
@@ -288,7 +288,7 @@ def test_a_run_is_a_row_before_it_ends(tmp_path):
 
 
 def test_a_writer_sees_the_start_and_the_end(tmp_path):
-    """As records like others, plain and without values; without hparams there is no end to tell."""
+    """Both are records without values; a run without hyperparameters has no ending."""
     memory = MemoryWriter()
     with sowlog.Logger(tmp_path, writers=[memory]) as log:
         log.hparams({"a": {"b": 1}}, ["loss"])
@@ -308,14 +308,14 @@ def test_a_writer_sees_the_start_and_the_end(tmp_path):
 
 
 def test_a_record_needs_a_step_and_a_time_only():
-    """So that a writer's own tests need not change when records can hold more."""
+    """Tests of a writer then need no change when records get more fields."""
     record = Record(3, 1.5)
     assert (record.tags, record.values.shape, dict(record.images), record.hparams) == ((), (0,), {}, None)
     assert not record.values.flags.writeable
 
 
 def test_the_repr_of_a_record_shows_values(tmp_path):
-    """Of a few scalars; of images the shape, of histograms the tag, and all of the hyperparameters."""
+    """A few scalars, the shapes of images, the tags of histograms, and all hyperparameters."""
     memory = MemoryWriter()
     with sowlog.Logger(tmp_path, writers=[memory]) as log:
         log.hparams({"a": {"b": 1}}, ["loss"])
@@ -330,8 +330,8 @@ def test_the_repr_of_a_record_shows_values(tmp_path):
     assert repr(Record(3, 1.5)) == "<Record at step 3: empty>"
 
 
-def test_an_end_that_cannot_be_written_is_told(tmp_path):
-    """As any record that is lost."""
+def test_an_ending_that_cannot_be_written_is_reported(tmp_path):
+    """It counts as a lost record."""
     log = sowlog.Logger(tmp_path, writers=[FailingWriter(0)])
     log.hparams({"a": 1})
     with pytest.raises(sowlog.WriterError, match="lost 2 records"):
@@ -339,7 +339,7 @@ def test_an_end_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_scalars_are_read_beside_hparams(tmp_path):
-    """`sowlog.read` and `read_events` pass over what is no scalar."""
+    """`sowlog.read` and `read_events` skip other kinds of values."""
     log_run(tmp_path / "run", {"seed": 1}, metrics=["eval/loss"])
     run = sowlog.read(tmp_path / "run")
     assert run.damage == ()
@@ -348,7 +348,7 @@ def test_scalars_are_read_beside_hparams(tmp_path):
 
 
 def test_every_does_not_hold_back_hparams(tmp_path):
-    """They belong to no step."""
+    """They belong to no step, so no cadence applies."""
     with sowlog.Logger(tmp_path / "run", every=5) as log:
         log.hparams({"a": 1})
     assert hparams_table(tmp_path).rows["run"].hparams == {"a": 1.0}

@@ -17,14 +17,14 @@ RAMP = np.linspace(0, 1, 48, dtype=np.float32)
 
 
 def as_bytes(image):
-    """Return what 8 bits a channel make of pixels from 0 to 1."""
+    """Return pixels from 0 to 1 as 8 bits a channel."""
     return np.rint(255 * np.asarray(image, np.float64)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (4, 4, 3), (3, 4, 4)])
 def test_tensorboard_shows_the_pixels(tmp_path, place, shape):
-    """Grey, RGB and with opacity, from the device or the host, bit for bit."""
+    """Grey, RGB and RGBA, from the device or the host, bit for bit."""
     image = RAMP.reshape(shape)
     with sowlog.Logger(tmp_path) as log:
         log.image(5, "ramp", place(image))
@@ -37,7 +37,7 @@ def test_tensorboard_shows_the_pixels(tmp_path, place, shape):
 
 
 def test_a_batch_becomes_tags_that_sort(tmp_path):
-    """One per image, in the order of the batch."""
+    """Each image has a tag, in the order of the batch."""
     batch = np.stack([np.full((2, 3, 3), value, np.uint8) for value in range(12)])
     with sowlog.Logger(tmp_path) as log:
         log.image(0, "samples", batch)
@@ -56,8 +56,8 @@ def test_a_batch_becomes_tags_that_sort(tmp_path):
     ],
 )
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
-def test_floating_pixels_are_cut_off_at_black_and_white(tmp_path, given, shown, dtype):
-    """In every precision; NaN is black, and nothing warns."""
+def test_floating_pixels_are_clipped_to_black_and_white(tmp_path, given, shown, dtype):
+    """In every precision; NaN is black, and there is no warning."""
     memory = MemoryWriter()
     with sowlog.Logger(tmp_path, writers=[memory]) as log:
         log.image(0, "pixels", np.array(given, dtype))
@@ -79,21 +79,21 @@ def test_a_mask_is_black_and_white(tmp_path):
         (np.zeros((2, 3, 5)), ValueError, r"shape \[2, 3, 5\].*image\[..., None\], \[2, 3, 5, 1\]"),
         (np.zeros((1, 2, 3, 2)), ValueError, r"shape \[1, 2, 3, 2\]: it must be"),
         (np.zeros((1, 1, 2, 3, 3)), ValueError, r"shape \[1, 1, 2, 3, 3\]: it must be"),
-        (np.zeros((0, 3)), ValueError, r"shape \[0, 3\], in which there are no pixels"),
-        (np.zeros((0, 2, 2, 3)), ValueError, "in which there are no pixels"),
+        (np.zeros((0, 3)), ValueError, r"shape \[0, 3\], which has no pixels"),
+        (np.zeros((0, 2, 2, 3)), ValueError, "which has no pixels"),
         (np.zeros((2, 2), np.int32), TypeError, r"dtype int32.*image.astype\(np.uint8\)"),
         (np.zeros((2, 2), np.complex64), TypeError, "dtype complex64"),
-        ([[0.0]], TypeError, r"of type list: give a JAX or NumPy array"),
+        ([[0.0]], TypeError, r"has type list: give a JAX or NumPy array"),
     ],
 )
-def test_what_is_no_image_is_refused(tmp_path, image, error, message):
-    """On the training thread, where the call stands; the step is not spent."""
+def test_an_invalid_image_is_refused(tmp_path, image, error, message):
+    """On the training thread, at the call."""
     with sowlog.Logger(tmp_path) as log, pytest.raises(error, match=f"the image pixels .*{message}"):
         log.image(0, "pixels", image)
 
 
 def test_an_image_needs_a_tag_and_a_step(tmp_path):
-    """As metrics do."""
+    """Metrics have the same rules."""
     with sowlog.Logger(tmp_path) as log:
         with pytest.raises(ValueError, match="give it a name"):
             log.image(0, "", np.zeros((2, 2)))
@@ -102,13 +102,13 @@ def test_an_image_needs_a_tag_and_a_step(tmp_path):
 
 
 def test_a_tracer_is_no_image(tmp_path):
-    """There are no pixels yet inside jit."""
+    """Pixels have no values inside jit."""
     with sowlog.Logger(tmp_path) as log, pytest.raises(TypeError, match="pixels is a tracer: return it"):
         jax.jit(lambda x: log.image(0, "pixels", x))(jnp.zeros((2, 2)))
 
 
 def test_every_holds_for_images(tmp_path):
-    """The steps between are checked and not written."""
+    """Images of the other steps are checked and not written."""
     memory = MemoryWriter()
     with sowlog.Logger(tmp_path, writers=[memory], every=2) as log:
         for step in range(4):
@@ -119,7 +119,7 @@ def test_every_holds_for_images(tmp_path):
 
 
 def test_the_training_thread_waits_for_nothing(tmp_path):
-    """It returns while the writer is held up, and what its owner does to the buffer changes nothing."""
+    """It returns while the writer hangs, and a later change of the array does not change the image."""
     gate = GatedWriter()
     frame = np.zeros((2, 2), np.uint8)
     with sowlog.Logger(tmp_path, writers=[gate]) as log, jax.transfer_guard_device_to_host("disallow"):
@@ -148,8 +148,8 @@ def held(writer, **options):
 
 
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
-def test_images_that_wait_are_bounded_by_their_bytes(monkeypatch, place):
-    """As `on_full` says, long before the queue holds `queue_size` of them; scalars find room all the same."""
+def test_queued_images_are_bounded_by_their_bytes(monkeypatch, place):
+    """`on_full` applies to them before the queue holds `queue_size` steps; scalars still have room."""
     monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     image, writer = place(np.zeros((6, 8), np.uint8)), GatedWriter()
     log = held(writer, on_full="error")
@@ -161,13 +161,13 @@ def test_images_that_wait_are_bounded_by_their_bytes(monkeypatch, place):
     log.image(3, "fits", image)
     log.flush()
     log.image(4, "large", place(np.zeros((60, 80), np.uint8)))
-    with pytest.warns(sowlog.LossWarning, match="1 step found the queue full"):
+    with pytest.warns(sowlog.LossWarning, match="the full queue dropped 1 step"):
         log.close()
     assert [record.step for record in writer.records] == [0, 1, 2, 3, 4]
 
 
 def test_a_large_image_waits_alone_and_blocks_until_there_is_room(monkeypatch):
-    """By default nothing is lost: the training thread waits for the encoder."""
+    """By default no image is lost: the training thread waits for the encoder."""
     monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     writer = GatedWriter()
     log = held(writer)
@@ -179,7 +179,7 @@ def test_a_large_image_waits_alone_and_blocks_until_there_is_room(monkeypatch):
 
 
 def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
-    """And no scalars, which hold little."""
+    """Scalars are kept, since they hold few bytes."""
     monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     writer = GatedWriter()
     log = held(writer, on_full="drop_oldest")
@@ -187,7 +187,7 @@ def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
         log(step, {"x": 1.0})
         log.image(step, "newer", np.zeros((6, 8), np.uint8))
     writer.open.set()
-    with pytest.warns(sowlog.LossWarning, match="4 steps found the queue full"):
+    with pytest.warns(sowlog.LossWarning, match="the full queue dropped 4 steps"):
         log.close()
     assert [(record.step, *record.images) for record in writer.records] == [
         (0, "held"),
@@ -200,7 +200,7 @@ def test_the_oldest_images_are_dropped_for_new_ones(monkeypatch):
 
 
 def test_images_of_a_stalled_writer_are_bounded_by_their_bytes(monkeypatch, tmp_path):
-    """The scalars beside them are kept."""
+    """The scalars of the same steps are kept."""
     monkeypatch.setattr(sowlog._log.sinks, "MAX_PENDING_BYTES", 100)
     writer = StallingWriter()
     writer.stalled = True
@@ -226,7 +226,7 @@ def test_images_of_a_stalled_writer_are_bounded_by_their_bytes(monkeypatch, tmp_
 
 
 def test_images_and_scalars_share_a_stall(tmp_path):
-    """In order, and once each, as what is late is written first."""
+    """Late records are written first, in order and once each."""
     writer = StallingWriter()
     writer.stalled = True
     log = sowlog.Logger(tmp_path, writers=[writer])
@@ -260,7 +260,7 @@ def test_a_resumed_run_shows_each_image_once(tmp_path):
 
 
 def test_scalars_are_read_beside_images(tmp_path):
-    """`sowlog.read` passes over them."""
+    """`sowlog.read` skips images."""
     with sowlog.Logger(tmp_path) as log:
         for step in range(3):
             log.image(step, "pixels", np.zeros((64, 64), np.uint8))
@@ -271,8 +271,8 @@ def test_scalars_are_read_beside_images(tmp_path):
     assert run.damage == ()
 
 
-def test_without_pillow_the_first_image_says_what_to_install(tmp_path, monkeypatch):
-    """On the training thread; the rest of the logger works without it."""
+def test_without_pillow_the_first_image_names_the_package(tmp_path, monkeypatch):
+    """The error is raised on the training thread; the rest of the logger works without Pillow."""
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with sowlog.Logger(tmp_path) as log:
         log(0, {"x": 1.0})

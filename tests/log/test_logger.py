@@ -25,19 +25,19 @@ def step_metrics(x):
 
 @pytest.fixture
 def memory():
-    """Return a writer that keeps the records."""
+    """Return a writer that keeps the records in memory."""
     return MemoryWriter()
 
 
 @pytest.fixture
 def log(tmp_path, memory):
-    """Return a logger on it, closed after the test."""
+    """Return a logger on the memory writer, closed after the test."""
     with Logger(tmp_path, writers=[memory]) as log:
         yield log
 
 
 def test_packed_metrics_reach_tensorboard(tmp_path):
-    """Every step is there once, with its own values, through TensorBoard's reader."""
+    """TensorBoard's reader finds each step once, with its own values."""
     with Logger(tmp_path) as log:
         for step in range(20):
             log(step, step_metrics(float(step)))
@@ -49,7 +49,7 @@ def test_packed_metrics_reach_tensorboard(tmp_path):
 
 
 def test_the_wall_time_is_that_of_the_call(tmp_path):
-    """Not of the write, which may come much later."""
+    """The write may come much later."""
     gate = GatedWriter()
     with Logger(tmp_path, writers=[gate]) as log:
         before = time.time()
@@ -62,7 +62,7 @@ def test_the_wall_time_is_that_of_the_call(tmp_path):
 
 
 def test_a_loop_runs_with_every_implicit_transfer_forbidden(log, memory):
-    """Neither log nor its thread transfers anything that was not asked for."""
+    """Neither `log` nor the writer thread makes an implicit transfer."""
     xs = [jnp.float32(step) for step in range(5)]
     with jax.transfer_guard("disallow"):
         for step, x in enumerate(xs):
@@ -72,7 +72,7 @@ def test_a_loop_runs_with_every_implicit_transfer_forbidden(log, memory):
 
 
 def test_log_does_not_wait_for_the_device(log):
-    """Log returns while the step is still computing."""
+    """`log` returns while the device computes the step."""
     slow = jax.jit(lambda x: pack({"x": jax.lax.fori_loop(0, 100, lambda _, y: jnp.tanh(y @ y), x).sum()}))
     x = jnp.ones((500, 500))
     slow(x).buffer.block_until_ready()
@@ -93,7 +93,7 @@ def test_host_scalars_and_device_values_share_a_record(log, memory):
 
 
 def test_records_cannot_be_changed(log, memory):
-    """Writers share a record, so none may write into it."""
+    """Writers share a record, so its arrays are read-only."""
     log(0, {"host": 1.0})
     log(1, step_metrics(1.0))
     log.flush()
@@ -120,13 +120,13 @@ def test_python_and_numpy_integers_are_steps(log, memory, step):
 
 @pytest.mark.parametrize("step", [1.0, "1", None, True, np.float32(1), np.array([1])])
 def test_anything_else_is_no_step(log, step):
-    """The error shows what was given and the right call."""
+    """The error has the value and the correct call."""
     with pytest.raises(TypeError, match=r"must be an integer: log\(step, metrics\)"):
         log(step, {"x": 1.0})
 
 
 def test_a_step_on_the_device_is_refused(log):
-    """Reading it would wait for the device; the error has the line to write."""
+    """Reading it would wait for the device; the error has the correct call."""
     with pytest.raises(TypeError, match=r"log\(int\(step\), metrics\)"):
         log(jnp.int32(3), {"x": 1.0})
 
@@ -139,20 +139,20 @@ def test_a_step_beyond_int64_is_refused(log, step):
 
 
 def test_a_traced_step_is_refused(log):
-    """Inside of a transform there is no step yet; the error says where log belongs."""
+    """Inside of a transform the step has no value; the error names the place for `log`."""
     with pytest.raises(TypeError, match=r"the step is traced.*log\(step, packed\) where it is called\."):
         jax.jit(lambda step: log(step, {"x": 1.0}))(1)
 
 
 def test_a_fetched_packed_tree_reaches_the_record(log, memory):
-    """What jax.device_get returned is on the host already."""
+    """The buffer from jax.device_get is on the host already."""
     log(1, jax.device_get(step_metrics(3.0)))
     log.flush()
     assert memory.records[0].values.tolist() == [6.0, 1.5]
 
 
 def test_flush_is_a_barrier(tmp_path):
-    """All that was logged is in the file when flush returns, every time."""
+    """All logged records are in the file when flush returns, every time."""
     with Logger(tmp_path) as log:
         for step in range(200):
             log(step, {"x": float(step)})
@@ -161,7 +161,7 @@ def test_flush_is_a_barrier(tmp_path):
 
 
 def test_a_writers_error_reaches_the_next_call_once(tmp_path, memory):
-    """It names writer, step and cause; training goes on, and the other writer has every step."""
+    """It names writer, step and cause; training continues, and the other writer has every step."""
     failing = FailingWriter(3)
     log = Logger(tmp_path, writers=[failing, memory])
     log(3, {"x": 1.0})
@@ -177,7 +177,7 @@ def test_a_writers_error_reaches_the_next_call_once(tmp_path, memory):
 
 
 def test_a_writer_that_goes_on_failing_raises_once_and_counts(tmp_path):
-    """A row of failures is one error at the next call, and a number at flush."""
+    """A series of failures is one error at the next call, and a number at flush."""
     log = Logger(tmp_path, writers=[FailingWriter(*range(10))])
     raised = 0
     for step in range(10):
@@ -195,7 +195,7 @@ def test_a_writer_that_goes_on_failing_raises_once_and_counts(tmp_path):
 
 
 def test_a_flush_that_fails_raises(tmp_path, memory):
-    """The cause is there, and the next writer is flushed all the same."""
+    """The error has the cause, and the next writer is flushed nevertheless."""
     log = Logger(tmp_path, writers=[FailingWriter(flush_fails=True), memory])
     with pytest.raises(WriterError, match=r"FailingWriter\.flush\(\) failed: OSError: cannot sync"):
         log.flush()
@@ -205,7 +205,7 @@ def test_a_flush_that_fails_raises(tmp_path, memory):
 
 
 def test_a_buffer_donated_after_log_is_an_error_that_says_so(tmp_path, memory):
-    """A buffer that the next step took for itself is gone; the next call says which step lost it."""
+    """A buffer donated to the next step is deleted; the next call names the lost step."""
     gate = GatedWriter()
     log = Logger(tmp_path, writers=[gate, memory])
     log(4, step_metrics(1.0))
@@ -221,7 +221,7 @@ def test_a_buffer_donated_after_log_is_an_error_that_says_so(tmp_path, memory):
 
 
 def test_log_after_close_is_an_error(tmp_path):
-    """Nothing is written where nobody would read it."""
+    """A closed logger has no writer for it."""
     log = Logger(tmp_path)
     log.close()
     log.close()
@@ -232,27 +232,27 @@ def test_log_after_close_is_an_error(tmp_path):
 
 
 def log_and_raise(log):
-    """Log a step, then fail as a training step may."""
+    """Log a step, then raise."""
     log(0, {"x": 1.0})
     raise KeyError("mine")
 
 
-def test_an_exception_inside_the_with_wins_and_all_is_written(tmp_path):
-    """The user's exception comes out; what was logged before it is on disk."""
+def test_an_exception_inside_the_with_propagates_and_all_is_written(tmp_path):
+    """The exception of the user propagates; all records logged before it are on disk."""
     with pytest.raises(KeyError, match="mine"), Logger(tmp_path) as log:
         log_and_raise(log)
     assert len(read_events(tmp_path)) == 1
 
 
 def test_a_loggers_error_is_noted_on_the_users_exception(tmp_path):
-    """Neither hides the other."""
+    """Neither exception hides the other."""
     with pytest.raises(KeyError, match="mine") as caught, Logger(tmp_path, writers=[FailingWriter(0)]) as log:
         log_and_raise(log)
     assert "FailingWriter lost 1 record" in caught.value.__notes__[0]
 
 
 def test_two_loggers_in_one_folder_lose_nothing(tmp_path):
-    """Each has a file of its own, in the same second too."""
+    """Each has a file of its own, even within one second."""
     with Logger(tmp_path) as first, Logger(tmp_path) as second:
         for step in range(10):
             first(step, {"first": 1.0})
@@ -262,7 +262,7 @@ def test_two_loggers_in_one_folder_lose_nothing(tmp_path):
 
 
 def test_a_resumed_logger_continues_the_series(tmp_path):
-    """The overlap shows once, with the later values."""
+    """The overlap is shown once, with the later values."""
     with Logger(tmp_path) as log:
         for step in range(8):
             log(step, {"x": 0.0})
@@ -273,13 +273,13 @@ def test_a_resumed_logger_continues_the_series(tmp_path):
 
 
 def test_resuming_with_own_writers_says_where_it_belongs(tmp_path, memory):
-    """The writers were made before; the error has the line to write."""
+    """The writers were created before; the error has the correct call."""
     with pytest.raises(ValueError, match=r"TensorBoardWriter\(logdir, resume_from=5\)"):
         Logger(tmp_path, writers=[memory], resume_from=5)
 
 
 def test_a_dropped_logger_writes_all_and_ends_its_thread(tmp_path, memory):
-    """Forgetting close costs neither records nor a thread."""
+    """A logger collected without a close loses neither records nor its thread."""
     log = Logger(tmp_path, writers=[memory])
     thread = log._background._thread
     log(0, {"x": 1.0})
@@ -291,7 +291,7 @@ def test_a_dropped_logger_writes_all_and_ends_its_thread(tmp_path, memory):
 
 
 def test_log_from_several_threads_loses_nothing(tmp_path, memory):
-    """Each thread's records are there, in its order."""
+    """The records of each thread are written in its order."""
     with Logger(tmp_path, writers=[memory], queue_size=4) as log:
         threads = [
             threading.Thread(target=lambda k=k: [log(i, {f"t{k}": float(i)}) for i in range(100)])
@@ -306,15 +306,15 @@ def test_log_from_several_threads_loses_nothing(tmp_path, memory):
 
 
 def test_every_logs_the_multiples_only(tmp_path, memory):
-    """The steps between cost nothing, not even a look at their values."""
+    """The metrics of the other steps are not even checked."""
     with Logger(tmp_path, writers=[memory], every=4) as log:
         for step in range(10):
             log(step, {"x": float(step)} if step % 4 == 0 else object())
     assert [(record.step, *record.values) for record in memory.records] == [(0, 0.0), (4, 4.0), (8, 8.0)]
 
 
-def test_a_skipped_step_still_brings_errors(tmp_path):
-    """An error waits no longer than to the next call, and a closed logger refuses every step."""
+def test_a_skipped_step_still_raises_errors(tmp_path):
+    """The next call raises an earlier error at any step, and a closed logger refuses every step."""
     log = Logger(tmp_path, writers=[FailingWriter(0)], every=4)
     log(0, {"x": 1.0})
     wait_until(lambda: bool(log._background._errors))
@@ -347,14 +347,14 @@ def test_a_skipped_step_still_brings_errors(tmp_path):
     ],
 )
 def test_arguments_are_refused_before_a_file_is_begun(tmp_path, options, error, message):
-    """A file of a logger that never was would hide points, or stand there empty."""
+    """An event file without a logger would hide points, or stay empty."""
     with pytest.raises(error, match=message):
         Logger(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_logger_without_a_thread_leaves_no_file(tmp_path, monkeypatch):
-    """The system may refuse one; a restart in that file would hide points."""
+    """The system may refuse to start a thread; a restart in that file would hide points."""
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
@@ -366,7 +366,7 @@ def test_a_logger_without_a_thread_leaves_no_file(tmp_path, monkeypatch):
 
 
 def test_dropped_steps_are_counted_logged_and_reported(tmp_path):
-    """With a slow writer the oldest go; the scalar and the warning at close say how many."""
+    """A slow writer costs the oldest steps; the scalar and the warning at close have their number."""
     gate = GatedWriter()
     log = Logger(tmp_path, writers=[gate], queue_size=3, on_full="drop_oldest")
     log(0, {"x": 0.0})
@@ -375,7 +375,7 @@ def test_dropped_steps_are_counted_logged_and_reported(tmp_path):
     for step in range(1, 10):
         log(step, {"x": 0.0})
     gate.open.set()
-    with pytest.warns(LossWarning, match="6 steps found the queue full and dropped"):
+    with pytest.warns(LossWarning, match="the full queue dropped 6 steps"):
         log.close()
     assert [record.step for record in gate.records] == [0, 7, 8, 9]
     assert gate.records[1].tags == ("x", "sowlog/dropped")
@@ -383,7 +383,7 @@ def test_dropped_steps_are_counted_logged_and_reported(tmp_path):
 
 
 def test_the_repr_names_the_place_and_whether_it_is_open(tmp_path):
-    """The folder, or the writers where they were given."""
+    """The folder, or the writers if they were passed."""
     with Logger(tmp_path) as log:
         assert repr(log) == f"<Logger to {tmp_path}, open>"
     assert repr(log) == f"<Logger to {tmp_path}, closed>"
@@ -392,7 +392,7 @@ def test_the_repr_names_the_place_and_whether_it_is_open(tmp_path):
 
 
 def test_log_costs_microseconds_at_any_number_of_scalars(tmp_path):
-    """A guard against a stray transfer in the call, with room for a busy machine; benchmarks say more."""
+    """A stray transfer in the call would exceed this generous bound; the benchmarks measure the cost."""
     for number in (10, 1000):
         metrics = jax.jit(lambda x, n=number: pack({f"tag{i}": x + i for i in range(n)}))(1.0)
         metrics.buffer.block_until_ready()
@@ -406,12 +406,12 @@ def test_log_costs_microseconds_at_any_number_of_scalars(tmp_path):
 
 
 def test_a_process_wide_guard_forbids_no_read_of_ours(tmp_path):
-    """With transfers disallowed for every thread, the writer thread's own reads are still meant."""
+    """With transfers disallowed in the process, the writer thread still reads the device."""
     guards = []
 
     class Guarded(MemoryWriter):
         def write(self, record):
-            # On the CPU nothing is transferred, so look at what an accelerator would be asked.
+            # On the CPU nothing is transferred, so the test reads the setting of the guard.
             guards.append(jax.config.jax_transfer_guard_device_to_host)
             super().write(record)
 

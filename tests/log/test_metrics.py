@@ -32,14 +32,14 @@ def test_prepare_keeps_host_numbers_on_the_host():
 
 
 def test_prepare_passes_a_packed_tree_through():
-    """What the step packed is not touched again."""
+    """A tree packed in the step is not packed again."""
     packed = sowlog.pack({"loss": 1.0})
     assert prepare(packed) == (packed, {})
     assert prepare({"lr": 0.5}) == (None, {"lr": 0.5})
 
 
 def test_names_are_no_part_of_what_is_compiled():
-    """Steps whose metrics have other names, states and losses included, share one program and have theirs."""
+    """Steps with other names of metrics, states and losses share one program, and keep their own names."""
 
     def metrics(name, x):
         loss = {"losses": {name: LOSS.of(x)}}
@@ -60,7 +60,7 @@ def test_names_are_no_part_of_what_is_compiled():
     assert _programs.traced == traced
 
 
-def test_programs_are_told_apart_by_what_is_computed():
+def test_programs_differ_by_reducer_dtype_shape_and_losses():
     """Another reducer, dtype, shape or tree of losses under equal names is another program."""
     leaves = [sowlog.mean.of(3.0), sowlog.max.of(3.0), jnp.float32(3.0), jnp.int32(3), jnp.full((1,), 3.0)]
     for leaf in leaves:
@@ -78,7 +78,7 @@ def test_one_layout_is_one_object_at_every_step():
 
 
 def test_the_programs_kept_are_bounded():
-    """Shapes that change at every step compile a program each, and the old ones are dropped."""
+    """Each new shape compiles a program, and the oldest programs are dropped."""
     programs = _Programs(3)
     for size in range(1, 11):
         unnamed = programs([np.ones(size, np.float32)], ())
@@ -100,7 +100,7 @@ def test_one_tag_on_host_and_device_is_refused():
 
 
 def test_buffers_of_several_steps_are_refused():
-    """A scan over steps stacks their buffers, which no single step can be told from."""
+    """A scan over steps stacks their buffers, which belong to no single step."""
     stacked = jax.vmap(lambda x: sowlog.pack({"a": x, "b": -x}))(jnp.arange(3.0))
     with pytest.raises(ValueError, match=r"of shape \(3, 2\) was logged.*Merge their states and pack once"):
         prepare(stacked)
@@ -108,13 +108,13 @@ def test_buffers_of_several_steps_are_refused():
 
 
 def test_two_host_numbers_of_one_tag_are_refused():
-    """The later would take the place of the other without a word."""
+    """The later one would replace the other silently."""
     with pytest.raises(ValueError, match="two metrics have the tag a/b: rename one of them"):
         prepare({"a": {"b": 1.0}, "a/b": 2.0})
 
 
 def test_a_fetched_packed_tree_is_logged():
-    """After jax.device_get its buffer is NumPy's, of which the record holds a copy."""
+    """jax.device_get returns a NumPy buffer, of which the record holds a copy."""
     fetched = jax.device_get(sowlog.pack({"loss": 2.0}))
     buffer = np.array(fetched.buffer)
     packed, _ = prepare(sowlog.Packed(buffer, fetched.layout))
@@ -123,7 +123,7 @@ def test_a_fetched_packed_tree_is_logged():
 
 
 def test_a_packed_tree_that_pack_did_not_make_is_refused():
-    """Arithmetic on the bits, a part of them, or no array at all is named."""
+    """The error names arithmetic on the bits, a part of them, or a missing array."""
     packed = sowlog.pack({"a": 1.0, "b": 2.0})
     with pytest.raises(TypeError, match=r"dtype float32 was logged.*sowlog.pack\(sowlog.merge\(a, b\)\)"):
         prepare(jax.tree.map(lambda leaf: leaf / 2, packed))
@@ -135,7 +135,7 @@ def test_a_packed_tree_that_pack_did_not_make_is_refused():
 
 @dataclasses.dataclass
 class Score:
-    """No pytree, so a leaf."""
+    """A class that is no pytree, and so a leaf."""
 
     loss: float = 1.0
 
@@ -161,8 +161,8 @@ NO_METRICS = {
 
 @pytest.mark.parametrize("take", [prepare, sowlog.pack, sowlog.compute])
 @pytest.mark.parametrize("case", NO_METRICS)
-def test_what_is_no_metric_is_named(take, case):
-    """The message has the tag, the type, the value and what to write, from log, pack and compute alike."""
+def test_a_leaf_that_is_no_metric_is_named(take, case):
+    """The errors of `log`, `pack` and `compute` have the tag, the type, the value and the remedy."""
     value, message = NO_METRICS[case]
     with pytest.raises(TypeError, match=message) as raised:
         take({"x": {"y": value}, "ok": jnp.ones(())})
@@ -171,14 +171,14 @@ def test_what_is_no_metric_is_named(take, case):
 
 
 def test_a_long_value_is_shortened():
-    """An error is a line, whatever was logged."""
+    """An error is one line for any value."""
     with pytest.raises(TypeError, match=r"not 'aaa.* \.\.\.\.$") as raised:
         prepare({"x": "a" * 10_000})
     assert len(str(raised.value)) < 250
 
 
 def test_large_arrays_are_refused_wherever_they_are():
-    """Of the host, of the device, and stacked or kept states: each element would be a tag."""
+    """On the host, on the device, and as stacked or kept states: each element would be a tag."""
     states = jax.vmap(jax.vmap(sowlog.mean.of))(jnp.ones((5, 300, 2)))
     message = r'x is an array of states of shape \(5, 300\).*sowlog.all_reduce\(step\(x\), "b"\)'
     for take in (prepare, sowlog.pack, sowlog.compute):
@@ -205,33 +205,33 @@ def test_the_merge_over_an_axis_that_the_message_names_gives_one_number():
 
 @pytest.mark.parametrize("large", [2**70, -(2**70), 2**64])
 def test_integers_of_any_size_are_numbers(large):
-    """On the host and where JAX computes: no wrap, no refusal."""
+    """On the host and in JAX, without a wrap or an error."""
     assert prepare({"x": large}) == (None, {"x": float(large)})
     assert sowlog.compute({"x": large}) == {"x": np.float32(large)}
     assert sowlog.compute(sowlog.pack({"x": large})) == {"x": np.float32(large)}
 
 
 def test_an_integer_beyond_float64_is_refused_by_tag():
-    """10^400 has no floating-point neighbour."""
+    """No float is near 10^400."""
     with pytest.raises(ValueError, match=r"x is an integer of 1329 bits.*math.log10\(x\)"):
         prepare({"x": 10**400})
 
 
 def test_a_dict_whose_keys_have_no_order_is_refused():
-    """JAX sorts keys; numbers alone are names too."""
+    """JAX sorts keys; keys that are all numbers are names."""
     assert prepare({1: 2.0, 2: 3.0}) == (None, {"1": 2.0, "2": 3.0})
     with pytest.raises(TypeError, match=r"keys of several types.*\{str\(key\): value"):
         prepare({1: 2.0, "a": 3.0})
 
 
 class Name(str, enum.Enum):  # noqa: UP042  # StrEnum prints its text
-    """Its member equals its text, and prints otherwise."""
+    """An enumeration whose member equals its text and prints differently."""
 
     LOSS = "loss"
 
 
 def test_equal_structures_have_their_own_names():
-    """JAX takes the keys 1, 1.0 and True for one; a name depends on no tree that came before."""
+    """JAX treats the keys 1, 1.0 and True as equal; a name does not depend on earlier trees."""
     for _ in range(2):
         for key, tag in ((1, "1"), (1.0, "1.0"), (True, "True")):
             for value in (2.0, jnp.full((), 2.0)):
@@ -243,7 +243,7 @@ def test_equal_structures_have_their_own_names():
 
 @pytest.mark.parametrize("value", [1.0, jnp.ones(())])
 def test_a_tag_that_no_file_can_hold_is_refused(value):
-    """Half of a surrogate pair fails here and not on the writer's thread; other odd characters are kept."""
+    """Half of a surrogate pair fails here and not on the writer thread; other characters are kept."""
     with pytest.raises(ValueError, match=r"the tag 'bad\\ud800' holds half of a surrogate pair"):
         prepare({"bad\ud800": value})
     packed, numbers = prepare({"a b:\0\n/\U0001f600": value})
@@ -251,7 +251,7 @@ def test_a_tag_that_no_file_can_hold_is_refused(value):
 
 
 def test_none_is_no_tree_and_no_value():
-    """A function without a return is named; a None in a tree is nothing, as in every pytree."""
+    """The error suggests a missing return; a None inside a tree is empty, as in every pytree."""
     for take in (prepare, sowlog.pack, sowlog.compute):
         with pytest.raises(TypeError, match=r'the metrics are None.*give a dict, \{"loss": value\}'):
             take(None)
@@ -270,8 +270,8 @@ def test_mappings_that_are_pytrees_are_trees():
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.vmap, lambda f: lambda x: jax.lax.map(f, x)])
 @pytest.mark.parametrize("metrics", [lambda x: x, sowlog.mean.of])
-def test_what_is_traced_is_refused_by_tag(transform, metrics):
-    """Log runs on the host: inside of a transform a value is not there yet."""
+def test_a_traced_metric_is_refused_by_tag(transform, metrics):
+    """`log` runs on the host, and inside of a transform a value does not exist yet."""
     message = r"a/x is traced, so it has no value yet.*Return sowlog.pack\(metrics\)"
     with pytest.raises(TypeError, match=message):
         transform(lambda x: prepare({"a": {"x": metrics(x)}, "b": 1.0}))(jnp.ones(3))
@@ -280,15 +280,15 @@ def test_what_is_traced_is_refused_by_tag(transform, metrics):
 
 
 def test_a_leaked_tracer_is_refused_by_tag():
-    """A value kept from inside of a transform has no value outside either."""
+    """A tracer kept from inside of a transform has no value outside either."""
     kept = []
     jax.jit(kept.append)(1.0)
     with pytest.raises(TypeError, match="x is traced, so it has no value yet"):
         prepare({"x": kept[0]})
 
 
-def test_what_was_donated_is_refused_by_tag():
-    """A deleted array is named before it reaches the writer's thread."""
+def test_a_donated_array_is_refused_by_tag():
+    """The error names a deleted array before it reaches the writer thread."""
     for make in (jnp.ones, sowlog.mean.of):
         leaf = make(3)
         jax.tree.map(lambda array: array.delete(), leaf)
@@ -303,7 +303,7 @@ def test_what_was_donated_is_refused_by_tag():
 
 
 def test_leaves_on_two_devices_are_named():
-    """No program takes both; the remedy is to pack in the step."""
+    """No program takes both arrays; the remedy is to pack in the step."""
     a, b = (jax.device_put(1.0, device) for device in jax.devices()[:2])
     with pytest.raises(ValueError, match=r"a lies on .*0 and b on .*1.*sowlog.pack\(metrics\)"):
         prepare({"a": a, "b": b})
