@@ -1,4 +1,4 @@
-"""Arguments checked before anything is begun with them."""
+"""Checks of arguments, made before a file or a thread is created."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-# What an event file can hold.
+# The steps that an event file can hold.
 _MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 
 
 def check_count(value: Any, name: str, rule: str) -> int:
-    """Return a whole number of at least 1.
+    """Return an integer of at least 1.
 
     Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is less.
+        TypeError: if the value is not an integer.
+        ValueError: if the value is less than 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; it must be an integer.")
@@ -25,11 +25,11 @@ def check_count(value: Any, name: str, rule: str) -> int:
 
 
 def check_resume(step: Any) -> int | None:
-    """Return the step that a run is resumed from, if it is.
+    """Return the step that a run is resumed from, or None.
 
     Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is beyond int64.
+        TypeError: if the step is not an integer.
+        ValueError: if the step is beyond int64.
     """
     if step is None:
         return None
@@ -44,10 +44,10 @@ def check_resume(step: Any) -> int | None:
 
 
 def check_writers(writers: Any) -> list[Any]:
-    """Return the writers, each with what a writer needs.
+    """Return the writers as a list.
 
     Raises:
-        TypeError: if they are no list, or one of them is no writer.
+        TypeError: if they are not iterable, or one of them is not a writer.
     """
     if callable(getattr(writers, "write", None)):
         raise TypeError(f"writers is a {type(writers).__name__}; give a list, writers=[writer].")
@@ -64,13 +64,13 @@ def check_writer(writer: Any) -> None:
     """Check that an object is a writer.
 
     Raises:
-        TypeError: if it lacks a method, or is a class.
+        TypeError: if the object lacks a method of a writer, or is a class.
     """
     if isinstance(writer, type):
         raise TypeError(f"{writer.__name__} is a class; give a writer, {writer.__name__}(...).")
     missing = [name for name in ("write", "flush", "close") if not callable(getattr(writer, name, None))]
     if missing:
         raise TypeError(
-            f"{writer!r} is no writer, as it has no method {' and no method '.join(missing)}: see "
+            f"{writer!r} is no writer, since it has no method {' and no method '.join(missing)}: see "
             f"sowlog.writers.Writer."
         )

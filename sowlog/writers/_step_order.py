@@ -1,4 +1,4 @@
-"""Steps that go back: TensorBoard's default server then hides the points that came before."""
+"""Steps that go back, at which TensorBoard's default server hides the points written before."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sowlog._events.framing import read_head, read_tail
 from sowlog._events.points import parse_event
 from sowlog.writers._warnings import LossWarning, warn_user
 
-# Of an earlier run the last records are read: what its tags' last steps are is there. In bytes, of a file and
-# of all files of a folder.
+# The last steps of an earlier run's tags are in its last records, so only these are read. In bytes, of a file
+# and of all files of a folder.
 _TAIL, _TAILS = 1 << 20, 1 << 22
 _PARSED, _PARSED_OF_SIZE = 64, 4
-# Sets of tags whose last steps are known by set; beyond it they are known by tag.
+# Sets of tags whose last steps are kept per set; beyond it they are kept per tag.
 _LAYOUTS = 64
-# Tags that a warning names.
+# The number of tags that a warning names.
 _NAMED = 5
 
 
 class StepBack(NamedTuple):
-    """A step that is not above an earlier one of the same tag.
+    """A step that is not above an earlier step of the same tag.
 
     Attributes:
         tag: the tag.
         step: the step.
-        last: the earlier one.
-        is_earlier_run: whether it was in the folder before.
-        is_beside: whether a logger that was open had logged it by then.
+        last: the earlier step.
+        is_earlier_run: whether the earlier step was in the folder before.
+        is_concurrent: whether another logger, still open, had written the earlier step.
     """
 
     tag: str
@@ -43,11 +43,11 @@ class StepBack(NamedTuple):
 
 @final
 class StepOrder:
-    """Finds the first step that is not above the last one of the same tag.
+    """Finds the first step that is not above the last step of the same tag.
 
     Args:
-        held: returns the last steps by tag of what is in the folder; called at the first record.
-        beside: those of what loggers that are open had written when this one began.
+        earlier: returns the last steps by tag of earlier runs in the folder; called at the first record.
+        concurrent: the last steps by tag of open loggers, when this one began.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StepOrder:
         self._earlier: Mapping[str, int] | None = None
         self._reported = False
         self._highest = 0
-        # The last set of tags, while its steps are the highest of all.
+        # The set of tags written last, while its steps are the highest of all.
         self._recent: tuple[str, ...] | None = None
         # Steps of one layout share their tuple of tags, whose hash would cost as much as the event.
         self._layouts: dict[int, tuple[tuple[str, ...], int]] = {}
@@ -66,7 +66,7 @@ class StepOrder:
         self._overlaps: dict[tuple[int, int], str | None] = {}
 
     def check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
-        """Take the next step of some tags; return how it goes back, at the first that does."""
+        """Note the next step of some tags; return the first step that goes back, once."""
         if tags is self._recent and step > self._highest:
             self._highest = step
             return None
@@ -76,7 +76,7 @@ class StepOrder:
         if self._reported or not tags:
             return None
         if self._recent is not None:
-            # Its steps were the highest, and were not noted one by one.
+            # The steps of the recent set were the highest, and only the last one is noted.
             self._layouts[id(self._recent)] = self._recent, self._highest
             self._recent = None
         if self._earlier is None:
@@ -104,7 +104,7 @@ class StepOrder:
         return None
 
     def _was_logged(self, tag: str) -> bool:
-        """Return whether this run has had the tag: then the order of its own steps is what counts."""
+        """Return whether this run has logged the tag, so that only the order of its own steps matters."""
         return tag in self._by_tag or any(tag in tags for tags, _ in self._layouts.values())
 
     def _shared_tag(self, first: tuple[str, ...], second: tuple[str, ...]) -> str | None:
@@ -116,7 +116,7 @@ class StepOrder:
         return self._overlaps[key]
 
     def logged(self) -> dict[str, int]:
-        """Return the last steps by tag of this run, up to the first step that went back."""
+        """Return the last steps by tag of this run, up to the first step that goes back."""
         self._fold_layouts()
         return self._by_tag | dict.fromkeys(self._recent or (), self._highest)
 
@@ -128,11 +128,11 @@ class StepOrder:
 
 
 def last_steps(files: Iterable[Path], *, resume_from: int | None) -> dict[str, int]:
-    """Return the last step of each tag that event files hold, as far as their last records show.
+    """Return the last step of each tag in the last records of event files.
 
     Args:
-        files: event files, some of which may be damaged or no files at all.
-        resume_from: the step from which on a new file supersedes them, if it does.
+        files: paths of event files, some of which may be damaged or not regular files.
+        resume_from: the step from which a new file supersedes them, or None.
     """
     last: dict[str, int] = {}
     for end in _file_ends(files):
@@ -141,14 +141,14 @@ def last_steps(files: Iterable[Path], *, resume_from: int | None) -> dict[str, i
 
 
 class _FileEnd(NamedTuple):
-    """What the last records of an event file show, and the step from which on it supersedes older ones."""
+    """The last steps by tag in an event file, and the step from which the file supersedes older ones."""
 
     restart: int | None
     steps: dict[str, int]
 
 
 def _file_ends(files: Iterable[Path]) -> list[_FileEnd]:
-    """Return the ends of event files in the order of their names, of the newest as far as the bound goes."""
+    """Return the ends of event files in the order of their names, without the oldest beyond the bound."""
     left, read = _TAILS, list[_FileEnd]()
     for file in sorted(files, reverse=True):
         try:
@@ -169,10 +169,10 @@ def _clip(steps: dict[str, int], restart: int | None) -> dict[str, int]:
 
 
 def warn_of_overlap(logdir: Path, step: int) -> bool:
-    """Warn where older points stay visible, as a restart would hide those of a writer at work.
+    """Warn if older points stay visible, because a restart would hide the points of an open writer.
 
     Returns:
-        Whether there was cause to.
+        Whether the warning was issued.
     """
     files = [file for file in logdir.glob("*tfevents*") if is_open(file)]
     starts = [start for start in map(_restart_of, files) if start is not None]
@@ -180,9 +180,9 @@ def warn_of_overlap(logdir: Path, step: int) -> bool:
     if is_overlap:
         message = (
             f"{files[0].name} in {logdir} is being written, and a restart at step {step} would hide its "
-            f"points from there on. So there is none, and what older files hold from step {step} on shows "
-            f"beside what is logged now. Write: resume_from={step} for the first Logger of the folder as "
-            f"well, or give each Logger a folder."
+            f"points from there on. So no restart is written, and the points of older files from step {step} "
+            f"on are shown beside the new ones. Write: resume_from={step} for the first Logger of the folder "
+            f"as well, or use a folder for each Logger."
         )
         warn_user(LossWarning(message))
     return is_overlap
@@ -191,26 +191,26 @@ def warn_of_overlap(logdir: Path, step: int) -> bool:
 def find_hidden(
     own: Path, older: Iterable[Path], *, resume_from: int, logged: Mapping[str, int]
 ) -> LossWarning | None:
-    """Return the warning for what the restart of a file hides of another logger, where nothing replaces it.
+    """Return the warning for points of another logger that a restart hides and no new points replace.
 
-    A run that goes on logs tags of its earlier files again. A file of which no tag came again, though the
-    run went past its steps, was another logger's.
+    A resumed run logs the tags of its earlier files again. So a file belongs to another logger if none of its
+    tags was logged again, although the run went past its steps.
 
     Args:
-        own: the file that began with the restart.
-        older: the event files that were there before.
+        own: the file that begins with the restart.
+        older: the event files that were in the folder before.
         resume_from: the step of the restart.
-        logged: the last steps by tag of what the file holds.
+        logged: the last steps by tag of the file itself.
     """
     later = [file for file in own.parent.glob("*tfevents*") if file.name > own.name]
     if not logged or any(map(is_open, later)):
-        # What a logger beside this one has yet to write may replace all.
+        # A concurrent logger may still write the points that replace the hidden ones.
         return None
     again, reached = set(logged).union(*(end.steps for end in _file_ends(later))), max(logged.values())
     hidden: dict[str, int] = {}
     restarts = [resume_from]
     for end in reversed(_file_ends(older)):
-        # What a restart between the two has hidden before is no news.
+        # A restart between the two files has hidden its points before, and has been reported.
         shown = _clip(end.steps, min(restarts[1:], default=None))
         if again.isdisjoint(shown):
             hidden |= {tag: step for tag, step in shown.items() if resume_from <= step <= reached}
@@ -219,16 +219,16 @@ def find_hidden(
         return None
     tags = f"{', '.join(sorted(hidden)[:_NAMED])}{' and others' * (len(hidden) > _NAMED)}"
     return LossWarning(
-        f"what {own.parent} held of {tags}, from step {resume_from} to step {max(hidden.values())}, is "
+        f"the points of {tags} in {own.parent}, from step {resume_from} to step {max(hidden.values())}, are "
         f"hidden from sowlog.read and TensorBoard's Python reader by Logger(logdir, "
-        f"resume_from={resume_from}), which supersedes all that was logged before from there on, and logged "
-        f"none of these tags again. If two loggers continue one run, make both, each with "
-        f"resume_from={resume_from}, before the first is closed; or give each a folder of its own."
+        f"resume_from={resume_from}), which supersedes all earlier points from that step on, and logged none "
+        f"of these tags again. If two loggers continue one run, make both, each with "
+        f"resume_from={resume_from}, before the first is closed; or use a folder for each."
     )
 
 
 def _restart_of(file: Path) -> int | None:
-    """Return the step from which on a file supersedes the older ones, as its opening says."""
+    """Return the step of the restart in the first records of a file, or None."""
     try:
         return _restart(read_head(file, 2))
     except OSError:
@@ -248,9 +248,9 @@ def _restart(payloads: Iterable[bytes]) -> int | None:
 
 
 def _last_steps_of(payloads: Iterable[bytes]) -> dict[str, int]:
-    """Return the last steps by tag; what is no Event holds none.
+    """Return the last steps by tag; a payload that is no Event is skipped.
 
-    Of events of one size, which mostly have the same tags, only the last few are parsed.
+    Events of one size mostly have the same tags, so only the last few of each size are parsed.
     """
     steps: dict[str, int] = {}
     parsed = Counter[int]()

@@ -1,4 +1,4 @@
-"""Warnings about what is logged, issued at the user's own line."""
+"""Warnings about lost, late and hidden records, issued at the line of the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HERE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class LossWarning(RuntimeWarning):
-    """Records that are late, that were dropped by the rule that was asked for, or that TensorBoard hides.
+    """Records are late, were dropped by the chosen rule `on_full`, or are hidden by TensorBoard.
 
     Example:
         >>> import tempfile, warnings, sowlog
@@ -24,12 +24,12 @@ class LossWarning(RuntimeWarning):
         ...         log(0, {"loss": 2.0})
         Traceback (most recent call last):
             ...
-        sowlog.LossWarning: step 0 of loss is logged to ..., where an earlier run went on to step 9: ...
+        sowlog.LossWarning: step 0 of loss is logged to ..., where an earlier run reached step 9: ...
     """
 
 
 def warn_user(warning: Warning) -> None:
-    """Issue a warning at the innermost line outside of sowlog, where the call came from."""
+    """Issue a warning at the innermost line outside of sowlog, the line of the call."""
     frame, level = sys._getframe(1), 2  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1

@@ -8,11 +8,11 @@ from sowlog.writers.record import Record
 
 
 class Every:
-    """A writer that passes on each n-th step to another one.
+    """A writer that forwards the records of each n-th step to another writer.
 
     Args:
-        steps: the cadence; a record is passed on when its step is a multiple.
-        writer: the writer that gets it.
+        steps: the cadence; a record is forwarded if its step is a multiple of it.
+        writer: the other writer.
 
     Example:
         >>> import sowlog, sowlog.testing
@@ -27,17 +27,17 @@ class Every:
 
     def __init__(self, steps: int, writer: Writer) -> None:
         check_writer(writer)
-        self._steps = check_count(steps, "steps", "the cadence given to Every must be 1 step or more")
+        self._steps = check_count(steps, "steps", "the cadence of Every must be 1 step or more")
         self._writer = writer
         self._warner = writer if isinstance(writer, WarningWriter) else None
 
     def write(self, record: Record) -> None:
-        """Pass on the record of a step that is a multiple of the cadence."""
+        """Forward the record if its step is a multiple of the cadence."""
         if record.step % self._steps == 0:
             self._writer.write(record)
 
     def take_warning(self) -> Warning | None:
-        """Return the other writer's warning."""
+        """Return the warning of the other writer."""
         return None if self._warner is None else self._warner.take_warning()
 
     def flush(self) -> None:

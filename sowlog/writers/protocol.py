@@ -1,4 +1,4 @@
-"""What a destination of records offers."""
+"""The protocols of writers, and the error of a stalled one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sowlog.writers.record import Record
 
 
 class StalledError(Exception):
-    """Raised by a writer's `write` when nothing of the record was written and a later try may succeed.
+    """Nothing of the record was written, and a later attempt may succeed; raised by a writer's `write`.
 
     The logger keeps the record, warns once, and tries again before the next record and at flush and close.
-    Any other exception means that the record is lost.
+    After any other exception the record is lost.
 
     Example:
         >>> import warnings, sowlog, sowlog.testing
@@ -38,11 +38,11 @@ class StalledError(Exception):
 
 
 class Writer(Protocol):
-    """What a destination of records offers.
+    """A destination of records.
 
-    All three are called from one thread, the logger's own. An exception that `write` raises reaches
-    the training thread at its next call, the record counts as lost in this writer, and the writer is
-    called again with the next record.
+    All three methods are called from one thread, the writer thread of the logger. An exception of `write` is
+    re-raised on the training thread at its next call, the record counts as lost in this writer, and the
+    writer is called again with the next record.
 
     Example:
         >>> import sowlog
@@ -61,21 +61,21 @@ class Writer(Protocol):
     """
 
     def write(self, record: Record) -> None:
-        """Take one record; hold nothing back that a killed process should not lose."""
+        """Write one record, without a buffer that a killed process would lose."""
         ...
 
     def flush(self) -> None:
-        """Return once all that was written is durable."""
+        """Return once all written records are durable."""
         ...
 
     def close(self) -> None:
-        """Flush and release what is held; called once, last."""
+        """Flush and release all resources; called once, last."""
         ...
 
 
 @runtime_checkable
 class BatchWriter(Writer, Protocol):
-    """A writer that takes several records at less cost than one by one, as they come when steps are short.
+    """A writer that takes a batch of records at a lower cost than one by one, as of a fast loop.
 
     Example:
         >>> import sowlog, sowlog.testing
@@ -93,13 +93,13 @@ class BatchWriter(Writer, Protocol):
     """
 
     def write_all(self, records: Iterable[Record]) -> None:
-        """Take the records in order: all of them, or none if it raises, and then each comes by `write`."""
+        """Write all records in order, or raise and write none; `write` then gets them one by one."""
         ...
 
 
 @runtime_checkable
 class WarningWriter(Writer, Protocol):
-    """A writer that may have something to say of a record that it has written.
+    """A writer that may warn about records that it has written.
 
     Example:
         >>> import warnings, sowlog, sowlog.testing
@@ -120,8 +120,8 @@ class WarningWriter(Writer, Protocol):
     """
 
     def take_warning(self) -> Warning | None:
-        """Return the warning to issue where the training thread calls the logger next, once; or None.
+        """Return a warning once, or None; the next call of the logger issues it on the training thread.
 
-        Asked for after each write, and after `close`.
+        Called after each write, and after `close`.
         """
         ...

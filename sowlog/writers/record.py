@@ -1,4 +1,4 @@
-"""The record: what one `log` call becomes, and all that a writer sees."""
+"""The record of one `log` call, the only input of a writer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ _SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class HParams:
-    """What a run was started with, and what it is judged by.
+    """The hyperparameters of a run, and the metrics it is compared by.
 
     Attributes:
-        values: a number, text or truth value by dotted name, read-only.
-        metrics: tags of scalars of the same run; none means all.
+        values: a number, text or bool by dotted name, read-only.
+        metrics: tags of scalars of the same run; an empty tuple means all of them.
 
     Example:
         >>> import sowlog, sowlog.testing
@@ -52,18 +52,18 @@ def _no_values() -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """What was logged in one call, complete and immutable: of most calls, the results of a step.
+    """The contents of one `log` call, complete and immutable: for most calls, the results of a step.
 
     Attributes:
-        step: the step given to `log`, within int64; 0 for what belongs to the run as a whole.
+        step: the step passed to `log`, within int64; 0 for hyperparameters and the ending of the run.
         wall_time: seconds since the epoch at the `log` call.
-        tags: the tags that have a value at this step. Steps of one layout with nothing absent share one
-            tuple object, so a writer may cache by it; with some absent they are a tuple of their own.
+        tags: the tags that have a value at this step. Steps of one layout without absent values share one
+            tuple object, so a writer may cache by identity; a step with absent values has its own tuple.
         values: float32 of shape `[len(tags)]`, read-only.
         histograms: the histograms of the step by tag, as NumPy arrays.
         images: uint8 arrays of shape [H, W, 1, 3 or 4] by tag, read-only.
-        hparams: what the run was started with, in the one record that tells it.
-        ending: how a run that told its hparams ended, in its last record.
+        hparams: the hyperparameters, in one record of the run.
+        ending: the ending of a run with hyperparameters, in its last record.
 
     Example:
         >>> import numpy as np

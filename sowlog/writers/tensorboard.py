@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: records appended to one file, and what goes back in its folder noticed."""
+"""Event files for TensorBoard: records appended to one file, with a warning for steps that go back."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class TensorBoardWriter:
     """Writes each record as one event of a new event file.
 
     A record reaches the operating system in one write before `write` returns, so a killed process loses
-    none that was written. Tags are kept as they are. While the disk is full or the folder cannot be
-    written, nothing torn stays in the file and the logger tries again; if the file was deleted, a new one
-    is begun.
+    no written record. Tags are written unchanged. While the disk is full or the folder is read-only, the file
+    holds whole records only and the logger tries again; after the file was deleted, a new one begins.
 
     Args:
-        logdir: the folder of the run, on this machine; made if it is not there, `~` expanded.
-        resume_from: the first step that will be written, when a run continues: TensorBoard then
-            drops what older files of the folder hold at and after it, of all tags. If that hid another
-            writer's file, of which nothing was written again, `take_warning` returns so after `close`.
-        clock: seconds since the epoch, for the file's name and its first events.
+        logdir: the folder of the run, on this machine; created if it does not exist, with `~` expanded.
+        resume_from: the first step that will be written when a run continues: TensorBoard then drops the
+            points of older files in the folder at and after it, of all tags. If the older files include one
+            of another writer, whose tags are not written again, `take_warning` returns a warning after
+            `close`.
+        clock: returns seconds since the epoch, for the name of the file and its first events.
 
     Raises:
-        OSError: if the file cannot be made.
+        OSError: if the file cannot be created.
         ValueError: if `logdir` is no local folder, as in `gs://bucket/run`.
 
     Example:
@@ -68,7 +68,7 @@ class TensorBoardWriter:
         is_overlap = self._resume_from is not None and warn_of_overlap(self._logdir, self._resume_from)
         self._warning: LossWarning | None = None
         self._file = self._begin_file(is_overlap_known=is_overlap)
-        # A template belongs to its writer, as its buffer is filled anew for each record.
+        # Each record overwrites the buffer of its template, so a template belongs to one writer.
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
         self._recent: dict[int, tuple[tuple[str, ...], RecordTemplate]] = {}
 
@@ -78,24 +78,24 @@ class TensorBoardWriter:
         return self._file.path
 
     def write(self, record: Record) -> None:
-        """Append one event with all scalars of the record, and one with all else if it has any.
+        """Append one event with the scalars of the record, and one with its other values if it has any.
 
         Raises:
-            StalledError: if they cannot be written now.
+            StalledError: if the events cannot be written now.
         """
         self.write_all([record])
 
     def write_all(self, records: Iterable[Record]) -> None:
-        """Append the events of all records in one write, which costs little more than that of one.
+        """Append the events of all records in one write, at little more than the cost of one.
 
         Raises:
-            StalledError: if they cannot be written now; none of them is then.
+            StalledError: if the events cannot be written now; the file then holds none of them.
         """
         events = bytearray()
         records = tuple(records)
         for record in records:
             for framed in self._events(record):
-                events += framed  # Copied: a template's bytes are its own when it is filled again.
+                events += framed  # Copied, since the next record overwrites the bytes of the template.
         if not events:
             return
         try:
@@ -109,26 +109,23 @@ class TensorBoardWriter:
                 self._warning = LossWarning(self._describe(back))
 
     def take_warning(self) -> LossWarning | None:
-        """Return the warning that what was written last calls for, once."""
+        """Return the warning about the last written records, once."""
         warning, self._warning = self._warning, None
         return warning
 
     def _describe(self, back: StepBack) -> str:
         tag, step = back.tag, back.step
-        before = f"where an earlier run went on to step {back.last}"
+        before = f"where an earlier run reached step {back.last}"
         remedy = f"To continue a run, write Logger(logdir, resume_from={step})"
         if back.is_concurrent:
-            before = f"where another Logger, still open, had gone on to step {back.last}"
-            remedy = f"Close that one first, and write Logger(logdir, resume_from={step}) to log some anew"
+            before = f"where another Logger, still open, has reached step {back.last}"
+            remedy = f"Close that Logger first, and write Logger(logdir, resume_from={step}) to repeat steps"
         elif not back.is_earlier_run:
             before = f"after its step {back.last}"
-            remedy = (
-                f"Count steps on over epochs, or write Logger(logdir, resume_from={step}) to log some anew"
-            )
+            remedy = f"Count steps across epochs, or write Logger(logdir, resume_from={step}) to repeat steps"
         return (
             f"step {step} of {tag} is logged to {self._logdir}, {before}: TensorBoard's default server hides "
-            f"what was logged of {tag} before, from step {step} on. {remedy}; or give each run a folder of "
-            f"its own."
+            f"the earlier points of {tag} from step {step} on. {remedy}; or use a folder for each run."
         )
 
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
@@ -145,10 +142,10 @@ class TensorBoardWriter:
         return self._template(tags).fill(step, wall_time, values)
 
     def flush(self) -> None:
-        """Return when all that was written is on the disk itself.
+        """Return once all written records are on the disk itself.
 
         Raises:
-            OSError: if it cannot be brought there, or was deleted there.
+            OSError: if the file cannot be synced, or was deleted.
         """
         if self._file.deleted:
             raise self._deleted_error()
@@ -158,7 +155,7 @@ class TensorBoardWriter:
         """Flush and close the file.
 
         Raises:
-            OSError: as `flush` does; the file is closed all the same.
+            OSError: for the same reasons as `flush`; the file is closed nevertheless.
         """
         deleted = self._file.deleted
         if self._superseded and self._resume_from is not None and not deleted:
@@ -170,11 +167,11 @@ class TensorBoardWriter:
             raise self._deleted_error()
 
     def discard(self) -> None:
-        """Close and remove the file, of a run that could not begin after all."""
+        """Close and remove the file of a run that could not begin."""
         self._file.discard()
 
     def _deleted_error(self) -> FileNotFoundError:
-        return FileNotFoundError(f"{self._file.path} was deleted under the run, with all that it held")
+        return FileNotFoundError(f"{self._file.path} was deleted during the run, with all its records")
 
     def _begin_file(self, *, is_overlap_known: bool = False) -> EventFile:
         events = [protos.version_event(self._clock())]
@@ -182,11 +179,11 @@ class TensorBoardWriter:
             known = set(self._logdir.glob("*tfevents*"))
             being_written = set(filter(is_open, known))
             earlier = functools.partial(last_steps, known - being_written, resume_from=self._resume_from)
-            # Now: what comes later may be the same record, by another writer of one logger.
+            # Another writer of this logger may write the same records later, so the steps are read now.
             concurrent = last_steps(() if is_overlap_known else being_written, resume_from=None)
             self._order = StepOrder(earlier, concurrent)
             self._superseded: set[Path] = set()
-            # A reader applies a START to all files before it, those of writers at work included.
+            # A reader applies a START to all files before it, including those of open writers.
             if self._resume_from is not None and not being_written:
                 self._superseded = known
                 events.append(protos.start_event(self._resume_from, self._clock()))
@@ -194,31 +191,31 @@ class TensorBoardWriter:
             return EventFile(self._logdir, opening, clock=self._clock)
 
     def _require_file(self) -> None:
-        """Begin a new file if this one was deleted, and say so: what it held is gone."""
+        """Begin a new file and raise StalledError if this one was deleted, since its records are lost."""
         if not self._file.deleted:
             return
         gone = self._file
         self._file = self._begin_file()
         gone.close()
-        raise StalledError(f"{gone.path} was deleted under the run; {self._file.path.name} goes on from here")
+        raise StalledError(f"{gone.path} was deleted during the run; {self._file.path.name} replaces it")
 
     def _template(self, tags: tuple[str, ...]) -> RecordTemplate:
-        # Hashing a thousand tags takes 10 us. Steps of one layout share the very tuple: look at that first.
+        # Hashing a thousand tags takes 10 us, and steps of one layout share a tuple: identity comes first.
         known = self._recent.get(id(tags))
         if known is not None:
             return known[1]
         if len(self._recent) >= _TEMPLATES:
             self._recent.clear()
         template = self._template_of(tags)
-        # Holding the tuple keeps its id from being given to another.
+        # A reference to the tuple keeps its id from being reused.
         self._recent[id(tags)] = (tags, template)
         return template
 
 
 def _nonscalar_values(record: Record) -> Iterator[Any]:
-    """Yield what a record holds beside its scalars, as the values of a Summary."""
+    """Yield the histograms, images, hyperparameters and ending of a record, as values of a Summary."""
     for tag, histogram in record.histograms.items():
-        # One without a finite element has no bounds to write; its `<tag>/nonfinite` says why.
+        # A histogram without a finite element has no bounds; `<tag>/nonfinite` counts its elements.
         if np.any(histogram.counts):
             yield protos.histogram_value(tag, **_filled_buckets(histogram))
     for tag, image in record.images.items():
@@ -231,7 +228,7 @@ def _nonscalar_values(record: Record) -> Iterator[Any]:
 
 
 def _filled_buckets(histogram: HistogramValue) -> dict[str, Any]:
-    """Return the buckets between the smallest and the largest element, and what is known beside them."""
+    """Return the buckets between the smallest and the largest element, with the exact statistics."""
     filled = np.flatnonzero(histogram.counts)
     buckets = slice(filled[0], filled[-1] + 1)
     return {

@@ -106,7 +106,7 @@ def test_a_deleted_folder_is_made_again(log, tmp_path):
     log_all(log, range(3))
     shutil.rmtree(tmp_path / "run")
     (warning,) = log_all(log, range(3, 6))
-    assert "was deleted under the run" in warning
+    assert "was deleted during the run" in warning
     log.close()
     assert steps(tmp_path) == [3, 4, 5]
 
@@ -130,9 +130,9 @@ def test_flush_is_no_barrier_over_a_deleted_file(log, tmp_path):
     """What was logged is not on disk, so flush and close raise."""
     log_all(log, range(3))
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(WriterError, match="was deleted under the run, with all that it held"):
+    with pytest.raises(WriterError, match="was deleted during the run, with all its records"):
         log.flush()
-    with pytest.raises(WriterError, match="was deleted under the run, with all that it held"):
+    with pytest.raises(WriterError, match="was deleted during the run, with all its records"):
         log.close()
 
 
@@ -210,7 +210,7 @@ def test_a_batch_on_a_deleted_file_says_what_is_gone(delivery, tmp_path):
     """And is in the next file, whole."""
     (path,) = tmp_path.iterdir()
     path.unlink()
-    with pytest.raises(LossWarning, match="was deleted under the run"):
+    with pytest.raises(LossWarning, match="was deleted during the run"):
         delivery.deliver(deque(map(wide_item, range(1, 4))), int)
     delivery.close()
     assert steps_on_disk(tmp_path) == [1, 2, 3]

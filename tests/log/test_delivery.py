@@ -205,7 +205,7 @@ def test_every_forwards_its_steps_flush_and_close():
 
 def test_every_needs_a_cadence():
     """Zero steps is no cadence."""
-    with pytest.raises(ValueError, match="steps is 0; the cadence given to Every must be 1"):
+    with pytest.raises(ValueError, match="steps is 0; the cadence of Every must be 1"):
         Every(0, MemoryWriter())
     with pytest.raises(TypeError, match=r"steps is 0\.5, a float"):
         Every(0.5, MemoryWriter())

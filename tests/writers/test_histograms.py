@@ -1,4 +1,4 @@
-"""Histograms on their way to TensorBoard's histogram and distribution tabs."""
+"""Histograms in TensorBoard's histogram and distribution tabs."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ SAMPLE = np.random.default_rng(0).normal(2.0, 5.0, 10_000).astype(np.float32)
 
 
 def _logged(path, *values):
-    """Returns what TensorBoard reads of one histogram per step."""
+    """Return the events that TensorBoard reads of one histogram per step."""
     step = jax.jit(lambda x: sowlog.pack({"act": sowlog.histogram.of(x), "mean": sowlog.mean.of(x)}))
     with sowlog.Logger(path) as log:
         for index, value in enumerate(values):
@@ -25,7 +25,7 @@ def _logged(path, *values):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensorboard_reads_the_counts_that_numpy_finds(tmp_path, dtype):
-    """Between the limits that were written, NumPy counts the same elements; bounds and moments are exact."""
+    """NumPy counts the same elements between the written limits; bounds and moments are exact."""
     (event,) = _logged(tmp_path, jnp.asarray(SAMPLE, dtype))
     exact = np.asarray(jnp.asarray(SAMPLE, dtype).astype(jnp.float32), np.float64)
     value = event.histogram_value
@@ -53,8 +53,8 @@ def test_zeros_are_a_histogram(tmp_path):
     assert (list(event.histogram_value.bucket), event.histogram_value.max) == ([10.0], 0.0)
 
 
-def test_nothing_finite_writes_no_histogram_but_says_why(tmp_path):
-    """All NaN has no bounds: no histogram, and `act/nonfinite` counts them, at their step only."""
+def test_nothing_finite_writes_no_histogram_but_a_count(tmp_path):
+    """A step of NaN alone has no histogram, and `act/nonfinite` counts its elements."""
     events = _logged(tmp_path, [1.0, 2.0], [np.nan, np.nan])
     assert [event.step for event in events] == [0]
     nonfinite = tensorboard_scalars(tmp_path)["act/nonfinite"]
@@ -62,7 +62,7 @@ def test_nothing_finite_writes_no_histogram_but_says_why(tmp_path):
 
 
 def test_values_beyond_the_bins_have_finite_limits(tmp_path):
-    """The outermost bins are open; what is written ends at the largest element."""
+    """The outermost bins are open, but the written limits end at the largest element."""
     (event,) = _logged(tmp_path, [-1e30, 1.0, 1e30])
     value = event.histogram_value
     assert np.all(np.isfinite(value.bucket_limit))
@@ -71,7 +71,7 @@ def test_values_beyond_the_bins_have_finite_limits(tmp_path):
 
 
 def test_histograms_and_scalars_of_a_step_share_step_and_time(tmp_path):
-    """Both are of one record: the same step and wall time."""
+    """Both belong to one record, with one step and wall time."""
     events = _logged(tmp_path, SAMPLE, SAMPLE + 1)
     scalars = tensorboard_scalars(tmp_path)["mean"]
     assert [event.step for event in events] == scalars.steps == [0, 1]
@@ -79,7 +79,7 @@ def test_histograms_and_scalars_of_a_step_share_step_and_time(tmp_path):
 
 
 def test_a_histogram_not_sown_is_absent():
-    """Writers see the histograms that were sown, as NumPy arrays, and no others."""
+    """A record has the sown histograms only, as NumPy arrays."""
     memory = MemoryWriter()
     with sowlog.Logger("unused", writers=[memory]) as log:
         log(0, {"a": sowlog.histogram.of([1.0]), "b": sowlog.histogram.init_fn(), "c": 1.0})
@@ -90,7 +90,7 @@ def test_a_histogram_not_sown_is_absent():
 
 
 def test_a_tree_of_histograms_alone_is_written(tmp_path):
-    """A step without a scalar writes its histograms all the same."""
+    """A step without a scalar still writes its histograms."""
     with sowlog.Logger(tmp_path) as log:
         log(3, {"act": sowlog.histogram.of([1.0, 2.0])})
     reader = EventAccumulator(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Several runs or loggers in one folder: what a resume supersedes, and what later steps hide."""
+"""Several runs or loggers in one folder: the points that a resume supersedes, and that later steps hide."""
 
 import os
 import warnings
@@ -25,13 +25,13 @@ from tests.support.tensorboard_reading import (
 
 
 def test_two_loggers_resume_in_one_folder(tmp_path):
-    """The second's restart hides nothing of the first's; both continue, and what was there shows once."""
+    """The restart of the second hides no point of the first; both continue, and each step is shown once."""
     for first, options in ((0, {}), (5, {"resume_from": 5})):
         with Logger(tmp_path, **options) as train, Logger(tmp_path, **options) as evaluation:
             for step in range(first, first + 8):
                 train(step, {"train": float(first)})
                 evaluation(step, {"eval": float(first)})
-    hides = pytest.warns(LossWarning, match="of eval, from step 12 to step 12, is hidden")
+    hides = pytest.warns(LossWarning, match="points of eval in .*, from step 12 to step 12, are hidden")
     with hides, Logger(tmp_path, resume_from=12) as train:
         train(12, {"train": 12.0})
     expected = (list(range(13)), [0.0] * 5 + [5.0] * 7 + [12.0])
@@ -43,8 +43,8 @@ def test_two_loggers_resume_in_one_folder(tmp_path):
     }
 
 
-def test_a_resume_beside_a_logger_that_began_anew_says_what_shows_twice(tmp_path):
-    """None is hidden; the warning stands at the user's line and has the line to write."""
+def test_a_resume_beside_a_new_logger_warns_of_points_shown_twice(tmp_path):
+    """No point is hidden; the warning has the line of the user and the correct call."""
     with Logger(tmp_path) as log:
         log(4, {"train": 0.0})
     with Logger(tmp_path) as evaluation:
@@ -59,7 +59,7 @@ def test_a_resume_beside_a_logger_that_began_anew_says_what_shows_twice(tmp_path
 
 
 def test_readers_of_resumed_runs_agree_as_the_documents_say(tmp_path):
-    """TensorBoard's reader, its server and ours show each step once; tbparse, as it stands, both."""
+    """TensorBoard's reader, its server and `sowlog.read` show each step once; tbparse shows it twice."""
     for name, loggers in (("one", 1), ("two", 2)):
         for first, options in ((0, {}), (5, {"resume_from": 5})):
             logs = [Logger(tmp_path / name, **options) for _ in range(loggers)]
@@ -89,7 +89,7 @@ def test_readers_of_resumed_runs_agree_as_the_documents_say(tmp_path):
 
 
 def said(log_all, logdir, **options):
-    """Return the warnings of a logger and the lines that they stand at."""
+    """Return the warnings of a logger, and check the line of each."""
     with warnings.catch_warnings(record=True) as issued:
         warnings.simplefilter("always")
         with Logger(logdir, **options) as log:
@@ -109,26 +109,26 @@ def steps_of(*steps, tag="loss"):
     return log_all
 
 
-def test_a_second_run_in_one_folder_is_warned_once(tmp_path):
-    """At its first step, at the user's line, with both remedies."""
+def test_a_second_run_in_one_folder_warns_once(tmp_path):
+    """At its first step, at the line of the user, with both remedies."""
     assert said(steps_of(*range(10)), tmp_path) == []
     (message,) = said(steps_of(*range(6)), tmp_path)
-    assert f"step 0 of loss is logged to {tmp_path}, where an earlier run went on to step 9" in message
-    assert "write Logger(logdir, resume_from=0); or give each run a folder of its own." in message
+    assert f"step 0 of loss is logged to {tmp_path}, where an earlier run reached step 9" in message
+    assert "write Logger(logdir, resume_from=0); or use a folder for each run." in message
 
 
 @pytest.mark.parametrize(
     ("steps", "step", "last"),
     [((1, 5, 3, 6), 3, 5), ((0, 1, 2, 0, 1, 2), 0, 2), ((3, 3), 3, 3), ((-3, -4), -4, -3)],
 )
-def test_steps_that_go_back_are_warned_once(tmp_path, steps, step, last):
-    """What comes late, epochs that count anew, a step twice."""
+def test_steps_that_go_back_warn_once(tmp_path, steps, step, last):
+    """A late step, epochs that begin again at 0, a repeated step."""
     (message,) = said(steps_of(*steps), tmp_path)
     assert f"step {step} of loss is logged to {tmp_path}, after its step {last}:" in message
 
 
-def test_what_is_warned_of_is_hidden_by_the_default_server(tmp_path):
-    """The cause, as the server itself shows it; a resumed run is whole there and warns of nothing."""
+def test_points_below_the_warned_step_are_hidden_by_the_default_server(tmp_path):
+    """The server confirms the warning; it shows a resumed run whole, which does not warn."""
     assert said(steps_of(0, 1, 2, 3), tmp_path / "twice") == []
     assert len(said(steps_of(1, 2), tmp_path / "twice")) == 1
     assert said(steps_of(0, 1, 2, 3), tmp_path / "resumed") == []
@@ -143,7 +143,7 @@ def test_what_is_warned_of_is_hidden_by_the_default_server(tmp_path):
         assert shown() == expected
 
 
-def test_runs_that_hide_nothing_are_not_warned(tmp_path):
+def test_runs_that_hide_nothing_do_not_warn(tmp_path):
     """Other tags, later steps, evaluation beside training, a cadence, images and histograms, hparams."""
 
     def log_all(log):
@@ -167,16 +167,16 @@ def test_runs_that_hide_nothing_are_not_warned(tmp_path):
     assert said(steps_of(*range(40, 50)), tmp_path, writers=writers) == []
 
 
-def test_a_step_below_the_resumed_one_is_warned(tmp_path):
-    """It supersedes nothing that stands below."""
+def test_a_step_below_the_resumed_one_warns(tmp_path):
+    """A resume supersedes no step below its own."""
     assert said(steps_of(*range(10)), tmp_path) == []
     (message,) = said(steps_of(3, 4), tmp_path, resume_from=5)
-    assert "where an earlier run went on to step 4" in message
+    assert "where an earlier run reached step 4" in message
 
 
 @pytest.mark.parametrize("kind", ["image", "histogram"])
 def test_images_and_histograms_are_hidden_as_well(tmp_path, kind):
-    """Within a logger; of an earlier run only scalars are looked at."""
+    """Within one logger; of an earlier run only scalars are compared."""
     histogram = sowlog.histogram.of(np.ones(3))
 
     def log_all(log):
@@ -189,17 +189,15 @@ def test_images_and_histograms_are_hidden_as_well(tmp_path, kind):
     assert len(said(log_all, tmp_path)) == 1
 
 
-def test_a_cell_that_runs_again_is_warned(tmp_path):
-    """Its first logger is still open; the line to write makes the warning go."""
+def test_a_notebook_cell_that_runs_again_warns(tmp_path):
+    """Its first logger is still open; the suggested call removes the warning."""
     with Logger(tmp_path) as first:
         steps_of(*range(10))(first)
         first.flush()
         (message,) = said(steps_of(*range(10)), tmp_path)
-        assert (
-            f"step 0 of loss is logged to {tmp_path}, where another Logger, still open, had gone" in message
-        )
-        assert "had gone on to step 9:" in message
-        assert "Close that one first, and write Logger(logdir, resume_from=0) to log some anew" in message
+        assert f"step 0 of loss is logged to {tmp_path}, where another Logger, still open, has" in message
+        assert "has reached step 9:" in message
+        assert "Close that Logger first, and write Logger(logdir, resume_from=0) to repeat steps" in message
         assert said(steps_of(*range(10), tag="eval"), tmp_path) == []
     assert said(steps_of(*range(10)), tmp_path / "again") == []
     with Logger(tmp_path / "again", resume_from=0) as first:
@@ -209,8 +207,8 @@ def test_a_cell_that_runs_again_is_warned(tmp_path):
         assert "step 5 of loss" in message
 
 
-def test_loggers_that_resume_one_after_the_other_say_what_is_hidden(tmp_path):
-    """At the close, by tag, with both remedies; a second resume of the same tags says nothing."""
+def test_loggers_that_resume_one_after_the_other_warn_of_hidden_points(tmp_path):
+    """At the close, by tag, with both remedies; a second resume of the same tags does not warn."""
     with Logger(tmp_path) as log:
         for step in range(10):
             log(step, {"loss": 1.0, "eval": 1.0})
@@ -219,14 +217,16 @@ def test_loggers_that_resume_one_after_the_other_say_what_is_hidden(tmp_path):
     assert read(tmp_path).scalars["loss"].steps.tolist() == list(range(15))
     (message,) = said(steps_of(*range(5, 15), tag="eval"), tmp_path, resume_from=5)
     assert read(tmp_path).scalars["loss"].steps.tolist() == list(range(5))
-    assert f"what {tmp_path} held of loss, from step 5 to step 14, is hidden" in message
-    assert "make both, each with resume_from=5, before the first is closed; or give each a folder" in message
-    # What was hidden before is no news.
+    assert f"the points of loss in {tmp_path}, from step 5 to step 14, are hidden" in message
+    assert (
+        "make both, each with resume_from=5, before the first is closed; or use a folder for each" in message
+    )
+    # Points hidden by an earlier restart are not reported again.
     assert said(steps_of(*range(5, 15), tag="eval"), tmp_path, resume_from=5) == []
 
 
-def test_a_resume_that_replaces_what_it_hides_is_not_warned(tmp_path):
-    """One that ended early, that lacks some tags, or whose other logger is beside it, open or closed."""
+def test_a_resume_that_replaces_all_hidden_points_does_not_warn(tmp_path):
+    """A resume that ended early, that lacks some tags, or that runs beside another logger, open or closed."""
     with Logger(tmp_path) as train, Logger(tmp_path) as evaluation:
         for step in range(10):
             train(step, {"loss": 1.0, "rare": 1.0})
@@ -244,7 +244,7 @@ def test_a_resume_that_replaces_what_it_hides_is_not_warned(tmp_path):
 
 
 def test_a_writers_warning_passes_a_cadence_and_costs_nothing(tmp_path):
-    """Every hands it on; under warnings that are errors, the step of the call is logged all the same."""
+    """`Every` forwards it; if warnings are errors, the step of the call is logged nevertheless."""
     log = Logger(tmp_path, writers=[Every(1, TensorBoardWriter(tmp_path))])
     steps_of(2, 1)(log)
     with pytest.raises(LossWarning, match="after its step 2"):
@@ -255,7 +255,7 @@ def test_a_writers_warning_passes_a_cadence_and_costs_nothing(tmp_path):
 
 
 def test_damaged_and_foreign_files_are_looked_at_as_far_as_they_go(tmp_path):
-    """Torn, rubbish, empty, a FIFO, a folder, those of other programs: none breaks or stops a logger."""
+    """A torn, random or empty file, a FIFO, a folder, a file of another program: none stops a logger."""
     assert said(steps_of(*range(10)), tmp_path / "a") == []
     (path,) = (tmp_path / "a").iterdir()
     torn = path.read_bytes()[:-5]
@@ -266,11 +266,11 @@ def test_damaged_and_foreign_files_are_looked_at_as_far_as_they_go(tmp_path):
     os.mkfifo(tmp_path / "b" / "events.out.tfevents.9.x")
     (tmp_path / "b" / "events.out.tfevents.8.x").mkdir()
     (message,) = said(steps_of(0), tmp_path / "b")
-    assert "where an earlier run went on to step 8" in message
+    assert "where an earlier run reached step 8" in message
 
 
 def test_last_steps_are_those_that_restarts_leave(tmp_path):
-    """Per tag, over several files, of which a later one supersedes the end of an earlier."""
+    """Per tag, over several files, of which a later one supersedes the end of an earlier one."""
     steps_of(*range(10))(log := Logger(tmp_path))
     log.close()
     steps_of(3, tag="other")(log := Logger(tmp_path, resume_from=3))
@@ -286,7 +286,7 @@ def test_last_steps_are_those_that_restarts_leave(tmp_path):
     size=st.integers(0, 400),
 )
 def test_the_tail_is_the_last_whole_records(payloads, cut, size, tmp_path_factory):
-    """Wherever it begins, and whatever looks like a record inside of one."""
+    """At any start, and although a payload may look like a record."""
     path = tmp_path_factory.mktemp("tail") / "file"
     whole = b"".join(map(frame, payloads))
     path.write_bytes(whole[: len(whole) - cut])
@@ -300,7 +300,7 @@ def test_the_tail_is_the_last_whole_records(payloads, cut, size, tmp_path_factor
 
 
 def test_a_huge_file_costs_what_its_tail_does(tmp_path, monkeypatch):
-    """A gigabyte is not read, however many such files there are."""
+    """A gigabyte is not read, for any number of such files."""
     assert said(steps_of(*range(10)), tmp_path) == []
     (path,) = tmp_path.iterdir()
     opening, *events = map(frame, read_payloads(path))
@@ -323,7 +323,7 @@ def test_a_huge_file_costs_what_its_tail_does(tmp_path, monkeypatch):
 
 
 def test_many_sets_of_tags_are_told_apart_in_bounded_memory():
-    """Absences change the set from step to step; the order is that of each tag."""
+    """Absent values change the set from step to step; the order is checked per tag."""
     order, generator = StepOrder(dict), np.random.default_rng(0)
     last = {}
     for _ in range(3000):

@@ -44,14 +44,14 @@ def test_a_record_is_one_event(tmp_path):
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, -0.0, 1e-45, -1e-40, 3.4028235e38, 0.0])
 def test_every_float32_comes_back_bit_for_bit(tmp_path, value):
-    """Infinities, denormals, the largest and the negative zero are written as they are."""
+    """Infinities, denormals, the largest float and negative zero are written unchanged."""
     write(tmp_path, record(3, {"x": value}))
     (read,) = tensorboard_scalars(tmp_path)["x"].values
     assert struct.pack("<f", read) == np.float32(value).tobytes()
 
 
 def test_a_nan_is_a_point(tmp_path):
-    """A NaN that was sown is written, and is there to see."""
+    """A sown NaN is written and shown."""
     write(tmp_path, record(3, {"x": math.nan}))
     series = tensorboard_scalars(tmp_path)["x"]
     assert series.steps == [3]
@@ -77,7 +77,7 @@ TAGS = [
 
 
 def test_odd_tags_are_kept_apart_and_as_they_are(tmp_path):
-    """No tag is mangled: not spaces, not colons, not unicode, nor one of ten thousand characters."""
+    """No tag is changed: spaces, colons, Unicode and ten thousand characters are kept."""
     write(tmp_path, record(0, {tag: i for i, tag in enumerate(TAGS)}))
     assert {tag: series.values for tag, series in tensorboard_scalars(tmp_path).items()} == {
         tag: [i] for i, tag in enumerate(TAGS)
@@ -85,7 +85,7 @@ def test_odd_tags_are_kept_apart_and_as_they_are(tmp_path):
 
 
 def test_an_empty_tag_is_a_tag(tmp_path):
-    """The writer does not judge: an empty tag is written."""
+    """The writer accepts an empty tag."""
     write(tmp_path, record(0, {"": 1.0}))
     assert [(point.tag, point.value) for point in read_events(tmp_path)] == [("", 1.0)]
 
@@ -98,7 +98,7 @@ def test_any_int64_is_a_step(tmp_path, step):
 
 
 def test_steps_that_repeat_or_go_back_are_all_written(tmp_path):
-    """What was logged is in the file, in order; a reader may choose."""
+    """The file has all points in order, and a reader may choose."""
     write(tmp_path, *(record(step, {"x": i}) for i, step in enumerate([3, 3, 1, 2])))
     assert [(point.step, point.value) for point in read_events(tmp_path)] == [(3, 0), (3, 1), (1, 2), (2, 3)]
 
@@ -110,7 +110,7 @@ def test_a_record_without_values_writes_nothing(tmp_path):
 
 
 def test_two_writers_in_one_folder_keep_their_own_files(tmp_path):
-    """Two in the same second: nothing of either is lost."""
+    """Two writers within one second lose no record."""
     first, second = (TensorBoardWriter(tmp_path, clock=lambda: 1e9) for _ in range(2))
     first.write(record(1, {"first": 1.0}))
     second.write(record(1, {"second": 2.0}))
@@ -124,7 +124,7 @@ def test_two_writers_in_one_folder_keep_their_own_files(tmp_path):
 
 @pytest.mark.parametrize("skew", [0, -3600, 3600])
 def test_a_resumed_run_reads_as_one_series(tmp_path, skew):
-    """Steps that a killed process had logged beyond the checkpoint show once, with the new values."""
+    """Steps that a killed process logged beyond the checkpoint are shown once, with the new values."""
     write(tmp_path, *(record(step, {"x": step}) for step in range(10)), clock=lambda: 1e9)
     resumed = (record(step, {"x": 100 + step}) for step in range(6, 12))
     write(tmp_path, *resumed, resume_from=6, clock=lambda: 1e9 + skew)
@@ -134,14 +134,14 @@ def test_a_resumed_run_reads_as_one_series(tmp_path, skew):
 
 
 def test_resuming_from_the_first_step_supersedes_all(tmp_path):
-    """resume_from=0 is a step like another."""
+    """resume_from=0 is a valid step."""
     write(tmp_path, record(0, {"x": 1.0}), record(1, {"x": 1.0}))
     write(tmp_path, record(0, {"x": 2.0}), resume_from=0)
     assert tensorboard_scalars(tmp_path)["x"][:2] == ([0], [2.0])
 
 
 def test_a_written_record_is_readable_before_any_flush(tmp_path):
-    """Write hands the record to the operating system: a reader, or a kill, finds it whole."""
+    """`write` passes the record to the operating system: a reader, or a kill, finds it whole."""
     writer = TensorBoardWriter(tmp_path)
     for step in range(50):
         writer.write(record(step, {"x": step}))
@@ -150,14 +150,14 @@ def test_a_written_record_is_readable_before_any_flush(tmp_path):
 
 
 def test_read_events_takes_a_file_or_a_folder(tmp_path):
-    """Both give the same points."""
+    """Both return the same points."""
     path = write(tmp_path, record(2, {"x": 0.25}, wall_time=12.5))
     assert read_events(path) == read_events(str(tmp_path)) == [(2, "x", 0.25, 12.5)]
 
 
 @pytest.mark.parametrize("leave", ["flush", "close"])
 def test_flush_and_close_reach_the_disk_itself(tmp_path, monkeypatch, leave):
-    """Not only the operating system: the file is synced after its last record."""
+    """The file is synced after its last record."""
     synced = []
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size) or sync(fd))
@@ -168,7 +168,7 @@ def test_flush_and_close_reach_the_disk_itself(tmp_path, monkeypatch, leave):
 
 
 def test_a_new_files_name_reaches_the_disk(tmp_path, monkeypatch):
-    """A synced file whose folder entry is not on disk is lost with a power cut."""
+    """A power cut loses a synced file whose folder entry is not on disk."""
     synced = []
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or sync(fd))
@@ -177,7 +177,7 @@ def test_a_new_files_name_reaches_the_disk(tmp_path, monkeypatch):
 
 
 def test_the_data_server_shows_resumed_runs_as_one_series(tmp_path):
-    """Killed and resumed three times, with a clock that went back: no gaps, no doubles, in Rust too."""
+    """Killed and resumed three times, with a clock that went back: the Rust server has no gaps or doubles."""
     for session, clock in enumerate([1e9, 1e9, 1e9 - 3600]):
         first = 4 * session
         records = [record(step, {"x": 100 * session + step}) for step in range(first, first + 7)]
