@@ -1,4 +1,4 @@
-"""Shapes: serialized events that differ only in time, step and values, decoded together by columns."""
+"""Event layouts: serialized events that differ only in time, step and values, decoded as columns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-# How protobuf serializes an Event: wall_time as tag and 8 bytes; step, unless 0, as tag and varint; the rest.
+# Protobuf serializes an Event as wall_time (tag and 8 bytes), step (tag and varint, left out if 0), the rest.
 _TIME, _STEP = 0x09, 0x10
 _TIME_SIZE = 9
 
 
 @dataclass
 class Columns:
-    """Points of one set of tags: a row for each event.
+    """Points of one set of tags, with a row for each event.
 
     Attributes:
-        places: int64, shape [n]: where each event stands among all that are read.
+        positions: int64, shape [n]: the position of each event among all events read.
         steps: int64, shape [n].
         wall_times: float64, shape [n], seconds since the epoch.
         values: float32, shape [n, number of tags].
@@ -35,7 +35,7 @@ class Columns:
 
 
 def concatenate(parts: list[Columns]) -> Columns:
-    """Return all rows in the order of their places."""
+    """Return all rows in the order of their positions."""
     merged = Columns(
         np.concatenate([part.positions for part in parts]),
         np.concatenate([part.steps for part in parts]),
@@ -49,13 +49,13 @@ def concatenate(parts: list[Columns]) -> Columns:
 
 @final
 class EventLayout:
-    """The form of events of one size with one set of tags, and those held to be decoded.
+    """The layout of events of one size and one set of tags, and the events held for decoding.
 
     Args:
         tags: the tags of the event's scalars, in order.
         size: the size of the serialized event.
-        low: the event without time and step, the bytes of its values being 1.
-        high: the same, these bytes being 2.
+        low: the event without time and step, with 1 in each byte of its values.
+        high: the event without time and step, with 2 in each byte of its values.
     """
 
     def __init__(self, tags: tuple[str, ...], size: int, low: bytes, high: bytes) -> None:
@@ -77,7 +77,7 @@ class EventLayout:
 
     @property
     def regular(self) -> bool:
-        """Whether the head has room for a wall time, and for a step or nothing else."""
+        """Whether the head has the size of a wall time, with or without a step."""
         return self._head == _TIME_SIZE or _TIME_SIZE + 2 <= self._head <= _TIME_SIZE + 11
 
     def _fix_head(self) -> None:
@@ -85,25 +85,25 @@ class EventLayout:
         if self._head == _TIME_SIZE:
             return
         self._template[_TIME_SIZE], self._fixed[_TIME_SIZE] = _STEP, 0xFF
-        # A varint's size is in its bytes' highest bits: set in all but the last.
+        # The highest bit is set in all bytes of a varint but the last.
         self._fixed[_TIME_SIZE + 1 : self._head] = 0x80
         self._template[_TIME_SIZE + 1 : self._head - 1] = 0x80
 
     def fits(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return which rows of bytes, shape [n, size], differ from the form only where they may."""
+        """Return a mask of the rows of bytes, shape [n, size], that have this layout."""
         return np.logical_not(((rows ^ self._template) & self._fixed).any(axis=1))
 
     def holds(self, payload: bytes) -> bool:
-        """Return whether one event, of the right size, has this form."""
+        """Return whether one event of the right size has this layout."""
         return bool(self.fits(np.frombuffer(payload, np.uint8)[None])[0])
 
     def hold(self, payload: bytes, position: int) -> None:
-        """Keep an event that seems to have this form until `decode`."""
+        """Keep an event that probably has this layout until `decode`, which checks it."""
         self.held.append(payload)
         self.positions.append(position)
 
     def decode(self) -> tuple[Columns, list[tuple[bytes, int]]]:
-        """Return the points of the held events, and those events that have another form after all."""
+        """Return the points of the held events, and the events that have another layout."""
         held, positions = self.held, np.array(self.positions, np.int64)
         self.held, self.positions = [], []
         rows = np.frombuffer(b"".join(held), np.uint8).reshape(len(held), self.size)
@@ -121,7 +121,7 @@ class EventLayout:
 
 
 def _varints(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the int64 that each row encodes as a varint; 0 where there is no byte."""
+    """Return the int64 that each row encodes as a varint; 0 for a row without bytes."""
     numbers = np.zeros(len(rows), np.uint64)
     for index in range(rows.shape[1]):
         numbers |= (rows[:, index] & 0x7F).astype(np.uint64) << np.uint64(7 * index)

@@ -1,7 +1,7 @@
-"""The event file that one writer appends to: its name, its lock, its way to the disk.
+"""The event file of one writer: its name, its lock, its appends and syncs.
 
-An open file holds an exclusive `flock`, which ends with the process: so other writers of the folder know a
-file that is being written from one that an earlier process left.
+An open file holds an exclusive `flock`, which ends with the process. By it other writers of the folder
+distinguish a file that is being written from one that an earlier process left.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 from sowlog._events.framing import open_regular
 
-# Bytes kept in memory until they are synced, as a failed fsync may take them out of the system's own.
+# A failed fsync may drop pages of the system's cache, so unsynced bytes are kept in memory as well.
 _UNSYNCED = 1 << 24
-# A folder is locked while a file in it is begun, some milliseconds. In seconds.
+# A folder is locked for a few milliseconds, while a file in it is created. In seconds.
 _LOCK_TIMEOUT = 5.0
 _LOCK_POLL = 0.005
 
@@ -32,10 +32,10 @@ _open_files: dict[int, weakref.ref[EventFile]] = {}
 
 
 def unique_name(logdir: Path, now: float) -> str:
-    """Return the name for a new event file: no other writer's, and sorting after all in the folder.
+    """Return a unique name for a new event file, which sorts after all files in the folder.
 
-    Readers take files in the order of their names and drop the steps of a file that sorts before an
-    older one, so a clock that went back must not show: the time stamp is later than any there.
+    Readers take files in the order of their names and drop the steps of a file that sorts before an older
+    one. A clock may go back, so the time stamp is later than that of any file in the folder.
     """
     stamps = [int(match[1]) for file in logdir.iterdir() if (match := _STAMP.search(file.name))]
     stamp = max([int(now), *(known + 1 for known in stamps)])
@@ -46,14 +46,14 @@ def unique_name(logdir: Path, now: float) -> str:
 class EventFile:
     """A new event file that holds whole records only.
 
-    Each record reaches the operating system in one write before `append` returns, so a killed process
-    loses none of them; one that does not fit is cut off again. What a failed fsync left in doubt is written
-    again before the next one, as Linux reports a failed write-back once and may forget the bytes.
+    Each record reaches the operating system in one write before `append` returns, so a killed process loses
+    none of them; a record that does not fit on the disk is truncated. Linux reports a failed write-back once
+    and may forget the bytes, so the unsynced bytes are written again before the next fsync.
 
     Args:
-        logdir: its folder.
-        opening: the framed records it begins with. If they cannot be written there is no file.
-        clock: seconds since the epoch, for its name.
+        logdir: the folder of the file.
+        opening: the first framed records. If they cannot be written, no file is left.
+        clock: returns seconds since the epoch, for the name.
     """
 
     def __init__(self, logdir: Path, opening: bytes, *, clock: Callable[[], float] = time.time) -> None:
@@ -65,7 +65,7 @@ class EventFile:
         self._unsynced = bytearray()
         self._sync_failed = False
         try:
-            # Not every file system has locks.
+            # Some file systems have no locks.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.append(opening)
@@ -76,17 +76,17 @@ class EventFile:
 
     @property
     def deleted(self) -> bool:
-        """Whether nobody can find the file any more, though writing to it may still succeed."""
+        """Whether the file has no name any more, although a write to it may still succeed."""
         try:
             return os.fstat(self._fd).st_nlink == 0
-        except OSError:  # a network file system forgets deleted files altogether
+        except OSError:  # a network file system has no descriptor of a deleted file
             return True
 
     def append(self, record: bytes | bytearray | memoryview) -> None:
-        """Write one framed record at the end of the last whole one.
+        """Write one framed record after the last whole one.
 
         Raises:
-            OSError: if the record could not be written whole; nothing of it stays.
+            OSError: if the record cannot be written whole; the file then holds nothing of it.
         """
         if len(self._unsynced) > _UNSYNCED:
             self.sync()
@@ -96,7 +96,7 @@ class EventFile:
         try:
             self._write(record, self._end)
         except OSError:
-            # A full disk may refuse this too; then the next append cuts first.
+            # A full disk may refuse this as well, and the next append then truncates first.
             with contextlib.suppress(OSError):
                 self._truncate()
             raise
@@ -118,7 +118,7 @@ class EventFile:
         """Return once all records are on the disk itself.
 
         Raises:
-            OSError: if they are not, now; the next call writes again what this one left in doubt.
+            OSError: if the sync fails; the next call writes the unsynced bytes again.
         """
         try:
             if self._sync_failed:
@@ -132,7 +132,7 @@ class EventFile:
         self._unsynced = bytearray()
 
     def close(self) -> None:
-        """Sync and close; the descriptor is released whatever happens."""
+        """Sync and close; the descriptor is released even if the sync fails."""
         try:
             self._sync_at_last()
         finally:
@@ -142,7 +142,7 @@ class EventFile:
         try:
             self.sync()
         except OSError:
-            # No later call would write it again.
+            # No later call writes the bytes again, so a failed sync is repeated here.
             self.sync()
 
     def discard(self) -> None:
@@ -152,7 +152,7 @@ class EventFile:
 
     def _release(self) -> None:
         _open_files.pop(self._fd, None)
-        # Here, and not with the descriptor's last copy: a child that is being forked may have one.
+        # A forked child may hold a copy of the descriptor, which would keep the lock, so it is released here.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
@@ -189,9 +189,9 @@ def is_open(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked_folder(logdir: Path) -> Generator[None]:
-    """Make the folder and hold its lock, so that of several writers one looks and begins its file at a time.
+    """Create the folder and hold its lock, so that one writer at a time lists it and creates a file.
 
-    Where the file system has no such locks, or another program keeps this one, go on without.
+    Continue without the lock if the file system has none, or another program holds it.
     """
     _make_folder(logdir)
     fd = os.open(logdir, os.O_RDONLY | os.O_CLOEXEC)
@@ -217,7 +217,7 @@ def _wait_for_lock(fd: int) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder and those above it that are missing, each with its name on the disk itself."""
+    """Create the folder and its missing parents, and sync the name of each to the disk itself."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
@@ -225,7 +225,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Return once the names in `folder` are on the disk itself: a synced file without a name is lost."""
+    """Return once the names in `folder` are on the disk itself; a synced file without a name is lost."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -1,4 +1,4 @@
-"""Which paths name a folder on this machine."""
+"""Paths of folders on this machine, and the refusal of other paths."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from os import PathLike
 from pathlib import Path
 
-# pathlib has made "gs://bucket" into "gs:/bucket". Windows' drives are one letter.
+# pathlib turns "gs://bucket" into "gs:/bucket". A drive of Windows is one letter, and no scheme.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def local_folder(path: str | PathLike[str]) -> Path:
-    """Return the folder that a path names on this machine, with `~` expanded to the home directory.
+    """Return the path of a folder on this machine, with `~` expanded to the home directory.
 
-    Event files and checkpoints are appended to, synced and locked, which an object store cannot do: a path
-    with a scheme would become a local folder of that name.
+    Event files and checkpoints need append, sync and lock, which an object store does not have. A path with a
+    scheme is refused, since it would become a local folder of that name.
 
     Args:
-        path: a path, of a folder or a file that need not exist.
+        path: the path of a folder or a file, which need not exist.
 
     Raises:
-        ValueError: for an empty path, one with a scheme as in `gs://bucket/run`, one that holds a null
-            character, and a `~user` without a home directory.
+        ValueError: if the path is empty, has a scheme as in `gs://bucket/run`, contains a null character, or
+            begins with a `~user` without a home directory.
 
     Example:
         >>> from sowlog.writers import local_folder
@@ -34,9 +34,11 @@ def local_folder(path: str | PathLike[str]) -> Path:
     """
     text = os.fspath(path)
     if not text.strip():
-        raise ValueError(f"the path is {text!r}, which names no folder: write '.' for the current one.")
+        raise ValueError(f"the path is {text!r}, which names no folder: write '.' for the current folder.")
     if "\0" in text:
-        raise ValueError(f"the path {text!r} holds a null character, which no file name may: remove it.")
+        raise ValueError(
+            f"the path {text!r} contains a null character, which no file name may have: remove it."
+        )
     if found := _SCHEME.match(text):
         raise ValueError(_refuse_scheme(text, *found.groups()))
     try:

@@ -1,8 +1,8 @@
 """Event-file records: frame, check, read.
 
-An event file is a row of records; each is the length of its payload (8 bytes, little-endian), the
-masked CRC32C of these 8 bytes, the payload, and the masked CRC32C of the payload. What the payload
-means (a serialized Event) is not known here.
+An event file is a sequence of records. Each is the length of its payload (8 bytes, little-endian), the masked
+CRC32C of these 8 bytes, the payload, and the masked CRC32C of the payload. The payload is a serialized Event,
+which this module does not parse.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _KINDS = {
 }
 
 
-class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as FileNotFoundError is
-    """An event file that cannot be read on: where, why, and how much of it is whole.
+class CorruptEventFile(ValueError):  # noqa: N818 - a name of the fault, as FileNotFoundError
+    """An event file is damaged; the message has the position, the cause, and the number of whole records.
 
     Attributes:
         path: the file.
-        offset: the byte at which the first damaged record begins; all before it is whole.
+        offset: the byte at which the first damaged record begins.
         record: the number of whole records before it.
 
     Example:
@@ -64,7 +64,7 @@ class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as 
         super().__init__(
             message
             or f"{path}: record {record} at byte {offset} {cause}. The {record} records before it are whole; "
-            f"nothing after it can be trusted."
+            f"the records after it cannot be trusted."
         )
         self.path = path
         self.offset = offset
@@ -72,39 +72,39 @@ class CorruptEventFile(ValueError):  # noqa: N818 - named for what is found, as 
 
 
 def unreadable_error(path: Path, error: OSError) -> CorruptEventFile:
-    """Return the damage of what stands among event files and cannot be read, such as a FIFO or a folder."""
+    """Return the error for a path with the name of an event file that is no readable file, such as a FIFO."""
     cause = error.strerror or str(error)
-    message = f"{path} is passed over, since it cannot be read as a file: {cause}."
+    message = f"{path} is skipped, since it cannot be read as a file: {cause}."
     return CorruptEventFile(path, 0, 0, cause, message=message)
 
 
 def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
-    """Return the CRC32C of `data`, rotated and offset as the record format asks (RFC 3720, TFRecord)."""
+    """Return the CRC32C of `data`, rotated and offset as in the record format (RFC 3720, TFRecord)."""
     crc = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def pack_header(size: int) -> bytes:
-    """Return what stands before a payload of `size` bytes."""
+    """Return the header of a payload of `size` bytes."""
     length = struct.pack("<Q", size)
     return length + struct.pack("<I", masked_crc32c(length))
 
 
 def frame(payload: bytes) -> bytes:
-    """Return the whole record that carries `payload`."""
+    """Return the whole record of a payload."""
     return pack_header(len(payload)) + payload + struct.pack("<I", masked_crc32c(payload))
 
 
 def read_payloads(path: Path) -> Iterator[bytes]:
-    """Yield the payload of each record of an event file, checked, in order.
+    """Yield the checked payload of each record of an event file, in order.
 
-    Memory is bounded by the largest record, whatever a damaged length field claims.
+    The largest record bounds the memory, since a damaged length field is compared with the file.
 
     Raises:
         CorruptEventFile: at the first record that is cut short or fails a checksum.
-        OSError: if it cannot be read, or is no regular file.
+        OSError: if the file cannot be read, or is not regular.
     """
-    # Most records have one of a few sizes: a header seen before needs no second check.
+    # Most records have one of a few sizes, so each distinct header is checked once.
     known: dict[bytes, int] = {}
     with open_regular(path) as file:
         size = left = os.fstat(file.fileno()).st_size
@@ -123,7 +123,7 @@ def read_head(path: Path, count: int) -> list[bytes]:
     """Return the first payloads of an event file, up to the first damage.
 
     Raises:
-        OSError: if it cannot be read, or is no regular file.
+        OSError: if the file cannot be read, or is not regular.
     """
     payloads: list[bytes] = []
     with contextlib.suppress(CorruptEventFile):
@@ -132,12 +132,12 @@ def read_head(path: Path, count: int) -> list[bytes]:
 
 
 def read_tail(path: Path, size: int) -> Iterator[bytes]:
-    """Yield the payloads of the whole records among the last `size` bytes of an event file, up to a damage.
+    """Yield the payloads of the whole records in the last `size` bytes of an event file, up to a damage.
 
-    A record begins where a length and a payload have the right checksums.
+    The first record is found by the checksums of its length and its payload.
 
     Raises:
-        OSError: if it cannot be read, or is no regular file.
+        OSError: if the file cannot be read, or is not regular.
     """
     with open_regular(path) as file:
         start = max(0, os.fstat(file.fileno()).st_size - size)
@@ -150,7 +150,7 @@ def read_tail(path: Path, size: int) -> Iterator[bytes]:
 
 
 def _headers(data: bytes) -> list[int]:
-    """Return where the length of a record may stand: one that fits, of a payload that is not empty."""
+    """Return the possible positions of headers: those whose length is not 0 and fits the data."""
     if len(data) <= HEADER_SIZE + FOOTER_SIZE:
         return []
     low, high = (np.ndarray(len(data) - 7, "<u4", data, start, strides=(1,)) for start in (0, 4))
@@ -159,7 +159,7 @@ def _headers(data: bytes) -> list[int]:
 
 
 def _payload_at(data: bytes, place: int) -> bytes | None:
-    """Return the payload of the record that begins there, if a whole one does."""
+    """Return the payload of the record at a position, or None if no whole record begins there."""
     header = data[place : place + HEADER_SIZE]
     try:
         start = place + HEADER_SIZE
@@ -173,10 +173,10 @@ def _payload_at(data: bytes, place: int) -> bytes | None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading, without the wait that a pipe's other end would cause.
+    """Open a file for reading, without blocking on a FIFO.
 
     Raises:
-        OSError: if it cannot be opened, or is no regular file.
+        OSError: if the file cannot be opened, or is not regular.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = stat.S_IFMT(os.fstat(fd).st_mode)
@@ -187,11 +187,11 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 class _Damage(Exception):  # noqa: N818 - never leaves this module
-    """Why there is no next payload."""
+    """The cause for which a record has no payload."""
 
 
 def _read_payload(file: BinaryIO, left: int, known: dict[bytes, int]) -> bytes:
-    """Return the next payload of a file with `left` bytes to go."""
+    """Return the next payload of a file with `left` bytes to its end."""
     header = file.read(HEADER_SIZE)
     length = known.get(header)
     if length is None:
@@ -199,7 +199,7 @@ def _read_payload(file: BinaryIO, left: int, known: dict[bytes, int]) -> bytes:
         if len(known) < _KNOWN_HEADERS:
             known[header] = length
     if HEADER_SIZE + length + FOOTER_SIZE > left:
-        raise _Damage(f"is cut short: {left} of {HEADER_SIZE + length + FOOTER_SIZE} bytes are there")
+        raise _Damage(f"is cut short: {left} of {HEADER_SIZE + length + FOOTER_SIZE} bytes are left")
     payload = file.read(length)
     footer = file.read(FOOTER_SIZE)
     if masked_crc32c(payload) != int.from_bytes(footer, "little"):
@@ -209,7 +209,7 @@ def _read_payload(file: BinaryIO, left: int, known: dict[bytes, int]) -> bytes:
 
 def _checked_length(header: bytes) -> int:
     if len(header) < HEADER_SIZE:
-        raise _Damage(f"is cut short: {len(header)} bytes of a header of {HEADER_SIZE} are there")
+        raise _Damage(f"is cut short: {len(header)} of the {HEADER_SIZE} bytes of its header are left")
     length, crc = struct.unpack("<QI", header)
     if masked_crc32c(header[:8]) != crc:
         raise _Damage(f"has a damaged length field (it says {length} bytes, its checksum does not match)")
@@ -217,21 +217,21 @@ def _checked_length(header: bytes) -> int:
 
 
 def event_files(path: Path) -> list[Path]:
-    """Return the event files at `path` (a file, or the folder of a run) in the order they are read.
+    """Return the event files at `path`, a file or the folder of a run, in the order of reading.
 
-    They are found by their names, which a folder, a FIFO or a dangling link may have as well.
+    They are found by name, so a folder, a FIFO or a dangling link may be among them.
 
     Raises:
-        FileNotFoundError: if there is no such file, or no event file in the folder.
+        FileNotFoundError: if the path does not exist, or the folder has no event file.
     """
     if path.is_file():
         return [path]
     found = sorted(path.glob("*tfevents*"))
     if any(file.is_file() for file in found):
         return found
-    what = "is no regular file"
+    cause = "is no regular file"
     if path.is_dir():
-        what = "holds no event file (*tfevents*)"
+        cause = "holds no event file (*tfevents*)"
     elif not path.exists():
-        what = "does not exist"
-    raise FileNotFoundError(f"{path} {what}: give an event file, or the logdir of one run.")
+        cause = "does not exist"
+    raise FileNotFoundError(f"{path} {cause}: pass an event file, or the logdir of one run.")

@@ -1,4 +1,4 @@
-"""Images as PNG, encoded by Pillow, which is an extra."""
+"""PNG images, encoded by Pillow, an optional dependency."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _INSTALL = "pip install 'sowlog[images]'"
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Return a uint8 image [H, W, C] as PNG, lossless."""
-    from PIL import Image  # noqa: PLC0415 - an extra, as most runs log no images
+    """Return a uint8 image [H, W, C] as lossless PNG."""
+    from PIL import Image  # noqa: PLC0415 - optional, as most runs log no images
 
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
@@ -21,7 +21,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def require_encoder() -> None:
-    """Fail where images could not be encoded.
+    """Raise if images cannot be encoded.
 
     Raises:
         ModuleNotFoundError: if Pillow is not installed.
@@ -30,6 +30,6 @@ def require_encoder() -> None:
         importlib.import_module("PIL.Image")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"log.image encodes PNG with Pillow, which is not installed: {_INSTALL} (or pip install pillow)",
+            f"log.image encodes PNG with Pillow, which is not installed: {_INSTALL} (or pip install pillow).",
             name=error.name,
         ) from error

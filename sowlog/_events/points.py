@@ -1,4 +1,4 @@
-"""Serialized events as points."""
+"""Serialized events, parsed to points by protobuf."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from google.protobuf.message import DecodeError
 
-# Generated modules make their classes at import, where no type checker sees them.
+# Generated modules create their classes at import, so no type checker sees them.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-# A tensor's plugin stands with the first of its tag, or with each.
+# The first tensor of a tag has the name of its plugin; the others may have none.
 _SCALAR_PLUGINS = ("scalars", "")
-# Of TensorFlow's DataType: the dtype of an element, and the field of a TensorProto that lists them, where
-# tensorboardX knows it.
+# By TensorFlow's DataType: the dtype of an element, and the field of a TensorProto that lists the elements,
+# if tensorboardX has it.
 _DTYPES: dict[int, tuple[np.dtype[Any], str]] = {
     1: (np.dtype(np.float32), "float_val"),
     2: (np.dtype(np.float64), "double_val"),
@@ -34,7 +34,7 @@ _DTYPES: dict[int, tuple[np.dtype[Any], str]] = {
 
 
 class ScalarPoint(NamedTuple):
-    """One scalar as an event file holds it.
+    """One scalar of an event file.
 
     Attributes:
         step: the step.
@@ -55,12 +55,12 @@ def scalar_points(payload: bytes) -> Iterator[ScalarPoint]:
 
 
 class ParsedEvent(NamedTuple):
-    """What an event means to a reader of scalars.
+    """The contents of an event for a reader of scalars.
 
     Attributes:
-        restart: the step from which on all that came before is superseded, if the event says so.
-        points: the event's scalars.
-        others: the tags and kinds of what it holds beside them.
+        restart: the step from which the event supersedes all earlier points, or None.
+        points: the scalars of the event.
+        others: the tags and kinds of its other values.
     """
 
     restart: int | None
@@ -72,7 +72,7 @@ def parse_event(payload: bytes) -> ParsedEvent:
     """Parse one serialized Event.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the payload is no Event.
     """
     try:
         event = Event.FromString(payload)
@@ -90,7 +90,7 @@ def parse_event(payload: bytes) -> ParsedEvent:
 
 
 def _scalar(value: Any) -> float | None:
-    """Return a Summary's value as a number, if it is one: a plain scalar, or a tensor as TF 2 writes it."""
+    """Return a Summary's value as a number, if it is a plain scalar or a scalar tensor of TensorFlow 2."""
     field = value.WhichOneof("value")
     if field == "simple_value":
         return value.simple_value
@@ -100,7 +100,7 @@ def _scalar(value: Any) -> float | None:
 
 
 def _single_element(tensor: Any) -> float | None:
-    """Return the one element of a numeric tensor."""
+    """Return the element of a numeric tensor, or None if it has several or another type."""
     known = _DTYPES.get(tensor.dtype)
     if known is None or any(dim.size != 1 for dim in tensor.tensor_shape.dim):
         return None
@@ -112,9 +112,9 @@ def _single_element(tensor: Any) -> float | None:
     elif not field:
         return None
     else:
-        # Protobuf's shorthand: fewer elements than the shape says are repeated, and none are zeros.
+        # Protobuf's shorthand: the last listed element is repeated to fill the shape, and no element means 0.
         listed = list(getattr(tensor, field))
-        # A half is stored as the integer of its bits.
+        # A half is stored as the integer with its bits.
         is_bits = field == "half_val"
         element = np.array(listed[:1] or [0], np.uint16 if is_bits else dtype)
         element = (element.view(dtype) if is_bits else element)[0]
@@ -122,7 +122,7 @@ def _single_element(tensor: Any) -> float | None:
 
 
 def _kind(value: Any) -> str | None:
-    """Return what a Summary's value is called that is no scalar; None if it holds no data, as hparams do."""
+    """Return the kind of a Summary's value that is no scalar; None if it has no data, as hyperparameters."""
     field = value.WhichOneof("value")
     if field is None:
         return None

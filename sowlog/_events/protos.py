@@ -1,6 +1,6 @@
-"""Serialized Events, and the values of their summaries, made with tensorboardX's protobuf classes.
+"""Serialized Events, and the values of their summaries, made with the protobuf classes of tensorboardX.
 
-Only the classes are used: the queue and the flush of tensorboardX's SummaryWriter lose records.
+The queue and the flush of tensorboardX's SummaryWriter lose records, so only its classes are used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Generated modules make their classes at import, where no type checker sees them.
+# Generated modules create their classes at import, so no type checker sees them.
 from tensorboardX.proto import api_pb2, plugin_hparams_pb2
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import (
@@ -24,7 +24,7 @@ from tensorboardX.proto.summary_pb2 import (
 
 from sowlog._events.png import encode_png
 
-# Modules without declarations, as far as a type checker can see.
+# A type checker sees no declarations in these modules.
 _api_proto: Any = api_pb2
 _hparams_proto: Any = plugin_hparams_pb2
 _HPARAM_KINDS: dict[type, tuple[int, str]] = {
@@ -35,29 +35,29 @@ _HPARAM_KINDS: dict[type, tuple[int, str]] = {
 }
 
 _FILE_VERSION = "brain.Event:2"
-# Tags whose bytes are kept: what is absent at some step makes another set of known tags.
+# Absent values make new sets of known tags, so the bytes of this many tags are cached.
 _PIECES = 1 << 16
 
 
 def version_event(wall_time: float) -> bytes:
-    """Return the event that an event file begins with."""
+    """Return the first event of an event file."""
     return Event(wall_time=wall_time, file_version=_FILE_VERSION).SerializeToString()
 
 
 def start_event(step: int, wall_time: float) -> bytes:
-    """Return the event by which a resumed run supersedes what was logged at and after a step."""
+    """Return the event by which a resumed run supersedes earlier points at and after a step."""
     start = SessionLog(status=SessionLog.START)
     return Event(wall_time=wall_time, step=step, session_log=start).SerializeToString()
 
 
 def event(step: int, wall_time: float, values: Iterable[Any]) -> bytes:
-    """Return the event that carries values of a Summary."""
+    """Return the event with values of a Summary."""
     return Event(wall_time=wall_time, step=step, summary=Summary(value=values)).SerializeToString()
 
 
 @functools.lru_cache(maxsize=_PIECES)
 def scalar_summary(tag: str) -> bytes:
-    """Return the Summary of one scalar, whose last four bytes are its value."""
+    """Return the Summary of one scalar, which ends with the four bytes of its value."""
     return Summary(value=[Summary.Value(tag=tag, simple_value=1.0)]).SerializeToString()
 
 
@@ -86,7 +86,7 @@ def histogram_value(
 
     Args:
         tag: the tag.
-        counts: how much fell in each bucket.
+        counts: the number, or the weight, of elements in each bucket.
         limits: the upper edge of each bucket.
         min: the smallest element.
         max: the largest element.
@@ -116,9 +116,9 @@ def image_value(tag: str, image: NDArray[np.uint8]) -> Any:
 def hparams_values(
     values: Mapping[str, bool | float | str], metrics: Iterable[str], *, wall_time: float
 ) -> Iterator[Any]:
-    """Yield the run's start and, where metrics are chosen, the table's columns.
+    """Yield the start of the run and, if metrics are chosen, the columns of the table.
 
-    Without columns TensorBoard makes them itself: of all hyperparameters and all scalars of all runs.
+    Without columns TensorBoard shows all hyperparameters and all scalars of all runs.
     """
     start = _hparams_proto.SessionStartInfo(start_time_secs=wall_time)
     infos: list[Any] = []
@@ -133,14 +133,14 @@ def hparams_values(
 
 
 def ending_value(ending: Literal["success", "failure"], *, wall_time: float) -> Any:
-    """Return the run's end as a Summary's value."""
+    """Return the ending of the run as a Summary's value."""
     status = {"success": _api_proto.STATUS_SUCCESS, "failure": _api_proto.STATUS_FAILURE}[ending]
     end = _hparams_proto.SessionEndInfo(status=status, end_time_secs=wall_time)
     return _hparams_value("session_end_info", end)
 
 
 def _hparams_value(kind: str, data: Any) -> Any:
-    """Return data for the HParams plugin, which stands in the metadata of a value that has none itself."""
+    """Return data of the HParams plugin as the metadata of a Summary's value without data."""
     content = _hparams_proto.HParamsPluginData(version=0, **{kind: data}).SerializeToString()
     plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
     return Summary.Value(tag=f"_hparams_/{kind}", metadata=SummaryMetadata(plugin_data=plugin))

@@ -1,8 +1,8 @@
-"""Event files back as arrays.
+"""Event files read into arrays.
 
-An event is only sorted into its layout as it is read; the events of a layout are decoded together, and those
-of a set of tags that comes once are taken apart by tag. What fits neither is parsed by protobuf. Order and
-restarts are settled at the end, by each event's place in the files.
+Each event is assigned to its layout when it is read, and the events of a layout are decoded together. An
+event whose set of tags occurs once is a single, decoded tag by tag; protobuf parses all other events. Order
+and restarts are resolved at the end, by the position of each event in the files.
 """
 
 from array import array
@@ -35,7 +35,7 @@ _HELD = 1 << 24
 
 
 class Series(NamedTuple):
-    """A tag's points in the order they were written.
+    """The points of a tag in the order of writing.
 
     Attributes:
         steps: int64, shape [n].
@@ -52,14 +52,14 @@ class Run:
     """The scalars of a run.
 
     Attributes:
-        path: what was read.
+        path: the file or the folder.
         scalars: steps and values by tag.
         wall_times: seconds since the epoch of the same points, float64, by tag.
-        damage: for each file that could not be read to its end, where and why. A killed run may end in a
-            record that is cut short. What is named as an event file and is none, such as a FIFO or a folder,
-            is passed over and stands here.
-        left_out: the kind of what is no scalar and so not read, by tag: "histograms", "images", "text" and
-            others. The scalars of a tag that has both are read.
+        damage: an error for each file that cannot be read to its end, with the position and the cause. The
+            last record of a killed run may be cut short. A path with the name of an event file that is no
+            readable file, such as a FIFO or a folder, is skipped and listed here.
+        left_out: the kind of skipped values by tag: "histograms", "images", "text" and others. The scalars
+            of a tag with values of both kinds are read.
 
     Example:
         >>> import tempfile, sowlog
@@ -88,20 +88,20 @@ class Run:
 
 
 def read(path: str | PathLike[str]) -> Run:
-    """Read the scalars of a run, of any program that writes TensorBoard's event files.
+    """Read the scalars of a run, from event files of any program.
 
-    A file is read to its first damaged record. Where a run was resumed, the steps that the later file
-    supersedes are left out, as TensorBoard does.
+    Each file is read to its first damaged record. In a resumed run, the points that a later file supersedes
+    are left out, as in TensorBoard.
 
     Args:
-        path: an event file or a run's folder (not the folders within).
+        path: an event file or the folder of a run, without its subfolders.
 
     Returns:
         The run.
 
     Raises:
-        FileNotFoundError: if there is no event file.
-        ValueError: if the path is none on this machine, as in `gs://bucket/run`.
+        FileNotFoundError: if the path has no event file.
+        ValueError: if the path is not on this machine, as in `gs://bucket/run`.
 
     Example:
         >>> import tempfile, sowlog
@@ -133,21 +133,21 @@ def read(path: str | PathLike[str]) -> Run:
 
 
 class _LoosePoints:
-    """A tag's points from events of no layout."""
+    """The points of a tag from events without a layout."""
 
     def __init__(self) -> None:
         self._positions, self._steps = array("q"), array("q")
         self._wall_times, self._values = array("d"), array("f")
 
     def add(self, point: ScalarPoint, position: int) -> None:
-        """Take one point."""
+        """Add one point."""
         self._positions.append(position)
         self._steps.append(point.step)
         self._wall_times.append(point.wall_time)
         self._values.append(point.value)
 
     def columns(self) -> Columns:
-        """Return all of them."""
+        """Return all points."""
         positions, steps = np.array(self._positions, np.int64), np.array(self._steps, np.int64)
         return Columns(
             positions, steps, np.array(self._wall_times), np.array(self._values, np.float32)[:, None]
@@ -155,12 +155,12 @@ class _LoosePoints:
 
 
 class _Reader:
-    """Collects the points of one run's files, read in order."""
+    """Collects the points of the files of one run, read in order."""
 
     def __init__(self) -> None:
         self.damage: list[CorruptEventFile] = []
         self.left_out: dict[str, str] = {}
-        # By an event's size; then by where the bytes between head and first value are, and by these bytes.
+        # By the size of an event; then by the slice between head and first value, and by its bytes.
         self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
         self._full: dict[EventLayout, None] = {}
         self._held = 0
@@ -172,7 +172,7 @@ class _Reader:
         self._position = 0
 
     def read_file(self, path: Path) -> None:
-        """Read a file to its end or its first damage."""
+        """Read a file to its end or to its first damage."""
         self._files.append((self._position, path))
         try:
             for payload in read_payloads(path):
@@ -184,7 +184,7 @@ class _Reader:
             self._decode_held()
 
     def series(self) -> Iterator[tuple[str, Columns]]:
-        """Yield each tag with its points, sorted by tag."""
+        """Yield the tags in sorted order, each with its points."""
         parts: dict[str, list[Columns]] = defaultdict(list)
         loose = [((tag,), [points.columns()]) for tag, points in self._loose.items()]
         loose += [((tag,), [columns]) for tag, columns in self._singles.columns()]
@@ -198,7 +198,7 @@ class _Reader:
             yield tag, known[0] if len(known) == 1 else concatenate(known)
 
     def _route(self, payload: bytes, position: int) -> None:
-        """Put an event with those of its layout, or parse it."""
+        """Add an event to its layout, or parse it."""
         layout = self._find(payload)
         if layout is None:
             layout = self._parse(payload, position)
@@ -211,7 +211,7 @@ class _Reader:
             self._decode_held()
 
     def _find(self, payload: bytes) -> EventLayout | None:
-        """Return the layout that an event seems to have; `EventLayout.decode` looks at all of it."""
+        """Return the probable layout of an event, which `EventLayout.decode` checks in full."""
         for (start, stop), layouts in self._layouts.get(len(payload), {}).items():
             found = layouts.get(payload[start:stop])
             if found is not None:
@@ -221,9 +221,9 @@ class _Reader:
         return None
 
     def _parse(self, payload: bytes, position: int) -> EventLayout | None:
-        """Parse an event; return its new layout, or None if its points are taken one by one.
+        """Parse an event; return its new layout, or None if its points are added one by one.
 
-        The first event of a set of tags is a single; a layout is made at the second.
+        The first event of a set of tags is a single; the second creates a layout.
         """
         if self._singles.keep(payload, position):
             return None
@@ -257,7 +257,7 @@ class _Reader:
                 self._route_misfit(payload, position)
 
     def _route_misfit(self, payload: bytes, position: int) -> None:
-        """Sort an event that only began like others of its size; from then on these are told apart."""
+        """Assign an event that only begins like others of its size; its layout is distinct from then on."""
         try:
             layout = self._find(payload)
             if layout is None or not layout.holds(payload):
@@ -276,10 +276,10 @@ class _Reader:
             if offset == position - start:
                 return CorruptEventFile(path, offset, record, cause)
             offset += HEADER_SIZE + len(payload) + FOOTER_SIZE
-        raise AssertionError(f"{path} has changed while it was read")
+        raise AssertionError(f"{path} changed while it was read.")
 
     def _without_superseded(self, columns: Columns) -> Columns:
-        """Leave out what a later restart writes again."""
+        """Leave out the points that a later restart supersedes."""
         for position, step in self._restarts:
             kept = (columns.positions > position) | (columns.steps < step)
             if not kept.all():

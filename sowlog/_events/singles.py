@@ -1,7 +1,7 @@
-"""Singles: events whose set of tags is not seen again, as of absences that change at every step.
+"""Singles: events whose set of tags occurs once, as with absent values that change at every step.
 
-A shape for each of them would cost more than its points. They are taken apart value by value instead, where
-the bytes of a value but its last four are known from another event, and put together by tag at the end.
+A layout for each would cost more than its points. So a single is split into its values, whose bytes before
+the last four are known from other events, and the values are joined by tag at the end.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from sowlog._events.columns import Columns
 
-# The keys of the fields: of an Event wall_time (fixed64), step (varint) and summary (bytes); of a Summary
-# value (bytes); of a value tag (bytes) and simple_value (fixed32).
+# Keys of fields: wall_time (fixed64), step (varint) and summary (bytes) of an Event; value (bytes) of a
+# Summary; tag (bytes) and simple_value (fixed32) of a value.
 _TIME, _STEP, _SUMMARY = 0x09, 0x10, 0x2A
 _VALUE, _TAG, _SIMPLE = 0x0A, 0x0A, 0x15
 _VALUE_BYTES = np.arange(-4, 0)
@@ -30,18 +30,18 @@ class _Single(NamedTuple):
 
 @final
 class Singles:
-    """Keeps the points of events that hold plain scalars only, one event for each set of tags."""
+    """Keeps the points of events with plain scalars only, one event for each set of tags."""
 
     def __init__(self) -> None:
         self._tags: list[str] = []
         self._numbers: dict[str, int] = {}
-        # The number of a tag, by the bytes of a value of it but the last four.
+        # The number of a tag by the bytes of its value without the last four.
         self._known: dict[bytes, int] = {}
-        # By the numbers of their tags, int32.
+        # Keys are the numbers of the tags as int32 bytes.
         self._events: dict[bytes, _Single] = {}
 
     def keep(self, payload: bytes, position: int) -> bool:
-        """Keep an event, and return True; False if it holds anything else, or one with its tags is kept."""
+        """Keep an event; return False if it has other values, or an event with its tags is kept already."""
         try:
             step, start = _head(payload)
             numbers, stops = self._walk(payload, start)
@@ -57,7 +57,7 @@ class Singles:
         return True
 
     def release(self, tags: tuple[str, ...]) -> list[Columns]:
-        """Return the event that was kept of these tags, in order, and keep it no longer."""
+        """Remove and return the kept event with these tags in this order, if there is one."""
         numbers = np.array([self._numbers.get(tag, -1) for tag in tags], np.int32)
         single = self._events.pop(numbers.tobytes(), None)
         return [] if single is None else [_rows([single], [1], single.values[None])]
@@ -76,7 +76,7 @@ class Singles:
             yield self._tags[numbers[rows[0]]], columns.take(rows)
 
     def _walk(self, payload: bytes, start: int) -> tuple[list[int], list[int]]:
-        """Return the numbers of the tags of a summary's values, and where each value ends."""
+        """Return the numbers of the tags of a summary's values, and the end of each value."""
         numbers: list[int] = []
         stops: list[int] = []
         known = self._known
@@ -97,10 +97,10 @@ class Singles:
         return numbers, stops
 
     def _learn(self, payload: bytes, start: int, body: int, stop: int) -> int:
-        """Return the number of the tag of a value that is a plain scalar.
+        """Return the number of the tag of a plain scalar value.
 
         Raises:
-            ValueError: it is none.
+            ValueError: if the value is no plain scalar.
         """
         last = stop - 5
         if payload[start] != _VALUE or last < body or stop > len(payload) or payload[last] != _SIMPLE:
@@ -128,11 +128,11 @@ def _rows(singles: list[_Single], counts: list[int], values: NDArray[np.float32]
 
 
 def _head(payload: bytes) -> tuple[int, int]:
-    """Return the step of an event, and where the first value of its summary, the rest of it, begins.
+    """Return the step of an event, and the start of the first value of its summary.
 
     Raises:
-        ValueError: it has another form than our writer's.
-        IndexError: it is too short.
+        ValueError: if the event has other fields than the events of our writer.
+        IndexError: if the event is too short.
     """
     start = 9 if payload[0] == _TIME else 0
     step = 0
@@ -147,7 +147,7 @@ def _head(payload: bytes) -> tuple[int, int]:
 
 
 def _varint(payload: bytes, start: int) -> tuple[int, int]:
-    """Return the number of 64 bits that a varint encodes, and where it ends."""
+    """Return the number of 64 bits that a varint encodes, and its end."""
     number = 0
     for index in range(10):
         byte = payload[start + index]

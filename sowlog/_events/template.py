@@ -1,9 +1,9 @@
 """The record template: with a fixed set of tags, a step changes only a few bytes of its record.
 
-Building an event from protobuf objects costs 0.7 us per scalar and holds the interpreter lock meanwhile,
-which slows a 1 ms step to twice its time. Here the bytes of each tag are built once, and joined once per
-layout; per step the values are put in their places by NumPy and the checksum is computed natively, about
-0.01 us per scalar. What is absent at a step is cut out, which costs about as much again.
+Building an event from protobuf objects costs 0.7 us per scalar and holds the interpreter lock, which doubles
+the time of a 1 ms step. So the bytes of each tag are built once, and joined once per layout. For each step
+NumPy writes the values into the template and the checksum is computed natively, at about 0.01 us per scalar.
+Removing absent values costs about the same again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sowlog._events.framing import FOOTER_SIZE, HEADER_SIZE, frame, masked_crc32c, pack_header
 
-# Tags of the fields of an Event: wall_time = 1 (fixed64), step = 2 (varint), summary = 5 (bytes).
+# Keys of the fields of an Event: wall_time = 1 (fixed64), step = 2 (varint), summary = 5 (bytes).
 _WALL_TIME = b"\x09"
 _STEP = b"\x10"
 _SUMMARY = b"\x2a"
@@ -30,28 +30,28 @@ _BEFORE_BODY = HEADER_SIZE + _LONGEST_HEAD
 class RecordTemplate:
     """The bytes of a framed Event whose wall time, step and float32 values can be set.
 
-    One buffer is used for every record, so a filled record must be written before the next is filled.
+    All records share one buffer, so a record must be written before the next one is filled.
 
     Args:
-        pieces: for each tag a serialized Summary of its one value, which ends with the bits of the value.
+        pieces: for each tag a serialized Summary of one value, which ends with the bits of the value.
     """
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         sizes = np.fromiter(map(len, pieces), np.intp, len(pieces))
         ends = np.cumsum(sizes)
         opening = _SUMMARY + _varint(int(ends[-1]))
-        # Summaries are joined by joining their bytes: their values are a repeated field.
+        # The values of a Summary are a repeated field, so the bytes of Summaries can be joined.
         storage = bytearray().join((bytes(_BEFORE_BODY), opening, *pieces, bytes(FOOTER_SIZE)))
         self._bounds = np.concatenate(([0], ends)) + (_BEFORE_BODY + len(opening))
         self._places = np.add.outer(self._bounds[1:], _VALUE_BYTES).ravel()
         self._bytes = memoryview(storage)
         self._array = np.frombuffer(storage, np.uint8)
         self._body_size = len(opening) + int(ends[-1])
-        # By the size of the head, which depends on the step's size only.
+        # Keys are sizes of the head, which depend on the size of the step only.
         self._headers: dict[int, bytes] = {}
 
     def fill(self, step: int, wall_time: float, values: NDArray[np.float32]) -> memoryview:
-        """Set what changes and return the whole framed record, valid until the next call.
+        """Set step, time and values, and return the whole framed record, valid until the next call.
 
         Args:
             step: within int64.
@@ -70,12 +70,12 @@ class RecordTemplate:
     def fill_present(
         self, step: int, wall_time: float, values: NDArray[np.float32], present: NDArray[np.bool_]
     ) -> bytes:
-        """Return the whole framed record of a part of the tags: the bytes of the absent ones are left out.
+        """Return the whole framed record of the present tags, without the bytes of the absent ones.
 
         Args:
             step: within int64.
             wall_time: seconds since the epoch.
-            values: float32, of the tags that are present, in order.
+            values: float32, of the present tags, in order.
             present: bool, for each of the template's tags.
         """
         every = np.zeros(len(present), "<f4")

@@ -1,4 +1,4 @@
-"""The event file's lock and its way to the disk; its records and names are in test_events."""
+"""The lock and the syncs of an event file; its records and names are in test_framing."""
 
 import errno
 import fcntl
@@ -22,9 +22,9 @@ def path_of(fd):
 
 @pytest.fixture
 def failing_sync(monkeypatch):
-    """Return the numbers of the fsyncs of event files that shall fail, as Linux reports a failed write-back.
+    """Return the numbers of the fsyncs of event files that fail, as Linux reports a failed write-back.
 
-    It reports it once; and the pages that could not be written are gone, here their last 8 bytes.
+    Linux reports it once, and drops the unwritten pages, here their last 8 bytes.
     """
     numbers, seen, sync = set(), [], os.fsync
 
@@ -42,8 +42,8 @@ def failing_sync(monkeypatch):
     return numbers
 
 
-def test_a_failed_sync_is_remembered_and_written_again(tmp_path, failing_sync):
-    """What was in doubt is whole after the next sync, and the one after that repeats nothing."""
+def test_the_bytes_of_a_failed_sync_are_written_again(tmp_path, failing_sync):
+    """The next sync writes the unsynced bytes again, and the sync after it writes nothing again."""
     failing_sync |= {2}
     file = EventFile(tmp_path, frame(b"first"))
     file.sync()
@@ -60,8 +60,8 @@ def test_a_failed_sync_is_remembered_and_written_again(tmp_path, failing_sync):
     assert list(read_payloads(file.path)) == [b"first", b"second", b"third"]
 
 
-def test_close_writes_again_what_its_sync_left_in_doubt(tmp_path, failing_sync):
-    """There is no later call that would; and where that fails too, close says so."""
+def test_close_repeats_a_failed_sync(tmp_path, failing_sync):
+    """No later call would write them; if the second sync fails as well, close raises."""
     failing_sync |= {1, 3, 4}
     file = EventFile(tmp_path, frame(b"first"))
     file.close()
@@ -73,8 +73,8 @@ def test_close_writes_again_what_its_sync_left_in_doubt(tmp_path, failing_sync):
     assert len(list(Path("/dev/fd").iterdir())) == opened - 1
 
 
-def test_flush_claims_nothing_that_is_in_doubt(tmp_path, failing_sync):
-    """The logger's flush fails once for each failure, and means it when it returns."""
+def test_flush_raises_while_bytes_are_unsynced(tmp_path, failing_sync):
+    """The flush of the logger raises once for each failure, and is a barrier when it returns."""
     failing_sync |= {1, 2}
     with sowlog.Logger(tmp_path) as log:
         log(0, {"x": 1.0})
@@ -87,8 +87,8 @@ def test_flush_claims_nothing_that_is_in_doubt(tmp_path, failing_sync):
     assert sowlog.read(tmp_path).scalars["x"].steps.tolist() == [0]
 
 
-def test_what_is_kept_for_a_failed_sync_is_bounded(tmp_path, monkeypatch):
-    """Beyond it the file is synced before the next record; where that fails nothing is appended."""
+def test_the_bytes_kept_for_a_failed_sync_are_bounded(tmp_path, monkeypatch):
+    """Beyond the bound the file is synced before the next record; if that fails, nothing is appended."""
     monkeypatch.setattr("sowlog._events.file._UNSYNCED", 100)
     file = EventFile(tmp_path, frame(b"first"))
     for _ in range(20):
@@ -110,7 +110,7 @@ def test_what_is_kept_for_a_failed_sync_is_bounded(tmp_path, monkeypatch):
 
 
 def test_new_folders_are_synced_with_their_names(tmp_path, monkeypatch):
-    """A synced file in a folder whose name is lost is lost as well."""
+    """A synced file is lost with the name of its folder."""
     synced, sync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path_of(fd)) or sync(fd))
     with locked_folder(tmp_path / "a" / "b"):
@@ -118,7 +118,7 @@ def test_new_folders_are_synced_with_their_names(tmp_path, monkeypatch):
 
 
 def test_an_open_file_is_known_by_its_lock(tmp_path):
-    """While it is open, and by this process too; what is no file is not open."""
+    """The lock lasts while the file is open, in this process too; a FIFO or a folder is not open."""
     file = EventFile(tmp_path, frame(b"first"))
     assert is_open(file.path)
     file.close()
@@ -129,7 +129,7 @@ def test_an_open_file_is_known_by_its_lock(tmp_path):
 
 
 def test_a_folder_that_another_program_locks_is_written_all_the_same(tmp_path, monkeypatch):
-    """The wait for its lock ends."""
+    """The wait for the lock ends."""
     monkeypatch.setattr("sowlog._events.file._LOCK_TIMEOUT", 0.05)
     fd = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
@@ -157,7 +157,7 @@ os.kill(os.getpid(), 9)
 
 
 def log_steps(folder, first, last, tag="x", **options):
-    """Log steps in a logger of their own."""
+    """Log steps in a new logger."""
     with sowlog.Logger(folder, **options) as log:
         for step in range(first, last):
             log(step, {tag: float(step)})
@@ -170,7 +170,7 @@ def read_steps(folder):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_a_resumed_logger_spares_another_process_until_that_ends(tmp_path):
-    """A process that was killed writes no more, whatever children it left behind."""
+    """A killed process writes no more, even if its children live on."""
     log_steps(tmp_path, 0, 10)
     command = [sys.executable, "-W", "ignore", "-c", OTHER_PROCESS, tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as other:

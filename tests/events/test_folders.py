@@ -24,7 +24,7 @@ REFUSED = [
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Work in an empty folder, and have another as home."""
+    """Change to an empty folder, and return another one as the home directory."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -33,15 +33,15 @@ def home(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("path", "message"), REFUSED)
 @pytest.mark.parametrize("use", [local_folder, sowlog.Logger, TensorBoardWriter, sowlog.read, read_events])
-def test_a_path_that_is_none_here_is_refused_before_anything_is_made(use, path, message, home):
-    """By each public name that takes a folder, with the line to write."""
+def test_a_path_that_is_not_local_is_refused_before_a_file_is_made(use, path, message, home):
+    """Each public name that takes a folder refuses it, with the correct path."""
     with pytest.raises(ValueError, match=message):
         use(path)
     assert list(Path().iterdir()) == []
 
 
 def test_a_home_directory_is_expanded(home):
-    """A shell does so for what it reads, not for what a program holds."""
+    """A shell expands its own arguments only, and not the paths inside of a program."""
     with sowlog.Logger("~/runs/x") as log:
         log(0, {"loss": 1.0})
     assert sowlog.read("~/runs/x").path == home / "runs" / "x"
@@ -50,8 +50,8 @@ def test_a_home_directory_is_expanded(home):
 
 
 @pytest.mark.parametrize("path", ["./gs://bucket/run", "run:1", "a:/b", "a~b", "10:30/run", "a b/gs://"])
-def test_odd_names_of_local_folders_are_taken(path, home):
-    """Only a scheme of two letters or more, at the start, is one."""
+def test_unusual_names_of_local_folders_are_valid(path, home):
+    """Only two letters or more at the start are a scheme."""
     assert local_folder(path) == Path(path)
     with sowlog.Logger(path) as log:
         log(0, {"loss": 1.0})
@@ -59,7 +59,7 @@ def test_odd_names_of_local_folders_are_taken(path, home):
 
 
 def test_own_writers_may_write_anywhere(home):
-    """The logger itself then writes to no folder, so its name is free."""
+    """The logger itself then writes to no folder, so any name is valid."""
     memory = sowlog.testing.MemoryWriter()
     with sowlog.Logger("gs://bucket/run", writers=[memory]) as log:
         log(0, {"loss": 1.0})

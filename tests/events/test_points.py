@@ -1,4 +1,4 @@
-"""Scalars as TensorFlow 2 and others write them: tensors."""
+"""Scalars written as tensors, as by TensorFlow 2."""
 
 import warnings
 
@@ -27,7 +27,7 @@ DTYPES += [np.uint8, np.uint16, np.uint32, np.uint64, np.bool_]
 
 
 def write(folder, *summaries):
-    """Write an event file as TensorFlow 2 does, one summary a step."""
+    """Write an event file in the form of TensorFlow 2, with one summary a step."""
     events = [TensorBoardEvent(file_version="brain.Event:2")]
     events += [
         TensorBoardEvent(wall_time=1.5 + step, step=step, summary=summary)
@@ -38,7 +38,7 @@ def write(folder, *summaries):
 
 
 def tensor_of(array):
-    """Return an array as TensorFlow lists its elements; TensorBoard's own stand-in has no bfloat16."""
+    """Return a tensor that lists its elements; TensorBoard's stub of TensorFlow has no bfloat16."""
     if array.dtype != jnp.bfloat16:
         return tensor_util.make_tensor_proto(array)
     tensor = tensor_util.make_tensor_proto(array.astype(np.float16))
@@ -55,7 +55,7 @@ def scalar_of(tensor, *, plugin="scalars"):
 
 
 def test_scalars_of_tensorflow_2_are_read_and_the_rest_is_named(tmp_path):
-    """As TensorBoard's own plugins write them; what is no scalar is left out by name, and is no damage."""
+    """Written by TensorBoard's own plugins; other values are left out by name, and are no damage."""
     values = [1.0, 0.5, -0.25]
     summaries = [scalar.scalar_pb("loss", value) for value in values]
     for summary in summaries:
@@ -79,7 +79,7 @@ def test_scalars_of_tensorflow_2_are_read_and_the_rest_is_named(tmp_path):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_tensors_of_every_numeric_dtype_are_read(tmp_path, dtype, shape):
-    """In both forms that protobuf has for them: listed elements and raw bytes."""
+    """In both forms of protobuf: listed elements and raw bytes."""
     element = np.full(shape, 1, dtype)
     raw = tensor_of(element)
     for field, _ in raw.ListFields():
@@ -96,7 +96,7 @@ def test_tensors_of_every_numeric_dtype_are_read(tmp_path, dtype, shape):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.5, 0.0])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, jnp.bfloat16])
 def test_floats_come_back(tmp_path, value, dtype):
-    """NaN, infinity, a negative one and the zero, which may be left out."""
+    """NaN, infinity, a negative number, and zero, which may be left out."""
     write(tmp_path, scalar_of(tensor_of(np.array(value, dtype))))
     np.testing.assert_array_equal(sowlog.read(tmp_path).scalars["x"].values, [value])
 
@@ -112,14 +112,14 @@ def test_floats_come_back(tmp_path, value, dtype):
     ],
 )
 def test_tensors_that_are_no_scalar_are_left_out(tmp_path, tensor, plugin, kind):
-    """Vectors, text, complex numbers, and what another plugin shows."""
+    """Vectors, text, complex numbers, and values of another plugin."""
     write(tmp_path, scalar_of(tensor_util.make_tensor_proto(tensor), plugin=plugin))
     run = sowlog.read(tmp_path)
     assert (dict(run.scalars), run.left_out, run.damage) == ({}, {"x": kind}, ())
 
 
 def test_odd_tensors_break_nothing(tmp_path):
-    """Bytes of another length than the dtype says."""
+    """The bytes have another length than the dtype."""
     tensor = tensor_util.make_tensor_proto(np.array(1.0, np.float64))
     tensor.ClearField("double_val")
     tensor.tensor_content = b"123"
@@ -128,7 +128,7 @@ def test_odd_tensors_break_nothing(tmp_path):
 
 
 def test_our_other_kinds_are_named(tmp_path):
-    """Images, histograms and text; hparams hold no data and are not."""
+    """Images, histograms and text are listed; hyperparameters, which have no data, are not."""
     with sowlog.Logger(tmp_path) as log:
         log.hparams({"a": 1})
         log(0, {"loss": 1.0, "h": sowlog.histogram.of(np.ones(3))})

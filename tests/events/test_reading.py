@@ -24,7 +24,7 @@ from tests.support.tensorboard_reading import Series, tensorboard_scalars
 
 
 def as_series(run):
-    """Return a run in the form in which TensorBoard's reader gives it."""
+    """Return a run in the form of TensorBoard's reader."""
     return {
         tag: Series(steps.tolist(), values.tolist(), run.wall_times[tag].tolist())
         for tag, (steps, values) in run.scalars.items()
@@ -32,7 +32,7 @@ def as_series(run):
 
 
 def record(step, tags, seed=0):
-    """Return a record with values of its own."""
+    """Return a record with distinct values."""
     values = np.random.default_rng((abs(step), seed)).standard_normal(len(tags)).astype(np.float32)
     return Record(step, 1.5e9 + seed + step / 8, tuple(tags), values)
 
@@ -55,7 +55,7 @@ def sessions(draw):
 
 @given(sessions=sessions())
 def test_read_agrees_with_tensorboard(sessions, tmp_path_factory):
-    """The same tags, steps, values and times, for any tags and steps, over files and restarts."""
+    """Both find the same tags, steps, values and times, for any tags and steps, over files and restarts."""
     folder = tmp_path_factory.mktemp("run")
     for seed, (resume_from, rows) in enumerate(sessions):
         writer = TensorBoardWriter(folder, resume_from=resume_from)
@@ -92,7 +92,7 @@ def test_dtypes_are_those_of_the_format(tmp_path):
 
 
 def test_absent_values_leave_gaps(tmp_path):
-    """A tag has points at the steps at which it was sown."""
+    """A tag has points at the steps of its sows only."""
     with Logger(tmp_path) as log:
         for step in range(6):
             log(step, {"a": sum.of(1.0), "b": sum.of(2.0) if step % 2 else sum.init_fn()})
@@ -102,7 +102,7 @@ def test_absent_values_leave_gaps(tmp_path):
 
 
 def test_sets_of_tags_that_come_once_are_read(tmp_path, monkeypatch):
-    """Absences that change at every step, over a restart: protobuf parses what is no plain scalar alone."""
+    """Absent values change at every step, over a restart; protobuf parses only events with other values."""
     generator = np.random.default_rng(0)
     whole = [f"layer_{i}/entropy" for i in range(30)]
     for resume_from in (None, 40):
@@ -120,7 +120,7 @@ def test_sets_of_tags_that_come_once_are_read(tmp_path, monkeypatch):
 
 
 def test_one_scalar_per_event_is_read(tmp_path):
-    """TensorboardX's own add_scalar, and its other kinds beside it."""
+    """The add_scalar of tensorboardX is read beside its other kinds."""
     with SummaryWriter(str(tmp_path)) as writer:
         for step in range(300):
             for tag in ("loss", "rate", "norm"):
@@ -131,7 +131,7 @@ def test_one_scalar_per_event_is_read(tmp_path):
 
 
 def test_events_of_the_same_size_are_told_apart(tmp_path):
-    """Two layouts that begin alike and have one size: the first is guessed, and the guess is checked."""
+    """Two layouts may begin alike and have one size; the probable layout of an event is checked."""
     writer = TensorBoardWriter(tmp_path)
     for step in range(40):
         writer.write(record(step, ["same", f"tag{step // 3 % 4}"]))
@@ -147,7 +147,7 @@ def write_events(folder, *payloads):
 
 
 def test_scalars_with_metadata_or_doubled_are_read(tmp_path):
-    """What other programs may write and our writer does not."""
+    """Other programs may write these events, and our writer does not."""
     named = Summary.Value(tag="named", simple_value=2.0, metadata=SummaryMetadata(display_name="Name"))
     twice = [Summary.Value(tag="x", simple_value=value) for value in (3.0, 4.0)]
     events = [
@@ -162,7 +162,7 @@ def test_scalars_with_metadata_or_doubled_are_read(tmp_path):
 
 
 def test_an_event_without_time_is_read(tmp_path):
-    """Protobuf leaves a zero out, so its head has another form."""
+    """Protobuf leaves a zero out, so its head is shorter."""
     events = [
         Event(step=step, summary=Summary(value=[Summary.Value(tag="x", simple_value=step)]))
         for step in (0, 1, 300, 2**62)
@@ -174,7 +174,7 @@ def test_an_event_without_time_is_read(tmp_path):
 
 
 def test_points_are_in_file_order_across_layouts(tmp_path):
-    """Steps that repeat or go back stay where they were written."""
+    """Steps that repeat or go back keep the order of writing."""
     writer = TensorBoardWriter(tmp_path)
     written = [(3, ["x"]), (1, ["x", "y"]), (3, ["x"]), (2, ["y", "x"]), (2**40, ["x"]), (0, ["x", "y"])]
     for step, tags in written:
@@ -184,7 +184,7 @@ def test_points_are_in_file_order_across_layouts(tmp_path):
 
 
 def test_many_events_are_decoded_as_they_come(tmp_path, monkeypatch):
-    """What is held is bounded, and the result the same."""
+    """The held bytes are bounded, and the result is the same."""
     with Logger(tmp_path) as log:
         for step in range(500):
             log(step, {"x": float(step)} if step % 5 else {"x": 1.0, "y": 2.0})
@@ -211,7 +211,7 @@ def sample(tmp_path_factory):
 
 
 def read_bytes(folder, content):
-    """Write the content as an event file and read it; check what holds for any content."""
+    """Write the content as an event file and read it, with checks that hold for any content."""
     path = folder / "events.out.tfevents.1.host"
     path.write_bytes(content)
     run = read(path)
@@ -224,7 +224,7 @@ def read_bytes(folder, content):
 
 @given(data=st.data())
 def test_a_cut_file_is_read_to_its_last_whole_record(data, sample, tmp_path_factory):
-    """The report names the byte at which the torn record begins."""
+    """The error has the byte at which the torn record begins."""
     size = data.draw(st.integers(0, len(sample)))
     run = read_bytes(tmp_path_factory.mktemp("cut"), sample[:size])
     for damage in run.damage:
@@ -258,7 +258,7 @@ def test_rubbish_after_the_records_is_reported(tail, sample, tmp_path_factory):
 
 @given(payload=st.binary(max_size=60))
 def test_a_whole_record_that_is_no_event_crashes_nothing(payload, sample, tmp_path_factory):
-    """A right checksum does not make an Event: it is one with nothing to show, or damage."""
+    """A valid checksum does not make an Event: the payload has no points, or is damage."""
     run = read_bytes(tmp_path_factory.mktemp("rubbish"), sample + frame(payload))
     assert len(run.scalars["a"].steps) == 10
     assert len(run.damage) <= 1
@@ -268,7 +268,7 @@ def test_a_whole_record_that_is_no_event_crashes_nothing(payload, sample, tmp_pa
 
 @given(data=st.data())
 def test_a_changed_payload_with_a_right_checksum_is_still_sorted_right(data, sample, tmp_path_factory):
-    """Read by shape or by protobuf, the points are those that protobuf finds."""
+    """Decoded by layout or by protobuf, the points are the same."""
     folder = tmp_path_factory.mktemp("changed")
     path = folder / "events.out.tfevents.1.host"
     path.write_bytes(sample)
@@ -294,7 +294,7 @@ def test_a_changed_payload_with_a_right_checksum_is_still_sorted_right(data, sam
 
 
 def test_a_step_that_is_no_varint_of_its_size_is_not_guessed(tmp_path, sample):
-    """A set high bit makes the step eat the next field: protobuf decides what that is."""
+    """A set high bit extends the step into the next field; protobuf decides its meaning."""
     path = tmp_path / "events.out.tfevents.1.host"
     path.write_bytes(sample)
     payloads = list(read_payloads(path))
@@ -307,7 +307,7 @@ def test_a_step_that_is_no_varint_of_its_size_is_not_guessed(tmp_path, sample):
 
 
 def test_damage_in_one_file_leaves_the_next_whole(tmp_path, sample):
-    """A killed process's torn file is followed by the resumed run's own."""
+    """The file of the resumed run follows the torn file of the killed process."""
     (tmp_path / "events.out.tfevents.1.host").write_bytes(sample[:-5])
     with Logger(tmp_path, resume_from=7) as log:
         for step in range(7, 12):
@@ -320,14 +320,14 @@ def test_damage_in_one_file_leaves_the_next_whole(tmp_path, sample):
 
 
 def test_a_folder_without_event_files_is_an_error(tmp_path):
-    """The message says what belongs there."""
+    """The error has the expected content."""
     with pytest.raises(FileNotFoundError, match="holds no event file"):
         read(tmp_path)
 
 
 @pytest.fixture(params=["fifo", "socket", "folder", "dangling", "loop"])
 def no_file(request, tmp_path, monkeypatch):
-    """Return a path named as an event file that is none."""
+    """Return a path with the name of an event file that is no regular file."""
     path = tmp_path / "events.out.tfevents.1.odd"
     if request.param == "fifo":
         os.mkfifo(path)
@@ -343,8 +343,8 @@ def no_file(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(60)
-def test_what_is_no_file_is_passed_over_and_named(no_file):
-    """Among event files, neither reader nor logger waits for it or ends by it; alone it is no run."""
+def test_an_irregular_file_is_skipped_and_named(no_file):
+    """Among event files, neither the reader nor the logger waits or fails; alone it is no run."""
     folder = no_file.parent
     with pytest.raises(FileNotFoundError, match=r"holds no event file|is no regular file|does not exist"):
         read(folder)
@@ -359,11 +359,11 @@ def test_what_is_no_file_is_passed_over_and_named(no_file):
     assert [point.step for point in sowlog.testing.read_events(folder)] == [0, 1]
     (damage,) = run.damage
     assert (damage.path, damage.offset, damage.record) == (no_file, 0, 0)
-    assert "is passed over, since it cannot be read as a file" in str(damage)
+    assert "is skipped, since it cannot be read as a file" in str(damage)
 
 
 def test_the_repr_of_a_run_has_its_place_and_the_number_of_tags(tmp_path):
-    """And the number of damaged files, where there are any."""
+    """It has the number of damaged files as well, if there are any."""
     with Logger(tmp_path) as log:
         log(0, {"x": 1.0})
     assert repr(read(tmp_path)) == f"<Run of {tmp_path}, 1 tag>"
@@ -374,7 +374,7 @@ def test_the_repr_of_a_run_has_its_place_and_the_number_of_tags(tmp_path):
 
 
 def test_a_link_to_a_file_is_read(tmp_path):
-    """As a run that was moved to another disk."""
+    """A run may be moved to another disk."""
     with Logger(tmp_path / "there") as log:
         log(0, {"x": 1.0})
     (path,) = (tmp_path / "there").iterdir()
@@ -385,7 +385,7 @@ def test_a_link_to_a_file_is_read(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every file")
 def test_a_file_that_may_not_be_read_is_named(tmp_path):
-    """The others are read."""
+    """The other files are read."""
     with Logger(tmp_path) as log:
         log(0, {"x": 1.0})
     forbidden = tmp_path / "events.out.tfevents.1.forbidden"

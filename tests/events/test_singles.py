@@ -1,4 +1,4 @@
-"""Singles: events taken apart without protobuf, and what protobuf finds in them."""
+"""Singles: events split into values without protobuf, compared with protobuf."""
 
 import math
 import struct
@@ -45,7 +45,7 @@ def points(singles):
 
 
 def by_protobuf(*payloads):
-    """Return the same of events that protobuf parses."""
+    """Return the points by tag of events that protobuf parses."""
     found = {}
     for payload in payloads:
         for point in parse_event(payload).points:
@@ -55,7 +55,7 @@ def by_protobuf(*payloads):
 
 @given(payloads=st.lists(events, max_size=4))
 def test_the_points_are_those_that_protobuf_finds(payloads):
-    """Of every tag, step and time; an event whose tags are kept already is left to shapes."""
+    """For every tag, step and time; an event whose tags are kept already needs a layout."""
     singles, kept = Singles(), []
     for position, payload in enumerate(payloads):
         names = [point.tag for point in parse_event(payload).points]
@@ -67,8 +67,8 @@ def test_the_points_are_those_that_protobuf_finds(payloads):
 
 
 @given(data=st.data(), payload=events)
-def test_what_protobuf_reads_otherwise_is_left_to_it(data, payload):
-    """With any byte changed, cut or added, an event is taken only with the points that protobuf finds."""
+def test_a_changed_event_has_the_points_of_protobuf_or_is_not_kept(data, payload):
+    """With any byte changed, removed or added, a kept event has the points that protobuf finds."""
     changed = bytearray(payload[:2000])
     position = data.draw(st.integers(0, len(changed) - 1))
     changed[position : position + data.draw(st.integers(0, 1))] = data.draw(st.binary(max_size=2))
@@ -89,15 +89,15 @@ def test_what_protobuf_reads_otherwise_is_left_to_it(data, payload):
 @example(payload=b"\x2a\x07\x0a\x05\x15" + struct.pack("<f", 1.5))
 @example(payload=b"\x2a\x09\x0a\x07\x0a\x00\x15" + struct.pack("<f", 1.5))
 @example(payload=b"\x2a\x0a\x0a\x08\x0a\x01\xff\x15" + struct.pack("<f", 1.5))
-def test_rubbish_is_left_to_protobuf(payload):
-    """Any bytes: kept with what protobuf finds, or not kept."""
+def test_random_bytes_are_left_to_protobuf(payload):
+    """Random bytes are kept with the points that protobuf finds, or not kept."""
     singles = Singles()
     if singles.keep(payload, 0):
         assert points(singles) == by_protobuf(payload)
 
 
-def test_a_released_event_is_kept_no_longer():
-    """Its set of tags has come twice, so that its points go to the shape."""
+def test_a_released_event_is_removed():
+    """Its set of tags occurs twice, so its points belong to a layout."""
     singles = Singles()
     payload = serialized(3, 1.5, [("a", 1.0), ("b", math.inf)])
     assert singles.keep(payload, 7)

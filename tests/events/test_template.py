@@ -25,7 +25,7 @@ times = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.7e9, 5e-324])
 
 
 def by_protobuf(path, records):
-    """Write the records as protobuf and tensorboardX's record writer do, and return the bytes."""
+    """Write the records with protobuf and tensorboardX's record writer, and return the bytes."""
     writer = RecordWriter(str(path))
     for record in filter(lambda record: record.tags, records):
         pairs = zip(record.tags, record.values.tolist(), strict=True)
@@ -65,13 +65,13 @@ def runs(draw):
 @example(records=[Record(0, 0.0, ("",), np.zeros(1, np.float32))])
 @example(records=[Record(-1, -0.0, ("a",), np.array([-0.0], np.float32))])
 def test_the_file_is_what_protobuf_would_have_written(records, tmp_path_factory):
-    """Byte for byte, for any tags, values, steps and times, with several templates in turn."""
+    """The bytes are equal, for any tags, values, steps and times, with several templates in turn."""
     folder = tmp_path_factory.mktemp("run")
     assert by_sowlog(folder, records) == by_protobuf(folder / "expected", records)
 
 
 def test_a_thousand_tags_are_what_protobuf_would_have_written(tmp_path):
-    """The summary's own length then takes three bytes."""
+    """The length of the summary then takes three bytes."""
     many = tuple(f"decoder/block_{i:04d}/attention/entropy" for i in range(1000))
     values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     records = [Record(step, 1.7e9 + step, many, values * step) for step in range(3)]
@@ -79,7 +79,7 @@ def test_a_thousand_tags_are_what_protobuf_would_have_written(tmp_path):
 
 
 def test_absences_at_a_thousand_tags_are_what_protobuf_would_have_written(tmp_path):
-    """The first, the last, one, most and all but one, the summary's length taking one byte to three."""
+    """The first, the last, one, most or all but one are absent; the length takes one byte to three."""
     many = tuple(f"decoder/block_{i:04d}/attention/entropy" for i in range(1000))
     generator = np.random.default_rng(0)
     masks = [generator.random(1000) < share for share in (0.001, 0.01, 0.5, 0.99)]
@@ -115,13 +115,13 @@ def record(step, *names):
 
 
 def test_alternating_tag_sets_do_not_rebuild(tmp_path, built):
-    """Training, evaluation and a rare set keep a template each, even where each tuple is a new object."""
+    """Training, evaluation and a rare set keep a template each, even if each tuple is a new object."""
     by_sowlog(tmp_path, [record(i, *(["a", "b"], ["c"], ["a"])[i % 3]) for i in range(300)])
     assert sorted(built) == [("a",), ("a", "b"), ("c",)]
 
 
 def test_absences_that_change_do_not_rebuild(tmp_path, built):
-    """A layout has one template whatever is absent at a step, with numbers of the host or without."""
+    """A layout has one template for any absent values, with numbers on the host or without."""
     layout = sowlog.pack(dict.fromkeys("abcdef", 1.0)).layout
     with sowlog.Logger(tmp_path / "packed") as log, sowlog.Logger(tmp_path / "mixed") as mixed:
         for step in range(60):
@@ -153,7 +153,7 @@ def test_the_templates_kept_are_bounded(tmp_path):
 
 
 def test_a_tuple_that_is_gone_gives_its_place_to_no_other(tmp_path):
-    """Tuples made and dropped at every step may share an address; each record has its own tags."""
+    """Tuples created and dropped at every step may share an address; each record has its own tags."""
     writer = TensorBoardWriter(tmp_path)
     expected = [record(i, f"tag{i % 7}", f"other{i % 3}") for i in range(500)]
     for each in expected:
@@ -164,7 +164,7 @@ def test_a_tuple_that_is_gone_gives_its_place_to_no_other(tmp_path):
 
 
 def test_a_value_may_look_like_any_byte(tmp_path):
-    """Values that resemble the template's own marks, or markup, are only values."""
+    """Values with the bytes of keys or lengths are only values."""
     bits = [0x01010101, 0x02020202, 0x0A0A0A0A, 0x2A2A2A2A, 0xFFFFFF7F]
     values = np.array(bits, np.uint32).view(np.float32)
     path = tmp_path / "run"
