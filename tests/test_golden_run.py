@@ -19,7 +19,7 @@ Y = np.random.default_rng(1).normal(size=(STEPS, 8))
 
 
 class Regression(nn.Module):
-    """A linear model that sows its predictions' spread and an L2 penalty."""
+    """A linear model that sows the spread of its predictions and an L2 penalty."""
 
     @nn.compact
     def __call__(self, x):
@@ -33,7 +33,7 @@ class Regression(nn.Module):
 
 @jax.jit
 def train_step(state, x, y):
-    """One step of gradient descent; returns what it sowed, packed."""
+    """Make one step of gradient descent; return the new state and its packed metrics."""
 
     def objective(params):
         prediction, updates = sowlog.collect(state.apply_fn)({"params": params}, x)
@@ -51,7 +51,7 @@ def train_step(state, x, y):
 
 
 def _by_hand():
-    """Yields what each step must have logged, in float64."""
+    """Yield the expected metrics of each step, in float64."""
     w = np.ones(3)
     for x, y in zip(X, Y, strict=True):
         prediction = x @ w
@@ -69,7 +69,7 @@ def _by_hand():
 
 
 def test_the_golden_run_is_what_numpy_computes(tmp_path):
-    """Exactly one point per tag and step, and each is the number computed by hand."""
+    """Each tag and step has exactly one point, with the number computed by hand."""
     state = TrainState.create(
         apply_fn=Regression().apply,
         params={"w": jnp.ones(3)},
@@ -89,7 +89,7 @@ def test_the_golden_run_is_what_numpy_computes(tmp_path):
 
 
 class Forms(nn.Module):
-    """Sows in every form there is."""
+    """A module that sows in every form."""
 
     @nn.compact
     def __call__(self, x):

@@ -1,4 +1,4 @@
-"""Faults are provoked for real: in child processes, on full disks, by signals."""
+"""Fixtures for real faults: child processes, full disks, signals."""
 
 import subprocess
 import sys

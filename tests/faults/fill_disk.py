@@ -1,7 +1,7 @@
-"""Run as a program in a mount namespace of its own: train on a small disk that is full now and then.
+"""A program for a mount namespace of its own: train on a small disk that is full at times.
 
-Argument: a folder. A tmpfs is mounted on its `disk`; the run's event file is copied to `full`, `space` and
-`end`, each as it is then. What the logger said is printed as JSON.
+Argument: a folder. A tmpfs is mounted on its `disk`; the event file of the run is copied to `full`, `space`
+and `end` at these phases. The warnings and errors of the logger are printed as JSON.
 """
 
 import json
@@ -44,12 +44,12 @@ class SmallDisk:
             return
 
     def empty(self) -> None:
-        """Make space."""
+        """Free the space."""
         self._filler.unlink()
 
 
 class Training:
-    """A run that can be watched: its step, and what the logger said."""
+    """A run that records the warnings and errors of its logger by phase."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -59,7 +59,7 @@ class Training:
         self.said: dict[str, list[str]] = {}
 
     def train(self, name: str, steps: range) -> None:
-        """Make the steps, waiting for each to be written, and flush; note what was said."""
+        """Train the steps, wait for the write of each, and flush; record the warnings and errors."""
         with warnings.catch_warnings(record=True) as issued:
             warnings.simplefilter("always")
             for step in steps:
@@ -74,7 +74,7 @@ class Training:
         self.said[name] = said
 
     def keep(self, name: str) -> None:
-        """Copy the event file as it is now."""
+        """Copy the present event file."""
         shutil.copytree(self._folder / "disk" / "run", self._folder / name)
 
 

@@ -1,7 +1,7 @@
-"""Run as a program: start loggers, one after another, and kill -9 each at a random moment.
+"""A program that starts loggers, one after another, and kills each with SIGKILL at a random moment.
 
-Arguments: the folder, the number of runs, a seed. Each run logs as fast as it can to a folder of its own.
-Prints, for each, the number of `log` calls that had returned when it was killed.
+Arguments: the folder, the number of runs, a seed. Each run logs as fast as possible to a folder of its own.
+Print, for each run, the number of `log` calls that had returned before the kill.
 """
 
 import mmap
@@ -21,7 +21,7 @@ QUEUE_SIZE = 16
 
 
 def log_for_ever(logdir: str, returned: mmap.mmap, scalars: int) -> None:
-    """Log, and note after each call how many have returned."""
+    """Log, and store the number of returned calls after each."""
     log = Logger(logdir, queue_size=QUEUE_SIZE)
     step = 0
     while True:
@@ -31,7 +31,7 @@ def log_for_ever(logdir: str, returned: mmap.mmap, scalars: int) -> None:
 
 
 def kill_one(logdir: str, rng: random.Random) -> int:
-    """Start a logger in a forked child, kill it, and return how many calls had returned."""
+    """Start a logger in a forked child, kill it, and return the number of returned calls."""
     returned = mmap.mmap(-1, 8)
     # Wide records are killed in the middle of a write more often.
     scalars = rng.choice([1, 10, 300])

@@ -46,7 +46,7 @@ def log_all(log, steps):
 
 
 def test_a_full_disk_stops_nothing_and_loses_nothing_within_the_bound(log, tmp_path):
-    """Training goes on, one warning is issued, and when there is space all is written in order."""
+    """Training continues with one warning, and all records are written in order once there is space."""
     log_all(log, range(3))
     with file_size_limit(6_000):
         (warning,) = log_all(log, range(3, 10))
@@ -62,8 +62,8 @@ def test_a_full_disk_stops_nothing_and_loses_nothing_within_the_bound(log, tmp_p
     assert steps(tmp_path) == list(range(12))
 
 
-def test_what_a_full_disk_costs_beyond_the_bound_is_said(log, tmp_path):
-    """Flush names the loss, the rest is there, and later steps follow."""
+def test_losses_of_a_full_disk_beyond_the_bound_are_reported(log, tmp_path):
+    """Flush reports the loss, the other records are written, and later steps follow."""
     log_all(log, range(3))
     with file_size_limit(6_000):
         assert len(log_all(log, range(3, 20))) == 1
@@ -75,7 +75,7 @@ def test_what_a_full_disk_costs_beyond_the_bound_is_said(log, tmp_path):
 
 
 def test_as_much_as_the_bound_may_wait_for_space(log, tmp_path):
-    """The record that finds space again costs none of those that waited."""
+    """The first record after the stall costs none of the pending ones."""
     log_all(log, range(3))
     with file_size_limit(6_000):
         log_all(log, range(3, 11))
@@ -84,8 +84,8 @@ def test_as_much_as_the_bound_may_wait_for_space(log, tmp_path):
     assert steps(tmp_path) == list(range(12))
 
 
-def test_closing_on_a_full_disk_ends_and_says_what_is_lost(log, tmp_path):
-    """Never a hang; the file stays whole."""
+def test_closing_on_a_full_disk_ends_and_reports_the_losses(log, tmp_path):
+    """The close does not hang, and the file stays whole."""
     log_all(log, range(3))
     with file_size_limit(6_000):
         log_all(log, range(3, 6))
@@ -95,14 +95,14 @@ def test_closing_on_a_full_disk_ends_and_says_what_is_lost(log, tmp_path):
 
 
 def test_a_full_disk_at_the_start_is_an_error_and_leaves_no_file(tmp_path):
-    """A run that cannot log says so before it trains."""
+    """A run that cannot log raises before it trains."""
     with file_size_limit(10), pytest.raises(OSError, match="File too large"):
         Logger(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_deleted_folder_is_made_again(log, tmp_path):
-    """What it held is gone, as was wished; what follows is not."""
+    """The deleted records are gone, as the user wanted; later records are written."""
     log_all(log, range(3))
     shutil.rmtree(tmp_path / "run")
     (warning,) = log_all(log, range(3, 6))
@@ -112,7 +112,7 @@ def test_a_deleted_folder_is_made_again(log, tmp_path):
 
 
 def test_a_deleted_file_that_was_put_back_is_left_alone(log, tmp_path):
-    """A copy under its old name is somebody's; and the descriptor of what was deleted is released."""
+    """A copy under the old name may belong to a user; the descriptor of the deleted file is released."""
     log_all(log, range(3))
     (path,) = (tmp_path / "run").iterdir()
     copy = path.read_bytes()
@@ -127,7 +127,7 @@ def test_a_deleted_file_that_was_put_back_is_left_alone(log, tmp_path):
 
 
 def test_flush_is_no_barrier_over_a_deleted_file(log, tmp_path):
-    """What was logged is not on disk, so flush and close raise."""
+    """The logged records are not on disk, so flush and close raise."""
     log_all(log, range(3))
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(WriterError, match="was deleted during the run, with all its records"):
@@ -137,7 +137,7 @@ def test_flush_is_no_barrier_over_a_deleted_file(log, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_again_is_tried_again(log, tmp_path):
-    """While something stands in its place the records are kept."""
+    """The records are kept while a file blocks the path of the folder."""
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "run").write_text("in the way")
     (warning,) = log_all(log, range(4))
@@ -150,7 +150,7 @@ def test_a_folder_that_cannot_be_made_again_is_tried_again(log, tmp_path):
 
 
 def test_a_deleted_resumed_file_still_supersedes(tmp_path):
-    """The file that takes its place begins with the same SessionLog START."""
+    """The new file begins with the same SessionLog START."""
     run = tmp_path / "run"
     with Logger(run) as log:
         log_all(log, range(6))
@@ -163,7 +163,7 @@ def test_a_deleted_resumed_file_still_supersedes(tmp_path):
 
 
 def test_a_warning_that_is_an_error_still_logs(log, tmp_path):
-    """Under warnings-as-errors a stall raises at the next call, whose step is kept all the same."""
+    """If warnings are errors, a stall raises at the next call, whose step is kept nevertheless."""
     log_all(log, range(3))
     with file_size_limit(6_000):
         log(3, wide(3))
@@ -188,12 +188,12 @@ def wide_item(step):
 
 
 def steps_on_disk(tmp_path):
-    """Return the steps as they stand in the files."""
+    """Return the steps in the files, in order."""
     return [point.step for point in read_events(tmp_path) if point.tag == "tag007"]
 
 
 def test_a_batch_that_a_full_disk_tears_leaves_none_of_it_and_is_written_once(delivery, tmp_path):
-    """What fits is written by the next try, and the rest when there is space: no gaps, no doubles."""
+    """The next attempt writes the records that fit, and a later one the rest, without gaps or doubles."""
     with file_size_limit(6_000):
         with pytest.raises(LossWarning, match=r"stalls at step 1.*File too large"):
             delivery.deliver(deque(map(wide_item, range(1, 6))), int)
@@ -206,8 +206,8 @@ def test_a_batch_that_a_full_disk_tears_leaves_none_of_it_and_is_written_once(de
     assert steps_on_disk(tmp_path) == list(range(8))
 
 
-def test_a_batch_on_a_deleted_file_says_what_is_gone(delivery, tmp_path):
-    """And is in the next file, whole."""
+def test_a_batch_on_a_deleted_file_is_written_to_the_next(delivery, tmp_path):
+    """The next file has the whole batch."""
     (path,) = tmp_path.iterdir()
     path.unlink()
     with pytest.raises(LossWarning, match="was deleted during the run"):

@@ -21,7 +21,7 @@ def steps(logdir):
 
 
 def test_exit_without_close_writes_all(tmp_path, run_script):
-    """What was logged before the interpreter ends is on disk, though the device was still at it."""
+    """All records logged before the exit are on disk, although the device was still computing them."""
     child = run_script(
         PRELUDE
         + """
@@ -35,7 +35,7 @@ for step in range(100):
 
 
 def test_exit_with_the_logger_made_before_the_backend(tmp_path, run_script):
-    """Jax sets up, and cleans up, its backend on first use; the order of making does not matter."""
+    """JAX registers the clean-up of its backend at the first use, before or after the logger."""
     child = run_script(
         """
         from sowlog._log.logger import Logger
@@ -50,7 +50,7 @@ def test_exit_with_the_logger_made_before_the_backend(tmp_path, run_script):
 
 
 def test_death_by_an_exception_writes_all(tmp_path, run_script):
-    """The last steps before a crash are the ones one wants to see."""
+    """The last steps before a crash are the most useful ones."""
     child = run_script(
         PRELUDE
         + """
@@ -66,13 +66,13 @@ raise ValueError("training diverged")
 
 
 def test_sys_exit_in_the_middle_keeps_the_status(tmp_path, run_script):
-    """The program's exit status is its own."""
+    """The exit status of the program does not change."""
     child = run_script(PRELUDE + 'log = Logger(logdir)\nlog(0, {"x": 1.0})\nsys.exit(7)')
     assert (child.returncode, steps(tmp_path)) == (7, [0])
 
 
 def test_a_loss_at_exit_is_shown(run_script):
-    """A writer that fails while the interpreter ends still has its error seen."""
+    """The error of a writer that fails during the exit is printed."""
     child = run_script(
         """
         from sowlog._log.logger import Logger
@@ -88,7 +88,7 @@ def test_a_loss_at_exit_is_shown(run_script):
 
 
 def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
-    """The wait at exit ends too, and says why."""
+    """The wait at the exit ends with a TimeoutError, which is printed."""
     child = run_script(
         """
         import threading
@@ -137,7 +137,7 @@ if __name__ == "__main__":
 
 
 def test_a_child_of_multiprocessing_writes_all_without_close(tmp_path):
-    """It ends by os._exit, which runs no exit hook of the interpreter; its exit status stays its own."""
+    """It ends by os._exit, which runs no exit hook of the interpreter; its exit status does not change."""
     script = tmp_path / "children.py"  # A file, as forkserver's children import it.
     script.write_text(f"logdir = {str(tmp_path)!r}\n{CHILDREN}")
     child = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
@@ -153,13 +153,13 @@ def test_a_child_of_multiprocessing_writes_all_without_close(tmp_path):
 
 FORK = """
 import os, sys, threading, warnings
-warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads; this one is the point
+warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads
 from sowlog._log.logger import Logger
 log = Logger(logdir, every=2)
 log(0, {"x": 1.0})
 held, forked = threading.Event(), threading.Event()
 def hold():
-    # As the writer thread may at any moment: in the child nobody gives the lock back.
+    # The writer thread may hold the lock at a fork, and no thread of the child would release it.
     with log._background._lock:
         held.set()
         forked.wait()
@@ -179,7 +179,7 @@ sys.exit(status)
 
 @pytest.mark.parametrize("child", ["pass", "log.close()", "del log"])
 def test_a_forked_child_ends_and_leaves_the_parents_file_alone(tmp_path, run_script, child):
-    """The child, which has no writer thread, neither hangs nor writes; the parent goes on."""
+    """The child, which has no writer thread, neither hangs nor writes; the parent continues."""
     result = run_script(FORK.replace("{child}", child))
     assert (result.returncode, result.stderr) == (0, "")
     assert steps(tmp_path) == [0, 2]
@@ -187,7 +187,7 @@ def test_a_forked_child_ends_and_leaves_the_parents_file_alone(tmp_path, run_scr
 
 @pytest.mark.parametrize("child", ['log(4, {"x": 1.0})', 'log(5, {"x": 1.0})', "log.flush()"])
 def test_logging_in_a_forked_child_is_an_error(tmp_path, run_script, child):
-    """It says what to do instead, at a step that is not logged too."""
+    """The error has the remedy, at a skipped step as well."""
     result = run_script(FORK.replace("{child}", child))
     assert result.returncode == 1
     assert "make a new Logger in the child" in result.stderr
@@ -195,7 +195,7 @@ def test_logging_in_a_forked_child_is_an_error(tmp_path, run_script, child):
 
 
 def test_a_signal_handler_may_exit_in_the_middle_of_log(tmp_path, run_script):
-    """The `with` block closes the logger, all that was logged is on disk, and the status is the handler's."""
+    """The `with` block closes the logger, all logged steps are on disk, and the exit status is 5."""
     child = run_script(
         """
         import signal, sys, threading, os
@@ -218,7 +218,7 @@ def test_a_signal_handler_may_exit_in_the_middle_of_log(tmp_path, run_script):
 
 
 def test_a_handler_that_raises_anywhere_leaves_no_lock_held(tmp_path, run_script):
-    """As Ctrl-C does at any line: afterwards another thread can still log, and close ends."""
+    """Ctrl-C raises at any line; afterwards another thread can still log, and close ends."""
     child = run_script(
         """
         import gc, signal, threading
@@ -251,7 +251,7 @@ def test_a_handler_that_raises_anywhere_leaves_no_lock_held(tmp_path, run_script
 
 
 def test_ctrl_c_writes_all(tmp_path):
-    """KeyboardInterrupt leaves the loop; all that was logged is on disk."""
+    """KeyboardInterrupt ends the loop; all logged steps are on disk."""
     code = f"""
 import signal
 from sowlog._log.logger import Logger

@@ -1,4 +1,4 @@
-"""A signal handler at each place where the interpreter runs one: it raises, as that of Ctrl-C does."""
+"""Signal handlers that raise, as that of Ctrl-C, at each instruction where the interpreter runs them."""
 
 import contextlib
 import dis
@@ -16,27 +16,27 @@ from sowlog._log.pending import Call
 from tests.support.tensorboard_reading import wait_until
 
 FILES = {background.__file__, pending.__file__, wakeup.__file__, threading.__file__}
-# After these instructions, and nowhere else, CPython looks whether a signal came.
+# CPython checks for signals after these instructions only.
 CHECKS = {"RESUME", "JUMP_BACKWARD", "CALL", "CALL_KW", "CALL_FUNCTION_EX"}
 
 
 class Interrupt(BaseException):
-    """What a handler raises."""
+    """The exception of a handler."""
 
 
 def interrupt():
-    """Raise, as the handler of Ctrl-C does."""
+    """Raise, as the handler of Ctrl-C."""
     raise Interrupt
 
 
 @functools.cache
 def instructions(code):
-    """Return the names of the instructions of some code, by their place."""
+    """Return the names of the instructions of a code object by offset."""
     return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
 
 
 class InterruptAt:
-    """A context in which the handler runs at the n-th place that is reached; then `came` is set."""
+    """A context in which a handler raises at the n-th checked instruction, and sets `came`."""
 
     def __init__(self, place):
         self.came = False
@@ -68,14 +68,14 @@ class InterruptAt:
 
 
 class Full:
-    """A Background with a full queue, which records its work and how often it finished."""
+    """A Background with a full queue, which records its work and counts its ends."""
 
     def __init__(self):
         self.done, self.finished = [], 0
         self.background = Background(self._work, self._finish, size=2, patience=10)
         for item in range(3):
             self.background.put(item)
-        # Of another thread, so that the queue begins with a call.
+        # The queue begins with a call, as of another thread.
         self.background._queue.appendleft(Call(int))
 
     def _work(self, items, pause):
@@ -91,7 +91,7 @@ class Full:
         calls.get(name, self.background.end)()
 
     def end(self):
-        """End it from another thread, which would wait forever for a lock that was left held."""
+        """End it from another thread, which would wait forever for a lock still held."""
         other = threading.Thread(target=self.background.end, daemon=True)
         other.start()
         other.join(20)
@@ -102,7 +102,7 @@ class Full:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("call", ["put", "call", "end"])
 def test_an_interrupt_anywhere_is_raised_and_loses_no_item(call):
-    """All that was put before is done, and the thread ends once."""
+    """All items queued before are done, and the thread ends once."""
     for place in range(1, 1000):
         full = Full()
         with contextlib.suppress(Interrupt), InterruptAt(place) as at:
@@ -124,7 +124,7 @@ def handle():
 
 @pytest.mark.parametrize("waiting", ["put", "call", "end"])
 def test_a_handler_may_flush_while_the_interrupted_call_waits(handle, waiting):
-    """Both waits end; each has the news of its own."""
+    """Both waits end, each by its own wakeup."""
     gate, flushed, done = threading.Event(), [], []
 
     def work(items, pause):
@@ -156,7 +156,7 @@ def test_a_handler_may_flush_while_the_interrupted_call_waits(handle, waiting):
 
 
 def test_a_handler_that_waits_inside_of_the_lock_is_refused():
-    """At once, where it would wait for the thread that it interrupted."""
+    """The wait would need a lock that the interrupted call holds."""
     background = Background(lambda items, pause: items.clear(), int, size=1, patience=30)
     with background._lock, pytest.raises(RuntimeError, match=r"signal handler.*set a flag in the handler"):
         background.call(int)

@@ -18,12 +18,12 @@ from tests.support.tensorboard_reading import (
     wait_until,
 )
 
-# A hundred in the benchmark run, fewer in every test run: reading them back takes the time.
+# Reading the runs takes long, so a test run has fewer than the hundred of the benchmark run.
 KILLS = int(os.environ.get("SOWLOG_KILLS", "25"))
 
 
 class Killed(NamedTuple):
-    """What is left of a run."""
+    """A killed run: its folder, its returned calls, and the steps on disk."""
 
     folder: Path
     returned: int
@@ -31,7 +31,7 @@ class Killed(NamedTuple):
 
 
 def whole_steps(folder):
-    """Return the steps of the whole records of a run; at most a torn one follows them."""
+    """Return the steps of the whole records of a run, after which at most one torn record follows."""
     (path,) = event_files(folder)
     steps = []
     with contextlib.suppress(CorruptEventFile):
@@ -42,7 +42,7 @@ def whole_steps(folder):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Return killed runs, with how many `log` calls had returned in each."""
+    """Return killed runs, with the number of returned `log` calls in each."""
     folder = tmp_path_factory.mktemp("killed")
     program = Path(__file__).with_name("kill_loggers.py")
     command = [sys.executable, str(program), str(folder), str(KILLS), "0"]
@@ -53,14 +53,14 @@ def killed(tmp_path_factory):
 
 
 def test_a_killed_run_loses_at_most_what_was_queued(killed):
-    """Of the calls that returned, all are on disk but the queue and the record being written."""
+    """Of the returned calls, only the queue and the record being written may be lost."""
     for run in killed:
         assert run.steps == list(range(len(run.steps)))
         assert run.returned - len(run.steps) <= QUEUE_SIZE + 1
 
 
 def test_tensorboard_reads_killed_runs_to_the_last_whole_record(killed):
-    """In Python: every whole record's points, nothing else."""
+    """The Python reader has the points of every whole record, and no others."""
     for run in killed:
         series = tensorboard_scalars(run.folder)
         assert bool(series) == bool(run.steps)
@@ -69,7 +69,7 @@ def test_tensorboard_reads_killed_runs_to_the_last_whole_record(killed):
 
 
 def test_the_data_server_reads_killed_runs_to_the_last_whole_record(killed):
-    """And in Rust."""
+    """The Rust server has the same points."""
     expected = {run.folder.name: run.steps for run in killed if run.steps}
     with data_server(killed[0].folder.parent) as server:
 
@@ -81,11 +81,11 @@ def test_the_data_server_reads_killed_runs_to_the_last_whole_record(killed):
 
 
 def test_tbparse_reads_killed_runs_to_the_last_whole_record(killed):
-    """And into data frames."""
+    """The data frames have the same points."""
     expected = {run.folder.name: run.steps for run in killed if run.steps}
     assert tbparse_steps(killed[0].folder.parent, "step") == expected
 
 
-def test_most_kills_met_a_logger_at_work(killed):
+def test_most_kills_hit_a_logger_at_work(killed):
     """The kills are spread over the life of a run."""
     assert sum(bool(run.steps) for run in killed) > KILLS / 2

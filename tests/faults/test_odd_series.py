@@ -20,7 +20,7 @@ REDUCERS = (sowlog.sum, sowlog.mean, sowlog.min, sowlog.max, sowlog.last)
 
 
 def test_every_float32_survives_the_way_from_the_device(tmp_path):
-    """Reduced and packed under jit, logged, and read by TensorBoard: the same bits, denormals and -0 too."""
+    """Reduced and packed under jit, logged, and read by TensorBoard, each float32 has the same bits."""
     step_metrics = jax.jit(
         lambda x: sowlog.pack({"plain": x, **{f"{i}": reducer.of(x) for i, reducer in enumerate(REDUCERS)}})
     )
@@ -35,7 +35,7 @@ def test_every_float32_survives_the_way_from_the_device(tmp_path):
 
 
 def test_a_nan_with_the_bits_of_the_absent_is_a_point(tmp_path):
-    """Whatever its payload, a NaN that was sown is there to see."""
+    """A sown NaN with any payload is shown."""
     nan = np.array(ABSENT).view(np.float32)[()]
     with sowlog.Logger(tmp_path) as log:
         log(0, {"host": nan, "device": jnp.asarray(nan)})
@@ -45,7 +45,7 @@ def test_a_nan_with_the_bits_of_the_absent_is_a_point(tmp_path):
 
 
 def test_steps_are_logged_as_they_are_given(tmp_path):
-    """Steps that repeat, go back, are negative or beyond 2^31 are all there, in the order of the calls."""
+    """Steps that repeat, go back, are negative or beyond 2^31 are written in the order of the calls."""
     steps = [3, 3, 1, -5, 2**31, 2**40, 7]
     log = sowlog.Logger(tmp_path)
     with log._background._lock:  # So that the warning comes at the close.
@@ -58,7 +58,7 @@ def test_steps_are_logged_as_they_are_given(tmp_path):
 
 
 def test_a_tag_whose_kind_changes_keeps_the_points_of_each_kind(tmp_path):
-    """All are in the file: as a scalar, a vector's elements or a histogram, each at its own steps."""
+    """The file has each kind at its own steps: a scalar, the elements of a vector, a histogram."""
     x = jnp.arange(10.0)
     kinds = [lambda: jnp.float32(1), lambda: jnp.ones(2), lambda: sowlog.histogram.of(x)]
     with sowlog.Logger(tmp_path / "run") as log:

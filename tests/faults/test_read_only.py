@@ -48,7 +48,7 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def without_roots_rights():
-    """Return the command before a command to which a folder's mode means something, root's too."""
+    """Return the prefix of a command that removes root's right to write to every folder."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
@@ -57,7 +57,7 @@ def without_roots_rights():
 
 
 def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
-    """The open file goes on; one that must be begun there waits for the right to, and nothing is lost."""
+    """The open file is still written; a new file waits for the right to write, and no record is lost."""
     command = [*without_roots_rights, sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")

@@ -10,7 +10,7 @@ import sowlog
 from tests.faults.fill_disk import QUEUE_SIZE
 from tests.support.tensorboard_reading import tensorboard_scalars
 
-# Root's rights over mounts, in a namespace that ends with the process: nothing stays mounted.
+# A mount namespace with root's rights, which ends with the process, so nothing stays mounted.
 ALONE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def said(folder: Path) -> dict[str, list[str]]:
-    """Return what a logger on a small disk said, by phase; its files are then in the folder."""
+    """Return the warnings and errors of a logger on a small disk by phase; its files are in the folder."""
     command = [*ALONE, sys.executable, "-W", "error", "-m", "tests.faults.fill_disk", str(folder)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")
@@ -42,7 +42,7 @@ def said(folder: Path) -> dict[str, list[str]]:
 
 
 def shown(folder: Path) -> list[int]:
-    """Return the steps that TensorBoard shows, the same for every tag, each with its own value."""
+    """Return the steps that TensorBoard shows, after a check that every tag has them with its values."""
     series = tensorboard_scalars(folder)
     assert len(series) == 100
     steps = series["weight000"].steps
@@ -52,7 +52,7 @@ def shown(folder: Path) -> list[int]:
 
 
 def test_training_goes_on_over_a_full_disk_with_one_warning(said: dict[str, list[str]]) -> None:
-    """It is issued when a record does not fit; flush says how many are late, and nothing is lost yet."""
+    """The first record that does not fit issues it; flush reports the late records, and none is lost."""
     warning, late = said["full"]
     assert said["before"] == []
     assert "TensorBoardWriter stalls at step 1" in warning
@@ -62,7 +62,7 @@ def test_training_goes_on_over_a_full_disk_with_one_warning(said: dict[str, list
 
 
 def test_a_file_on_a_full_disk_ends_in_a_whole_record(said: dict[str, list[str]], folder: Path) -> None:
-    """What fits the last page is there, and the record that tears at its end is cut off."""
+    """The records that fit are whole, and the record torn at the end of the last page is truncated."""
     run = sowlog.read(folder / "full")
     assert run.damage == ()
     steps = shown(folder / "full")
@@ -71,13 +71,13 @@ def test_a_file_on_a_full_disk_ends_in_a_whole_record(said: dict[str, list[str]]
 
 
 def test_all_is_written_once_there_is_space(said: dict[str, list[str]], folder: Path) -> None:
-    """What waited within the bound, then what came after it; flush is content."""
+    """The pending records within the bound are written, then later ones, and flush returns."""
     assert said["space"] == []
     assert shown(folder / "space") == list(range(50))
 
 
-def test_what_a_full_disk_cost_is_said_to_the_record(said: dict[str, list[str]], folder: Path) -> None:
-    """Beyond the bound the oldest go; flush tells how many and which, once, and every other step is there."""
+def test_losses_of_a_full_disk_are_reported_to_the_record(said: dict[str, list[str]], folder: Path) -> None:
+    """Beyond the bound the oldest are lost; flush reports their number and steps, once."""
     _, late, lost = said["full again"]
     written = shown(folder / "end")
     gone = sorted(set(range(210)) - set(written))
