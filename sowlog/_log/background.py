@@ -111,20 +111,16 @@ class Background(Generic[Item]):
                 is not queued then.
         """
         self._require_own_process()
-        while not self._try_put(item, is_kept=is_kept):
+        while True:
+            with self._lock:
+                if is_kept or not self._bounds.is_full(item) or self._make_room(item):
+                    self._append(Kept(item) if is_kept else item)
+                    break
             self._wait_for_room(item)
-
-    def _try_put(self, item: Item, *, is_kept: bool) -> bool:
-        """Queue one item, or return False if it has to wait for room."""
-        with self._lock:
-            if not is_kept and self._bounds.is_full(item) and not self._make_room(item):
-                return False
-            self._append(Kept(item) if is_kept else item)
-            if self._asleep or len(self._queue) >= self._half:
-                self._arrived.set()
+        if self._asleep or len(self._queue) >= self._half:
+            self._arrived.set()
         if self._errors:
             self._hand_back_next()
-        return True
 
     def check(self) -> None:
         """Raise the same errors as `put`, without an item."""

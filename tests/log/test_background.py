@@ -299,7 +299,7 @@ def test_a_warning_is_issued_at_the_next_call(start):
     background.end()
 
 
-def test_items_in_hand_count_as_waiting(start):
+def test_items_in_work_count_as_queued(start):
     """Whatever the size of the batch, the queue and the batch hold no more than the bound and one."""
     recorder = Recorder()
     recorder.gate.clear()
