@@ -82,6 +82,7 @@ class Background(Generic[Item]):
         self._bounds = Bounds(self._queue, self._batch, size=size, on_drop=on_drop)
         # To be re-raised. Bounded by the number of items, as each `put` takes one.
         self._errors: deque[BaseException] = deque()
+        self._abandoned: list[Call] = []
         self._completed = 0
         self._asleep = False
         self._last = Call(finish)
@@ -206,10 +207,18 @@ class Background(Generic[Item]):
 
     def _wait_for(self, call: Call) -> None:
         """Wait until `call` is done, and re-raise its error or an earlier one of the thread."""
-        self._wait(lambda: call.done, "all logged records to be written")
+        try:
+            self._wait(lambda: call.done, "all logged records to be written")
+        except BaseException:
+            # Ctrl-C or the timeout may hide an error of the call, so the next wait re-raises it.
+            self._abandoned.append(call)
+            raise
         with self._lock:
-            errors = [*([call.error] if call.error else []), *self._errors]
+            # Calls run in order, so the abandoned ones are done as well.
+            calls = dict.fromkeys((call, *self._abandoned))
+            errors = [*(each.error for each in calls if each.error), *self._errors]
             call.error = None
+            self._abandoned.clear()
             self._errors.clear()
         if errors:
             pending.hand_back_all(errors)

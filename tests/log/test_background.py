@@ -158,6 +158,26 @@ def test_every_wait_ends_when_the_work_hangs(start, wait):
     recorder.gate.set()
 
 
+@pytest.mark.parametrize("later", ["call", "end"])
+def test_a_later_wait_raises_the_error_of_an_abandoned_call(start, later):
+    """A flush that times out, or that Ctrl-C interrupts, may still fail, and its losses are reported once."""
+
+    def fail():
+        raise OSError("no disk")
+
+    recorder = Recorder()
+    recorder.gate.clear()
+    background = start(recorder, patience=0.05)
+    background.put(0)
+    with pytest.raises(TimeoutError, match="finished nothing"):
+        background.call(fail)
+    background._patience = 10
+    recorder.gate.set()
+    with pytest.raises(OSError, match="no disk"):
+        background.call(int) if later == "call" else background.end()
+    background.end()
+
+
 def test_slow_progress_is_no_hang(start):
     """Patience is measured from the last item done, not from the beginning of the wait."""
     recorder = Recorder()
