@@ -29,7 +29,7 @@ class Sum(Reducer):
     def empty(self) -> Parts:
         return compensated.zero_pair()
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         return weighted_total(value, weight)
 
     def merge(self, a: Pair, b: Pair) -> Parts:
@@ -59,7 +59,7 @@ class Mean(Reducer):
     def empty(self) -> Parts:
         return {"total": compensated.zero_pair(), "weight": compensated.zero_pair()}
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         return {"total": weighted_total(value, weight), "weight": total_weight(value, weight)}
 
     def merge(self, a: dict[str, Pair], b: dict[str, Pair]) -> Parts:
@@ -86,7 +86,7 @@ class Min(Reducer):
     def empty(self) -> Parts:
         return jnp.full((), jnp.inf, jnp.float32)
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         return jnp.min(masked(value, weight, jnp.inf), initial=jnp.inf)
 
     def merge(self, a: jax.Array, b: jax.Array) -> Parts:
@@ -107,7 +107,7 @@ class Max(Reducer):
     def empty(self) -> Parts:
         return jnp.full((), -jnp.inf, jnp.float32)
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         return jnp.max(masked(value, weight, -jnp.inf), initial=-jnp.inf)
 
     def merge(self, a: jax.Array, b: jax.Array) -> Parts:
@@ -130,7 +130,7 @@ class Last(Reducer):
     def empty(self) -> Parts:
         return jnp.zeros((), jnp.float32)
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         flat = value.astype(jnp.float32).ravel()
         if flat.size == 0:
             return self.empty()
@@ -166,7 +166,7 @@ class Nonfinite(Reducer):
     def empty(self) -> Parts:
         return compensated.zero_pair()
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         bad = ~jnp.isfinite(value)
         return compensated.total(bad if weight is None else bad & is_counted(weight))
 

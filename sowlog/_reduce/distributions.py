@@ -109,7 +109,7 @@ class Histogram(Reducer):
             "squares": zero_squares(),
         }
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         value = value.astype(jnp.float32)
         counts = count(value, weight, self.sub_bins)
         total, squares = _moments(value, weight, counts)
@@ -185,7 +185,7 @@ class Quantiles(Reducer):
     def empty(self) -> Parts:
         return empty_counts(self.sub_bins)
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         return count(value, weight, self.sub_bins)
 
     def merge(self, a: Counts, b: Counts) -> Parts:

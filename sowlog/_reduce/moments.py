@@ -40,7 +40,7 @@ class Std(Reducer):
             "m2": zero_squares(),
         }
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         own_weight = total_weight(value, weight)
         divisor = jnp.where(own_weight.value == 0, 1.0, own_weight.value)
         center = weighted_total(value, weight).value / divisor
@@ -101,7 +101,7 @@ class Rms(Reducer):
     def empty(self) -> Parts:
         return {"weight": compensated.zero_pair(), "squares": zero_squares()}
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         counted = masked(value, weight, 0.0)
         float_weight = None if weight is None else weight.astype(jnp.float32)
         return {

@@ -4,10 +4,10 @@ A reducer is static (hashable, compared by value, part of the tree's structure);
 A reducer says four things about *one* state; everything else (axes, stacking, what was never sown, weights'
 shapes) is settled once, here and in `state`, for all of them, a user's own included:
 
-    empty()              the parts before anything was sown
-    lift(value, weight)  the parts of one sown value
-    merge(a, b)          the parts of both
-    compute(parts)       the result
+    empty()                    the parts before anything was sown
+    from_value(value, weight)  the parts of one sown value
+    merge(a, b)                the parts of both
+    compute(parts)             the result
 """
 
 import abc
@@ -32,7 +32,7 @@ Exchange = Generator[Any, Any, Parts]
 class Reducer(abc.ABC):
     """How sown values are accumulated: subclass it, or `Reducer.build` it from functions.
 
-    A subclass is complete with `empty`, `lift`, `merge` and `compute`, each for a single state (axes,
+    A subclass is complete with `empty`, `from_value`, `merge` and `compute`, each for a single state (axes,
     stacking and "never sown" are handled for it). A subclass with settings of its own is a frozen dataclass
     too. `merge` must be associative and commutative, with `empty()` as its identity:
     `sowlog.testing.assert_reducer_laws(reducer)` checks it.
@@ -50,7 +50,7 @@ class Reducer(abc.ABC):
         >>> class Product(sowlog.Reducer):
         ...     def empty(self):
         ...         return jnp.ones(())
-        ...     def lift(self, value, weight):
+        ...     def from_value(self, value, weight):
         ...         return jnp.prod(value if weight is None else value**weight)
         ...     def merge(self, a, b):
         ...         return a * b
@@ -70,7 +70,7 @@ class Reducer(abc.ABC):
         """Returns the parts before anything was sown: arrays of fixed shape and strong dtype."""
 
     @abc.abstractmethod
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         """Returns the parts of one value.
 
         Args:
@@ -199,7 +199,7 @@ class Reducer(abc.ABC):
 
     def _of_one(self, value: jax.Array, weight: jax.Array | None = None) -> State:
         seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(values.is_counted(weight))
-        return State(self.lift(value, weight), seen, self)
+        return State(self.from_value(value, weight), seen, self)
 
     @final
     def __call__(self, **settings: Any) -> Self:
@@ -250,11 +250,11 @@ class _Built(Reducer):
     def empty(self) -> Parts:
         return self.init()
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         if weight is not None:
             raise ValueError(
                 f"{self} was built from functions and its `add` takes no weight: "
-                "sow without a weight, or subclass sowlog.Reducer and use the weight in `lift`."
+                "sow without a weight, or subclass sowlog.Reducer and use the weight in `from_value`."
             )
         return _cast_like(self.add(self.empty(), value), self.empty())
 

@@ -40,7 +40,7 @@ class Loss(Reducer):
     def empty(self) -> Parts:
         return {name: compensated.zero_pair() for name in ("value", "weighted", "passes")}
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> Parts:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
         weighted = value if weight is None else value * weight
         return {
             "value": compensated.pair_of(value),
@@ -86,7 +86,7 @@ def loss_state(value: Any, weight: Any) -> State:
                 "for example `value.mean()`, so that what is trained on is written in the model."
             )
     value, weight = (array.astype(jnp.float32) for array in scalars.values())
-    return State(LOSS_IN_PASS.lift(value, weight), jnp.ones((), jnp.bool_), LOSS_IN_PASS)
+    return State(LOSS_IN_PASS.from_value(value, weight), jnp.ones((), jnp.bool_), LOSS_IN_PASS)
 
 
 def is_loss(leaf: Any) -> TypeGuard[State]:

@@ -25,7 +25,7 @@ class Peak(sowlog.Reducer):
     def empty(self):
         return jnp.zeros(())
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         return value.ravel()[-1]
 
     def merge(self, a, b):

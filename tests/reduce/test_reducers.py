@@ -454,7 +454,7 @@ class GeometricMean(sowlog.Reducer):
     def empty(self):
         return {"logs": jnp.zeros(()), "weight": jnp.zeros(())}
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         weight = jnp.ones_like(value) if weight is None else weight
         return {"logs": jnp.sum(jnp.log(jnp.abs(value)) * weight), "weight": jnp.sum(weight)}
 

@@ -425,7 +425,7 @@ class Unsteady(sowlog.Reducer):
     def empty(self):
         return jnp.zeros((), jnp.float32)
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         return jnp.stack([jnp.min(value), jnp.max(value)])
 
     def merge(self, a, b):

@@ -133,7 +133,7 @@ class CountsFromOne(sowlog.Reducer):
     def empty(self):
         return jnp.ones(())
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         return jnp.sum(value)
 
     def merge(self, a, b):

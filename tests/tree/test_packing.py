@@ -69,8 +69,8 @@ class MeanAndPeak(sowlog.Reducer):
     def empty(self):
         return {"mean": sowlog.mean.empty(), "peak": sowlog.max.empty()}
 
-    def lift(self, value, weight):
-        return {"mean": sowlog.mean.lift(value, weight), "peak": sowlog.max.lift(value, weight)}
+    def from_value(self, value, weight):
+        return {"mean": sowlog.mean.from_value(value, weight), "peak": sowlog.max.from_value(value, weight)}
 
     def merge(self, a, b):
         return {

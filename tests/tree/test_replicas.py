@@ -158,7 +158,7 @@ class Product(sowlog.Reducer):
     def empty(self):
         return jnp.ones(())
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         return jnp.prod(value)
 
     def merge(self, a, b):
@@ -182,7 +182,7 @@ class Memory(sowlog.Reducer):
     def empty(self):
         return {"first": jnp.zeros((), jnp.bfloat16), "count": jnp.int32(0), "odd": jnp.zeros((), jnp.bool_)}
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         odd = jnp.any(value % 2 == 1)
         return {"first": value.ravel()[0].astype(jnp.bfloat16), "count": jnp.int32(value.size), "odd": odd}
 

@@ -22,7 +22,7 @@ def _window(x):
     states["masked"] = sowlog.max.of(x, weight=0 * x)
     return {
         "metrics": states,
-        "losses": {"penalty": sowlog.State(LOSS.lift(x[0, 0], x[0, 1]), x[0, 0] < 9, LOSS)},
+        "losses": {"penalty": sowlog.State(LOSS.from_value(x[0, 0], x[0, 1]), x[0, 0] < 9, LOSS)},
     }
 
 
@@ -94,7 +94,7 @@ class Peak(sowlog.Reducer):
     def empty(self):
         return jnp.zeros(())
 
-    def lift(self, value, weight):
+    def from_value(self, value, weight):
         return jnp.max(value)
 
     def merge(self, a, b):

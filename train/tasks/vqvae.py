@@ -30,7 +30,7 @@ class Usage(sowlog.Reducer):
         """Return no choices. Counts are exact to 2^24 per code and step."""
         return jnp.zeros((self.codes,), jnp.float32)
 
-    def lift(self, value: jax.Array, weight: jax.Array | None) -> jax.Array:
+    def from_value(self, value: jax.Array, weight: jax.Array | None) -> jax.Array:
         """Return how often each code stands in a value."""
         counts = jnp.ones(value.shape, jnp.float32) if weight is None else weight.astype(jnp.float32)
         return self.empty().at[value.astype(jnp.int32).ravel()].add(counts.ravel(), mode="drop")
