@@ -26,6 +26,8 @@ class Sum(Reducer):
     Integers weighted by flags or integers are exact as well. A sum beyond 3.4e38 is infinite.
     """
 
+    _takes_small_integers: ClassVar[bool] = True
+
     def empty(self) -> Parts:
         return compensated.zero_pair()
 
@@ -55,6 +57,8 @@ class Mean(Reducer):
     Both sums must lie within float32's range: if they pass 3.4e38 the result is infinite or NaN, and products
     below 1e-38 count as 0. Scale such values and weights before they are sown, for example by their maximum.
     """
+
+    _takes_small_integers: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return {"total": compensated.zero_pair(), "weight": compensated.zero_pair()}

@@ -10,11 +10,13 @@ elements. `tests/reduce/test_reducers.py` holds it to that.
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sowlog._reduce.values import is_small_integer
 
 # Measured: jax 0.5.0 sums several axes at once in one sequential loop, jax 0.10.2 in a tree.
 _SUMS_AXES_IN_A_TREE = jax.__version_info__ >= (0, 10)
@@ -90,9 +92,9 @@ def subtract(a: Pair, b: Pair) -> jax.Array:
 
 def total(values: jax.Array) -> Pair:
     """Returns the sum of all elements of `values` (any shape and real dtype) as one pair."""
-    if values.dtype == jnp.bool_:
-        return split(jnp.sum(values, dtype=jnp.int32))
-    if jnp.issubdtype(values.dtype, jnp.integer) and values.dtype.itemsize >= 4:
+    if is_small_integer(values):
+        return _small_integer_total(values)
+    if jnp.issubdtype(values.dtype, jnp.integer):
         return _integer_total(values)
     hi, lo = split(values)
     return (
@@ -117,8 +119,10 @@ def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
     values = jnp.where(weight != 0, values, jnp.zeros_like(values))
     if not jnp.issubdtype(weight.dtype, jnp.integer) or jnp.issubdtype(values.dtype, jnp.floating):
         hi, lo = (part * weight.astype(jnp.float32) for part in split(values))
-        narrow = values.dtype in (jnp.float32, jnp.bool_)
+        narrow = values.dtype == jnp.float32 or is_small_integer(values)
         return pair_of(tree_sum(hi)) if narrow else add(pair_of(tree_sum(hi)), pair_of(tree_sum(lo)))
+    if is_small_integer(values):
+        values = values.astype(jnp.int32)
     if max(values.dtype.itemsize, weight.dtype.itemsize) > 4:
         return split(jnp.sum(values.astype(jnp.int64) * weight.astype(jnp.int64)))
     wrapped = jnp.sum(values.astype(jnp.uint32) * weight.astype(jnp.uint32), dtype=jnp.uint32)
@@ -127,7 +131,7 @@ def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
 
 def split(values: jax.Array) -> Pair:
     """Returns a real array as pairs, element by element; 32-bit integers exactly, wider ones to 2^48."""
-    if jnp.issubdtype(values.dtype, jnp.integer):
+    if jnp.issubdtype(values.dtype, jnp.integer) and not is_small_integer(values):
         low = values & (0xFFF if values.dtype.itemsize <= 4 else 0xFFFFFF)
         return add(pair_of((values - low).astype(jnp.float32)), pair_of(low.astype(jnp.float32)))
     hi = values.astype(jnp.float32)
@@ -182,6 +186,22 @@ def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     b_part = sum_ - a
     error = (a - (sum_ - b_part)) + (b - b_part)
     return sum_, jnp.where(jnp.isfinite(sum_), error, 0.0)
+
+
+def _small_integer_total(values: jax.Array) -> Pair:
+    """Return the sum of bools or integers below 32 bits, exact to 2^48.
+
+    A single int32 sum is enough unless that many elements could wrap it: 2^31 bools, 2^24 of int8.
+    """
+    largest = 1 if values.dtype == jnp.bool_ else max(map(abs, _limits(values.dtype)))
+    if values.size * largest < 2**31:
+        return split(jnp.sum(values, dtype=jnp.int32))
+    return _integer_total(values.astype(jnp.int32))
+
+
+def _limits(dtype: Any) -> tuple[int, int]:
+    info = jnp.iinfo(dtype)
+    return int(info.min), int(info.max)
 
 
 def _integer_total(values: jax.Array) -> Pair:

@@ -86,8 +86,8 @@ def of_limbs(limbs: jax.Array) -> Pair:
 def cumulative(pairs: Pair) -> Pair:
     """Return the cumulative sums of non-negative pairs, shape [n], to 48 bits.
 
-    A matrix product with a triangle of ones is a cumulative sum, and exact in float32 for limbs of 15 bits: one
-    product for each row, one for the totals of rows. XLA compiles it in a quarter of the time of a scan.
+    A matrix product with a triangle of ones is a cumulative sum, and exact in float32 for limbs of 15 bits.
+    One product sums each row, another the rows' totals. XLA compiles them in a quarter of the time of a scan.
     """
     size, scale = pairs.hi.size, power_of_two(jnp.max(pairs.hi, initial=0.0))
     limbs = list(zip(*(float_limbs(part, scale) for part in pairs), strict=True))

@@ -1,7 +1,7 @@
 """The reducers of second moments: std and rms."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ class Std(Reducer):
     mean far from 0 costs no digits, as E[x^2] - E[x]^2 does. The sum of weight * value must lie within
     float32's range, as for `mean`.
     """
+
+    _takes_small_integers: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return {

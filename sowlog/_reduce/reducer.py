@@ -64,6 +64,8 @@ class Reducer(abc.ABC):
     axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
     ordered: ClassVar[bool] = False
     counts_unseen: ClassVar[bool] = False
+    # Sums of bools and small integers are exact on the integer path; other arithmetic on int8 would wrap.
+    _takes_small_integers: ClassVar[bool] = False
 
     @abc.abstractmethod
     def empty(self) -> Parts:
@@ -74,8 +76,8 @@ class Reducer(abc.ABC):
         """Returns the parts of one value.
 
         Args:
-            value: a real array of any shape, all of which is reduced. Floats below 32 bits and small integers
-                arrive as float32; 32-bit integers and float64 as they are, so that no digit is lost.
+            value: a real array of any shape, all of which is reduced. Bools, and integers and floats below 32
+                bits, arrive as float32; wider ones as they are, so that no digit is lost.
             weight: float32, int32 or bool of the value's shape, or None for 1 everywhere.
         """
 
@@ -199,6 +201,10 @@ class Reducer(abc.ABC):
 
     def _of_one(self, value: jax.Array, weight: jax.Array | None = None) -> State:
         seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(values.is_counted(weight))
+        if values.is_small_integer(value) and not self._takes_small_integers:
+            value = value.astype(jnp.float32)
+        if weight is not None and weight.dtype != jnp.bool_ and values.is_small_integer(weight):
+            weight = weight.astype(jnp.int32)
         return State(self.from_value(value, weight), seen, self)
 
     @final

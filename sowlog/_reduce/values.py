@@ -73,11 +73,11 @@ def _float_of(value: int) -> Any:
 
 
 def real_array(value: Value | None, what: str) -> jax.Array:
-    """Returns a value or weight as an array: float32, or wider where it is wider, or int32, or bool.
+    """Return a value or weight as an array: floats as float32 or wider, integers and bools as they are.
 
     Raises:
-        TypeError: it is complex or no number.
-        RuntimeError: it was donated or deleted.
+        TypeError: The value is complex or not a number.
+        RuntimeError: The array was donated or deleted.
     """
     if _holds_none(value):  # Which jax 0.5.0 takes for NaN.
         raise TypeError(_refusal(value, what))
@@ -93,11 +93,15 @@ def real_array(value: Value | None, what: str) -> jax.Array:
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"a {what} must be real, got {array.dtype}: sow jnp.abs(x), x.real or x.imag.")
     check_real(f"the {what}", array, f"a {what} must be")
-    if array.dtype == jnp.bool_ and what == "weight":
-        return array
-    if array.dtype in (jnp.int32, jnp.uint32, jnp.int64, jnp.uint64, jnp.float64):
+    if array.dtype in (jnp.bool_, jnp.float64) or jnp.issubdtype(array.dtype, jnp.integer):
         return array
     return array.astype(jnp.float32)
+
+
+def is_small_integer(array: jax.Array) -> bool:
+    """Return whether an array is of bools, or of integers below 32 bits; float32 holds each exactly."""
+    dtype = array.dtype
+    return dtype == jnp.bool_ or (jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < 4)
 
 
 def check_real(name: str, array: Any, rule: str) -> None:

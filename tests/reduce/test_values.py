@@ -128,6 +128,49 @@ def test_a_mask_of_bools_is_counted_exactly():
     assert int(weight.hi) + int(weight.lo) == 2**24 + 3
 
 
+@pytest.mark.parametrize("dtype", [jnp.bool_, jnp.int8, jnp.uint8])
+@pytest.mark.parametrize("weight_dtype", [None, jnp.bool_, jnp.int8])
+def test_flags_and_small_integers_are_summed_exactly(dtype, weight_dtype):
+    """2^24 + 5 ones in one array sum to 2^24 + 5, weighted or not, and their mean is 1."""
+    count = 2**24 + 5
+    ones = jnp.ones(count, dtype)
+    weights = () if weight_dtype is None else (jnp.ones(count, weight_dtype),)
+    total, mean = jax.jit(lambda *operands: (sowlog.sum.of(*operands), sowlog.mean.of(*operands)))(
+        ones, *weights
+    )
+    for pair in (total.parts, mean.parts["total"], mean.parts["weight"]):
+        assert int(pair.hi) + int(pair.lo) == count
+    assert float(mean.compute()) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16, jnp.uint16])
+def test_small_integers_do_not_wrap(dtype):
+    """The extremes of a dtype sum to more than int32 holds, alone and under a weight."""
+    for extreme in (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max):
+        count = 2**31 // (abs(int(extreme)) or 2**16) + 7
+        values = jnp.full(count, extreme, dtype)
+        parts = sowlog.sum.of(values).parts
+        assert int(parts.hi) + int(parts.lo) == count * int(extreme)
+        parts = sowlog.sum.of(values[:9], weight=jnp.full(9, 100, jnp.int8)).parts
+        assert int(parts.hi) + int(parts.lo) == 900 * int(extreme)
+
+
+def test_a_reducer_of_a_user_gets_flags_and_small_integers_as_float32():
+    """Arithmetic on int8 would wrap, and a bool has none."""
+    dtypes = []
+
+    def add(total, value):
+        dtypes.append(value.dtype)
+        return total + jnp.sum(value)
+
+    reducer = sowlog.Reducer.build(
+        init=lambda: jnp.zeros(()), add=add, merge=jnp.add, compute=lambda total: total
+    )
+    for dtype in (jnp.bool_, jnp.int8, jnp.uint16, jnp.int32):
+        assert float(reducer.of(jnp.ones(200, dtype)).compute()) == 200.0
+    assert dtypes == [jnp.float32, jnp.float32, jnp.float32, jnp.int32]
+
+
 @pytest.mark.parametrize("percents", [(50, 50.0), (99, 99.9999999, 99.99999999)])
 def test_two_quantiles_of_one_name_are_refused(percents):
     """One would stand in the other's place."""
