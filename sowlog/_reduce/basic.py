@@ -148,7 +148,7 @@ class Last(Reducer):
         return b
 
     def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
-        """Keeps the value of the last replica that saw one."""
+        """Keep the value of the last replica that saw one."""
         yield ()
         index = jnp.where(seen, replica, -1).astype(jnp.float32)
         last_index = yield index
@@ -188,7 +188,7 @@ class Nonfinite(Reducer):
 
 
 def _largest_of_replicas(values: jax.Array) -> Exchange:
-    """Exchanges values for the largest; a NaN travels as a flag, as collectives may pass over it."""
+    """Exchange values for the largest; a NaN travels as a flag, as collectives may pass over it."""
     nan = jnp.isnan(values)
     yield ()
     largest, any_nan = yield jnp.where(nan, -jnp.inf, values), nan.astype(jnp.float32)

@@ -41,12 +41,12 @@ class Counts(NamedTuple):
     max: jax.Array
 
     def finite(self) -> Pair:
-        """Returns the counts of the bins alone."""
+        """Return the counts of the bins alone."""
         return Pair(self.bins.hi[:-3], self.bins.lo[:-3])
 
 
 def bin_edges(sub_bins: int) -> NDArray[np.float64]:
-    """Returns the edges of the bins, float64 of shape [bins + 1], increasing; the outermost are infinite.
+    """Return the edges of the bins, float64 of shape [bins + 1], increasing; the outermost are infinite.
 
     Args:
         sub_bins: bins per power of two.
@@ -57,7 +57,7 @@ def bin_edges(sub_bins: int) -> NDArray[np.float64]:
 
 
 def bin_count(sub_bins: int) -> int:
-    """Returns how many bins there are for so many to each power of two."""
+    """Return how many bins there are for so many to each power of two."""
     return 2 * (_MAX_EXPONENT - _MIN_EXPONENT) * sub_bins + 1
 
 
@@ -97,7 +97,7 @@ def count(value: jax.Array, weight: jax.Array | None, sub_bins: int) -> Counts:
 
 
 def _count_elements(value: jax.Array, sub_bins: int) -> Counts:
-    """Counts each element once.
+    """Count each element once.
 
     To tell NaN and infinities apart costs as much as the binning, and min and max know whether there are any:
     only then they are taken out of the outermost bins, where their bits put them.
@@ -122,7 +122,7 @@ def _count_elements(value: jax.Array, sub_bins: int) -> Counts:
 
 
 def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> Counts:
-    """Counts each element by its weight; one of weight 0 is none of the elements."""
+    """Count each element by its weight; one of weight 0 is none of the elements."""
     index = _bin_index(value, sub_bins)
     for place, is_kind in enumerate(_kinds_apart(value)):
         index = jnp.where(is_kind, bin_count(sub_bins) + place, index)
@@ -187,13 +187,13 @@ def _extremes(value: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int, *, groups: int = 1) -> jax.Array:
-    """Returns what falls in each bin of each group. An unsigned index spares the test for negative ones."""
+    """Return what falls in each bin of each group. An unsigned index spares the test for negative ones."""
     zeros = jnp.zeros(groups * (bin_count(sub_bins) + 3), amounts.dtype)
     return zeros.at[index.ravel().astype(jnp.uint32)].add(amounts.ravel(), mode="promise_in_bounds")
 
 
 def _bin_index(value: jax.Array, sub_bins: int) -> jax.Array:
-    """Returns the bin of each float32: its exponent and first mantissa bits, mirrored for negative values.
+    """Return the bin of each float32: its exponent and first mantissa bits, mirrored for negative values.
 
     NaN and infinities come to lie in the outermost bins.
     """

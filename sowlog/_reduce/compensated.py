@@ -35,17 +35,17 @@ class Pair(NamedTuple):
 
 
 def zero_pair() -> Pair:
-    """Returns the pair 0."""
+    """Return the pair 0."""
     return Pair(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
 
 
 def pair_of(value: jax.Array) -> Pair:
-    """Returns a float32 array as pairs, elementwise."""
+    """Return a float32 array as pairs, elementwise."""
     return Pair(value, jnp.zeros_like(value))
 
 
 def add(a: Pair, b: Pair) -> Pair:
-    """Returns a + b, renormalised so that lo is below half a unit in the last place of hi."""
+    """Return a + b, renormalised so that lo is below half a unit in the last place of hi."""
     total, error = _two_sum(a.hi, b.hi)
     hi, lo = _two_sum(total, error + (a.lo + b.lo))
     return Pair(hi, lo)
@@ -63,7 +63,7 @@ def total_of_rows(pairs: Pair) -> Pair:
 
 
 def are_whole(pairs: Pair) -> jax.Array:
-    """Say whether all pairs are whole numbers: a bool scalar."""
+    """Return whether all pairs are whole numbers: a bool scalar."""
     return jnp.all((jnp.round(pairs.hi) == pairs.hi) & (jnp.round(pairs.lo) == pairs.lo))
 
 
@@ -86,12 +86,12 @@ def multiply(pair: Pair, factors: Sequence[Fraction]) -> Pair:
 
 
 def subtract(a: Pair, b: Pair) -> jax.Array:
-    """Returns a - b as one float32: right to the last place even where hi cancels."""
+    """Return a - b as one float32: right to the last place even where hi cancels."""
     return (a.hi - b.hi) + (a.lo - b.lo)
 
 
 def total(values: jax.Array) -> Pair:
-    """Returns the sum of all elements of `values` (any shape and real dtype) as one pair."""
+    """Return the sum of all elements of `values` (any shape and real dtype) as one pair."""
     if is_small_integer(values):
         return _small_integer_total(values)
     if jnp.issubdtype(values.dtype, jnp.integer):
@@ -130,7 +130,7 @@ def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
 
 
 def split(values: jax.Array) -> Pair:
-    """Returns a real array as pairs, element by element; 32-bit integers exactly, wider ones to 2^48."""
+    """Return a real array as pairs, element by element; 32-bit integers exactly, wider ones to 2^48."""
     if jnp.issubdtype(values.dtype, jnp.integer) and not is_small_integer(values):
         low = values & (0xFFF if values.dtype.itemsize <= 4 else 0xFFFFFF)
         return add(pair_of((values - low).astype(jnp.float32)), pair_of(low.astype(jnp.float32)))
@@ -141,19 +141,19 @@ def split(values: jax.Array) -> Pair:
 
 
 def deviations(values: jax.Array, center: jax.Array) -> jax.Array:
-    """Returns `values - center` as float32, with the digits of integers and float64 that cancel."""
+    """Return `values - center` as float32, with the digits of integers and float64 that cancel."""
     hi, lo = split(values)
     return (hi - center) + lo
 
 
 def count(elements: int) -> Pair:
-    """Returns a number of elements known while tracing, exactly."""
+    """Return a number of elements known while tracing, exactly."""
     hi = np.float32(elements)
     return Pair(jnp.asarray(hi), jnp.asarray(np.float32(elements - int(hi))))
 
 
 def tree_sum(values: jax.Array) -> jax.Array:
-    """Returns the sum of all elements; axis by axis where XLA would run through several in order.
+    """Return the sum of all elements; axis by axis where XLA would run through several in order.
 
     The barrier keeps it from making one loop of them: 240 000 equal values in three axes would err by 2e-5.
     """
@@ -164,7 +164,7 @@ def tree_sum(values: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def unfused(values: jax.Array) -> jax.Array:
-    """Returns the values through a barrier to fusion, which jax 0.5.0 cannot differentiate by itself."""
+    """Return the values through a barrier to fusion, which jax 0.5.0 cannot differentiate by itself."""
     return jax.lax.optimization_barrier(values)
 
 
@@ -181,7 +181,7 @@ def halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns fl(a + b) and its rounding error, which is 0 once the sum is not finite."""
+    """Return fl(a + b) and its rounding error, which is 0 once the sum is not finite."""
     sum_ = a + b
     b_part = sum_ - a
     error = (a - (sum_ - b_part)) + (b - b_part)
@@ -205,7 +205,7 @@ def _limits(dtype: Any) -> tuple[int, int]:
 
 
 def _integer_total(values: jax.Array) -> Pair:
-    """Returns the sum of integers, exact to 2^48."""
+    """Return the sum of integers, exact to 2^48."""
     wrapped = jnp.sum(values, dtype=values.dtype)
     return (
         split(wrapped)
@@ -228,7 +228,7 @@ MIN_SCALE, _MAX_SCALE = np.float32(2.0**-126), np.float32(2.0**126)
 
 
 def power_of_two(magnitude: jax.Array) -> jax.Array:
-    """Returns the largest power of two not above a float32 >= 0, within the scales; 1 for Inf and NaN."""
+    """Return the largest power of two not above a float32 >= 0, within the scales; 1 for Inf and NaN."""
     exponent = jax.lax.bitcast_convert_type(magnitude, jnp.uint32) & jnp.uint32(0x7F800000)
     power = jax.lax.bitcast_convert_type(exponent, jnp.float32)
     return jnp.where(jnp.isfinite(magnitude), jnp.clip(power, MIN_SCALE, _MAX_SCALE), 1.0)

@@ -224,7 +224,7 @@ def _name_of(percent: float) -> str:
 
 
 def _moments(value: jax.Array, weight: jax.Array | None, counts: Counts) -> tuple[Pair, Squares]:
-    """Returns the sum and the sum of squares of the finite elements.
+    """Return the sum and the sum of squares of the finite elements.
 
     A scale costs a pass of its own, and a mask as much again: an array of ordinary size needs neither.
     """

@@ -55,7 +55,7 @@ def float_limbs(values: jax.Array, scale: jax.Array) -> list[tuple[jax.Array, fl
 
 
 def total_limbs(pair: Pair) -> jax.Array:
-    """Splits totals into three float32 limbs, shape [3, ...], that a plain sum over replicas adds up well.
+    """Split totals into three float32 limbs, shape [3, ...], that a plain sum over replicas adds up well.
 
     A sum in float32 would round the 24 bits of hi. Its upper and lower half are summed apart, so replicas of
     similar size lose nothing.
@@ -65,7 +65,7 @@ def total_limbs(pair: Pair) -> jax.Array:
 
 
 def count_limbs(pair: Pair) -> jax.Array:
-    """Splits counts below 2^48 into three float32 limbs, shape [3, ...], of multiples of 2^32, 2^16 and 1.
+    """Split counts below 2^48 into three float32 limbs, shape [3, ...], of multiples of 2^32, 2^16 and 1.
 
     Summed over up to 128 replicas, each limb stays within float32's 24 bits: counts stay exact. The parts are
     truncated, not floored: the lo of a sum of fractions is often a negative number near 0, whose floor would
@@ -79,7 +79,7 @@ def count_limbs(pair: Pair) -> jax.Array:
 
 
 def of_limbs(limbs: jax.Array) -> Pair:
-    """Returns the pairs that (summed) limbs of shape [3, ...] stand for."""
+    """Return the pairs that (summed) limbs of shape [3, ...] stand for."""
     return add(add(pair_of(limbs[0]), pair_of(limbs[1])), pair_of(limbs[2]))
 
 

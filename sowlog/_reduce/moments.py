@@ -68,7 +68,7 @@ class Std(Reducer):
         }
 
     def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange:
-        """Takes the second moments about the mean of all, and mends that mean's rounding at the end."""
+        """Take the second moments about the mean of all, and mend that mean's rounding at the end."""
         own_weight = parts["weight"].value
         limbs, weighted_mean = yield (
             count_limbs(parts["weight"]),

@@ -69,11 +69,11 @@ class Reducer(abc.ABC):
 
     @abc.abstractmethod
     def empty(self) -> Parts:
-        """Returns the parts before anything was sown: arrays of fixed shape and strong dtype."""
+        """Return the parts before anything was sown: arrays of fixed shape and strong dtype."""
 
     @abc.abstractmethod
     def from_value(self, value: jax.Array, weight: jax.Array | None) -> Parts:
-        """Returns the parts of one value.
+        """Return the parts of one value.
 
         Args:
             value: a real array of any shape, all of which is reduced. Bools, and integers and floats below 32
@@ -83,14 +83,14 @@ class Reducer(abc.ABC):
 
     @abc.abstractmethod
     def merge(self, a: Parts, b: Parts) -> Parts:
-        """Returns the parts of both; `a` was sown before `b`."""
+        """Return the parts of both; `a` was sown before `b`."""
 
     @abc.abstractmethod
     def compute(self, parts: Parts) -> Any:
-        """Returns the result: a scalar, or a dict of scalars by name."""
+        """Return the result: a scalar, or a dict of scalars by name."""
 
     def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange | None:
-        """Merges over replicas with three collectives that all metrics share; None gathers the states.
+        """Merge over replicas with three collectives that all metrics share; None gathers the states.
 
         A generator that yields three times: trees to be summed over the replicas, then trees of which to
         take the maximum, then trees to be summed again. Each yield returns the result; the generator
@@ -113,7 +113,7 @@ class Reducer(abc.ABC):
         compute: Callable[[Parts], Any],
         name: str = "custom",
     ) -> "Reducer":
-        """Builds a reducer from four functions. Build it once, at module level: it is compared by them.
+        """Build a reducer from four functions. Build it once, at module level: it is compared by them.
 
         Args:
             init: () -> accumulator, a pytree of arrays.
@@ -139,12 +139,12 @@ class Reducer(abc.ABC):
 
     @final
     def init_fn(self) -> State:
-        """Returns the state before anything was sown: Flax's `init_fn`."""
+        """Return the state before anything was sown: Flax's `init_fn`."""
         return start(self)
 
     @final
     def reduce_fn(self, state: State, value: "Value | Weighted") -> State:
-        """Returns the state with one more value (or `sowlog.weighted` value): Flax's `reduce_fn`.
+        """Return the state with one more value (or `sowlog.weighted` value): Flax's `reduce_fn`.
 
         Raises:
             TypeError: `state` is not one of this reducer's: another reducer used the same name.
@@ -159,7 +159,7 @@ class Reducer(abc.ABC):
 
     @final
     def of(self, value: "Value | Weighted", weight: Value | None = None) -> State:
-        """Returns the state of one value, for a value computed outside a module.
+        """Return the state of one value, for a value computed outside a module.
 
         Args:
             value: a real number or array, or `sowlog.weighted(value, weight)`.
@@ -209,7 +209,7 @@ class Reducer(abc.ABC):
 
     @final
     def __call__(self, **settings: Any) -> Self:
-        """Returns the same reducer, configured: `sowlog.mean(axis=0)`.
+        """Return the same reducer, configured: `sowlog.mean(axis=0)`.
 
         Raises:
             TypeError: a setting that this reducer does not have.
@@ -224,7 +224,7 @@ class Reducer(abc.ABC):
         return dataclasses.replace(self, **{name: static(value) for name, value in settings.items()})
 
     def keys(self) -> tuple[str, str]:
-        """Returns the names that `**reducer` unpacks to in `module.sow(col, name, value, **reducer)`."""
+        """Return the names that `**reducer` unpacks to in `module.sow(col, name, value, **reducer)`."""
         return ("init_fn", "reduce_fn")
 
     def __getitem__(self, key: str) -> Callable[..., State]:
@@ -275,7 +275,7 @@ class _Built(Reducer):
 
 
 def static(setting: Any) -> Any:
-    """Returns a setting as a hashable one: a list as a tuple, a NumPy number as Python's."""
+    """Return a setting as a hashable one: a list as a tuple, a NumPy number as Python's."""
     if isinstance(setting, list | tuple):
         return tuple(static(part) for part in setting)
     return setting.item() if isinstance(setting, np.generic) else setting

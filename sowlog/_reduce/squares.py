@@ -20,14 +20,14 @@ class Squares(NamedTuple):
 
 
 def zero_squares() -> Squares:
-    """Returns the sum of squares 0."""
+    """Return the sum of squares 0."""
     return Squares(jnp.asarray(MIN_SCALE), zero_pair())
 
 
 def squares_of(
     values: jax.Array, weight: jax.Array | None = None, *, largest: jax.Array | None = None
 ) -> Squares:
-    """Returns the sum of weight * values^2 over all elements of a float32 array.
+    """Return the sum of weight * values^2 over all elements of a float32 array.
 
     `largest` is the largest magnitude among them, where the caller knows it.
     """
@@ -38,35 +38,35 @@ def squares_of(
 
 
 def squares_fit(largest: jax.Array) -> jax.Array:
-    """Tells whether squares of magnitudes up to `largest` neither vanish nor, 2^47 of them, overflow."""
+    """Return whether squares of magnitudes up to `largest` neither vanish nor, 2^47 of them, overflow."""
     return (largest >= 2.0**-40) & (largest <= 2.0**40)
 
 
 def unscaled_squares_of(values: jax.Array) -> Squares:
-    """Returns the sum of squares of a float32 array whose largest magnitude is one of those that fit."""
+    """Return the sum of squares of a float32 array whose largest magnitude is one of those that fit."""
     total = pair_of(tree_sum(jnp.square(values)))
     # Not a constant: the branches of a cond must vary over the same replicas under shard_map.
     return Squares(jnp.ones_like(total.hi), total)
 
 
 def elementwise_squares(values: jax.Array, weight: jax.Array) -> Squares:
-    """Returns weight * value^2 for each element by itself."""
+    """Return weight * value^2 for each element by itself."""
     scale = power_of_two(jnp.abs(values))
     return Squares(scale, pair_of(weight * jnp.square(values * (1.0 / scale))))
 
 
 def add_squares(a: Squares, b: Squares) -> Squares:
-    """Returns a + b on the larger of the two scales."""
+    """Return a + b on the larger of the two scales."""
     scale = jnp.maximum(a.scale, b.scale)
     return Squares(scale, add(rescale(a, scale), rescale(b, scale)))
 
 
 def rescale(squares: Squares, scale: jax.Array) -> Pair:
-    """Returns the total that a sum of squares has on another scale, not below its own."""
+    """Return the total that a sum of squares has on another scale, not below its own."""
     factor = jnp.square(squares.scale * (1.0 / scale))
     return Pair(squares.total.hi * factor, squares.total.lo * factor)
 
 
 def root_mean(squares: Squares, weight: Pair) -> jax.Array:
-    """Returns sqrt(squares / weight) as float32."""
+    """Return sqrt(squares / weight) as float32."""
     return squares.scale * jnp.sqrt(squares.total.value / weight.value)

@@ -43,7 +43,7 @@ class State:
     reducer: "Reducer" = dataclasses.field(metadata={"static": True})
 
     def merge(self, other: "State") -> "State":
-        """Returns the state of what both have seen; a state that saw nothing changes nothing, bit for bit.
+        """Return the state of what both have seen; a state that saw nothing changes nothing, bit for bit.
 
         Raises:
             TypeError: `other` is no state, or one of another reducer, or a state has been through arithmetic.
@@ -68,7 +68,7 @@ class State:
         return ambient.apart(_merge, _device_arrays(self), _device_arrays(other))
 
     def compute(self) -> Any:
-        """Returns the result: a float32 array of shape [*batch], or a dict of them by result name.
+        """Return the result: a float32 array of shape [*batch], or a dict of them by result name.
 
         Where nothing was sown the result is NaN; `sowlog.compute` and the logger leave such results out.
 
@@ -129,7 +129,7 @@ def start(reducer: "Reducer") -> State:
 
 
 def _is_start(state: State) -> bool:
-    """Say whether a state is `init_fn`'s: nothing was sown, and its kept axes are not known yet."""
+    """Return whether a state is `init_fn`'s: nothing was sown, and its kept axes are not known yet."""
     return state.seen is _START
 
 
@@ -184,7 +184,7 @@ def _check_one_shape(a: State, b: State) -> None:
 
 
 def broadcast(state: State, batch: tuple[int, ...]) -> State:
-    """Returns a state without batch axes as an array of equal states of shape `batch`."""
+    """Return a state without batch axes as an array of equal states of shape `batch`."""
     with ambient.unchecked():
         return jax.tree.map(
             lambda x: jnp.broadcast_to(x.reshape((1,) * len(batch) + x.shape), batch + x.shape), state
@@ -192,6 +192,6 @@ def broadcast(state: State, batch: tuple[int, ...]) -> State:
 
 
 def strong(leaf: Any) -> jax.Array:
-    """Returns a leaf as an array of strong dtype: the weak type of a Python 0.0 would cost a second trace."""
+    """Return a leaf as an array of strong dtype: the weak type of a Python 0.0 would cost a second trace."""
     is_strong = isinstance(leaf, jax.Array) and not leaf.weak_type
     return leaf if is_strong else jnp.asarray(leaf, jnp.result_type(leaf))

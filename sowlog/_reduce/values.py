@@ -27,7 +27,7 @@ class Weighted:
 
 
 def weighted(value: Value, weight: Value) -> Weighted:
-    """Pairs a value with its weight, for the plain form of sowing.
+    """Pair a value with its weight, for the plain form of sowing.
 
     That is `module.sow("metrics", name, sowlog.weighted(value, w), **sowlog.mean)`.
 
@@ -45,7 +45,7 @@ def weighted(value: Value, weight: Value) -> Weighted:
 
 
 def narrowed(value: Any) -> Any:
-    """Returns a value, as float32 where it is integers of the host that JAX has no room for.
+    """Return a value, as float32 where it is integers of the host that JAX has no room for.
 
     Without 64-bit types JAX keeps the lower half of a NumPy int64: 2^33 would be 0.
     """
@@ -195,7 +195,7 @@ def is_counted(weight: jax.Array) -> jax.Array:
 
 
 def fit_weight(weight: jax.Array, value: jax.Array) -> jax.Array:
-    """Returns a weight in the shape of its value.
+    """Return a weight in the shape of its value.
 
     Raises:
         ValueError: it does not fit, or could fit by chance.

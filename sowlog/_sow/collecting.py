@@ -24,7 +24,7 @@ _OURS = [METRICS, losses.COLLECTION]
 
 
 def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """Wraps a module's `apply` so that it also returns what was sown.
+    """Wrap a module's `apply` so that it also returns what was sown.
 
     A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A
     model that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries
@@ -84,7 +84,7 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
 def discover(
     apply: Callable[..., Any], variables: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> dict[str, Any]:
-    """Finds what a model sows, without computing anything.
+    """Find what a model sows, without computing anything.
 
     Args:
         apply: `model.apply`.
@@ -111,7 +111,7 @@ def discover(
 def sown_shapes(
     apply: Callable[..., Any], variables: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Returns the updates of a pass as shapes and dtypes, without computing anything."""
+    """Return the updates of a pass as shapes and dtypes, without computing anything."""
     leaves, structure = jax.tree.flatten((variables, args))
     abstract = [isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves]
 
@@ -127,7 +127,7 @@ def sown_shapes(
 def _run_seeded_if_need_be(
     run: Callable[..., tuple[Any, Mapping[str, Any]]],
 ) -> tuple[Any, Mapping[str, Any]]:
-    """Runs a pass; one that JAX refuses for the structure of its loops and branches is run with seeds.
+    """Run a pass; one that JAX refuses for the structure of its loops and branches is run with seeds.
 
     Most models need no seeds and pay for no search.
     """
@@ -163,7 +163,7 @@ def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mappin
 
 
 def _with_arrays(tree: Any) -> Any:
-    """Returns a tree with JAX arrays in its states: outside of jit, jax.checkpoint makes NumPy's of some."""
+    """Return a tree with JAX arrays in its states: outside of jit, jax.checkpoint makes NumPy's of some."""
 
     def with_arrays(leaf: Any) -> Any:
         return jax.tree.map(state.strong, leaf) if is_state(leaf) else leaf

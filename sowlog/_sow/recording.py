@@ -60,11 +60,11 @@ class Recorder:
         self._depth = transforms.apply_depth() + 1
 
     def hears(self) -> bool:
-        """Says whether the caller runs in the `apply` that is collected, not in one inside it."""
+        """Return whether the caller runs in the `apply` that is collected, not in one inside it."""
         return transforms.apply_depth() == self._depth
 
     def note(self, module: nn.Module, site: Site, state: State | None) -> None:
-        """Takes note of a value that is about to be stored; None is one by functions of the user's.
+        """Take note of a value that is about to be stored; None is one by functions of the user's.
 
         Raises:
             LostMetricError: the value would be lost, or be one for many.
@@ -80,12 +80,12 @@ class Recorder:
         self.note_stored(module, site)
 
     def note_stored(self, module: nn.Module, site: Site) -> None:
-        """Takes note that something is stored at a site, unless it is withheld."""
+        """Take note that something is stored at a site, unless it is withheld."""
         if site not in self.withheld and module.scope is not None:
             self._stored.append((site, module.scope.root))
 
     def last_lifted(self) -> set[Site]:
-        """Returns the sites stored in the lifted transform (of a cond, the branch) that ran last."""
+        """Return the sites stored in the lifted transform (of a cond, the branch) that ran last."""
         if not self._stored:
             return set()
         # Each run of a lifted transform has a root scope of its own.
@@ -93,7 +93,7 @@ class Recorder:
         return {site for site, root in self._stored if root is last and root is not self._stored[0][1]}
 
     def check_heard(self, module: nn.Module, site: Site) -> None:
-        """Raises if nobody listens to a sow although its pass is collected.
+        """Raise if nobody listens to a sow although its pass is collected.
 
         Raises:
             LostMetricError: a lifted transform does not hand the collection back.
@@ -107,7 +107,7 @@ class Recorder:
             raise LostMetricError(_dropped_message(site, (deaf or lifts)[0]))
 
     def check_returned(self, updates: Mapping[str, Any]) -> None:
-        """Raises if a value that was stored did not come back, or not as it should.
+        """Raise if a value that was stored did not come back, or not as it should.
 
         Raises:
             LostMetricError: a transform dropped it on the way back, or stacked its parts apart.
@@ -123,11 +123,11 @@ class Recorder:
                 raise LostMetricError(self.stacked_apart_message(site))
 
     def withheld_without_reducer(self) -> list[Site]:
-        """Returns the withheld sites whose empty state is unknown, as functions of the user's accumulate."""
+        """Return the withheld sites whose empty state is unknown, as functions of the user's accumulate."""
         return [site for site in self._lifts if site in self.withheld and site not in self.states]
 
     def unseedable_message(self, site: Site) -> str:
-        """Returns what to say of such a site."""
+        """Return what to say of such a site."""
         return (
             f"{site} is sown inside {self.lifts_of(site)}, which needs its state before the first sow. With "
             "functions of your own, or Flax's tuple that grows, that empty state is unknown. Write: "
@@ -135,7 +135,7 @@ class Recorder:
         )
 
     def stacked_apart_message(self, site: Site) -> str:
-        """Returns what to say of a state whose parts a transform stacked along axes of their own."""
+        """Return what to say of a state whose parts a transform stacked along axes of their own."""
         return (
             f"{site} is sown with {self.states[site].reducer}, whose parts have axes of their own, "
             f'and {self.lifts_of(site)} around it stacks "{site.collection}" behind them, along a negative '
@@ -143,7 +143,7 @@ class Recorder:
         )
 
     def lifts_of(self, site: Site) -> str:
-        """Returns the names of the lifted transforms around a sow, the innermost first."""
+        """Return the names of the lifted transforms around a sow, the innermost first."""
         return ", ".join(f"nn.{lift.name}" for lift in self._lifts[site]) or "a transform"
 
 
@@ -151,13 +151,13 @@ _current: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("sowl
 
 
 def current() -> Recorder | None:
-    """Returns the recorder of the innermost `collect` that is running, if one is."""
+    """Return the recorder of the innermost `collect` that is running, if one is."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def recording(recorder: Recorder) -> Generator[Recorder]:
-    """Lets every sow report to a recorder."""
+    """Let every sow report to a recorder."""
     token = _current.set(recorder)
     try:
         yield recorder
@@ -166,7 +166,7 @@ def recording(recorder: Recorder) -> Generator[Recorder]:
 
 
 def site_of(module: nn.Module, collection: str, name: str) -> Site:
-    """Returns where a module sows."""
+    """Return where a module sows."""
     return Site(collection, tuple(module.path), name)
 
 
@@ -196,7 +196,7 @@ def _check_no_raw_transform(module: nn.Module, site: Site) -> None:
 
 
 def _find(updates: Mapping[str, Any], site: Site) -> Any:
-    """Returns what came back from a site, or None."""
+    """Return what came back from a site, or None."""
     node: Any = updates.get(site.collection)
     for key in (*site.path, site.name):
         node = node.get(key) if isinstance(node, Mapping) else None
@@ -217,7 +217,7 @@ def _own_shapes(reducer: Reducer) -> list[tuple[int, ...]]:
 
 
 def has_own_axes(reducer: Reducer) -> bool:
-    """Says whether a part of a reducer's single state has axes: the bins of a histogram."""
+    """Return whether a part of a reducer's single state has axes: the bins of a histogram."""
     return any(_own_shapes(reducer))
 
 

@@ -30,7 +30,7 @@ Pass = Callable[[], tuple[Any, Mapping[str, Any]]]
 
 
 def find_seeds(run: Pass, collections: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the empty states, by collection, that a model needs before it can sow.
+    """Return the empty states, by collection, that a model needs before it can sow.
 
     Args:
         run: a forward pass, in which sows report to the current recorder.
@@ -61,7 +61,7 @@ def find_seeds(run: Pass, collections: list[str]) -> tuple[dict[str, Any], list[
 
 @contextlib.contextmanager
 def _fresh_traces() -> Generator[None]:
-    """Keeps this pass's traces apart from all others'.
+    """Keep this pass's traces apart from all others'.
 
     A trace that `nn.jit` has cached runs no Python, so nothing in it could be withheld; and one cached
     here, with probes in it, must not serve a real pass. Metadata are part of the key of JAX's caches.
@@ -71,7 +71,7 @@ def _fresh_traces() -> Generator[None]:
 
 
 def _probe(recorder: Recorder, collections: list[str]) -> Callable[..., Any]:
-    """Returns an interceptor that stores a probe at the entry of every module."""
+    """Return an interceptor that stores a probe at the entry of every module."""
 
     def enter(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
         module = context.module
@@ -103,14 +103,14 @@ def _seeds(recorder: Recorder, sites: list[Site], updates: Mapping[str, Any]) ->
 
 
 def _stacked(batch: tuple[int, ...], probed: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns a state's batch shape with the axes that transforms added to a probe, at the same places."""
+    """Return a state's batch shape with the axes that transforms added to a probe, at the same places."""
     own = iter(batch)
     found = [size for axis in probed for size in ([axis] if axis else itertools.islice(own, 1))]
     return (*found, *own)
 
 
 def _probed_shape(probes: Any, site: Site) -> tuple[int, ...]:
-    """Returns the shape that transforms give to what the module at a site stores."""
+    """Return the shape that transforms give to what the module at a site stores."""
     shape: tuple[int, ...] | None = None
     for key in (*site.path, None):
         shape = probes[_PROBE].shape if _PROBE in probes else shape

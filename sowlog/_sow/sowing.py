@@ -30,7 +30,7 @@ def sow(
     weight: Value | None = None,
     collection: str = METRICS,
 ) -> bool:
-    """Sows a statistic in a module: it reaches the logger under `<module path>/<name>`.
+    """Sow a statistic in a module: it reaches the logger under `<module path>/<name>`.
 
     The value carries no gradient: a statistic observes, `sow_loss` trains. Sown again under the same name (a
     second call, a shared module), it accumulates as the reducer says. While `init` runs nothing is sown. In
@@ -78,7 +78,7 @@ def sow(
 
 
 def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0) -> bool:
-    """Sows an auxiliary loss: `total_loss` adds weight * value to the objective, the logger shows both.
+    """Sow an auxiliary loss: `total_loss` adds weight * value to the objective, the logger shows both.
 
     Sown again in the same forward pass (a second call, more layers), the values add up; over
     microbatches, replicas and steps they are averaged, as the objective is.
@@ -110,7 +110,7 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
 
 
 def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
-    """Lets Flax's own `module.sow` report too: an interceptor of the methods of modules.
+    """Let Flax's own `module.sow` report too: an interceptor of the methods of modules.
 
     Flax does not pass `sow` by its interceptors, nor call anything of a dropped sow. So a bound module, which
     lives as long as its pass, gets a `sow` of its own at the entry of each of its methods.
@@ -122,7 +122,7 @@ def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: I
 
 
 def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions: Any) -> bool:
-    """Does what `module.sow` does, and reports it to the pass that is collected."""
+    """Do what `module.sow` does, and report it to the pass that is collected."""
     recorder = recording.current()
     if recorder is None or col not in (METRICS, losses.COLLECTION) or not recorder.hears():
         return type(module).sow(module, col, name, value, **functions)
@@ -141,7 +141,7 @@ def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions
 
 
 def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
-    """Says whether to sow; raises where `collect` listens and a transform stands between."""
+    """Return whether to sow; raises where `collect` listens and a transform stands between."""
     if module.is_initializing() or transforms.is_rehearsal():
         return False
     listening = module.is_mutable_collection(collection)
@@ -154,7 +154,7 @@ def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
 def _store(
     module: nn.Module, collection: str, name: str, state: State, join: Callable[[State, State], State]
 ) -> bool:
-    """Stores a state under a name, or joins it with the one already there."""
+    """Store a state under a name, or join it with the one already there."""
     site = recording.site_of(module, collection, name)
     recorder = recording.current()
     if recorder is not None and recorder.hears():
@@ -181,7 +181,7 @@ def _store(
 
 @contextlib.contextmanager
 def _naming(module: nn.Module, name: str) -> Generator[None]:
-    """Lets an error of what is sown say where."""
+    """Let an error of what is sown say where."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -62,7 +62,7 @@ class Lift(NamedTuple):
     outgoing: tuple[Any, ...] | None
 
     def hands_back(self, collection: str) -> bool:
-        """Says whether what is written to a collection comes back out, as far as is known."""
+        """Return whether what is written to a collection comes back out, as far as is known."""
         if self.part == "cond_wrapper":
             return False
         return self.outgoing is None or any(
@@ -70,14 +70,14 @@ class Lift(NamedTuple):
         )
 
     def broadcasts(self, collection: str) -> bool:
-        """Says whether a loop hands back one value, though its body runs many times."""
+        """Return whether a loop hands back one value, though its body runs many times."""
         # The first of nn.scan's filters is variable_broadcast, the second variable_carry.
         is_scan = self.name in ("scan", "RNN")
         return is_scan and bool(self.outgoing) and flax_scope.in_filter(self.outgoing[0], collection)
 
 
 def enclosing_lifts() -> list[Lift]:
-    """Returns the lifted transforms around the caller within the innermost `apply`, the innermost first."""
+    """Return the lifted transforms around the caller within the innermost `apply`, the innermost first."""
     lifts: list[Lift] = []
     name = part = ""
     for frame in _frames():
@@ -98,7 +98,7 @@ def enclosing_lifts() -> list[Lift]:
 
 
 def innermost() -> str:
-    """Returns the name of the transform that directly surrounds the caller, as a user writes it."""
+    """Return the name of the transform that directly surrounds the caller, as a user writes it."""
     for frame in _frames():
         name = frame.f_code.co_qualname.partition(".")[0]
         if _is_file(frame.f_code, _LIFT) and name not in ("pack", "_partial_pack"):
@@ -130,7 +130,7 @@ def custom_derivative() -> str | None:
 
 
 def is_rehearsal() -> bool:
-    """Says whether Flax runs the caller, a `setup`, only to check it, or to tell modules apart in nn.jit.
+    """Return whether Flax runs the caller, a `setup`, only to check it, or to tell modules apart in nn.jit.
 
     A lifted class runs `setup` inside its transform; what these runs before it sow would count twice.
     """
@@ -143,7 +143,7 @@ def is_rehearsal() -> bool:
 
 
 def apply_depth() -> int:
-    """Returns how many calls of Flax's `apply` are on the stack."""
+    """Return how many calls of Flax's `apply` are on the stack."""
     return sum(_is_apply(frame) for frame in _frames())
 
 

@@ -65,7 +65,7 @@ class HistogramSlot:
         return 2 * bin_count(self.sub_bins) + len(HISTOGRAM_SCALARS)
 
     def decode(self, words: NDArray[np.uint32]) -> HistogramValue:
-        """Returns the histogram that its words hold, on the host."""
+        """Return the histogram that its words hold, on the host."""
         bins = bin_count(self.sub_bins)
         values = words.view(np.float32)
         exact = values[:bins].astype(np.float64) + values[bins : 2 * bins]
@@ -92,7 +92,7 @@ class Layout:
         return len(self.scalars) + sum(slot.words for slot in self.histograms)
 
     def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-        """Returns the tags and float32 values of the scalars that were sown.
+        """Return the tags and float32 values of the scalars that were sown.
 
         Args:
             words: uint32, a packed buffer on the host.
@@ -109,7 +109,7 @@ class Layout:
         return PresentTags.of(self.scalars, present), values[present]
 
     def decode_histograms(self, words: NDArray[np.uint32]) -> dict[str, HistogramValue]:
-        """Returns the histograms that were sown, by tag, as NumPy arrays; counts in float64."""
+        """Return the histograms that were sown, by tag, as NumPy arrays; counts in float64."""
         start, found = len(self.scalars), dict[str, HistogramValue]()
         for slot in self.histograms:
             own = words[start : start + slot.words]
@@ -140,7 +140,7 @@ _WORD = np.dtype(np.uint32)
 
 
 def is_packed(node: Any) -> TypeGuard[Packed]:
-    """Report whether a node of a tree is a packed tree, which holds results and no states."""
+    """Return whether a node of a tree is a packed tree, which holds results and no states."""
     return isinstance(node, Packed)
 
 
@@ -200,5 +200,5 @@ def _refuse(packed: Packed, place: str, verb: str) -> None:
 
 @functools.lru_cache(maxsize=256)
 def intern(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> Layout:
-    """Returns one object per layout, so that comparing two steps' layouts is comparing pointers."""
+    """Return one object per layout, so that comparing two steps' layouts is comparing pointers."""
     return Layout(scalars, histograms)

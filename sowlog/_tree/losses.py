@@ -67,7 +67,7 @@ LOSS_IN_PASS = Loss(in_pass=True)
 
 
 def loss_state(value: Any, weight: Any) -> State:
-    """Returns the state of a loss that one call computed.
+    """Return the state of a loss that one call computed.
 
     Args:
         value: a real scalar.
@@ -90,12 +90,12 @@ def loss_state(value: Any, weight: Any) -> State:
 
 
 def is_loss(leaf: Any) -> TypeGuard[State]:
-    """Says whether a node of a tree is the state of a loss."""
+    """Return whether a node of a tree is the state of a loss."""
     return is_state(leaf) and isinstance(leaf.reducer, Loss)
 
 
 def add_in_pass(state: State, new: State) -> State:
-    """Returns the loss after one more call in the same forward pass."""
+    """Return the loss after one more call in the same forward pass."""
     merged = state.merge(new)
     a, b = state.parts["passes"], new.parts["passes"]
     passes = Pair(jnp.maximum(a.hi, b.hi), jnp.maximum(a.lo, b.lo))
@@ -103,7 +103,7 @@ def add_in_pass(state: State, new: State) -> State:
 
 
 def finish_pass(losses: Any) -> Any:
-    """Returns the losses as one pass leaves them: summed over stacked layers, and counted as one pass.
+    """Return the losses as one pass leaves them: summed over stacked layers, and counted as one pass.
 
     A loss in a branch that was not taken counts too: its part of that pass's objective is 0.
     """
@@ -111,7 +111,7 @@ def finish_pass(losses: Any) -> Any:
 
 
 def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None = None) -> jax.Array:
-    """Returns the sum of weight * value over the losses that a forward pass sowed.
+    """Return the sum of weight * value over the losses that a forward pass sowed.
 
     Add it to the loss that you differentiate: it has the gradient of that sum. Passes that `jax.vmap` or a
     scan stacked are averaged, as merged ones are.
@@ -150,7 +150,7 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
 
 
 def objective_part(losses: Iterable[State]) -> jax.Array:
-    """Returns the sum of weight * value over losses: a float32 scalar, the mean over passes."""
+    """Return the sum of weight * value over losses: a float32 scalar, the mean over passes."""
     start = jnp.zeros((), jnp.float32)
     return sum((_objective_part(loss) for loss in losses), start=start)
 

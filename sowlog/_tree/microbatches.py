@@ -18,7 +18,7 @@ from sowlog._tree.tags import empty_like, is_leaf, is_state
 def accumulate(
     step_fn: Callable[..., Any], microbatches: int, *, weight: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
-    """Runs a function over microbatches in one `lax.scan`, with the result of the full batch.
+    """Run a function over microbatches in one `lax.scan`, with the result of the full batch.
 
     A PRNG key among the batch arguments is split: each microbatch has its own. One that `step_fn` closes
     over is the same for all of them, and so is what it draws. An array of keys is cut along its first axis.
@@ -72,7 +72,7 @@ def accumulate(
 
 
 def cut(batch: tuple[Any, ...], parts: int) -> tuple[Any, ...]:
-    """Returns batch arguments whose arrays have equal parts of the examples along a new first axis.
+    """Return batch arguments whose arrays have equal parts of the examples along a new first axis.
 
     A PRNG key becomes as many keys.
 
@@ -101,7 +101,7 @@ def _is_typed_key(array: Any) -> bool:
 
 
 def _is_raw_key(leaf: Any) -> bool:
-    """Says whether an array has the form of a key of `jax.random.PRNGKey`."""
+    """Return whether an array has the form of a key of `jax.random.PRNGKey`."""
     if getattr(leaf, "dtype", None) != np.uint32:
         return False
     with jax.legacy_prng_key("allow"):

@@ -43,7 +43,7 @@ LossTrees = tuple[tuple[int, ...], ...]
 
 
 def pack(tree: Any) -> Packed:
-    """Computes every result of a tree of metrics into one buffer. Call it inside the jitted step.
+    """Compute every result of a tree of metrics into one buffer. Call it inside the jitted step.
 
     Args:
         tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses that stand
@@ -170,13 +170,13 @@ def _packed_segments(index: int, packed: Packed) -> Iterator[_Segment]:
 
 
 def _kind(state: State) -> Any:
-    """Returns what two states must share to be computed as one array of states."""
+    """Return what two states must share to be computed as one array of states."""
     leaves, structure = jax.tree.flatten(dataclasses.replace(state, reducer=state.reducer(axis=None)))
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
-    """Yields a segment per result name of states of one kind, computed in one vectorised pass."""
+    """Yield a segment per result name of states of one kind, computed in one vectorised pass."""
     first = group[0][1]
     batch = first.seen.shape
     stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
@@ -190,7 +190,7 @@ def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
 
 
 def _histogram_segments(slots: list[_Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
-    """Yields the words of as many histograms as there are slots, and how many elements they left out."""
+    """Yield the words of as many histograms as there are slots, and how many elements they left out."""
     rows = [array.reshape(len(slots), -1) for array in (value.counts, value.residues)]
     scalars = [getattr(value, name).reshape(len(slots), 1) for name in HISTOGRAM_SCALARS]
     words = _words(jnp.concatenate([*rows, *scalars], axis=1))
@@ -218,7 +218,7 @@ def _named(result: Any) -> dict[str, Any]:
 
 
 def _words(values: jax.Array) -> jax.Array:
-    """Returns float32 values as words, with every NaN made the same, so that none reads as absent."""
+    """Return float32 values as words, with every NaN made the same, so that none reads as absent."""
     values = values.astype(jnp.float32)
     return jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
 
@@ -229,7 +229,7 @@ def _stack(*leaves: jax.Array) -> jax.Array:
 
 
 def _concatenate(vectors: list[jax.Array]) -> jax.Array:
-    """Concatenates vectors a few at a time: XLA needs seconds for a thousand fusible ones at once."""
+    """Concatenate vectors a few at a time: XLA needs seconds for a thousand fusible ones at once."""
     while len(vectors) > _FAN_IN:
         joined = [jnp.concatenate(vectors[i : i + _FAN_IN]) for i in range(0, len(vectors), _FAN_IN)]
         vectors = list(jax.lax.optimization_barrier(joined))

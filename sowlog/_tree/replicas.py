@@ -21,7 +21,7 @@ _Collective = Callable[[jax.Array, Any], jax.Array]
 
 
 def all_reduce(tree: Any, axis_name: Axis) -> Any:
-    """Merges a tree of states over the replicas of a mapped axis; each of them gets the result.
+    """Merge a tree of states over the replicas of a mapped axis; each of them gets the result.
 
     Call it inside `shard_map`, `pmap` or `vmap(axis_name=...)`, before `pack`: without it each replica would
     report its own shard. `last` keeps the value of the highest index that saw one.
@@ -63,7 +63,7 @@ def _with_seen(states: list[State], exchanges: list[Exchange | None]) -> list[Ex
 
 
 def _exchange_state(state: State, parts: Exchange) -> Exchange:
-    """Exchanges a whole state: its parts, and whether any replica saw something."""
+    """Exchange a whole state: its parts, and whether any replica saw something."""
     sums = yield next(parts)
     maxima, seen = yield parts.send(sums), state.seen.astype(jnp.float32)
     last = yield parts.send(maxima)
@@ -71,7 +71,7 @@ def _exchange_state(state: State, parts: Exchange) -> Exchange:
 
 
 def _exchange(exchanges: list[Exchange], axis_name: Axis) -> list[State]:
-    """Runs all exchanges in step, each of their rounds as one collective."""
+    """Run all exchanges in step, each of their rounds as one collective."""
     given = [next(exchange) for exchange in exchanges]
     for collective in (jax.lax.psum, jax.lax.pmax):
         received = _travel_together(given, collective, axis_name)
@@ -124,7 +124,7 @@ def _gather(states: list[State], axis_name: Axis, replica: jax.Array) -> list[St
 
 
 def _to_words(leaf: jax.Array) -> jax.Array:
-    """Returns an array's bits as uint32, two for each element of 64 bits along a new last axis."""
+    """Return an array's bits as uint32, two for each element of 64 bits along a new last axis."""
     if leaf.dtype == jnp.bool_:
         return leaf.astype(jnp.uint32)
     if leaf.dtype.itemsize < 4:

@@ -22,7 +22,7 @@ _PROGRAMS = 64
 
 
 def compute(tree: Any) -> dict[str, Any]:
-    """Computes the results of a tree of metrics by tag.
+    """Compute the results of a tree of metrics by tag.
 
     Args:
         tree: as for `pack`, or what `pack` returned, whose results are read.

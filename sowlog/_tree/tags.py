@@ -14,18 +14,18 @@ _INDEX_DIGITS = 2
 
 
 def is_state(leaf: Any) -> TypeGuard[State]:
-    """Says whether a node of a tree is a state: the leaf of everything here."""
+    """Return whether a node of a tree is a state: the leaf of everything here."""
     return isinstance(leaf, State)
 
 
 def is_leaf(node: Any) -> TypeGuard[State | Packed]:
-    """Report whether a node of a tree is a state or a packed tree: their arrays alone are no metrics."""
+    """Return whether a node of a tree is a state or a packed tree: their arrays alone are no metrics."""
     # Both are final; isinstance costs three times as much, at every node of what is logged.
     return type(node) is State or type(node) is Packed
 
 
 def leaves_by_tag(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (tag, leaf): the path's parts joined by "/"; a leaf is a state, a packed tree or a pytree's own.
+    """Yield (tag, leaf): the path's parts joined by "/"; a leaf is a state, a packed tree or a pytree's own.
 
     Positions in tuples and lists (Flax's default collects a value per call in a tuple) are indices: "x/00".
     """
@@ -77,7 +77,7 @@ def _is_settled(key: Any) -> bool:
 
 
 def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
-    """Returns the tags of an array's elements in row-major order: zero-padded, so that they sort as numbers.
+    """Return the tags of an array's elements in row-major order: zero-padded, so that they sort as numbers.
 
     Example:
         >>> index_tags("load", (3,))
@@ -95,12 +95,12 @@ def join(prefix: str, name: str) -> str:
 
 
 def padded_index(index: int, size: int) -> str:
-    """Returns an index as text, as wide as the largest of `size`, two digits at least."""
+    """Return an index as text, as wide as the largest of `size`, two digits at least."""
     return str(index).zfill(max(_INDEX_DIGITS, len(str(size - 1))))
 
 
 def merge(a: Any, b: Any) -> Any:
-    """Returns the tree of merged states of two trees of one structure.
+    """Return the tree of merged states of two trees of one structure.
 
     Args:
         a: a tree of states, for example `updates["metrics"]` of one microbatch.
@@ -121,7 +121,7 @@ def merge(a: Any, b: Any) -> Any:
 
 
 def empty_like(tree: Any) -> Any:
-    """Returns the tree of states that have seen nothing, with the structure, shapes and dtypes of `tree`.
+    """Return the tree of states that have seen nothing, with the structure, shapes and dtypes of `tree`.
 
     It is the start of a `lax.scan` over microbatches; zeros are not (the max of negative values is not 0).
     `tree` may hold `jax.ShapeDtypeStruct`s, so `jax.eval_shape` of a step serves.
@@ -139,7 +139,7 @@ def empty_like(tree: Any) -> Any:
 
 
 def unstack(tree: Any) -> list[Any]:
-    """Returns a tree of arrays with one leading axis as a list of trees without it."""
+    """Return a tree of arrays with one leading axis as a list of trees without it."""
     size = jax.tree.leaves(tree)[0].shape[0]
     return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(size)]
 

@@ -23,7 +23,7 @@ def assert_sown(
     mutable: Any = False,
     **kwargs: Any,
 ) -> list[str]:
-    """Asserts that a forward pass sows what it should; nothing is computed (the pass is abstract).
+    """Assert that a forward pass sows what it should; nothing is computed (the pass is abstract).
 
     Args:
         model: a Flax module.
@@ -63,7 +63,7 @@ def assert_sown(
 def sown_structure(
     model: Any, variables: Mapping[str, Any], *args: Any, mutable: Any = False, **kwargs: Any
 ) -> dict[str, str]:
-    """Describes what a forward pass sows: a snapshot to keep in a test, so that a change of it is seen.
+    """Describe what a forward pass sows: a snapshot to keep in a test, so that a change of it is seen.
 
     Args:
         model: a Flax module.
@@ -106,7 +106,7 @@ _READS = (
 
 @contextlib.contextmanager
 def forbid_host_sync() -> Generator[None]:
-    """Makes reading the device an error in the calling thread: a stray `float(x)`, `if x > 0` or f"{x}".
+    """Make reading the device an error in the calling thread: a stray `float(x)`, `if x > 0` or f"{x}".
 
     Put it around the loop that trains and logs; batches of NumPy arrays may enter. The methods that read an
     array are watched, and on accelerators JAX's own guard of transfers to the host sees the rest. On the CPU,
@@ -173,6 +173,6 @@ class count_traces:  # noqa: N801  # used as a function, and reads as one
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function and counts the call."""
+        """Call the function and count the call."""
         self.traces += 1
         return self._function(*args, **kwargs)

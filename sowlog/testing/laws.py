@@ -28,7 +28,7 @@ _SAMPLES: tuple[np.ndarray[Any, Any], ...] = (
 def assert_reducer_laws(
     reducer: Reducer, values: Sequence[Any] = _SAMPLES, *, rtol: float = 1e-6, atol: float = 1e-7
 ) -> None:
-    """Asserts that a reducer accumulates rightly, however its values arrive.
+    """Assert that a reducer accumulates rightly, however its values arrive.
 
     The empty state is the identity of `merge` on both sides, bit for bit; `merge` is associative and (unless
     the reducer is `ordered`) commutative; states keep their structure, shapes and strong dtypes, float32 or
@@ -69,7 +69,7 @@ def assert_invariant(
     rtol: float = 1e-6,
     atol: float = 1e-7,
 ) -> None:
-    """Asserts that metrics do not depend on how a batch is cut: each way gives the whole batch's numbers.
+    """Assert that metrics do not depend on how a batch is cut: each way gives the whole batch's numbers.
 
     It catches what is not a state but should be (a mean of means), and what a model computes across examples.
 

@@ -71,7 +71,7 @@ BENCHMARKS = {
 
 
 def main(argv: list[str]) -> int:
-    """Measures what was named, all by default, and prints each table as soon as it is there."""
+    """Measure what was named, all by default, and print each table as soon as it is there."""
     options = _parse(argv)
     # A compilation found in a cache would not be measured.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure_apart(benchmark: Benchmark, size: Size) -> list[Line]:
-    """Measures in a child process, so that no benchmark meets another's threads, caches or memory."""
+    """Measure in a child process, so that no benchmark meets another's threads, caches or memory."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=benchmark.place) as pool:
         return pool.submit(benchmark.measure, size).result()

@@ -25,12 +25,12 @@ _SMALL = ("task.layers=1", "task.width=8", "task.heads=2", "task.experts=2", "ta
 
 
 def two_devices() -> None:
-    """Gives a process two virtual devices; before JAX looks for them."""
+    """Return a process two virtual devices; before JAX looks for them."""
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 
 def measure_collecting(size: Size) -> list[Line]:
-    """Measures CPU seconds of tracing, lowering and compiling the step, and of running it."""
+    """Measure CPU seconds of tracing, lowering and compiling the step, and of running it."""
     init, train_step, batch = _program(() if size.rounds > 1 else _SMALL)
     state = init(batch)
     rounds = min(size.rounds, 7)
@@ -98,7 +98,7 @@ def _line(case: str, figures: dict[str, list[float]], target: float | None) -> L
 
 
 def _collectives(*, copies: int) -> Line:
-    """Counts the collectives of a flush over two replicas, in the compiled program."""
+    """Count the collectives of a flush over two replicas, in the compiled program."""
     reducers = [value for value in vars(sowlog).values() if isinstance(value, sowlog.Reducer)] * copies
 
     def flush(x: jax.Array) -> Any:

@@ -19,7 +19,7 @@ Metrics = Callable[[jax.Array, int], Mapping[str, Any]]
 
 
 def measure_compile_time(size: Size) -> list[Line]:
-    """Measures CPU seconds of tracing, lowering and compiling, less those of the step without metrics.
+    """Measure CPU seconds of tracing, lowering and compiling, less those of the step without metrics.
 
     CPU seconds, as XLA compiles on several threads and other programs disturb the clock.
     """

@@ -15,7 +15,7 @@ _STEPS = 20
 
 
 def measure_disk_bytes(size: Size) -> list[Line]:
-    """Measures the size of a run with tags of 23 characters, relative to the tags and values alone."""
+    """Measure the size of a run with tags of 23 characters, relative to the tags and values alone."""
     lines: list[Line] = []
     for count in size.counts:
         ours = _bytes_per_scalar(_write_sowlog, count)

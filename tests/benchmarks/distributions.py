@@ -21,7 +21,7 @@ _BASES = ("jnp.mean and jnp.std", "sowlog.mean and sowlog.std")
 
 
 def measure_distributions(size: Size) -> list[Line]:
-    """Measures reducing an array of normal float32 numbers, against two ways of mean and std."""
+    """Measure reducing an array of normal float32 numbers, against two ways of mean and std."""
     values = jax.random.normal(jax.random.key(0), (size.elements,))
     reducers = {name: getattr(sowlog, name, None) for name in _OURS}
     runs = {
@@ -71,7 +71,7 @@ def _add_histogram(writer: SummaryWriter, values: jax.Array) -> Callable[[], flo
 
 
 def _cpu_milliseconds(call: Callable[[], object]) -> Callable[[], float]:
-    """Returns what gives the CPU time of a call: on one core it is the call's duration, less disturbances."""
+    """Return what gives the CPU time of a call: on one core it is the call's duration, less disturbances."""
 
     def repeat() -> None:
         for _ in range(_CALLS):

@@ -24,7 +24,7 @@ _numbers = itertools.count()
 
 
 def measure_log_latency(size: Size) -> list[Line]:
-    """Measures `log` inside a loop of 1 ms steps, whose device has a core of its own.
+    """Measure `log` inside a loop of 1 ms steps, whose device has a core of its own.
 
     sowlog's call comes right after the step was dispatched, as in training. A peer's comes when the step is
     done, since it would wait for the device otherwise, and that is not its cost.
@@ -59,7 +59,7 @@ def _lines(count: int, figures: dict[str, list[float]]) -> list[Line]:
 
 
 def _repetition(stack: ExitStack, kind: type[Peer], count: int, size: Size) -> Callable[[], float]:
-    """Returns what gives the mean microseconds of a `log` call over a stretch of training."""
+    """Return what gives the mean microseconds of a `log` call over a stretch of training."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     peer = stack.enter_context(closing(kind(folder)))
     step, repeats = make_step(peer.form, count), repeats_for(1.0)

@@ -118,14 +118,14 @@ class Cost(NamedTuple):
 
 
 def cost_of(work: Callable[[], object]) -> Cost:
-    """Runs `work` once and returns what it took."""
+    """Run `work` once and returns what it took."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Returns the quartiles of the values."""
+    """Return the quartiles of the values."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -135,7 +135,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 def interleave(
     runs: Mapping[str, Callable[[], Figure]], rounds: int, seldom: Mapping[str, int] | None = None
 ) -> dict[str, list[Figure]]:
-    """Calls every run once a round, in an order that changes, so that a slow minute hits them all.
+    """Call every run once a round, in an order that changes, so that a slow minute hits them all.
 
     Args:
         runs: what to measure, by name.

@@ -19,7 +19,7 @@ _TOLERANCE = 1.01
 
 
 def measure_memory(size: Size) -> list[Line]:
-    """Measures the memory of the process after each tenth of the steps, each with a buffer of its own."""
+    """Measure the memory of the process after each tenth of the steps, each with a buffer of its own."""
     pack = jax.jit(lambda value: sowlog.pack({"train/loss": sowlog.mean.of(value)}))
     resident: list[float] = []
     tenth = size.memory_steps // _TENTHS
@@ -44,7 +44,7 @@ def measure_memory(size: Size) -> list[Line]:
 
 
 def resident_mib() -> float:
-    """Returns the memory that this process holds now, in MiB."""
+    """Return the memory that this process holds now, in MiB."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -41,14 +41,14 @@ class Peer:
         self.folder = folder
 
     def log(self, step: int, metrics: Any) -> None:
-        """Takes the metrics of one step, as the training loop does."""
+        """Take the metrics of one step, as the training loop does."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Returns when nothing is under way any more, as far as the peer offers that."""
+        """Return when nothing is under way any more, as far as the peer offers that."""
 
     def close(self) -> None:
-        """Releases what it holds."""
+        """Release what it holds."""
 
 
 class Writing(Peer):
@@ -58,7 +58,7 @@ class Writing(Peer):
         self.write(step, {tag: float(value) for tag, value in jax.device_get(metrics).items()})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes scalars by tag."""
+        """Write scalars by tag."""
         raise NotImplementedError
 
 
@@ -100,7 +100,7 @@ class DebugCallback(Peer):
     form = "callback"
 
     def log(self, step: int, metrics: Any) -> None:
-        """Does nothing: the step has called back."""
+        """Do nothing: the step has called back."""
 
     def flush(self) -> None:
         jax.effects_barrier()
@@ -217,15 +217,15 @@ Kind = TypeVar("Kind", bound=Peer)
 
 
 def missing(peer: type[Peer]) -> str:
-    """Returns the packages that a peer lacks here, an empty text if none."""
+    """Return the packages that a peer lacks here, an empty text if none."""
     return ", ".join(name for name in peer.needs if importlib.util.find_spec(name) is None)
 
 
 def installed(peers: tuple[type[Kind], ...]) -> tuple[type[Kind], ...]:
-    """Returns those of the peers that can run here."""
+    """Return those of the peers that can run here."""
     return tuple(peer for peer in peers if not missing(peer))
 
 
 def absent(peers: tuple[type[Kind], ...]) -> tuple[type[Kind], ...]:
-    """Returns those of the peers that cannot run here."""
+    """Return those of the peers that cannot run here."""
     return tuple(peer for peer in peers if missing(peer))

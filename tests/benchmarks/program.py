@@ -46,7 +46,7 @@ class _Memory:
 
 
 def measure_program(size: Size) -> list[Line]:
-    """Measures the default run after its first step, against as many steps on one batch that is there."""
+    """Measure the default run after its first step, against as many steps on one batch that is there."""
     is_full = size.rounds > 1
     steps = _STEPS if is_full else 10
     config = config_file.load(_CONFIG, [f"steps={steps}", *(() if is_full else _SMALL)])
@@ -68,7 +68,7 @@ def measure_program(size: Size) -> list[Line]:
 
 
 def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
-    """Runs the program's loop and returns its seconds after the first step."""
+    """Run the program's loop and returns its seconds after the first step."""
     view = _Memory(config.steps)
     with tempfile.TemporaryDirectory() as folder, run_folder.RunFolder(Path(folder), config) as run:
         outcome = loop.train(config, dataset, run, view, signals.SignalFlag())
@@ -77,7 +77,7 @@ def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
 
 
 def _steps(config: Config, dataset: Dataset) -> Callable[[], float]:
-    """Returns what makes as many steps after the first one, and gives their seconds."""
+    """Return what makes as many steps after the first one, and gives their seconds."""
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     init = step.make_init(task, rule, config)
@@ -92,7 +92,7 @@ def _steps(config: Config, dataset: Dataset) -> Callable[[], float]:
 
 
 def _repeat(train_step: step.TrainStep, state: Any, batch: Any, steps: int) -> None:
-    """Makes steps a few ahead of the device, as the loop does: further ahead, they slow each other down."""
+    """Make steps a few ahead of the device, as the loop does: further ahead, they slow each other down."""
     reports: deque[Any] = deque()
     for _ in range(steps):
         state, report = train_step(state, batch)

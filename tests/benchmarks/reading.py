@@ -20,7 +20,7 @@ _PEER = "TensorBoard's EventAccumulator"
 
 
 def measure_reading(size: Size) -> list[Line]:
-    """Measures reading a run into arrays, packed and with one scalar an event."""
+    """Measure reading a run into arrays, packed and with one scalar an event."""
     packed_tags = tags_of(max(size.counts))
     cases = {
         "packed": (packed_tags, size.read_scalars // len(packed_tags), 0.3),
@@ -78,5 +78,5 @@ def _timed(read: Callable[[Path], object], folder: Path) -> Callable[[], float]:
 
 
 def _use(run: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns every series as arrays, should reading put that off."""
+    """Return every series as arrays, should reading put that off."""
     return [(np.asarray(steps), np.asarray(values)) for steps, values in run.scalars.values()]

@@ -26,14 +26,14 @@ _MET = {None: "", True: "yes", False: "NO"}
 
 
 def describe_machine() -> str:
-    """Returns the processor, its cores, and the versions that matter."""
+    """Return the processor, its cores, and the versions that matter."""
     packages = [f"{name} {version}" for name in _PACKAGES if (version := _version(name))]
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     return f"{_processor()}, {os.cpu_count()} cores. {system}; {', '.join(packages)}."
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Returns lines as a Markdown table with columns of one width."""
+    """Return lines as a Markdown table with columns of one width."""
     rows = [_HEADINGS, *(_cells(line) for line in lines)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     texts = [
@@ -65,12 +65,12 @@ def _target(line: Line) -> str:
 
 
 def _met(line: Line) -> str:
-    """Returns the verdict, with a question mark where the spread reaches over the target."""
+    """Return the verdict, with a question mark where the spread reaches over the target."""
     return _MET[line.met] + "?" * (not line.sure)
 
 
 def _number(value: float) -> str:
-    """Returns a number with three digits or two decimals, whichever says more."""
+    """Return a number with three digits or two decimals, whichever says more."""
     if value == 0 or value >= 100:
         return f"{value:.0f}"
     return f"{value:.3f}" if 0.9 <= value < 2 else f"{value:.3g}"

@@ -39,12 +39,12 @@ class _Figures(NamedTuple):
 
 
 def measure_host_bound(size: Size) -> list[Line]:
-    """Measures where XLA and Python share one core: whatever logging computes is taken from the step."""
+    """Measure where XLA and Python share one core: whatever logging computes is taken from the step."""
     return _measure(size, {(100, 1.0): 1.05, (100, 10.0): 1.03}, with_cpu=True)
 
 
 def measure_device_busy(size: Size) -> list[Line]:
-    """Measures where the step computes on a core of its own and the host is free, as with an accelerator."""
+    """Measure where the step computes on a core of its own and the host is free, as with an accelerator."""
     return _measure(size, {(100, 1.0): 1.05, (100, 10.0): 1.03, (1000, 1.0): 1.05}, with_cpu=False)
 
 
@@ -97,7 +97,7 @@ def _case_lines(
 
 
 def _repetition(peer: Peer, count: int, repeats: np.int32, seconds: float) -> Callable[[], _Figures]:
-    """Returns what runs a stretch of training between two of the same without metrics."""
+    """Return what runs a stretch of training between two of the same without metrics."""
     bare_chunk = _chunk(None, "none", 0, repeats)
     chunk = _chunk(peer, peer.form, count, repeats)
     bare_chunk(1)
@@ -117,7 +117,7 @@ def _repetition(peer: Peer, count: int, repeats: np.int32, seconds: float) -> Ca
 
 
 def _chunk(peer: Peer | None, form: str, count: int, repeats: np.int32) -> Callable[[int], Cost]:
-    """Returns what trains for some steps, all they logged being written, and gives the cost of a step."""
+    """Return what trains for some steps, all they logged being written, and gives the cost of a step."""
     step = make_step(form, count)
 
     def train(steps: int) -> None:

@@ -22,13 +22,13 @@ Step = Callable[[jax.Array, np.int32], tuple[jax.Array, Any]]
 
 
 def share_one_core() -> None:
-    """Gives this process one core, so that whatever logging computes is taken from the step."""
+    """Return this process one core, so that whatever logging computes is taken from the step."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     jax.devices()
 
 
 def separate_device() -> None:
-    """Gives XLA's threads a core to themselves and Python's the others, as with an accelerator.
+    """Return XLA's threads a core to themselves and Python's the others, as with an accelerator.
 
     A thread inherits the cores of the one that starts it: XLA's pool starts on the device's core, and what
     is started afterwards, the logger's thread among it, stays off it.
@@ -46,18 +46,18 @@ def separate_device() -> None:
 
 
 def tags_of(count: int) -> tuple[str, ...]:
-    """Returns that many tags of 23 characters."""
+    """Return that many tags of 23 characters."""
     return tuple(f"decoder/block_{index:04d}/loss" for index in range(count))
 
 
 def initial_state() -> jax.Array:
-    """Returns the state that a step takes and returns."""
+    """Return the state that a step takes and returns."""
     return jnp.ones((_WIDTH, _WIDTH))
 
 
 @functools.cache
 def make_step(form: Form, count: int) -> Step:
-    """Returns a jitted step of (state, repeats) -> (state, metrics).
+    """Return a jitted step of (state, repeats) -> (state, metrics).
 
     Args:
         form: what it returns as metrics: "none"; "tree", a dictionary of `count` scalars; "packed", the same
@@ -106,7 +106,7 @@ def _layer_means(state: jax.Array, count: int) -> dict[str, Any]:
 
 
 def repeats_for(milliseconds: float) -> np.int32:
-    """Returns how often the step without metrics repeats its layer to last that long here."""
+    """Return how often the step without metrics repeats its layer to last that long here."""
     step, state, trial = make_step("none", 0), initial_state(), np.int32(30)
 
     def run() -> None:

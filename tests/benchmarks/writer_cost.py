@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 
 def measure_writer_cost(size: Size) -> list[Line]:
-    """Measures the CPU time of all threads for values that are there already, per scalar."""
+    """Measure the CPU time of all threads for values that are there already, per scalar."""
     lines: list[Line] = []
     for count in size.counts:
         with ExitStack() as stack:
@@ -58,7 +58,7 @@ class _UnsyncedWriter(TensorBoardWriter):
     """sowlog's writer without the sync of its flush, which is no part of a step."""
 
     def flush(self) -> None:
-        """Does nothing: `write` has handed all over to the operating system."""
+        """Do nothing: `write` has handed all over to the operating system."""
 
 
 def _folder(stack: ExitStack) -> Path:
@@ -66,7 +66,7 @@ def _folder(stack: ExitStack) -> Path:
 
 
 def _per_scalar(write: Callable[[], object], steps: int, count: int) -> Callable[[], float]:
-    """Returns what gives the CPU microseconds per scalar of writing that many steps."""
+    """Return what gives the CPU microseconds per scalar of writing that many steps."""
     write()
     return lambda: cost_of(write).cpu / (steps * count) * 1e6
 
@@ -87,7 +87,7 @@ def _sowlog(stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
 
 
 def _floor(stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
-    """Returns the same for bytes that need no more than their checksum."""
+    """Return the same for bytes that need no more than their checksum."""
     # 10 bytes of field keys and lengths, the tag and the value; time, step and framing once.
     record = bytes(count * (10 + len(tags_of(1)[0])) + 34)
     file = stack.enter_context((_folder(stack) / "floor").open("wb", buffering=0))

@@ -31,7 +31,7 @@ def _merge_stacked(state: sowlog.State) -> sowlog.State:
 
 
 def _by_name(tree: Any) -> dict[str, sowlog.State]:
-    """Returns one state per metric name: layers, stacked or not, merged in their order."""
+    """Return one state per metric name: layers, stacked or not, merged in their order."""
     found: dict[str, sowlog.State] = {}
     for tag, state in leaves_by_tag(tree):
         assert is_state(state)

@@ -33,17 +33,17 @@ DISTRIBUTIONS = frozenset({"histogram", "quantiles"})
 
 
 def scalar_reducers() -> dict[str, sowlog.Reducer]:
-    """Returns the public reducers whose result is one number."""
+    """Return the public reducers whose result is one number."""
     return {name: value for name, value in public_reducers().items() if name not in DISTRIBUTIONS}
 
 
 def public_reducers() -> dict[str, sowlog.Reducer]:
-    """Returns every reducer of the public interface, found by introspection."""
+    """Return every reducer of the public interface, found by introspection."""
     return {name: value for name, value in vars(sowlog).items() if isinstance(value, sowlog.Reducer)}
 
 
 def expected(name: str, values: list[Any], weights: list[Any] | None = None) -> float:
-    """Returns the oracle's number for values sown one after another."""
+    """Return the oracle's number for values sown one after another."""
     flat = np.concatenate([np.asarray(value, np.float64).ravel() for value in values])
     if weights is None:
         return ORACLES[name](flat, np.ones_like(flat))
@@ -55,7 +55,7 @@ def expected(name: str, values: list[Any], weights: list[Any] | None = None) -> 
 
 
 def tolerance(name: str, values: list[Any]) -> float:
-    """Returns the absolute error allowed: 1e-6 of what the sum adds up (of the result, elsewhere)."""
+    """Return the absolute error allowed: 1e-6 of what the sum adds up (of the result, elsewhere)."""
     flat = np.concatenate([np.asarray(value, np.float64).ravel() for value in values])
     scale = np.sum(np.abs(flat)) if name == "sum" else np.max(np.abs(flat))
     return 1e-6 * float(scale) if name in ("sum", "mean") else 0.0

@@ -30,7 +30,7 @@ Way = Callable[[jax.Array], dict[str, Any]]
 
 
 def sow_all(module: nn.Module, row: jax.Array) -> None:
-    """Sows a row under the name of each public reducer, and its sum as a loss."""
+    """Sow a row under the name of each public reducer, and its sum as a loss."""
     sow_statistics(module, row)
     sow_loss(module, row)
 
@@ -147,7 +147,7 @@ def _nn_value_and_grad(module: nn.Module, rows: jax.Array) -> None:
 
 
 def _custom_vjp(module: nn.Module, rows: jax.Array) -> None:
-    """Sows the statistics inside, and the loss of what comes out: inside, its gradient would be lost."""
+    """Sow the statistics inside, and the loss of what comes out: inside, its gradient would be lost."""
 
     def forward(m: nn.Module, rows: jax.Array) -> jax.Array:
         sow_statistics(m, rows)
@@ -199,7 +199,7 @@ def _microbatches_by_loop(rows: jax.Array) -> dict[str, Any]:
 
 
 def _multi_steps(rows: jax.Array) -> dict[str, Any]:
-    """Sows within the objective of an optimizer that updates every ROWS passes only."""
+    """Sow within the objective of an optimizer that updates every ROWS passes only."""
     optimizer = optax.MultiSteps(optax.sgd(0.1), every_k_schedule=ROWS)
     params = jnp.zeros(3)
 
@@ -219,7 +219,7 @@ def _multi_steps(rows: jax.Array) -> dict[str, Any]:
 
 
 def batch_mesh() -> Mesh:
-    """Returns a mesh with a device for each row."""
+    """Return a mesh with a device for each row."""
     return Mesh(np.array(jax.devices()[:ROWS]), ("batch",))
 
 
@@ -240,7 +240,7 @@ def _shard_map(*, check: bool) -> Way:
 def shard_map_over(
     function: Callable[..., Any], *, check: bool, mesh: Mesh | None = None
 ) -> Callable[..., Any]:
-    """Maps a function over the rows of a batch, one shard per device, and returns one replica's result."""
+    """Map a function over the rows of a batch, one shard per device, and returns one replica's result."""
     specs = {"mesh": mesh or batch_mesh(), "in_specs": PartitionSpec("batch"), "out_specs": PartitionSpec()}
     if hasattr(jax, "shard_map"):
         return jax.shard_map(function, check_vma=check, **specs)
@@ -318,7 +318,7 @@ def _pmap(rows: jax.Array) -> dict[str, Any]:
 
 
 def _window(*, half_way: Callable[[Any], Any]) -> Way:
-    """Merges on the device, step by step, what one jitted step returns, in one trace from the first on."""
+    """Merge on the device, step by step, what one jitted step returns, in one trace from the first on."""
 
     def way(rows: jax.Array) -> dict[str, Any]:
         step = count_traces(lambda window, row: sowlog.merge(window, _whole(row)))

@@ -21,7 +21,7 @@ def _states(x, copies=1):
 
 
 def _reduced(function, values):
-    """Returns what the second of the replicas gets."""
+    """Return what the second of the replicas gets."""
     mapped = jax.vmap(lambda x: sowlog.all_reduce(function(x), "batch"), axis_name="batch")
     return jax.tree.map(lambda leaf: leaf[1], jax.jit(mapped)(values))
 
