@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._reduce import compensated
+from sowlog._reduce import compensated, reprs
 from sowlog._reduce.bins import (
     Counts,
     add_counts,
@@ -49,7 +49,7 @@ _FRACTIONAL_SLACK, _WHOLE_SLACK = 2.0**-22, 2.0**-42
 
 @final
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class HistogramValue:
     """A histogram as computed: counts by bin, and what is known exactly beside them.
 
@@ -82,6 +82,20 @@ class HistogramValue:
     def edges(self) -> NDArray[np.float64]:
         """The edges of the bins, shape [bins + 1], increasing; the outermost are infinite."""
         return bin_edges(self.sub_bins)
+
+    def __repr__(self) -> str:
+        return f"HistogramValue({reprs.place_of(self, self.min) or self._summary()})"
+
+    def _summary(self) -> str:
+        try:
+            nonfinite = float(self.nan) + float(self.positive_inf) + float(self.negative_inf)
+            elements = np.sum(np.asarray(self.counts, np.float64) + self.residues) + nonfinite
+        except Exception:
+            # It lies on another host, or a guard forbids to read it.
+            return "unreadable"
+        apart = f", {nonfinite:g} nonfinite" if nonfinite else ""
+        extremes = f"min={reprs.number_text(self.min)}, max={reprs.number_text(self.max)}"
+        return f"{elements:g} elements{apart}, {extremes}"
 
 
 @final

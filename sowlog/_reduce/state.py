@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog._reduce import ambient
+from sowlog._reduce import ambient, reprs
 
 if TYPE_CHECKING:
     from sowlog._reduce.reducer import Reducer
@@ -20,7 +20,7 @@ Parts = Any
 
 @final
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class State:
     """What a reducer has accumulated: a pytree whose arrays may carry leading axes.
 
@@ -77,6 +77,21 @@ class State:
         """
         check_intact(self)
         return ambient.apart(_compute, _device_arrays(self))
+
+    def __repr__(self) -> str:
+        return f"State({self.reducer}, {self._result_or_place()})"
+
+    def _result_or_place(self) -> str:
+        place = reprs.place_of(self, self.seen)
+        if place:
+            return place
+        try:
+            # A concrete state is computed now, also while a function is traced.
+            with jax.ensure_compile_time_eval():
+                return reprs.result_text(self.compute()) if self.seen else "nothing sown"
+        except Exception:
+            # Arithmetic has changed it, or it lies on another host, or a guard forbids to read it.
+            return "unreadable"
 
 
 def _device_arrays(state: State) -> State:

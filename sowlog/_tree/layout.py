@@ -16,6 +16,8 @@ from sowlog._reduce.distributions import HistogramValue
 ABSENT = np.uint32(0x7FC0AB5E)
 """The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
 
+_SHOWN_TAGS = 8
+
 HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf")
 
 
@@ -121,7 +123,7 @@ class Layout:
 
 @final
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Packed:
     """The results of a tree of metrics in one device array: what a step returns and `log` takes.
 
@@ -132,6 +134,11 @@ class Packed:
 
     buffer: jax.Array
     layout: Layout = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        tags = (*self.layout.scalars, *(slot.tag for slot in self.layout.histograms))
+        shown = ", ".join((*tags[:_SHOWN_TAGS], *(["..."] if len(tags) > _SHOWN_TAGS else [])))
+        return f"Packed({len(tags)} metric{'s' * (len(tags) != 1)}{shown and ': ' + shown})"
 
 
 _ARRAYS = (jax.Array, np.ndarray)
