@@ -1,1 +1,1 @@
-"""What a reducer accumulates of sown values, and how accurately."""
+"""Reducers and their states: the accumulation of sown values, and its accuracy."""

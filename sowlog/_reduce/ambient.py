@@ -1,14 +1,13 @@
-"""What JAX's ambient settings must not change: meshes with Explicit axes, and checks of what code does.
+"""Reducers under JAX's ambient settings: meshes with Explicit axes, NaN checks and transfer guards.
 
-On a mesh with Explicit axes, which `jax.make_mesh` makes by default, an array's sharding is part of its
-type, and JAX refuses an operation whose result could be sharded in several ways. So a reducer, ours or a
-user's, runs with these axes as Auto ones, where XLA decides; and its result, a few numbers, is replicated:
-then a state has one type wherever it comes from, and can be merged, carried by a loop and packed.
+On a mesh with Explicit axes, the default of `jax.make_mesh`, an array's sharding is part of its type, and JAX
+refuses an operation whose result could be sharded in several ways. So a reducer, built-in or a user's, runs
+with these axes as Auto ones, where XLA decides. Its result, a few numbers, is replicated: states from all
+places have one type, and can be merged, carried by a loop and packed.
 
-`jax_debug_nans` and `jax_debug_infs` end a program at the first NaN or infinity. A reducer's own are no
-faults: the start of a maximum is -Inf, and what was not sown computes to NaN. The operation that made one of
-a user's values is checked where it is the user's. `jax_transfer_guard` refuses the constants of code outside
-of jit, which are none of the user's data.
+`jax_debug_nans` and `jax_debug_infs` end a program at the first NaN or infinity. Those of a reducer are no
+faults: the start of a maximum is -Inf, and an absent value computes to NaN. A user's own operations stay
+checked. `jax_transfer_guard` refuses the constants of code outside of jit, which are not a user's data.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 _Result = TypeVar("_Result")
 _OFF = False
-# Typed without its values.
+# jax.config is typed without its values.
 _CONFIG: Any = jax.config
 # jax 0.5.0 has neither.
 _AXIS_TYPE: Any = getattr(jax.sharding, "AxisType", None)
@@ -30,13 +29,13 @@ _AUTO_AXES: Any = getattr(jax.sharding, "auto_axes", None)
 
 
 def apart(function: Callable[..., _Result], *args: Any) -> _Result:
-    """Return `function(*args)`, computed apart from what is set around it.
+    """Return `function(*args)`, computed without the ambient settings.
 
     On a mesh with Explicit axes the result is replicated.
 
     Args:
-        function: a function of pytrees of arrays to one.
-        *args: its arguments.
+        function: a function from pytrees of arrays to a pytree of arrays.
+        *args: the function's arguments.
     """
     with unchecked():
         return _with_auto_axes(function, *args)
@@ -44,7 +43,7 @@ def apart(function: Callable[..., _Result], *args: Any) -> _Result:
 
 @contextlib.contextmanager
 def unchecked() -> Generator[None]:
-    """Let what runs here, outside of jit, have NaN, infinities and constants without an error."""
+    """Allow NaN, infinities and constants in the operations of this context that run outside of jit."""
     with contextlib.ExitStack() as stack:
         if _CONFIG.jax_debug_nans or _CONFIG.jax_debug_infs:
             stack.enter_context(jax.debug_nans(_OFF))
@@ -88,13 +87,14 @@ def split_first_axis(array: jax.Array, parts: int) -> jax.Array:
 
 
 def varying_like(tree: Any, like: Any) -> Any:
-    """Return the arrays of a tree as ones that vary over the replicas that `like`'s arrays vary over.
+    """Return the arrays of a tree, marked as varying over the mapped axes that `like`'s arrays vary over.
 
-    Inside a checked `shard_map` a loop's carry must start so, though all replicas start with the same.
+    Inside a checked `shard_map` a loop's carry must have this mark at the start, although all replicas start
+    with equal values.
 
     Args:
         tree: arrays.
-        like: arrays, or what `jax.eval_shape` returns of them.
+        like: arrays, or their shapes and dtypes as `jax.eval_shape` returns them.
     """
     axes = frozenset[Any]().union(*map(_varying_axes, jax.tree.leaves(like)))
     if not axes:
@@ -121,13 +121,13 @@ def _varying_axes(leaf: Any) -> frozenset[Any]:
 
 
 def _mesh_of(arrays: list[jax.Array]) -> Any:
-    """Return the abstract mesh that arithmetic on arrays happens on, or None."""
+    """Return the abstract mesh of arithmetic on arrays, or None."""
     if _AUTO_AXES is None or _AXIS_TYPE is None:
         return None
     mesh: Any = jax.sharding.get_abstract_mesh()
     if not mesh.empty:
         return mesh
-    # Without jax.set_mesh it is known by the arrays alone.
+    # Without jax.set_mesh only the arrays know the mesh.
     meshes = (_own_mesh(array) for array in arrays)
     return next((mesh for mesh in meshes if mesh is not None and not mesh.empty), None)
 
@@ -135,7 +135,7 @@ def _mesh_of(arrays: list[jax.Array]) -> Any:
 def _own_mesh(array: jax.Array) -> Any:
     if isinstance(array, jax.core.Tracer):
         return jax.typeof(array).sharding.mesh
-    # Outside of jit the devices must be known, too.
+    # Outside of jit a mesh needs its devices, too.
     return array.sharding.mesh if isinstance(array.sharding, NamedSharding) else None
 
 

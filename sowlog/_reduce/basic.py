@@ -1,6 +1,6 @@
 """The reducers sum, mean, min, max, last and nonfinite.
 
-Each says what the parts of one state are and how two of them merge; `reducer.py` does the rest for all.
+Each defines the parts of one state and the merge of two; `reducer.py` adds axes, weights and absence for all.
 """
 
 import dataclasses
@@ -23,7 +23,12 @@ from sowlog._reduce.weights import masked, total_weight, weighted_total
 class Sum(Reducer):
     """The sum of weight * value over everything, compensated; 32-bit integers are summed exactly to 2^48.
 
-    Integers weighted by flags or integers are exact as well. A sum beyond 3.4e38 is infinite.
+    Integers weighted by bools or integers are exact as well. A sum beyond 3.4e38 is infinite.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.sum.of([1.0, 2.0]).merge(sowlog.sum.of(4.0))
+        State(sum, 7.0)
     """
 
     _takes_small_integers: ClassVar[bool] = True
@@ -54,8 +59,15 @@ class Mean(Reducer):
 
     Not a mean of means: a call with 10 elements counts ten times a call with one.
 
-    Both sums must lie within float32's range: if they pass 3.4e38 the result is infinite or NaN, and products
-    below 1e-38 count as 0. Scale such values and weights before they are sown, for example by their maximum.
+    Both sums must lie within float32's range: beyond 3.4e38 the result is infinite or NaN, and products below
+    1e-38 count as 0. Scale such values and weights before they are sown, for example by their maximum.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.mean.of([1.0, 2.0]).merge(sowlog.mean.of(6.0))
+        State(mean, 3.0)
+        >>> sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0])
+        State(mean, 1.5)
     """
 
     _takes_small_integers: ClassVar[bool] = True
@@ -85,7 +97,13 @@ class Mean(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Min(Reducer):
-    """The smallest element of non-zero weight; a NaN among them gives NaN."""
+    """The smallest element of non-zero weight; NaN if one of them is NaN.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.min.of([3.0, -1.0]).merge(sowlog.min.of(0.0))
+        State(min, -1.0)
+    """
 
     def empty(self) -> Parts:
         return jnp.full((), jnp.inf, jnp.float32)
@@ -106,7 +124,13 @@ class Min(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Max(Reducer):
-    """The largest element of non-zero weight; a NaN among them gives NaN."""
+    """The largest element of non-zero weight; NaN if one of them is NaN.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.max.of([-3.0, -1.0]).merge(sowlog.max.of(-2.0))
+        State(max, -1.0)
+    """
 
     def empty(self) -> Parts:
         return jnp.full((), -jnp.inf, jnp.float32)
@@ -127,7 +151,13 @@ class Max(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Last(Reducer):
-    """The last element of non-zero weight, in row-major order: the one reducer whose order counts."""
+    """The last element of non-zero weight, in row-major order: the only reducer whose merge has an order.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.last.of([1.0, 2.0]).merge(sowlog.last.of(0.5))
+        State(last, 0.5)
+    """
 
     ordered: ClassVar[bool] = True
 
@@ -148,7 +178,7 @@ class Last(Reducer):
         return b
 
     def exchange(self, parts: jax.Array, seen: jax.Array, replica: jax.Array) -> Exchange:
-        """Keep the value of the last replica that saw one."""
+        """Keep the value of the last replica that has one."""
         yield ()
         index = jnp.where(seen, replica, -1).astype(jnp.float32)
         last_index = yield index
@@ -162,9 +192,14 @@ class Last(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Nonfinite(Reducer):
-    """How many elements of non-zero weight are NaN or infinite, counted exactly to 2^48.
+    """The number of elements of non-zero weight that are NaN or infinite, exact to 2^48.
 
-    Without 64-bit types JAX makes a NumPy float64 beyond float32's range infinite, and so it counts.
+    Without 64-bit types JAX converts a NumPy float64 beyond float32's range to infinity, which is counted.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.nonfinite.of([1.0, float("nan"), float("inf")])
+        State(nonfinite, 2.0)
     """
 
     def empty(self) -> Parts:
@@ -188,7 +223,7 @@ class Nonfinite(Reducer):
 
 
 def _largest_of_replicas(values: jax.Array) -> Exchange:
-    """Exchange values for the largest; a NaN travels as a flag, as collectives may pass over it."""
+    """Exchange values for the largest; a NaN travels as a flag, since a collective may ignore it."""
     nan = jnp.isnan(values)
     yield ()
     largest, any_nan = yield jnp.where(nan, -jnp.inf, values), nan.astype(jnp.float32)

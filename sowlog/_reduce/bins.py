@@ -1,10 +1,9 @@
-"""Bins whose width grows with the value, and how elements are counted in them.
+"""Exponential bins, and the counts of elements in them.
 
-A bin is read off the bits of a float32: its exponent and the first bits of its mantissa. So binning costs a
-shift and a clip per element, the bins are the same for every value ever sown, and two histograms merge by
-adding counts.
+The bin of a float32 is its exponent and the first bits of its mantissa. So binning costs a shift and a clip
+per element, the bins are the same for all values, and two histograms merge by adding counts.
 
-Bins run from the most negative values over zero to the largest. Magnitudes below 2^-32 are counted as zero,
+Bins are ordered from the most negative values to the largest. Magnitudes below 2^-32 are counted as zero,
 those from 2^32 on in the outermost bins; NaN and infinities are counted apart.
 """
 
@@ -29,11 +28,11 @@ _MIN_EXPONENT, _MAX_EXPONENT = -32, 32
 _MANTISSA_BITS, _EXPONENT_BIAS = 23, 127
 _MAX_SUB_BINS = 256
 _GROUP = 1 << (31 - LIMB_BITS)
-"""How many limbs int32 sums without wrapping."""
+"""The number of limbs that int32 sums without wrapping."""
 
 
 class Counts(NamedTuple):
-    """What both reducers accumulate, in one array so that one scatter counts it all."""
+    """The accumulator of both reducers: all counts in one array, for one scatter."""
 
     bins: Pair
     """Counts of shape [bins + 3]: the bins, then NaN, +Inf and -Inf."""
@@ -57,20 +56,24 @@ def bin_edges(sub_bins: int) -> NDArray[np.float64]:
 
 
 def bin_count(sub_bins: int) -> int:
-    """Return how many bins there are for so many to each power of two."""
+    """Return the number of bins.
+
+    Args:
+        sub_bins: bins per power of two.
+    """
     return 2 * (_MAX_EXPONENT - _MIN_EXPONENT) * sub_bins + 1
 
 
 def bin_middles(sub_bins: int) -> NDArray[np.float64]:
     """Return the middle of each bin, shape [bins]."""
     edges = bin_edges(sub_bins)
-    # The outermost bins are open: their inner edge stands for them, and the clip to min and max mends it.
+    # The outermost bins are open: their inner edge represents them, and quantiles are clipped to min and max.
     edges[0], edges[-1] = edges[1], edges[-2]
     return (edges[:-1] + edges[1:]) / 2
 
 
 def check_sub_bins(reducer: Reducer, sub_bins: int) -> None:
-    """Raise a ValueError for a number of bins that no exponent and mantissa give."""
+    """Raise a ValueError if the number of bins is no power of two up to 256."""
     if sub_bins not in (1 << bits for bits in range(_MAX_SUB_BINS.bit_length())):
         name = type(reducer).__name__.lower()
         raise ValueError(
@@ -79,7 +82,7 @@ def check_sub_bins(reducer: Reducer, sub_bins: int) -> None:
 
 
 def empty_counts(sub_bins: int) -> Counts:
-    """Return the counts of no elements."""
+    """Return the counts before any element."""
     size = bin_count(sub_bins) + 3
     bins = Pair(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.float32))
     return Counts(bins, jnp.full((), jnp.inf, jnp.float32), jnp.full((), -jnp.inf, jnp.float32))
@@ -99,8 +102,8 @@ def count(value: jax.Array, weight: jax.Array | None, sub_bins: int) -> Counts:
 def _count_elements(value: jax.Array, sub_bins: int) -> Counts:
     """Count each element once.
 
-    To tell NaN and infinities apart costs as much as the binning, and min and max know whether there are any:
-    only then they are taken out of the outermost bins, where their bits put them.
+    A test of each element for NaN and infinities costs as much as the binning, and min and max show whether
+    there are any. Only then they are moved out of the outermost bins, where their bits place them.
     """
     counts = _scatter(_bin_index(value, sub_bins), jnp.ones(value.shape, jnp.int32), sub_bins)
     smallest, largest = jnp.min(value, initial=jnp.inf), jnp.max(value, initial=-jnp.inf)
@@ -122,7 +125,7 @@ def _count_elements(value: jax.Array, sub_bins: int) -> Counts:
 
 
 def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> Counts:
-    """Count each element by its weight; one of weight 0 is none of the elements."""
+    """Count each element by its weight; an element of weight 0 is ignored."""
     index = _bin_index(value, sub_bins)
     for place, is_kind in enumerate(_kinds_apart(value)):
         index = jnp.where(is_kind, bin_count(sub_bins) + place, index)
@@ -136,9 +139,9 @@ def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> Counts
 def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair:
     """Return the sum of the weights in each bin, shape [bins + 3].
 
-    A scatter adds one element after the other: a float32 sum would stand still at 2^24, an int32 one wrap. So
-    each weight is cut into limbs of a few bits, and int32 sums a limb exactly over a group of elements. Masks
-    and small counts are one limb.
+    A scatter adds sequentially: a float32 sum would stop at 2^24, and an int32 sum would wrap. So each weight
+    is split into limbs of a few bits, and int32 sums a limb exactly over a group of elements. Masks and small
+    counts are one limb.
     """
     groups = max(1, -(-index.size // _GROUP))
     places = index + (jnp.arange(index.size, dtype=jnp.int32) // _GROUP) * (bin_count(sub_bins) + 3)
@@ -158,7 +161,7 @@ def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair
         )
 
     def spoiled(hi: jax.Array) -> jax.Array:
-        # A weight that is not finite has no limbs: it makes its own bin NaN or infinite.
+        # A weight that is not finite has no limbs: its bin becomes NaN or infinite.
         odd = jnp.where(jnp.isfinite(weight), 0.0, weight.astype(jnp.float32))
         return hi + _scatter(index, odd, sub_bins)
 
@@ -187,7 +190,7 @@ def _extremes(value: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int, *, groups: int = 1) -> jax.Array:
-    """Return what falls in each bin of each group. An unsigned index spares the test for negative ones."""
+    """Return the total of each bin of each group. An unsigned index needs no test for negative ones."""
     zeros = jnp.zeros(groups * (bin_count(sub_bins) + 3), amounts.dtype)
     return zeros.at[index.ravel().astype(jnp.uint32)].add(amounts.ravel(), mode="promise_in_bounds")
 
@@ -195,7 +198,7 @@ def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int, *, groups: int
 def _bin_index(value: jax.Array, sub_bins: int) -> jax.Array:
     """Return the bin of each float32: its exponent and first mantissa bits, mirrored for negative values.
 
-    NaN and infinities come to lie in the outermost bins.
+    NaN and infinities are placed in the outermost bins.
     """
     shift = _MANTISSA_BITS - (sub_bins.bit_length() - 1)
     bits = jax.lax.bitcast_convert_type(value, jnp.int32)

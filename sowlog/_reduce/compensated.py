@@ -1,11 +1,11 @@
-"""Sums that do not lose digits: totals and counts as float32 pairs.
+"""Compensated sums: totals and counts as float32 pairs.
 
-A `Pair` (hi, lo) stands for hi + lo with about 48 bits: adding to it keeps what float32 alone would round
-away (Knuth's two-sum; Dekker, "A floating-point technique for extending the available precision", 1971).
-So a count stays exact to 2^48 and 10^7 additions err by less than 1e-6.
+A `Pair` (hi, lo) represents hi + lo with about 48 bits: an addition keeps the rounding error of float32
+(Knuth's two-sum; Dekker, "A floating-point technique for extending the available precision", 1971). So a
+count stays exact to 2^48, and 10^7 additions err by less than 1e-6.
 
 Within one array `jnp.sum` in float32 is enough: XLA sums in a tree, with a relative error near 2e-7 for 10^7
-elements. `tests/reduce/test_reducers.py` holds it to that.
+elements, which `tests/reduce/test_reducers.py` checks.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 
     @property
     def value(self) -> jax.Array:
-        """The number as one float32 array; lo is left out where hi is not finite."""
+        """The number as one float32 array; without lo where hi is not finite."""
         return jnp.where(jnp.isfinite(self.hi), self.hi + self.lo, self.hi)
 
 
@@ -86,7 +86,7 @@ def multiply(pair: Pair, factors: Sequence[Fraction]) -> Pair:
 
 
 def subtract(a: Pair, b: Pair) -> jax.Array:
-    """Return a - b as one float32: right to the last place even where hi cancels."""
+    """Return a - b as one float32, accurate to the last place even where hi cancels."""
     return (a.hi - b.hi) + (a.lo - b.lo)
 
 
@@ -107,8 +107,8 @@ def total(values: jax.Array) -> Pair:
 def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
     """Return the sum of weight * value over all elements as one pair; an element of weight 0 adds nothing.
 
-    Flags and integers weighted by flags or integers are summed exactly to 2^48; else each product is rounded
-    to float32.
+    Bools and integers weighted by bools or integers are summed exactly to 2^48; otherwise each product is
+    rounded to float32.
 
     Args:
         values: any shape and real dtype.
@@ -141,21 +141,22 @@ def split(values: jax.Array) -> Pair:
 
 
 def deviations(values: jax.Array, center: jax.Array) -> jax.Array:
-    """Return `values - center` as float32, with the digits of integers and float64 that cancel."""
+    """Return `values - center` as float32, exact where the digits of integers and float64 cancel."""
     hi, lo = split(values)
     return (hi - center) + lo
 
 
 def count(elements: int) -> Pair:
-    """Return a number of elements known while tracing, exactly."""
+    """Return a static number of elements as an exact pair."""
     hi = np.float32(elements)
     return Pair(jnp.asarray(hi), jnp.asarray(np.float32(elements - int(hi))))
 
 
 def tree_sum(values: jax.Array) -> jax.Array:
-    """Return the sum of all elements; axis by axis where XLA would run through several in order.
+    """Return the sum of all elements; axis by axis where XLA would sum several axes sequentially.
 
-    The barrier keeps it from making one loop of them: 240 000 equal values in three axes would err by 2e-5.
+    The barrier prevents the fusion of the axes into one loop: 240 000 equal values in three axes would err by
+    2e-5.
     """
     while values.ndim > 1 and not _SUMS_AXES_IN_A_TREE:
         values = unfused(jnp.sum(values, axis=-1))
@@ -164,7 +165,7 @@ def tree_sum(values: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def unfused(values: jax.Array) -> jax.Array:
-    """Return the values through a barrier to fusion, which jax 0.5.0 cannot differentiate by itself."""
+    """Return the values behind a fusion barrier, with a derivative, which jax 0.5.0 lacks."""
     return jax.lax.optimization_barrier(values)
 
 
@@ -215,15 +216,12 @@ def _integer_total(values: jax.Array) -> Pair:
 
 
 def _unwrapped(wrapped: jax.Array, near: jax.Array) -> Pair:
-    """Return the number that 32-bit integer arithmetic has wrapped.
-
-    It is right but for a multiple of 2^32, and a float32 that is near it says which.
-    """
+    """Return a sum from its value modulo 2^32 and a float32 near it."""
     wraps = jnp.round((near - wrapped.astype(jnp.float32)) / 2.0**32)
     return add(pair_of(wraps * 2.0**32), split(wrapped))
 
 
-# Scales of sums of squares: they and their inverses are normal float32 numbers.
+# The limits of the scales of sums of squares: scales and their inverses are normal float32 numbers.
 MIN_SCALE, _MAX_SCALE = np.float32(2.0**-126), np.float32(2.0**126)
 
 

@@ -1,4 +1,4 @@
-"""Distributions: `histogram` and `quantiles`, on bins whose width grows with the value.
+"""Distributions: `histogram` and `quantiles`, on bins with a width in proportion to the value.
 
 Such bins bound the relative error of a quantile by half a bin (Masson, Rim and Lee, "DDSketch: a fast and
 fully-mergeable quantile sketch with relative-error guarantees", 2019).
@@ -44,27 +44,35 @@ from sowlog._reduce.state import Parts
 from sowlog._reduce.values import is_counted
 
 _FRACTIONAL_SLACK, _WHOLE_SLACK = 2.0**-22, 2.0**-42
-"""The rounding of a share, relative to the total: of weights that float32 rounded, and of whole counts."""
+"""The rounding of a share, relative to the total: for weights rounded by float32, and for whole counts."""
 
 
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class HistogramValue:
-    """A histogram as computed: counts by bin, and what is known exactly beside them.
+    """The result of `histogram`: counts by bin, and exact extremes and moments.
 
     Attributes:
-        counts: how many finite elements (or how much weight) fell in each bin, shape [*batch, bins]; float32,
-            or float64 once on the host.
-        residues: what float32 rounds off the counts: `counts + residues` is exact to 2^48.
+        counts: the number (or weight) of finite elements in each bin, shape [*batch, bins]; float32, or
+            float64 on the host.
+        residues: the rounding of the counts by float32: `counts + residues` is exact to 2^48.
         min: the smallest finite element, shape [*batch].
         max: the largest finite element.
         sum: the sum of the finite elements.
         sum_squares: the sum of their squares.
-        nan: how many elements were NaN.
-        positive_inf: how many were +Inf.
-        negative_inf: how many were -Inf.
+        nan: the number of elements that are NaN.
+        positive_inf: the number of elements that are +Inf.
+        negative_inf: the number of elements that are -Inf.
         sub_bins: bins per power of two (static).
+
+    Example:
+        >>> import sowlog
+        >>> value = sowlog.histogram.of([0.5, 2.0, 2.0]).compute()
+        >>> value
+        HistogramValue(3 elements, min=0.5, max=2.0)
+        >>> [(float(edge), int(count)) for edge, count in zip(value.edges, value.counts) if count]
+        [(0.5, 1), (2.0, 2)]
     """
 
     counts: Any
@@ -95,7 +103,7 @@ class HistogramValue:
             return "unreadable"
         apart = f", {nonfinite:g} nonfinite" if nonfinite else ""
         extremes = f"min={reprs.number_text(self.min)}, max={reprs.number_text(self.max)}"
-        return f"{elements:g} elements{apart}, {extremes}"
+        return f"{elements:g} element{'s' * (elements != 1)}{apart}, {extremes}"
 
 
 @final
@@ -104,11 +112,16 @@ class Histogram(Reducer):
     """The distribution of all elements, for TensorBoard's histogram and distribution tabs.
 
     Bins are exponential: `sub_bins` to each power of two from 2^-32 to 2^32, for either sign, and one around
-    0. What is larger is counted in the outermost bins; NaN and infinities are counted apart, and logged as
-    `<tag>/nonfinite` when there are any.
+    0. Larger elements are counted in the outermost bins. NaN and infinities are counted apart, and logged as
+    `<tag>/nonfinite` if there are any.
 
     Attributes:
         sub_bins: bins per power of two, itself a power of two up to 256.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.histogram.of([0.5, 2.0]).merge(sowlog.histogram.of(3.0))
+        State(histogram, HistogramValue(3 elements, min=0.5, max=3.0))
     """
 
     sub_bins: int = 4
@@ -179,6 +192,11 @@ class Quantiles(Reducer):
     Attributes:
         percents: the percentages, each in [0, 100].
         sub_bins: bins per power of two, itself a power of two up to 256.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.quantiles(percents=(50, 99)).of([1.0, 2.0, 4.0])
+        State(quantiles(percents=(50, 99)), p50=2.03125, p99=4.0)
     """
 
     percents: tuple[float, ...] = (1, 5, 25, 50, 75, 95, 99)
@@ -220,7 +238,7 @@ class Quantiles(Reducer):
         missing = compensated.subtract(
             Pair(needed.hi[None, :], needed.lo[None, :]), Pair(below.hi[:, None], below.lo[:, None])
         )
-        # Counted, not searched: a few thousand comparisons, where the search is a loop of its own.
+        # Count the bins below: a few thousand comparisons cost less than the loop of a search.
         index = jnp.sum(missing > slack, axis=0)
         middle = jnp.asarray(bin_middles(self.sub_bins), jnp.float32)[jnp.minimum(index, counts.hi.size - 1)]
         known = (total.hi > 0) & jnp.isfinite(jnp.sum(counts.hi))
@@ -229,7 +247,7 @@ class Quantiles(Reducer):
 
 
 def _share(percent: float) -> Fraction:
-    """Return a percentage as the exact share that its decimal digits say: 99.9 is 999/1000."""
+    """Return a percentage as the exact fraction of its decimal digits: 99.9 is 999/1000."""
     return Fraction(str(percent)) / 100
 
 
@@ -240,7 +258,8 @@ def _name_of(percent: float) -> str:
 def _moments(value: jax.Array, weight: jax.Array | None, counts: Counts) -> tuple[Pair, Squares]:
     """Return the sum and the sum of squares of the finite elements.
 
-    A scale costs a pass of its own, and a mask as much again: an array of ordinary size needs neither.
+    A scale costs another pass over the data, and a mask one more. Finite values of ordinary magnitude need
+    neither.
     """
     largest = jnp.maximum(jnp.maximum(-counts.min, counts.max), 0.0)
     float_weight = None if weight is None else weight.astype(jnp.float32)

@@ -1,6 +1,6 @@
-"""Numbers cut into limbs of a few bits, which a plain sum adds exactly.
+"""Limbs: numbers split into digits of a few bits, which a plain sum adds exactly.
 
-int32 sums the limbs of many numbers without wrapping; float32 sums those of a pair over replicas.
+int32 sums the limbs of many numbers without wrapping; float32 sums the limbs of a pair over replicas.
 """
 
 import jax
@@ -19,7 +19,7 @@ from sowlog._reduce.compensated import (
 )
 
 LIMB_BITS, _FLOAT_LIMBS = 14, 4
-"""What int32 sums exactly: 2^17 limbs of 14 bits."""
+"""int32 sums 2^17 limbs of 14 bits exactly."""
 
 _ROW = 64
 """Cumulative sums go over rows of 64 numbers, of which float32 sums limbs exactly."""
@@ -57,8 +57,8 @@ def float_limbs(values: jax.Array, scale: jax.Array) -> list[tuple[jax.Array, fl
 def total_limbs(pair: Pair) -> jax.Array:
     """Split totals into three float32 limbs, shape [3, ...], that a plain sum over replicas adds up well.
 
-    A sum in float32 would round the 24 bits of hi. Its upper and lower half are summed apart, so replicas of
-    similar size lose nothing.
+    A sum in float32 would round the 24 bits of hi. Its upper and lower half are summed apart, so totals of
+    similar magnitude lose no bits.
     """
     upper, lower = halves(pair.hi)
     return jnp.stack([upper, lower, pair.lo])
@@ -79,7 +79,7 @@ def count_limbs(pair: Pair) -> jax.Array:
 
 
 def of_limbs(limbs: jax.Array) -> Pair:
-    """Return the pairs that (summed) limbs of shape [3, ...] stand for."""
+    """Return the pairs that (summed) limbs of shape [3, ...] represent."""
     return add(add(pair_of(limbs[0]), pair_of(limbs[1])), pair_of(limbs[2]))
 
 
@@ -101,7 +101,7 @@ def cumulative(pairs: Pair) -> Pair:
     upper, lower = (jnp.broadcast_to(part[..., None], within.shape) for part in before)
     units = np.array([unit for (_, unit), _ in limbs], np.float32)[:, None, None]
     sums = total_of_rows(Pair(*(part * units for part in add(pair_of(within + lower), pair_of(upper)))))
-    # XLA would compute them anew for each number that they are compared with.
+    # Without the barrier XLA recomputes the sums for each number that they are compared with.
     return Pair(*(unfused(part.ravel()[:size] * scale) for part in sums))
 
 

@@ -27,10 +27,15 @@ from sowlog._reduce.weights import masked, total_weight, weighted_total
 class Std(Reducer):
     """The standard deviation over every element (of the population, as `numpy.std`), weighted.
 
-    Count, mean and second moment about the mean are kept, and merged by the formula of Chan, Golub and
-    LeVeque ("Updating formulae and a pairwise algorithm for computing sample variances", 1979), so that a
-    mean far from 0 costs no digits, as E[x^2] - E[x]^2 does. The sum of weight * value must lie within
+    The state is the count, the mean and the second moment about the mean, merged by the formula of Chan,
+    Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing sample variances", 1979). A
+    mean far from 0 costs no digits, unlike in E[x^2] - E[x]^2. The sum of weight * value must lie within
     float32's range, as for `mean`.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.std.of([1001.0, 1003.0])
+        State(std, 1.0)
     """
 
     _takes_small_integers: ClassVar[bool] = True
@@ -46,7 +51,7 @@ class Std(Reducer):
         own_weight = total_weight(value, weight)
         divisor = jnp.where(own_weight.value == 0, 1.0, own_weight.value)
         center = weighted_total(value, weight).value / divisor
-        # The deviations' own mean repairs the rounding of `center`.
+        # The mean of the deviations corrects the rounding of `center`.
         deviation = masked(compensated.deviations(value, center), weight, 0.0)
         rest = weighted_total(deviation, weight).value / divisor
         float_weight = None if weight is None else weight.astype(jnp.float32)
@@ -68,7 +73,7 @@ class Std(Reducer):
         }
 
     def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange:
-        """Take the second moments about the mean of all, and mend that mean's rounding at the end."""
+        """Sum the second moments about the mean of all replicas, then correct that mean's rounding."""
         own_weight = parts["weight"].value
         limbs, weighted_mean = yield (
             count_limbs(parts["weight"]),
@@ -98,7 +103,13 @@ class Std(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class Rms(Reducer):
-    """The root of the mean square over every element, weighted; safe for squares beyond float32's range."""
+    """The root of the mean square over every element, weighted; the squares may exceed float32's range.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.rms.of([1.0, 7.0])
+        State(rms, 5.0)
+    """
 
     def empty(self) -> Parts:
         return {"weight": compensated.zero_pair(), "squares": zero_squares()}

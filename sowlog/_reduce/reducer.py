@@ -1,8 +1,8 @@
-"""A reducer: how sown values become one number, inside `jit`.
+"""A reducer: the accumulation of sown values into one result, inside `jit`.
 
-A reducer is static (hashable, compared by value, part of the tree's structure); its state is what is traced.
-A reducer says four things about *one* state; everything else (axes, stacking, what was never sown, weights'
-shapes) is settled once, here and in `state`, for all of them, a user's own included:
+A reducer is static (hashable, compared by value, part of the tree's structure); its state is traced. A
+reducer defines four functions of *one* state. This module and `state` add axes, stacking, absence and the
+shapes of weights, for built-in reducers and a user's alike:
 
     empty()                    the parts before anything was sown
     from_value(value, weight)  the parts of one sown value
@@ -25,24 +25,24 @@ from sowlog._reduce.state import Parts, State, start
 from sowlog._reduce.values import Value, Weighted
 
 Exchange = Generator[Any, Any, Parts]
-"""What a state gives to the other replicas, and gets from them: see `Reducer.exchange`."""
+"""The generator of the arrays that replicas exchange: see `Reducer.exchange`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reducer(abc.ABC):
-    """How sown values are accumulated: subclass it, or `Reducer.build` it from functions.
+    """The accumulation of sown values: subclass it, or build one from functions with `Reducer.build`.
 
-    A subclass is complete with `empty`, `from_value`, `merge` and `compute`, each for a single state (axes,
-    stacking and "never sown" are handled for it). A subclass with settings of its own is a frozen dataclass
-    too. `merge` must be associative and commutative, with `empty()` as its identity:
+    A subclass implements `empty`, `from_value`, `merge` and `compute`, each for a single state; axes,
+    stacking and absence are added for it. A subclass with settings is a frozen dataclass, too. `merge` must
+    be associative and commutative, with `empty()` as its identity:
     `sowlog.testing.assert_reducer_laws(reducer)` checks it.
 
     Attributes:
-        axis: the axes of a sown value that are reduced; None means all. The others are kept: they become the
-            leading axes of the state, and an index at the end of the tag.
-        ordered: whether the order of merges matters, as for `last` (of the class; False for nearly all).
-        counts_unseen: whether a state that saw nothing may still change what it is merged with, as a pass
-            without a loss changes the mean over passes (of the class; False for nearly all).
+        axis: the axes of a sown value that are reduced; None means all. The other axes are kept: they become
+            the leading axes of the state, and an index at the end of the tag.
+        ordered: whether the order of merges matters, as for `last` (a class attribute; False by default).
+        counts_unseen: whether merging a state that saw nothing may change the other, as a pass without a loss
+            changes the mean over passes (a class attribute; False by default).
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,14 +57,14 @@ class Reducer(abc.ABC):
         ...     def compute(self, parts):
         ...         return parts
         >>> product = Product()
-        >>> float(product.of([2.0, 3.0]).merge(product.of(4.0)).compute())
-        24.0
+        >>> product.of([2.0, 3.0]).merge(product.of(4.0))
+        State(product, 24.0)
     """
 
     axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
     ordered: ClassVar[bool] = False
     counts_unseen: ClassVar[bool] = False
-    # Sums of bools and small integers are exact on the integer path; other arithmetic on int8 would wrap.
+    # Only the sums here are exact for bools and small integers; other arithmetic on int8 would wrap.
     _takes_small_integers: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -92,14 +92,14 @@ class Reducer(abc.ABC):
     def exchange(self, parts: Parts, seen: jax.Array, replica: jax.Array) -> Exchange | None:
         """Merge over replicas with three collectives that all metrics share; None gathers the states.
 
-        A generator that yields three times: trees to be summed over the replicas, then trees of which to
-        take the maximum, then trees to be summed again. Each yield returns the result; the generator
-        returns the merged parts. None (the default) gathers the states: one more collective for all such
-        metrics together, with bytes that grow with the number of replicas.
+        The generator yields three times: trees to sum over the replicas, then trees to take the maximum of,
+        then trees to sum again. Each yield returns the result; the generator returns the merged parts. None
+        (the default) gathers the states: one more collective for all such metrics together, with bytes in
+        proportion to the number of replicas.
 
         Args:
             parts: this replica's parts, with leading axes where the state has them.
-            seen: whether this replica saw anything, bool of shape [*batch].
+            seen: whether this replica has any value, bool of shape [*batch].
             replica: this replica's index, int32 scalar.
         """
         del parts, seen, replica
@@ -113,14 +113,14 @@ class Reducer(abc.ABC):
         compute: Callable[[Parts], Any],
         name: str = "custom",
     ) -> "Reducer":
-        """Build a reducer from four functions. Build it once, at module level: it is compared by them.
+        """Build a reducer from four functions, once at module level: it is compared by its functions.
 
         Args:
             init: () -> accumulator, a pytree of arrays.
             add: (accumulator, value) -> accumulator, of init's shapes; value is a real array.
             merge: (accumulator, accumulator) -> accumulator.
             compute: accumulator -> scalar, or dict of scalars by name.
-            name: how errors and listings call it.
+            name: the reducer's name in errors and listings.
 
         Example:
             >>> import jax.numpy as jnp
@@ -132,8 +132,8 @@ class Reducer(abc.ABC):
             ...     compute=lambda n: n,
             ...     name="zeros",
             ... )
-            >>> float(zeros.of([0.0, 1.0, 0.0]).compute())
-            2.0
+            >>> zeros.of([0.0, 1.0, 0.0])
+            State(zeros, 2.0)
         """
         return _Built(init, add, merge, compute, name)
 
@@ -147,7 +147,7 @@ class Reducer(abc.ABC):
         """Return the state with one more value (or `sowlog.weighted` value): Flax's `reduce_fn`.
 
         Raises:
-            TypeError: `state` is not one of this reducer's: another reducer used the same name.
+            TypeError: `state` is one of another reducer, which used the same name.
         """
         if not isinstance(state, State) or state.reducer != self:  # pyright: ignore[reportUnnecessaryIsInstance]  # Flax is untyped here
             other = state.reducer if isinstance(state, State) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance]  # see above
@@ -159,25 +159,25 @@ class Reducer(abc.ABC):
 
     @final
     def of(self, value: "Value | Weighted", weight: Value | None = None) -> State:
-        """Return the state of one value, for a value computed outside a module.
+        """Return the state of one value, for a value computed outside of a module.
 
         Args:
             value: a real number or array, or `sowlog.weighted(value, weight)`.
-            weight: a number, or an array with as many axes as `value` that broadcasts to it; elements of
-                weight 0 do not count, whatever they hold. None weighs every element 1.
+            weight: a number, or an array with as many axes as `value` that broadcasts to it. Elements of
+                weight 0 are ignored, even NaN. None is a weight of 1 for every element.
 
         Returns:
-            A state whose leading axes are the axes of `value` that `axis` keeps. With no element of non-zero
-            weight it is a state that saw nothing.
+            A state with the axes of `value` that `axis` keeps as its leading axes. Without an element of
+            non-zero weight it is an empty state.
 
         Raises:
-            TypeError: `value` or `weight` is complex or no number.
-            ValueError: `weight` does not fit `value`, or `axis` does not, or there are two weights.
+            TypeError: `value` or `weight` is complex or not a number.
+            ValueError: `weight` or `axis` does not fit `value`, or there are two weights.
 
         Example:
             >>> import sowlog
-            >>> float(sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0]).compute())
-            1.5
+            >>> sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0])
+            State(mean, 1.5)
         """
         if isinstance(value, Weighted):
             if weight is not None:
@@ -190,7 +190,7 @@ class Reducer(abc.ABC):
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
         return ambient.apart(self._of_arrays, *operands)
 
-    # Under jit: values of one shape are traced once for a reducer, in however many layers they are sown.
+    # Under jit values of one shape are traced once for a reducer, for any number of layers.
     @functools.partial(jax.jit, static_argnums=0)
     def _of_arrays(self, value: jax.Array, *weights: jax.Array) -> State:
         operands = (value, *(values.fit_weight(weight, value) for weight in weights))
@@ -212,7 +212,7 @@ class Reducer(abc.ABC):
         """Return the same reducer, configured: `sowlog.mean(axis=0)`.
 
         Raises:
-            TypeError: a setting that this reducer does not have.
+            TypeError: The reducer does not have a setting.
         """
         names = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in settings if name not in names]
@@ -245,7 +245,7 @@ class Reducer(abc.ABC):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class _Built(Reducer):
-    """A reducer built from functions: see `Reducer.build`."""
+    """A reducer made of functions: see `Reducer.build`."""
 
     init: Callable[[], Parts]
     add: Callable[[Parts, jax.Array], Parts]
@@ -275,7 +275,7 @@ class _Built(Reducer):
 
 
 def static(setting: Any) -> Any:
-    """Return a setting as a hashable one: a list as a tuple, a NumPy number as Python's."""
+    """Return a hashable setting: a list as a tuple, a NumPy number as Python's."""
     if isinstance(setting, list | tuple):
         return tuple(static(part) for part in setting)
     return setting.item() if isinstance(setting, np.generic) else setting

@@ -1,4 +1,4 @@
-"""Sums of squares that neither overflow nor vanish: a float32 pair on a scale."""
+"""Sums of squares without overflow or underflow: a float32 pair on a scale."""
 
 from typing import NamedTuple
 
@@ -32,25 +32,25 @@ def squares_of(
     `largest` is the largest magnitude among them, where the caller knows it.
     """
     scale = power_of_two(jnp.max(jnp.abs(values), initial=0.0) if largest is None else largest)
-    # Exact, as the scale is a power of two whose inverse is a normal number; faster than a division.
+    # The scale is a power of two with a normal inverse: the product is exact, and faster than a division.
     squares = jnp.square(values * (1.0 / scale))
     return Squares(scale, pair_of(tree_sum(squares if weight is None else weight * squares)))
 
 
 def squares_fit(largest: jax.Array) -> jax.Array:
-    """Return whether squares of magnitudes up to `largest` neither vanish nor, 2^47 of them, overflow."""
+    """Return whether no square of a magnitude up to `largest` underflows, and no sum of 2^47 overflows."""
     return (largest >= 2.0**-40) & (largest <= 2.0**40)
 
 
 def unscaled_squares_of(values: jax.Array) -> Squares:
-    """Return the sum of squares of a float32 array whose largest magnitude is one of those that fit."""
+    """Return the sum of squares of a float32 array with a largest magnitude that `squares_fit` accepts."""
     total = pair_of(tree_sum(jnp.square(values)))
-    # Not a constant: the branches of a cond must vary over the same replicas under shard_map.
+    # Under shard_map the branches of a cond must vary over the same axes, so the scale is no constant.
     return Squares(jnp.ones_like(total.hi), total)
 
 
 def elementwise_squares(values: jax.Array, weight: jax.Array) -> Squares:
-    """Return weight * value^2 for each element by itself."""
+    """Return weight * value^2 elementwise."""
     scale = power_of_two(jnp.abs(values))
     return Squares(scale, pair_of(weight * jnp.square(values * (1.0 / scale))))
 

@@ -1,4 +1,4 @@
-"""A state: what a reducer has accumulated, with leading axes, and a flag for absence."""
+"""A state: the accumulator of a reducer, with leading axes and a flag for absence."""
 
 import dataclasses
 import functools
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from sowlog._reduce.reducer import Reducer
 
 Parts = Any
-"""A pytree of arrays: what a reducer accumulates."""
+"""A pytree of arrays: the accumulator of a reducer."""
 
 
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class State:
-    """What a reducer has accumulated: a pytree whose arrays may carry leading axes.
+    """The accumulator of a reducer: a pytree whose arrays may carry leading axes.
 
     Leading axes come from `reducer(axis=...)` (the axes that are kept) and from transforms that stack
     (`nn.scan`, `nn.vmap`, `jax.vmap`): the state is then an array of independent states.
@@ -36,6 +36,14 @@ class State:
         parts: the reducer's arrays, each of shape [*batch, *own].
         seen: bool, shape [*batch]; False where nothing was sown.
         reducer: the reducer that made it (static).
+
+    Example:
+        >>> import sowlog
+        >>> state = sowlog.mean.of([1.0, 2.0])
+        >>> state
+        State(mean, 1.5)
+        >>> state.merge(sowlog.mean.of(6.0))
+        State(mean, 3.0)
     """
 
     parts: Parts
@@ -43,10 +51,11 @@ class State:
     reducer: "Reducer" = dataclasses.field(metadata={"static": True})
 
     def merge(self, other: "State") -> "State":
-        """Return the state of what both have seen; a state that saw nothing changes nothing, bit for bit.
+        """Return the state of the values of both; merging an empty state changes nothing, bit for bit.
 
         Raises:
-            TypeError: `other` is no state, or one of another reducer, or a state has been through arithmetic.
+            TypeError: `other` is not a state, or is one of another reducer, or arithmetic has changed a
+                state.
         """
         if not isinstance(other, State):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise TypeError(
@@ -73,7 +82,7 @@ class State:
         Where nothing was sown the result is NaN; `sowlog.compute` and the logger leave such results out.
 
         Raises:
-            TypeError: the state has been through arithmetic.
+            TypeError: Arithmetic has changed the state.
         """
         check_intact(self)
         return ambient.apart(_compute, _device_arrays(self))
@@ -95,7 +104,7 @@ class State:
 
 
 def _device_arrays(state: State) -> State:
-    """Return a state whose arrays are JAX's, which a user's `merge` expects; a fetched one has NumPy's."""
+    """Return a state with JAX's arrays, which a user's `merge` expects, in place of a fetched state's."""
     return jax.tree.map(jnp.asarray, state)
 
 
@@ -153,10 +162,10 @@ def check_intact(state: State, tag: str = "") -> None:
 
     Args:
         state: any state, its arrays anywhere.
-        tag: its place in a tree, for the message.
+        tag: the state's place in a tree, for the message.
 
     Raises:
-        TypeError: an average of states is not the state of their values.
+        TypeError: An average of states is not the state of their values.
     """
     seen = jax.dtypes.result_type(state.seen)
     if seen != np.bool_:

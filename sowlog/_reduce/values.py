@@ -1,4 +1,4 @@
-"""What can be sown: values and their weights, made arrays."""
+"""Values and weights: the check that they can be sown, and their conversion to arrays."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import jax.typing
 import numpy as np
 
 Value = jax.typing.ArrayLike | Sequence[Any]
-"""What can be sown: a real number or an array of them."""
+"""A real number or an array of real numbers."""
 
 _SHOWN = 80
 
@@ -27,9 +27,9 @@ class Weighted:
 
 
 def weighted(value: Value, weight: Value) -> Weighted:
-    """Pair a value with its weight, for the plain form of sowing.
+    """Pair a value with its weight, for Flax's own form of sowing.
 
-    That is `module.sow("metrics", name, sowlog.weighted(value, w), **sowlog.mean)`.
+    That form is `module.sow("metrics", name, sowlog.weighted(value, w), **sowlog.mean)`.
 
     Args:
         value: a real number or array.
@@ -37,15 +37,14 @@ def weighted(value: Value, weight: Value) -> Weighted:
 
     Example:
         >>> import sowlog
-        >>> state = sowlog.mean.reduce_fn(sowlog.mean.init_fn(), sowlog.weighted([1.0, 5.0], [3, 1]))
-        >>> float(state.compute())
-        2.0
+        >>> sowlog.mean.reduce_fn(sowlog.mean.init_fn(), sowlog.weighted([1.0, 5.0], [3, 1]))
+        State(mean, 2.0)
     """
     return Weighted(value, weight)
 
 
 def narrowed(value: Any) -> Any:
-    """Return a value, as float32 where it is integers of the host that JAX has no room for.
+    """Return a value, with integers of the host that do not fit JAX's integers converted to float32.
 
     Without 64-bit types JAX keeps the lower half of a NumPy int64: 2^33 would be 0.
     """
@@ -64,7 +63,7 @@ def narrowed(value: Any) -> Any:
 
 
 def _float_of(value: int) -> Any:
-    """Return an integer beyond 64 bits as float32, infinite as a large float64 is; 10^400 as it is."""
+    """Return an integer beyond 64 bits as float32 (or infinity); one that no float64 holds is unchanged."""
     try:
         with np.errstate(over="ignore"):
             return np.float32(float(value))
@@ -79,7 +78,7 @@ def real_array(value: Value | None, what: str) -> jax.Array:
         TypeError: The value is complex or not a number.
         RuntimeError: The array was donated or deleted.
     """
-    if _holds_none(value):  # Which jax 0.5.0 takes for NaN.
+    if _holds_none(value):  # jax 0.5.0 reads None as NaN.
         raise TypeError(_refusal(value, what))
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_deleted():
         raise RuntimeError(deleted(f"the {what}"))
@@ -108,12 +107,12 @@ def check_real(name: str, array: Any, rule: str) -> None:
     """Raise if an array, concrete or abstract, is not of real numbers.
 
     Args:
-        name: what the array is, for the message: a tag.
+        name: the name of the array in the message, such as its tag.
         array: anything with a shape and a dtype.
-        rule: whose the rule is: "a metric is".
+        rule: the subject and verb of the rule in the message: "a metric is".
 
     Raises:
-        TypeError: it is complex, of keys, of objects or masked.
+        TypeError: The array is complex, masked, or holds keys or objects.
     """
     dtype = array.dtype
     if isinstance(array, np.ma.MaskedArray):
@@ -142,10 +141,10 @@ def _dtype_hint(dtype: Any) -> str:
 
 
 def deleted(name: str) -> str:
-    """Return the message for an array that is gone."""
+    """Return the message for a deleted array."""
     return (
         f"{name} is an array that was deleted: it was donated to a jitted function (donate_argnums), which "
-        "reused its memory. Leave it out of what is donated, or use it before."
+        "reused its memory. Leave it out of the donated arguments, or use it before the call."
     )
 
 
@@ -159,7 +158,7 @@ def shown(value: Any) -> str:
 
 
 def hint(value: Any) -> str:
-    """Return a sentence with what to write in place of a value that is no number, or an empty text."""
+    """Return a sentence with the expression to write in place of a value that is no number, or ""."""
     if isinstance(value, complex):
         return " Write abs(x), x.real or x.imag."
     if isinstance(value, Mapping):
@@ -181,7 +180,7 @@ def _holds_none(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """Yield a value, or those that stand in its lists."""
+    """Yield a value, or the elements of its nested lists."""
     if isinstance(value, list | tuple):
         for part in value:
             yield from _parts(part)
@@ -198,7 +197,7 @@ def fit_weight(weight: jax.Array, value: jax.Array) -> jax.Array:
     """Return a weight in the shape of its value.
 
     Raises:
-        ValueError: it does not fit, or could fit by chance.
+        ValueError: The shapes do not fit, or could fit by chance.
     """
     fits = weight.ndim == value.ndim and all(
         w in (1, v) for w, v in zip(weight.shape, value.shape, strict=True)

@@ -1,4 +1,4 @@
-"""Values and sums under a weight, which may be None for 1 everywhere."""
+"""Values and sums under a weight; None is a weight of 1 everywhere."""
 
 import jax
 import jax.numpy as jnp

@@ -1,1 +1,1 @@
-"""Sowing in a Flax module, and collecting what was sown."""
+"""Sowing in a Flax module, and collecting the sown values."""

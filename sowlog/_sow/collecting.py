@@ -1,4 +1,4 @@
-"""Collecting around `apply`: one pass, what it sowed, and nothing lost on the way."""
+"""Collecting around `apply`: one pass, its sown values, and an error for each lost value."""
 
 import functools
 import inspect
@@ -24,26 +24,26 @@ _OURS = [METRICS, losses.COLLECTION]
 
 
 def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """Wrap a module's `apply` so that it also returns what was sown.
+    """Wrap a module's `apply` so that it also returns the sown values.
 
     A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A
     model that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries
-    the collection works as it stands: its states are there, empty, before it runs.
+    the collection needs no changes: its states are initialized, empty, before it runs.
 
     Args:
         apply: `model.apply`, or a function of the same form.
 
     Returns:
-        A function of `apply`'s arguments that returns `(y, updates)`: `updates["metrics"]` and
-        `updates["losses"]` hold what this one pass sowed (empty dicts if nothing), beside the collections
-        named in `mutable=`, which it takes as `apply` does.
+        A function with `apply`'s arguments that returns `(y, updates)`: `updates["metrics"]` and
+        `updates["losses"]` hold the values sown in this pass (empty dicts if none), beside the collections
+        named in `mutable=`, an argument as of `apply`.
 
     Raises:
-        TypeError: it has not the form of `apply`: a model itself, of linen or another library, or what
-            `flax.linen.apply` returned; or (when called) its first argument is no variables.
-        ValueError: (when called) the variables already hold sown values, which would be counted again.
-        LostMetricError: (when called) a sown value would be lost or wrong.
-        RuntimeError: (when called) Flax or JAX is of a version in which a lost value could not be seen.
+        TypeError: The argument is not a function like `apply`, but a model (of linen or another library), or
+            the result of `flax.linen.apply`; or (when called) the first argument is not variables.
+        ValueError: (when called) The variables already hold sown values, which would be counted again.
+        LostMetricError: (when called) A sown value would be lost or wrong.
+        RuntimeError: (when called) This version of Flax or JAX hides lost values.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
@@ -84,12 +84,12 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
 def discover(
     apply: Callable[..., Any], variables: Mapping[str, Any], *args: Any, **kwargs: Any
 ) -> dict[str, Any]:
-    """Find what a model sows, without computing anything.
+    """Find the values that a model sows, without computing them.
 
     Args:
         apply: `model.apply`.
         variables: the model's variables; shapes and dtypes suffice (`jax.eval_shape` of `init`).
-        *args: the inputs, or their shapes and dtypes; what is no array (a flag, a name) is passed as it is.
+        *args: the inputs, or their shapes and dtypes; other objects (a flag, a name) are passed unchanged.
         **kwargs: as for `collect(apply)`.
 
     Returns:
@@ -101,8 +101,8 @@ def discover(
         ...     def __call__(self, x):
         ...         sowlog.sow(self, "rms", x, sowlog.rms)
         ...         return x
-        >>> sowlog.discover(Block().apply, {}, jnp.ones(3))["metrics"]["rms"].reducer
-        rms
+        >>> sowlog.discover(Block().apply, {}, jnp.ones(3))
+        {'losses': {}, 'metrics': {'rms': State(rms, nothing sown)}}
     """
     updates = sown_shapes(apply, variables, args, kwargs)
     return empty_like({name: updates[name] for name in _OURS})
@@ -111,7 +111,7 @@ def discover(
 def sown_shapes(
     apply: Callable[..., Any], variables: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the updates of a pass as shapes and dtypes, without computing anything."""
+    """Return the updates of a pass as shapes and dtypes, without computing them."""
     leaves, structure = jax.tree.flatten((variables, args))
     abstract = [isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves]
 
@@ -163,7 +163,7 @@ def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mappin
 
 
 def _with_arrays(tree: Any) -> Any:
-    """Return a tree with JAX arrays in its states: outside of jit, jax.checkpoint makes NumPy's of some."""
+    """Return a tree with JAX arrays in its states, where jax.checkpoint returns NumPy's outside of jit."""
 
     def with_arrays(leaf: Any) -> Any:
         return jax.tree.map(state.strong, leaf) if is_state(leaf) else leaf
@@ -172,7 +172,7 @@ def _with_arrays(tree: Any) -> Any:
 
 
 def _check_apply(apply: Any) -> None:
-    """Raise if a function is surely not of the form of `apply`, with the line to write."""
+    """Raise if a function is surely not like `apply`; the error has the line to write."""
     owner = getattr(apply, "__self__", apply)
     library = foreign.library_of(owner)
     if library:
@@ -192,7 +192,7 @@ def _check_apply(apply: Any) -> None:
         )
     if getattr(apply, "__code__", None) is _CORE_APPLY.__code__:
         raise TypeError(
-            "collect was given what flax.linen.apply(fn, module) returned, whose mutable collections are "
+            "collect was given the result of flax.linen.apply(fn, module), whose mutable collections are "
             "fixed. Write: sowlog.collect(module.apply)(variables, *args, method=fn)."
         )
     if not callable(apply) or not _takes_mutable(apply):
@@ -203,7 +203,7 @@ def _check_apply(apply: Any) -> None:
         )
 
 
-# What flax.linen.apply returns has the name of the function it was given, and this code.
+# The result of flax.linen.apply has the name of its function, and this code.
 _CORE_APPLY = flax_scope.apply(lambda _: None)
 
 
@@ -211,7 +211,7 @@ def _takes_mutable(apply: Any) -> bool:
     try:
         parameters = inspect.signature(apply).parameters.values()
     except (TypeError, ValueError):
-        return True  # Unknown: a call will show.
+        return True  # Unknown without a call.
     return any(
         parameter.name == "mutable" or parameter.kind is inspect.Parameter.VAR_KEYWORD
         for parameter in parameters
@@ -226,7 +226,7 @@ def _check_variables(variables: Any) -> None:
     if isinstance(variables, Mapping):
         return
     raise TypeError(
-        f"the first argument of what collect returns is {type(variables).__name__}, and apply takes a dict "
+        f"the first argument of a collected apply is {type(variables).__name__}, and apply takes a dict "
         "of variables there. Write: variables = model.init(key, x), which sows nothing, and then "
         'sowlog.collect(model.apply)({"params": variables["params"]}, x).'
     )

@@ -6,7 +6,7 @@ REMEDY = (
     'Write: return a state from the function, `return y, {"norm": sowlog.mean.of(norm)}`, merge states by '
     "sowlog.merge and pass them to sowlog.pack."
 )
-"""What works today where nothing can be sown."""
+"""The remedy where nothing can be sown."""
 
 _LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
 
@@ -21,5 +21,5 @@ def library_of(value: Any) -> str | None:
 
 
 def described(value: Any, library: str) -> str:
-    """Return what an error calls a value of another library."""
+    """Return the name of a value of another library in errors."""
     return f"{type(value).__name__}, a module of {library}"

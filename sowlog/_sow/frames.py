@@ -1,4 +1,4 @@
-"""A check that Flax and JAX have the frames that `transforms` reads off the Python stack."""
+"""A check that Flax and JAX have the frames that `transforms` looks for on the Python stack."""
 
 import functools
 import inspect
@@ -24,8 +24,8 @@ def check_frames() -> None:
     """Check, once per process, that each frame is found from inside of a small function.
 
     Raises:
-        RuntimeError: some are not found, as after a rename upstream: a sow would not be heard, or what a
-            transform drops would be lost in silence.
+        RuntimeError: Frames are not found, as after a rename upstream: a sow would not be reported, or a
+            dropped value would be lost in silence.
     """
     missing = [frame for frame, is_found in _CHECKS.items() if not is_found()]
     if missing:
@@ -140,4 +140,4 @@ _CHECKS: dict[str, Callable[[], bool]] = {
         getattr(linen_transforms, "_fingerprint_recursive", None)
     ),
 }
-"""What is looked for, by the names that the error gives, and whether it is found."""
+"""The frames by their names in the error, each with a function that looks for it."""

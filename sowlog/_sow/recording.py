@@ -1,8 +1,7 @@
-"""What is sown during one `collect`, and what a transform would lose of it.
+"""The sows of one `collect`, and the errors for those that a transform would lose.
 
-Flax drops in silence what a lifted transform was not told to hand on, and lets values leak out of raw JAX
-transforms. While `collect` runs, every sow reports here, and each such loss becomes an error where it
-happens.
+Flax silently drops a collection that a lifted transform does not name, and lets values leak out of raw JAX
+transforms. While `collect` runs, every sow reports to a recorder, which raises at the sow of a lost value.
 """
 
 import contextlib
@@ -24,7 +23,21 @@ from sowlog._tree.tags import is_state
 
 
 class LostMetricError(RuntimeError):
-    """A sown value would be lost or wrong; the message says where, why, and which line to write."""
+    """A sown value would be lost or wrong; the message has the place, the cause and the line to write.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         def scale(x):
+        ...             sowlog.sow(self, "rms", x, sowlog.rms)
+        ...             return 2 * x
+        ...         return jax.jit(scale)(x)
+        >>> y, updates = sowlog.collect(Block().apply)({}, jnp.ones(3))
+        Traceback (most recent call last):
+            ...
+        sowlog.LostMetricError: rms is sown inside jax.jit, which knows nothing of Flax's collections: ...
+    """
 
 
 class Site(NamedTuple):
@@ -48,7 +61,7 @@ class Recorder:
     """The sows of one pass.
 
     Attributes:
-        states: what was sown at each site last, as shapes and dtypes.
+        states: the last state sown at each site, as shapes and dtypes.
         withheld: sites whose values are not stored in this pass; see `sowlog._sow.seeding`.
     """
 
@@ -64,10 +77,10 @@ class Recorder:
         return transforms.apply_depth() == self._depth
 
     def note(self, module: nn.Module, site: Site, state: State | None) -> None:
-        """Take note of a value that is about to be stored; None is one by functions of the user's.
+        """Record a value before it is stored; None is a value accumulated by a user's functions.
 
         Raises:
-            LostMetricError: the value would be lost, or be one for many.
+            LostMetricError: The value would be lost, or stand for many values.
         """
         _check_no_raw_transform(module, site)
         lifts = transforms.enclosing_lifts()
@@ -80,7 +93,7 @@ class Recorder:
         self.note_stored(module, site)
 
     def note_stored(self, module: nn.Module, site: Site) -> None:
-        """Take note that something is stored at a site, unless it is withheld."""
+        """Record that a value is stored at a site, unless the site is withheld."""
         if site not in self.withheld and module.scope is not None:
             self._stored.append((site, module.scope.root))
 
@@ -93,10 +106,10 @@ class Recorder:
         return {site for site, root in self._stored if root is last and root is not self._stored[0][1]}
 
     def check_heard(self, module: nn.Module, site: Site) -> None:
-        """Raise if nobody listens to a sow although its pass is collected.
+        """Raise if the collection of a sow is not mutable although its pass is collected.
 
         Raises:
-            LostMetricError: a lifted transform does not hand the collection back.
+            LostMetricError: A lifted transform does not hand the collection back.
         """
         if not self.hears():
             return
@@ -107,10 +120,10 @@ class Recorder:
             raise LostMetricError(_dropped_message(site, (deaf or lifts)[0]))
 
     def check_returned(self, updates: Mapping[str, Any]) -> None:
-        """Raise if a value that was stored did not come back, or not as it should.
+        """Raise if a stored value is missing from the updates, or is stacked wrong.
 
         Raises:
-            LostMetricError: a transform dropped it on the way back, or stacked its parts apart.
+            LostMetricError: A transform dropped the value, or stacked its parts apart.
         """
         for site in self._lifts.keys() - self.withheld:
             leaf = _find(updates, site)
@@ -123,11 +136,11 @@ class Recorder:
                 raise LostMetricError(self.stacked_apart_message(site))
 
     def withheld_without_reducer(self) -> list[Site]:
-        """Return the withheld sites whose empty state is unknown, as functions of the user's accumulate."""
+        """Return the withheld sites with an unknown empty state, accumulated by a user's functions."""
         return [site for site in self._lifts if site in self.withheld and site not in self.states]
 
     def unseedable_message(self, site: Site) -> str:
-        """Return what to say of such a site."""
+        """Return the message for a withheld site with an unknown empty state."""
         return (
             f"{site} is sown inside {self.lifts_of(site)}, which needs its state before the first sow. With "
             "functions of your own, or Flax's tuple that grows, that empty state is unknown. Write: "
@@ -135,7 +148,7 @@ class Recorder:
         )
 
     def stacked_apart_message(self, site: Site) -> str:
-        """Return what to say of a state whose parts a transform stacked along axes of their own."""
+        """Return the message for a state with parts that a transform stacked along axes of their own."""
         return (
             f"{site} is sown with {self.states[site].reducer}, whose parts have axes of their own, "
             f'and {self.lifts_of(site)} around it stacks "{site.collection}" behind them, along a negative '
@@ -151,7 +164,7 @@ _current: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("sowl
 
 
 def current() -> Recorder | None:
-    """Return the recorder of the innermost `collect` that is running, if one is."""
+    """Return the recorder of the innermost running `collect`, or None."""
     return _current.get()
 
 
@@ -166,22 +179,22 @@ def recording(recorder: Recorder) -> Generator[Recorder]:
 
 
 def site_of(module: nn.Module, collection: str, name: str) -> Site:
-    """Return where a module sows."""
+    """Return the site of a sow."""
     return Site(collection, tuple(module.path), name)
 
 
 def check_trained(site: Site) -> None:
-    """Raise if a loss is about to be sown where no gradient of it is taken.
+    """Raise if no gradient of a loss would be taken at its sow.
 
     Raises:
-        LostMetricError: a custom derivative runs the caller: the loss would be logged and not trained on.
+        LostMetricError: A custom derivative runs the caller: the loss would be logged and not trained on.
     """
     transform = transforms.custom_derivative()
     if transform is not None:
         raise LostMetricError(
-            f"{site} is a loss sown inside {transform}, whose rule takes the gradient of what the function "
-            "returns and not of what it sows: the loss would be logged and not trained on. Return the value "
-            f"and sow it outside. Write: y, {site.name} = {transform}(...)(...), then sowlog.sow_loss(self, "
+            f"{site} is a loss sown inside {transform}, whose rule takes the gradient of the function's "
+            "result alone: the loss would be logged and not trained on. Return the value and sow it outside. "
+            f"Write: y, {site.name} = {transform}(...)(...), then sowlog.sow_loss(self, "
             f'"{site.name}", {site.name}).'
         )
 
@@ -196,7 +209,7 @@ def _check_no_raw_transform(module: nn.Module, site: Site) -> None:
 
 
 def _find(updates: Mapping[str, Any], site: Site) -> Any:
-    """Return what came back from a site, or None."""
+    """Return the leaf of the updates at a site, or None."""
     node: Any = updates.get(site.collection)
     for key in (*site.path, site.name):
         node = node.get(key) if isinstance(node, Mapping) else None
@@ -237,7 +250,7 @@ _REMEDIES = {
     "while_loop": 'nn.while_loop(..., carry_variables=["{collection}"])',
     "remat": "nn.remat(Block) without variables=, which hands on all collections",
     "jit": "nn.jit(Block) without variables=, which hands on all collections",
-    "vjp": "nn.vjp(..., variables=True), with vjp_variables= for what is differentiated",
+    "vjp": "nn.vjp(..., variables=True), with vjp_variables= for the differentiated collections",
     "value_and_grad": "nn.value_and_grad(..., variables=True)",
     "jvp": "nn.jvp(..., variables=True)",
 }

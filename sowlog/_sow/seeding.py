@@ -1,9 +1,9 @@
-"""Seeds: the empty states that let a loop or a branch sow what was never sown before it.
+"""Seeds: the empty states that a loop or branch needs before its first sow.
 
-JAX wants one structure from both branches of a cond and from both ends of a loop. A model that sows in one
-branch only has it when the states are there before. Their names are found by abstract passes: whatever
-cannot be stored is withheld, until the pass goes through; what was withheld is then seeded. A probe at the
-entry of each module tells how transforms stack it, and so the shape of its seeds.
+JAX requires one structure from both branches of a cond and from both ends of a loop. A model that sows in one
+branch only has it if the states exist before. Abstract passes find their names: a pass withholds the sows
+that could not be stored, until JAX accepts it; the withheld sites are then seeded. A probe at the entry of
+each module shows the axes that transforms stack, and so the shape of the seeds.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from sowlog._sow import transforms
 from sowlog._sow.recording import LostMetricError, Recorder, Site, has_own_axes, recording
 
 _PROBE = "sowlog probe"
-# A probe has more axes than any state; all are empty, so that the axes that transforms add stand out.
+# A probe has more axes than any state; all have size 0, so that axes added by transforms are distinct.
 _PROBE_AXES = 8
 _passes = itertools.count()
 Pass = Callable[[], tuple[Any, Mapping[str, Any]]]
@@ -34,21 +34,21 @@ def find_seeds(run: Pass, collections: list[str]) -> tuple[dict[str, Any], list[
 
     Args:
         run: a forward pass, in which sows report to the current recorder.
-        collections: those that are sown to.
+        collections: the collections of the sows.
 
     Returns:
-        Nested dicts, empty if the model needs none, and errors of the sows for which no seed is known. With
-        neither, what fails is no matter of sowing.
+        Nested dicts, empty if the model needs no seeds, and errors of the sows without a known seed. If both
+        are empty, the failure has another cause than sowing.
     """
     withheld: set[Site] = set()
     while True:
         recorder = Recorder(frozenset(withheld))
         try:
             with recording(recorder), nn.intercept_methods(_probe(recorder, collections)), _fresh_traces():
-                # What the model returns need not be arrays; what it sows is.
+                # The result of a model may hold other objects than arrays; its updates hold arrays.
                 updates = jax.eval_shape(lambda: run()[1])
         except TypeError:
-            # The last transform that something was stored in is the one that could not take it.
+            # JAX refused the transform of the last stored value.
             refused = recorder.last_lifted()
             if not refused:
                 return {}, []
@@ -110,7 +110,7 @@ def _stacked(batch: tuple[int, ...], probed: tuple[int, ...]) -> tuple[int, ...]
 
 
 def _probed_shape(probes: Any, site: Site) -> tuple[int, ...]:
-    """Return the shape that transforms give to what the module at a site stores."""
+    """Return the shape that transforms add to the values of the module at a site."""
     shape: tuple[int, ...] | None = None
     for key in (*site.path, None):
         shape = probes[_PROBE].shape if _PROBE in probes else shape

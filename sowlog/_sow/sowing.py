@@ -18,7 +18,7 @@ from sowlog._sow.recording import LostMetricError
 from sowlog._tree import losses
 
 METRICS = "metrics"
-"""The variable collection that `sow` writes to unless told otherwise."""
+"""The default variable collection of `sow`."""
 
 
 def sow(
@@ -30,28 +30,30 @@ def sow(
     weight: Value | None = None,
     collection: str = METRICS,
 ) -> bool:
-    """Sow a statistic in a module: it reaches the logger under `<module path>/<name>`.
+    """Sow a statistic in a module, to be logged under `<module path>/<name>`.
 
-    The value carries no gradient: a statistic observes, `sow_loss` trains. Sown again under the same name (a
-    second call, a shared module), it accumulates as the reducer says. While `init` runs nothing is sown. In
-    `setup` it is sown each time that Flax runs it: once, or at each call of a class made by `nn.remat` or so.
+    The value carries no gradient: a statistic observes, and `sow_loss` trains. Values of the same name (a
+    second call, a shared module) are accumulated by the reducer. `init` sows nothing. A sow in `setup`
+    happens each time that Flax runs `setup`: once, or at each call of a class made by a transform such as
+    `nn.remat`.
 
     Args:
         module: the module that sows, `self`.
         name: the metric's name, unique in the module.
         value: a real number or array.
-        reducer: how values of one name become one: `sowlog.mean`, `sowlog.max`, `sowlog.mean(axis=0)` ...
-        weight: the weight of the value, or of each element (as many axes as the value): a mask, say.
+        reducer: the accumulation of values of one name: `sowlog.mean`, `sowlog.max`, `sowlog.mean(axis=0)`
+            ...
+        weight: the weight of the value, or of each element (with as many axes as the value), such as a mask.
         collection: the variable collection to write to.
 
     Returns:
-        True if the value was stored; False when the collection is not mutable, so that nobody listens.
+        True if the value was stored; False if the collection is not mutable.
 
     Raises:
-        TypeError: `module` is no linen module, `value` no real number, `reducer` no reducer; or another
-            reducer used the name.
-        ValueError: `collection` is "losses"; or the value does not fit its `weight`, or those sown before.
-        LostMetricError: under `collect`, a transform would drop the value; or a submodule has the name.
+        TypeError: `module` is not a linen module, `value` not a real number, or `reducer` not a reducer; or
+            another reducer used the name.
+        ValueError: `collection` is "losses"; or the value does not fit its `weight` or earlier values.
+        LostMetricError: Under `collect`, a transform would drop the value; or a submodule has the name.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog
@@ -67,7 +69,7 @@ def sow(
     _check_reducer(module, name, reducer)
     if collection == losses.COLLECTION:
         raise ValueError(
-            f'"{losses.COLLECTION}" holds what is trained on, which a reducer cannot say: '
+            f'"{losses.COLLECTION}" holds losses with a weight in the objective, which a reducer has not: '
             f'write sowlog.sow_loss(self, "{name}", value, weight=...).'
         )
     if not _is_listening(module, collection, name):
@@ -78,27 +80,35 @@ def sow(
 
 
 def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0) -> bool:
-    """Sow an auxiliary loss: `total_loss` adds weight * value to the objective, the logger shows both.
+    """Sow an auxiliary loss: `total_loss` adds weight * value to the objective, and both are logged.
 
-    Sown again in the same forward pass (a second call, more layers), the values add up; over
-    microbatches, replicas and steps they are averaged, as the objective is.
+    Within a forward pass (a second call, more layers) values of one name are added; over microbatches,
+    replicas and steps they are averaged, as the objective is.
 
     Args:
         module: the module that sows, `self`.
         name: the loss's name, unique in the module.
         value: a real scalar; its gradient is kept.
-        weight: a real scalar, which may be traced (a schedule). 0 leaves the loss visible and untrained.
+        weight: a real scalar, which may be traced (a schedule). 0 logs the loss without training on it.
 
     Returns:
-        True if the loss was stored; False when the collection "losses" is not mutable.
+        True if the loss was stored; False if the collection "losses" is not mutable.
 
     Raises:
-        TypeError: `module` is no linen module; `value` or `weight` is complex or no number.
+        TypeError: `module` is not a linen module; `value` or `weight` is complex or not a number.
         ValueError: `value` or `weight` is not a scalar.
-        LostMetricError: under `collect`, a transform would drop the value; a custom derivative would drop its
+        LostMetricError: Under `collect`, a transform would drop the value; a custom derivative would drop its
             gradient (with and without `collect`); or a submodule has the name.
 
-    Example: see `total_loss`.
+    Example:
+        >>> import flax.linen as nn, jax.numpy as jnp, sowlog
+        >>> class Block(nn.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow_loss(self, "l2", jnp.sum(x**2), weight=0.5)
+        ...         return 2 * x
+        >>> y, updates = sowlog.collect(Block().apply)({}, jnp.array([1.0, 3.0]))
+        >>> sowlog.compute(updates["losses"])
+        {'l2': np.float32(10.0), 'l2/weighted': np.float32(5.0)}
     """
     _check_module(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
     if not _is_listening(module, losses.COLLECTION, name):
@@ -110,10 +120,10 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
 
 
 def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
-    """Let Flax's own `module.sow` report too: an interceptor of the methods of modules.
+    """Let Flax's own `module.sow` report, too: an interceptor of the methods of modules.
 
-    Flax does not pass `sow` by its interceptors, nor call anything of a dropped sow. So a bound module, which
-    lives as long as its pass, gets a `sow` of its own at the entry of each of its methods.
+    Flax calls no interceptor for `sow`, and no function for a dropped sow. So a bound module, which lives as
+    long as its pass, gets another `sow` at the entry of each of its methods.
     """
     module = context.module
     if module.scope is not None and "sow" not in vars(module):
@@ -122,7 +132,7 @@ def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: I
 
 
 def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions: Any) -> bool:
-    """Do what `module.sow` does, and report it to the pass that is collected."""
+    """Do what `module.sow` does, and report it to the collected pass."""
     recorder = recording.current()
     if recorder is None or col not in (METRICS, losses.COLLECTION) or not recorder.hears():
         return type(module).sow(module, col, name, value, **functions)
@@ -141,7 +151,7 @@ def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions
 
 
 def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
-    """Return whether to sow; raises where `collect` listens and a transform stands between."""
+    """Return whether to sow; raise where a transform hides the collection from `collect`."""
     if module.is_initializing() or transforms.is_rehearsal():
         return False
     listening = module.is_mutable_collection(collection)
@@ -154,7 +164,7 @@ def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
 def _store(
     module: nn.Module, collection: str, name: str, state: State, join: Callable[[State, State], State]
 ) -> bool:
-    """Store a state under a name, or join it with the one already there."""
+    """Store a state under a name, or join it with the state already there."""
     site = recording.site_of(module, collection, name)
     recorder = recording.current()
     if recorder is not None and recorder.hears():
@@ -181,7 +191,7 @@ def _store(
 
 @contextlib.contextmanager
 def _naming(module: nn.Module, name: str) -> Generator[None]:
-    """Let an error of what is sown say where."""
+    """Add the place of a sow to its errors."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -212,7 +222,7 @@ def _check_module(module: Any, name: Any, line: str) -> None:
             f"sown in. {foreign.REMEDY} An auxiliary loss is returned and added to the objective."
         )
     raise TypeError(
-        f"what sows must be a Flax linen module, got {type(module).__name__}. In a module write: {line}. "
+        f"only a Flax linen module can sow, got {type(module).__name__}. In a module write: {line}. "
         f"Elsewhere there is nothing to sow in. {foreign.REMEDY}"
     )
 

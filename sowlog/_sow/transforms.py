@@ -1,9 +1,9 @@
-"""Which transforms stand between a sow and the `apply` that collects it, read off the Python stack.
+"""The transforms between a sow and the `apply` that collects it, found on the Python stack.
 
-Flax does not report to a module which lifted transform runs it, so the frames are read, only while tracing.
-Errors take names from them, and decisions hang on them: whether a sow is of the pass that is collected,
-whether its value comes back, whether a loss is trained on, whether a `setup` is a rehearsal. A frame that is
-renamed upstream would turn an error into silence, so the first `collect` checks that all are there: `frames`.
+Flax does not report to a module which lifted transform runs it, so its frames are read, only while tracing.
+Errors take names from them, and decisions depend on them: whether a sow belongs to the collected pass,
+whether its value is returned, whether a loss is trained on, whether a `setup` is a rehearsal. A frame renamed
+upstream would hide an error, so the first `collect` checks that all frames exist: `frames`.
 """
 
 import sys
@@ -15,7 +15,7 @@ from flax.core import scope as flax_scope
 
 _LIFT = ("flax", "core", "lift.py")
 _APPLY = ("flax", "core", "scope.py")
-# Functions of flax.linen that run a module's `setup` once more, for what they learn from it.
+# Functions of flax.linen that run a module's `setup` once more, to inspect it.
 _REHEARSALS = {"Module._validate_setup", "_fingerprint_recursive"}
 _LINEN = (("flax", "linen", "module.py"), ("flax", "linen", "transforms.py"))
 _RNN = ("flax", "linen", "recurrent.py")
@@ -62,7 +62,7 @@ class Lift(NamedTuple):
     outgoing: tuple[Any, ...] | None
 
     def hands_back(self, collection: str) -> bool:
-        """Return whether what is written to a collection comes back out, as far as is known."""
+        """Return whether the transform returns a collection, as far as its filters are known."""
         if self.part == "cond_wrapper":
             return False
         return self.outgoing is None or any(
@@ -114,7 +114,7 @@ def innermost() -> str:
 def custom_derivative() -> str | None:
     """Return the name of the custom derivative whose function or rule the caller runs in, or None.
 
-    JAX asks its rule for the gradient of its result, and no rule knows of what is sown beside that.
+    Its rule computes the gradient of the function's result, and knows no value that is sown beside it.
     """
     found = None
     for frame in _frames():
@@ -130,9 +130,9 @@ def custom_derivative() -> str | None:
 
 
 def is_rehearsal() -> bool:
-    """Return whether Flax runs the caller, a `setup`, only to check it, or to tell modules apart in nn.jit.
+    """Return whether Flax runs the caller, a `setup`, only to check it, or to compare modules in nn.jit.
 
-    A lifted class runs `setup` inside its transform; what these runs before it sow would count twice.
+    A lifted class runs `setup` inside its transform; the sows of these earlier runs would count twice.
     """
     for frame in _frames():
         if is_rehearsal_code(frame.f_code):
@@ -164,7 +164,7 @@ def is_rnn_code(code: CodeType) -> bool:
 
 
 def is_rehearsal_code(code: CodeType) -> bool:
-    """Return whether code runs a module's `setup` once more, for what Flax learns from it."""
+    """Return whether code runs a module's `setup` once more, to inspect it."""
     return code.co_qualname in _REHEARSALS and any(_is_file(code, file) for file in _LINEN)
 
 

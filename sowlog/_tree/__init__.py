@@ -1,1 +1,1 @@
-"""Trees of states: tags, merge, losses, replicas, microbatches, and one packed buffer."""
+"""Trees of states: tags, merge, losses, replicas, microbatches, and the packed buffer."""

@@ -1,4 +1,4 @@
-"""The layout of a packed buffer: which word is which tag, read on the host."""
+"""The layout of a packed buffer: the tag of each word, and the decoding on the host."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from sowlog._reduce.bins import bin_count
 from sowlog._reduce.distributions import HistogramValue
 
 ABSENT = np.uint32(0x7FC0AB5E)
-"""The word of a value that was not sown: a NaN with a payload of its own, which no computed NaN has."""
+"""The word of an absent value: a NaN with a reserved payload, which no computed NaN has."""
 
 _SHOWN_TAGS = 8
 
@@ -23,13 +23,13 @@ HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", 
 
 @final
 class PresentTags(tuple[str, ...]):
-    """The tags that have a value at one step: a tuple, from which a writer can learn of which it is a part.
+    """The tags with a value at one step: a tuple that also has the tags of the whole layout.
 
-    What is absent may change at every step, and the whole does not: bytes are made for the whole once.
+    Absences may change at every step, and the layout does not: a writer encodes all tags once.
 
     Attributes:
         whole: the tags of the layout.
-        present: bool, of the same length: which of them these are.
+        present: bool, of the same length: True for the tags that are present.
     """
 
     whole: tuple[str, ...]
@@ -43,7 +43,7 @@ class PresentTags(tuple[str, ...]):
         return tags
 
     def joined(self, whole: tuple[str, ...]) -> "PresentTags":
-        """Return these and all tags that a longer whole has behind those of this one."""
+        """Return these tags, and those that a longer layout has behind the tags of this one."""
         more = np.ones(len(whole) - len(self.whole), np.bool_)
         return PresentTags.of(whole, np.concatenate((self.present, more)))
 
@@ -63,11 +63,11 @@ class HistogramSlot:
 
     @property
     def words(self) -> int:
-        """How many words it takes."""
+        """The number of words."""
         return 2 * bin_count(self.sub_bins) + len(HISTOGRAM_SCALARS)
 
     def decode(self, words: NDArray[np.uint32]) -> HistogramValue:
-        """Return the histogram that its words hold, on the host."""
+        """Return the histogram of a stretch of words, on the host."""
         bins = bin_count(self.sub_bins)
         values = words.view(np.float32)
         exact = values[:bins].astype(np.float64) + values[bins : 2 * bins]
@@ -78,11 +78,11 @@ class HistogramSlot:
 @final
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which word of a packed buffer is which tag: the scalars first, then the histograms.
+    """The tags of the words of a packed buffer: the scalars first, then the histograms.
 
     Attributes:
         scalars: the tag of each of the first words, which are the bits of float32 numbers.
-        histograms: what stands in the words that follow.
+        histograms: the histograms in the words behind the scalars.
     """
 
     scalars: tuple[str, ...]
@@ -94,14 +94,14 @@ class Layout:
         return len(self.scalars) + sum(slot.words for slot in self.histograms)
 
     def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-        """Return the tags and float32 values of the scalars that were sown.
+        """Return the tags and float32 values of the scalars that are present.
 
         Args:
             words: uint32, a packed buffer on the host.
 
         Returns:
-            The tags and, of the same length, their values; `self.scalars` itself if nothing is absent, else
-            `PresentTags` of them.
+            The tags and, of the same length, their values. The tags are `self.scalars` itself if nothing is
+            absent, `PresentTags` otherwise.
         """
         words = words[: len(self.scalars)]
         present = words != ABSENT
@@ -111,7 +111,7 @@ class Layout:
         return PresentTags.of(self.scalars, present), values[present]
 
     def decode_histograms(self, words: NDArray[np.uint32]) -> dict[str, HistogramValue]:
-        """Return the histograms that were sown, by tag, as NumPy arrays; counts in float64."""
+        """Return the histograms that are present, by tag, as NumPy arrays; counts in float64."""
         start, found = len(self.scalars), dict[str, HistogramValue]()
         for slot in self.histograms:
             own = words[start : start + slot.words]
@@ -125,11 +125,16 @@ class Layout:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Packed:
-    """The results of a tree of metrics in one device array: what a step returns and `log` takes.
+    """The results of a tree of metrics in one device array, for a step to return and `log` to write.
 
     Attributes:
-        buffer: uint32, shape [number of scalars].
-        layout: which word is which tag (static).
+        buffer: uint32, shape [words].
+        layout: the tags of the words (static).
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.pack({"loss": sowlog.mean.of([1.0, 2.0]), "lr": 0.1})
+        Packed(2 metrics: loss, lr)
     """
 
     buffer: jax.Array
@@ -152,20 +157,20 @@ def is_packed(node: Any) -> TypeGuard[Packed]:
 
 
 def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
-    """Raise if a packed tree's buffer is not what `pack` made: what then stands in it is no result.
+    """Raise if a packed tree's buffer is not as `pack` returned it, since its words are no results then.
 
     Args:
         packed: a packed tree.
-        verb: what is being done with it, for the message: "logged".
-        tag: its place in a tree.
+        verb: the participle of the operation in the message: "logged".
+        tag: the packed tree's place in a tree.
 
     Raises:
-        TypeError: arithmetic or a cast has changed the bits, or there is no array.
-        ValueError: it is stacked, or cut.
-        RuntimeError: it was donated or deleted.
+        TypeError: Arithmetic or a cast has changed the bits, or the buffer is not an array.
+        ValueError: The buffer is stacked or sliced.
+        RuntimeError: The buffer was donated or deleted.
     """
     buffer: Any = packed.buffer
-    # On the way of every `log` call, so the message is left to another function.
+    # Every `log` call runs this check, so another function composes the message.
     if (
         not isinstance(buffer, _ARRAYS)
         or buffer.shape != (packed.layout.words,)
@@ -180,7 +185,7 @@ def _refuse(packed: Packed, place: str, verb: str) -> None:
     if not isinstance(buffer, _ARRAYS):
         raise TypeError(
             f"{place}a packed tree without an array was {verb}; its buffer is {type(buffer).__name__}. Use "
-            "what `sowlog.pack` returned in the step."
+            "the result of `sowlog.pack` in the step."
         )
     if buffer.dtype != _WORD:
         raise TypeError(
@@ -197,7 +202,7 @@ def _refuse(packed: Packed, place: str, verb: str) -> None:
     if buffer.size != packed.layout.words:
         raise ValueError(
             f"{place}a packed buffer of {buffer.size} words was {verb}, and its layout has "
-            f"{packed.layout.words}: use the whole of what `sowlog.pack` returned."
+            f"{packed.layout.words}: use the whole result of `sowlog.pack`."
         )
     raise RuntimeError(
         f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
@@ -207,5 +212,5 @@ def _refuse(packed: Packed, place: str, verb: str) -> None:
 
 @functools.lru_cache(maxsize=256)
 def intern(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> Layout:
-    """Return one object per layout, so that comparing two steps' layouts is comparing pointers."""
+    """Return one object per layout, so that layouts of two steps compare by identity."""
     return Layout(scalars, histograms)

@@ -1,4 +1,4 @@
-"""What may be a metric: checks of the leaves of a tree, which name the one that is none."""
+"""Checks of the leaves of a tree of metrics; their errors name the invalid leaf."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _MAX_ELEMENTS = 1024
 
 
 def check_leaves(tags: Sequence[str], leaves: Sequence[Any], verb: str) -> None:
-    """Raise if a leaf is no metric, naming it."""
+    """Raise if a leaf is not a metric; the error names the leaf."""
     for tag, leaf in zip(tags, leaves, strict=True):
         if is_state(leaf):
             check_intact(leaf, tag)
@@ -44,7 +44,7 @@ def _check_stack(tag: str, state: State) -> None:
 
 
 def _array(tag: str, leaf: Any) -> Any:
-    """Return an array of a leaf's shape and dtype: the leaf itself if it is one."""
+    """Return an array of a leaf's shape and dtype: the leaf itself if it is an array."""
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
         return leaf
     try:
@@ -54,7 +54,7 @@ def _array(tag: str, leaf: Any) -> Any:
 
 
 def not_a_metric(tag: str, leaf: Any) -> str:
-    """Return the message for a leaf that is no metric: its tag, its type, its value and what to write."""
+    """Return the message for a leaf that is not a metric: its tag, type and value, and a remedy."""
     return (
         f"{tag or 'the tree'} is {type(leaf).__name__}: a metric is a real number, a small array or a "
         f"state such as sowlog.mean.of(value), not {values.shown(leaf)}.{values.hint(leaf)}"
@@ -62,7 +62,7 @@ def not_a_metric(tag: str, leaf: Any) -> str:
 
 
 def check_concrete(tags: Sequence[str], leaves: Sequence[Any], verb: str) -> None:
-    """Raise if an array of a leaf has no value, as it is traced or was deleted, naming it."""
+    """Raise if an array of a leaf is traced or deleted, so that it has no value; the error names it."""
     for tag, array in _arrays(tags, leaves):
         if isinstance(array, jax.core.Tracer):
             raise TypeError(traced(tag, verb))
@@ -71,7 +71,7 @@ def check_concrete(tags: Sequence[str], leaves: Sequence[Any], verb: str) -> Non
 
 
 def check_devices(tags: Sequence[str], leaves: Sequence[Any]) -> None:
-    """Raise if no program can take all leaves, since they lie on different devices, naming two."""
+    """Raise if leaves are on different devices, so that no program accepts them; the error names two."""
     first: tuple[str, Any] | None = None
     for tag, array in _arrays(tags, leaves):
         if first is None:
@@ -79,7 +79,7 @@ def check_devices(tags: Sequence[str], leaves: Sequence[Any]) -> None:
         elif array.devices() != first[1]:
             raise ValueError(
                 f"{first[0]} lies on {_listed(first[1])} and {tag} on {_listed(array.devices())}, so that no "
-                "program takes both: pack what one step computes in the step, sowlog.pack(metrics), or write "
+                "program takes both: pack the results of a step in the step, sowlog.pack(metrics), or write "
                 "a call for each."
             )
 
@@ -103,7 +103,7 @@ def traced(tag: str, verb: str) -> str:
 
 
 def check_real(tag: str, array: Any) -> None:
-    """Raise if an array is of no real numbers, or larger than tags should be many; it may be abstract."""
+    """Raise if an array, concrete or abstract, has no real dtype or more elements than the limit of tags."""
     values.check_real(tag or "the tree", array, "a metric is")
     if array.size > _MAX_ELEMENTS:
         raise ValueError(
@@ -113,7 +113,7 @@ def check_real(tag: str, array: Any) -> None:
 
 
 def check_tags(tags: Iterable[str]) -> None:
-    """Raise if two metrics share a tag, or one has none that a file can hold."""
+    """Raise if two metrics share a tag, or a tag is empty or cannot be encoded."""
     seen: set[str] = set()
     for tag in tags:
         if not tag:
@@ -130,6 +130,6 @@ def _check_encodable(tag: str) -> None:
         tag.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"the tag {tag!r} holds half of a surrogate pair, which no UTF-8 text can hold: write "
+            f"the tag {tag!r} holds half of a surrogate pair, which UTF-8 cannot encode: write "
             'tag.encode(errors="replace").decode().'
         ) from error

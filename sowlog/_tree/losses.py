@@ -1,9 +1,9 @@
-"""Auxiliary losses: what is logged is what was trained on.
+"""Auxiliary losses: the logged value equals the trained value.
 
 A loss is *summed* over the calls and layers of one forward pass and *averaged* over passes (microbatches,
-replicas, steps). So its state counts passes, and has two ways to grow: `add_in_pass` within a pass, and the
-merge of all states between passes. Which of them a stacked axis stands for (layers, or passes under jax.vmap)
-is said by the reducer: `collect` ends a pass, and turns LOSS_IN_PASS into LOSS.
+replicas, steps). So its state counts passes and accumulates in two ways: `add_in_pass` within a pass, and the
+merge of states between passes. The reducer says whether a stacked axis is one of layers, or of passes under
+jax.vmap: `collect` ends a pass, and replaces LOSS_IN_PASS by LOSS.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Loss(Reducer):
     """The mean over passes of a loss, and of weight * loss: the part that entered the objective.
 
     Attributes:
-        in_pass: whether the pass goes on, so that a stacked axis is one of layers, not of passes.
+        in_pass: whether the pass has not ended, so that a stacked axis is one of layers, not of passes.
     """
 
     in_pass: bool = False
@@ -67,23 +67,23 @@ LOSS_IN_PASS = Loss(in_pass=True)
 
 
 def loss_state(value: Any, weight: Any) -> State:
-    """Return the state of a loss that one call computed.
+    """Return the state of a loss from one call.
 
     Args:
         value: a real scalar.
-        weight: a real scalar, traced or not; 0 keeps the loss visible and out of the objective.
+        weight: a real scalar, traced or not; 0 logs the loss and keeps it out of the objective.
 
     Raises:
-        TypeError: `value` or `weight` is complex or no number.
+        TypeError: `value` or `weight` is complex or not a number.
         ValueError: `value` or `weight` is not a scalar.
     """
-    scalars = {"loss": value, "weight of a loss": weight}
-    scalars = {what: values.real_array(scalar, what) for what, scalar in scalars.items()}
-    for what, array in scalars.items():
+    named = {"loss": value, "weight of a loss": weight}
+    scalars = {name: values.real_array(scalar, name) for name, scalar in named.items()}
+    for name, array in scalars.items():
         if array.shape:
             raise ValueError(
-                f"a {what} must be a scalar, got shape {array.shape}: reduce it where it is computed, "
-                "for example `value.mean()`, so that what is trained on is written in the model."
+                f"a {name} must be a scalar, got shape {array.shape}: reduce it where it is computed, "
+                "for example `value.mean()`, so that the model defines the trained number."
             )
     value, weight = (array.astype(jnp.float32) for array in scalars.values())
     return State(LOSS_IN_PASS.from_value(value, weight), jnp.ones((), jnp.bool_), LOSS_IN_PASS)
@@ -103,9 +103,9 @@ def add_in_pass(state: State, new: State) -> State:
 
 
 def finish_pass(losses: Any) -> Any:
-    """Return the losses as one pass leaves them: summed over stacked layers, and counted as one pass.
+    """Return the losses of a finished pass: summed over stacked layers, and counted as one pass.
 
-    A loss in a branch that was not taken counts too: its part of that pass's objective is 0.
+    A pass counts for a loss in a branch that was not taken, too: the loss adds 0 to that pass's objective.
     """
     return jax.tree.map(_finish_pass, losses, is_leaf=is_state)
 
@@ -113,20 +113,20 @@ def finish_pass(losses: Any) -> Any:
 def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None = None) -> jax.Array:
     """Return the sum of weight * value over the losses that a forward pass sowed.
 
-    Add it to the loss that you differentiate: it has the gradient of that sum. Passes that `jax.vmap` or a
-    scan stacked are averaged, as merged ones are.
+    Add it to the differentiated loss: its gradient is the gradient of that sum. Passes stacked by `jax.vmap`
+    or a scan are averaged, as merged passes are.
 
     Args:
-        updates: what `sowlog.collect` returned: the losses stand under "losses".
-        expect: names (or globs) of losses that must be there, matched against the whole tag
+        updates: the updates from `sowlog.collect`, with the losses under "losses".
+        expect: names (or globs) of losses that the pass must sow, matched against the whole tag
             ("blocks/moe/load_balance") or its last part ("load_balance").
 
     Returns:
-        A float32 scalar; 0 when no loss was sown and none was expected.
+        A float32 scalar; 0 if no loss was sown and none is expected.
 
     Raises:
-        LookupError: an expected loss was not sown, or `updates` does not come from `sowlog.collect`.
-        TypeError: something other than `sow_loss` wrote to the collection.
+        LookupError: An expected loss was not sown, or `updates` does not come from `sowlog.collect`.
+        TypeError: The collection holds a value that `sow_loss` did not write.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog

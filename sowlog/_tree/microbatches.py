@@ -1,4 +1,4 @@
-"""Microbatches: gradients and metrics of a batch that does not fit at once."""
+"""Microbatches: gradients and metrics of a batch that does not fit into memory at once."""
 
 import functools
 from collections.abc import Callable
@@ -20,27 +20,27 @@ def accumulate(
 ) -> Callable[..., Any]:
     """Run a function over microbatches in one `lax.scan`, with the result of the full batch.
 
-    A PRNG key among the batch arguments is split: each microbatch has its own. One that `step_fn` closes
-    over is the same for all of them, and so is what it draws. An array of keys is cut along its first axis.
+    A PRNG key among the batch arguments is split into one for each microbatch. A key that `step_fn` closes
+    over is shared by all microbatches. An array of keys is split along its first axis.
 
-    Arrays in its result (gradients, the loss) are averaged over the microbatches, in float32; states are
-    merged as their reducers say: means by elements, sums added, losses averaged as the objective is.
+    Arrays in the result (gradients, the loss) are averaged over the microbatches, in float32. States are
+    merged by their reducers: means by elements, sums added, losses averaged as the objective is.
 
     Args:
         step_fn: a function of the parameters and one batch argument or more, such as
             `jax.grad(loss_fn, has_aux=True)`; each array of a batch has the examples on its first axis.
-        microbatches: how many to cut the batch into.
-        weight: a function of the batch arguments to the weight of a microbatch, a scalar, for an objective
-            that is a mean over a mask: `lambda batch: batch["mask"].sum()`. Averages, and the losses, then
-            weigh each microbatch so much, and leave out those of weight 0, whatever their result is. None
-            weighs all alike.
+        microbatches: the number of microbatches.
+        weight: a function from the batch arguments to the weight of a microbatch, a scalar, for an objective
+            that is a mean over a mask: `lambda batch: batch["mask"].sum()`. Averages and losses are weighted
+            by it; microbatches of weight 0 are ignored, even if their result is NaN. None weights all
+            equally.
 
     Returns:
-        A function of the same arguments and result, for the full batch.
+        A function with the same arguments and result, for the full batch.
 
     Raises:
-        ValueError: (when called) the examples cannot be cut into that many equal parts.
-        TypeError: (when called) the result holds what is neither a state nor a floating-point array.
+        ValueError: (when called) The examples cannot be split into that many equal parts.
+        TypeError: (when called) A leaf of the result is neither a state nor a floating-point array.
 
     Example:
         >>> import jax, jax.numpy as jnp, sowlog
@@ -72,18 +72,18 @@ def accumulate(
 
 
 def cut(batch: tuple[Any, ...], parts: int) -> tuple[Any, ...]:
-    """Return batch arguments whose arrays have equal parts of the examples along a new first axis.
+    """Return batch arguments with the arrays split into equal parts along a new first axis.
 
-    A PRNG key becomes as many keys.
+    A PRNG key becomes a key for each part.
 
     Raises:
-        ValueError: the examples cannot be cut so.
+        ValueError: The examples cannot be split into equal parts.
     """
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(batch) if np.ndim(leaf) and not _is_raw_key(leaf)}
 
     def cut_leaf(path: Any, leaf: Any) -> jax.Array:
         array = jnp.asarray(leaf)
-        # Two examples of uint32, with other arrays of two beside them, look like a raw key, and are examples.
+        # An array of two uint32 has the form of a raw key; it is two examples if all arrays have two.
         if _is_typed_key(array) or (_is_raw_key(array) and lengths != {len(array)}):
             return jax.random.split(array, parts)
         if not array.shape or array.shape[0] % parts:
@@ -113,7 +113,7 @@ def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) ->
         return jnp.full((microbatches,), 1 / microbatches, jnp.float32)
     weights = jax.vmap(weight)(*parts).astype(jnp.float32)
     total = jnp.sum(weights)
-    # A batch of which nothing counts is averaged evenly: its result is the full batch's, be that 0 or NaN.
+    # A batch of weight 0 is averaged evenly: the result equals the full batch's, be it 0 or NaN.
     return jnp.where(total == 0, 1 / microbatches, weights / jnp.where(total == 0, 1.0, total))
 
 
@@ -124,14 +124,14 @@ def _start(shares: jax.Array, path: Any, leaf: Any) -> Any:
     if is_packed(leaf):
         raise TypeError(
             f"result{jax.tree_util.keystr(path)} is a packed tree, which holds results: they do not "
-            "accumulate. Return the states, and pack what accumulate returns."
+            "accumulate. Return the states, and pack the result of accumulate."
         )
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(
             f"result{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, and how it accumulates is unknown: "
             "return a state instead, sowlog.sum.of(value), sowlog.max.of(value) ..."
         )
-    # Not promote_types, which strict dtype promotion leaves without an answer for bfloat16.
+    # Under strict dtype promotion promote_types raises for bfloat16.
     zeros = jnp.zeros(leaf.shape, leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32)
     return ambient.varying_like(zeros, (leaf, shares))
 
@@ -140,14 +140,14 @@ def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
     if not is_state(total):
         return total + _weighed(share.astype(total.dtype), jnp.asarray(new, total.dtype))
     if losses.is_loss(total):
-        # Losses are weighed as the objective is, so that what is logged is what was trained on.
+        # Losses have the weights of the objective, so that the logged value equals the trained value.
         parts = jax.tree.map(functools.partial(_weighed, share * microbatches), new.parts)
         new = State(parts, new.seen, new.reducer)
     return total.merge(new)
 
 
 def _weighed(share: jax.Array, values: jax.Array) -> jax.Array:
-    """Return share * values: 0 for a microbatch that does not count, whose mean over nothing may be NaN."""
+    """Return share * values, and 0 for a microbatch of weight 0, where a mean over nothing may be NaN."""
     return jnp.where(share == 0, 0.0, share * values)
 
 

@@ -1,8 +1,8 @@
 """Packing: a tree of states becomes one buffer on the device and a static layout.
 
-What it costs to fetch numbers from a device goes by the array, not by the byte. So all results travel in one
-array of 32-bit words; which word is which tag is fixed while tracing. Names are no part of a compiled
-program: it knows a result by its leaf's position, and the host puts the tag there.
+Fetching from a device costs by the array, not by the byte. So all results travel in one array of 32-bit
+words, and the tag of each word is fixed while tracing. A compiled program contains no names: it identifies a
+result by the position of its leaf, and the host assigns the tag.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _NAN = np.uint32(0x7FC00000)
 _FAN_IN = 8
 
 _Slot = tuple[int, str]
-"""A result: the position of its leaf, and what its tag adds to the leaf's."""
+"""A result: the position of its leaf, and the suffix of its tag."""
 
 LossTrees = tuple[tuple[int, ...], ...]
 """The positions of the losses of each tree of losses, which have a total."""
@@ -47,22 +47,25 @@ def pack(tree: Any) -> Packed:
 
     Args:
         tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses that stand
-            under "losses" get a "losses/total" beside them. What is packed already keeps its results, under
-            its place in the tree; None stands for nothing.
+            under "losses" get a "losses/total" beside them. A packed tree in it keeps its results, under its
+            place in the tree; None holds no metrics.
 
     Returns:
         A pytree with one array.
 
     Raises:
-        ValueError: a metric without a name, two with one tag, or an array or stack of states with more than
-            1024 elements.
-        TypeError: a leaf is no real number, array or state.
+        ValueError: A metric has no name, two have one tag, or an array or stack of states has more than 1024
+            elements.
+        TypeError: A leaf is not a real number, array or state.
 
     Example:
         >>> import jax, sowlog
-        >>> packed = jax.jit(lambda x: sowlog.pack({"loss": sowlog.mean.of(x), "lr": 0.1}))(2.0)
-        >>> packed.layout.scalars, packed.buffer.shape
-        (('loss', 'lr'), (2,))
+        >>> step = jax.jit(lambda x: sowlog.pack({"loss": sowlog.mean.of(x), "lr": 0.5}))
+        >>> packed = step(2.0)
+        >>> packed
+        Packed(2 metrics: loss, lr)
+        >>> sowlog.compute(packed)
+        {'loss': np.float32(2.0), 'lr': np.float32(0.5)}
     """
     tags, leaves = flatten(tree)
     check_leaves(tags, leaves, "packed")
@@ -79,7 +82,7 @@ class _Segment:
     Attributes:
         slots: one per scalar, or per histogram.
         words: uint32, flat.
-        sub_bins: None for scalars; of histograms their bins per power of two.
+        sub_bins: the bins per power of two of histograms; None for scalars.
     """
 
     slots: list[_Slot]
@@ -90,7 +93,7 @@ class _Segment:
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Plan:
-    """A layout before its names: which word of a buffer is which result of which leaf."""
+    """A layout without names: the leaf and the result of each word of a buffer."""
 
     scalars: tuple[_Slot, ...]
     histograms: tuple[tuple[_Slot, int], ...]
@@ -160,7 +163,7 @@ def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:
 
 
 def _packed_segments(index: int, packed: Packed) -> Iterator[_Segment]:
-    """Yield the words of what is packed already as they are, absences included."""
+    """Yield the words of a packed tree unchanged, absences included."""
     buffer = jnp.asarray(packed.buffer)
     start = len(packed.layout.scalars)
     yield _Segment([(index, tag) for tag in packed.layout.scalars], buffer[:start])
@@ -170,13 +173,13 @@ def _packed_segments(index: int, packed: Packed) -> Iterator[_Segment]:
 
 
 def _kind(state: State) -> Any:
-    """Return what two states must share to be computed as one array of states."""
+    """Return a key that is equal for states that can be computed as one array of states."""
     leaves, structure = jax.tree.flatten(dataclasses.replace(state, reducer=state.reducer(axis=None)))
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
-    """Yield a segment per result name of states of one kind, computed in one vectorised pass."""
+    """Yield a segment for each result name of states of one kind, computed in one vectorised pass."""
     first = group[0][1]
     batch = first.seen.shape
     stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
@@ -190,7 +193,7 @@ def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
 
 
 def _histogram_segments(slots: list[_Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
-    """Yield the words of as many histograms as there are slots, and how many elements they left out."""
+    """Yield the words of the histograms of the slots, and their numbers of nonfinite elements."""
     rows = [array.reshape(len(slots), -1) for array in (value.counts, value.residues)]
     scalars = [getattr(value, name).reshape(len(slots), 1) for name in HISTOGRAM_SCALARS]
     words = _words(jnp.concatenate([*rows, *scalars], axis=1))
@@ -218,7 +221,7 @@ def _named(result: Any) -> dict[str, Any]:
 
 
 def _words(values: jax.Array) -> jax.Array:
-    """Return float32 values as words, with every NaN made the same, so that none reads as absent."""
+    """Return float32 values as words, with one word for every NaN, so that none is decoded as absent."""
     values = values.astype(jnp.float32)
     return jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
 

@@ -1,8 +1,8 @@
-"""Merging over replicas: three collectives, whatever the number of metrics.
+"""Merging over replicas: three collectives for any number of metrics.
 
-What costs is the collective, not its bytes. So every state says what it has to be summed, what has to be
-compared, and what has to be summed once that is known (a second moment about the mean of all); each of the
-three travels as one vector.
+The cost is in the collective, not in its bytes. So every state names its arrays to sum, to take the maximum
+of, and to sum in the knowledge of both (a second moment about the mean of all). Each of the three travels as
+one vector.
 """
 
 import functools
@@ -21,26 +21,28 @@ _Collective = Callable[[jax.Array, Any], jax.Array]
 
 
 def all_reduce(tree: Any, axis_name: Axis) -> Any:
-    """Merge a tree of states over the replicas of a mapped axis; each of them gets the result.
+    """Merge a tree of states over the replicas of a mapped axis; each replica gets the result.
 
     Call it inside `shard_map`, `pmap` or `vmap(axis_name=...)`, before `pack`: without it each replica would
-    report its own shard. `last` keeps the value of the highest index that saw one.
+    report its own shard. `last` keeps the value of the highest index that has one.
 
     Args:
         tree: a tree of states of one structure on all replicas.
         axis_name: the mapped axis, or several.
 
     Returns:
-        The merged tree, equal on all replicas. It takes one psum, one pmax and one more psum, whose bytes do
-        not depend on the number of replicas, and a gather for all reducers of your own without `exchange`.
+        The merged tree, equal on all replicas. It costs one psum, one pmax and one more psum, with bytes that
+        do not depend on the number of replicas, and one gather for all custom reducers without `exchange`.
 
     Raises:
-        TypeError: a leaf is no state, so how it merges is unknown.
+        TypeError: A leaf is not a state, so its merge is undefined.
 
     Example:
         >>> import jax, jax.numpy as jnp, sowlog
         >>> step = lambda x: sowlog.all_reduce({"loss": sowlog.mean.of(x)}, "batch")
         >>> states = jax.vmap(step, axis_name="batch")(jnp.array([1.0, 2.0, 6.0]))
+        >>> states
+        {'loss': State(mean, shape=(3,))}
         >>> states["loss"].compute().tolist()
         [3.0, 3.0, 3.0]
     """
@@ -63,7 +65,7 @@ def _with_seen(states: list[State], exchanges: list[Exchange | None]) -> list[Ex
 
 
 def _exchange_state(state: State, parts: Exchange) -> Exchange:
-    """Exchange a whole state: its parts, and whether any replica saw something."""
+    """Exchange a whole state: its parts, and whether any replica has a value."""
     sums = yield next(parts)
     maxima, seen = yield parts.send(sums), state.seen.astype(jnp.float32)
     last = yield parts.send(maxima)
@@ -71,7 +73,7 @@ def _exchange_state(state: State, parts: Exchange) -> Exchange:
 
 
 def _exchange(exchanges: list[Exchange], axis_name: Axis) -> list[State]:
-    """Run all exchanges in step, each of their rounds as one collective."""
+    """Run all exchanges together, each round as one collective."""
     given = [next(exchange) for exchange in exchanges]
     for collective in (jax.lax.psum, jax.lax.pmax):
         received = _travel_together(given, collective, axis_name)
@@ -105,10 +107,11 @@ def _ends(sizes: list[int]) -> list[int]:
 
 
 def _gather(states: list[State], axis_name: Axis, replica: jax.Array) -> list[State]:
-    """Merge states by their reducers alone: each replica gets those of all, in one collective.
+    """Merge states by their reducers alone: each replica gets the states of all, in one collective.
 
-    The states travel as integers, whose sum with the zeros of the other replicas is exact. In every version
-    of JAX a sum is known to be equal on all replicas, as a checked shard_map wants it; an all_gather is not.
+    The states travel as integers, and their sum with the zeros of the other replicas is exact. A checked
+    shard_map requires a result that JAX knows to be equal on all replicas: in every version a sum is, and an
+    all_gather is not.
     """
     replicas = jax.lax.psum(1, axis_name)
 

@@ -1,4 +1,4 @@
-"""The results of a tree by tag, and the packing of trees that were not packed in the step."""
+"""The results of a tree by tag, and the packing of trees outside of the step."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -17,7 +17,7 @@ from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, che
 from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, name_layout, pack, pack_leaves
 from sowlog._tree.tags import flatten, join
 
-# Programs kept, each of about 1.5 MB.
+# The number of cached programs, each of about 1.5 MB.
 _PROGRAMS = 64
 
 
@@ -25,15 +25,15 @@ def compute(tree: Any) -> dict[str, Any]:
     """Compute the results of a tree of metrics by tag.
 
     Args:
-        tree: as for `pack`, or what `pack` returned, whose results are read.
+        tree: as for `pack`, or a packed tree.
 
     Returns:
-        A float32 scalar (or `HistogramValue`) by tag: NumPy's for concrete states, and then without those
-        that were not sown; traced arrays for traced states, NaN where nothing was sown.
+        A float32 scalar (or `HistogramValue`) by tag. Results of concrete states are NumPy's, without absent
+        ones; results of traced states are traced arrays, NaN where nothing was sown.
 
     Raises:
-        ValueError: as for `pack`, and for a packed tree of several steps.
-        TypeError: as for `pack`.
+        ValueError: As for `pack`, and for a packed tree of several steps.
+        TypeError: As for `pack`.
 
     Example:
         >>> import sowlog
@@ -52,7 +52,7 @@ def compute(tree: Any) -> dict[str, Any]:
         else:
             unpacked.append((tag, narrowed(leaf)))
     if unpacked:
-        # What is concrete is computed now, also while something else is traced.
+        # Concrete leaves are computed now, also while a function is traced.
         with jax.ensure_compile_time_eval():
             _add_results(
                 results, _read(pack_now([tag for tag, _ in unpacked], [leaf for _, leaf in unpacked]))
@@ -61,17 +61,17 @@ def compute(tree: Any) -> dict[str, Any]:
 
 
 def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> Packed:
-    """Return concrete leaves packed, by a compiled program that leaves of other names share.
+    """Return concrete leaves packed, by a compiled program that does not depend on their tags.
 
     Args:
         tags: a tag for each leaf.
         leaves: states, arrays and numbers, none of them packed.
-        verb: what is being done with them, for a message.
+        verb: the participle of the operation in a message: "logged".
 
     Raises:
-        TypeError: a leaf is no real number, array or state, or it is traced.
-        ValueError: as for `pack`; or leaves lie on different devices.
-        RuntimeError: a leaf was donated or deleted.
+        TypeError: A leaf is not a real number, array or state, or it is traced.
+        ValueError: As for `pack`; or leaves are on different devices.
+        RuntimeError: A leaf was donated or deleted.
     """
     roots, loss_trees = loss_trees_of(tags, leaves)
     try:
@@ -82,7 +82,7 @@ def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> 
         if isinstance(unnamed.buffer, jax.core.Tracer):
             check_concrete(tags, leaves, verb)
         return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
-    # A program knows no names: the refused leaf is found here.
+    # A compiled program contains no tags, so these checks find the refused leaf.
     check_leaves(tags, leaves, verb)
     check_concrete(tags, leaves, verb)
     if "device" in str(refusal):
@@ -92,9 +92,9 @@ def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> 
 
 @final
 class _Programs:
-    """The compiled packing of trees that were not packed in the step, by shapes, dtypes and reducers.
+    """A cache of compiled packing programs, by shapes, dtypes and reducers, for trees outside of the step.
 
-    Shapes that change from step to step compile a program each: of more than `size` all are dropped.
+    Each new shape compiles a program; the cache is cleared when it has `size` programs.
     """
 
     def __init__(self, size: int) -> None:
@@ -118,7 +118,7 @@ _programs = _Programs(_PROGRAMS)
 
 
 def _read(packed: Packed) -> dict[str, Any]:
-    """Return the results by tag, read off the device."""
+    """Return the results by tag, fetched from the device."""
     words = np.asarray(packed.buffer)
     tags, values = packed.layout.decode(words)
     return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}

@@ -1,7 +1,7 @@
 """States and packed buffers under flax.serialization (msgpack) and jax.export.
 
-What is static in them is not in their arrays: a state's reducer, a packed buffer's tags. They are written
-beside the arrays, so that no number comes back under another's name.
+A state's reducer and a packed buffer's tags are static, so their arrays do not contain them. They are written
+beside the arrays, so that no number is restored under the tag of another.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from sowlog._tree.layout import HistogramSlot, Layout, Packed, intern
 from sowlog._tree.tags import _key_name
 
 _MODULES = (basic, moments, distributions, losses)
-# Named by their class alone, so that what was exported outlives a move between the rooms.
+# Exported reducers are named by class alone, so that a file outlives a move between the rooms.
 _OWN = {
     type(value).__name__: type(value)
     for module in _MODULES
@@ -51,7 +51,7 @@ def register() -> None:
 
 
 def _register_export(kind: Any, to_json: Any = None, of_json: Any = None) -> None:
-    """Register a dataclass whose static field, if it has one, becomes JSON."""
+    """Register a dataclass; its static field, if any, is written as JSON."""
 
     def serialize(static: Any) -> bytes:
         return json.dumps([to_json(value) for value in static]).encode()
@@ -68,7 +68,7 @@ def _register_export(kind: Any, to_json: Any = None, of_json: Any = None) -> Non
 
 
 def _state_to_dict(state: State) -> dict[str, Any]:
-    """Return a state as nested dicts of arrays; the reducer is in a key, so that all leaves are arrays."""
+    """Return a state as nested dicts of arrays; the reducer is in a key, since all leaves must be arrays."""
     return {"seen": state.seen, _parts_key(state): dict(_named_parts(state))}
 
 
@@ -76,15 +76,15 @@ def _state_of_dict(target: State, values: dict[str, Any]) -> State:
     """Return the state that was written.
 
     Raises:
-        ValueError: it is one of another reducer than the target's.
+        ValueError: The target has another reducer.
     """
     names = [name for name, _ in _named_parts(target)]
     parts = values.get(_parts_key(target))
     if parts is None or set(parts) != set(names) or "seen" not in values:
         raise ValueError(
             f"cannot restore a state of {target.reducer} from {', '.join(sorted(values)) or 'nothing'}: "
-            "another reducer wrote it, or another version of it. Restore into a tree of the reducers that "
-            "the writing program had, such as sowlog.empty_like of its step's."
+            "another reducer wrote it, or another version of it. Restore into a tree with the reducers of "
+            "the writing program, such as sowlog.empty_like of its step's."
         )
     arrays = [strong(jnp.asarray(parts[name])) for name in names]
     structure = jax.tree.structure(target.parts)
@@ -106,7 +106,7 @@ def _packed_to_dict(packed: Packed) -> dict[str, Any]:
 
 
 def _packed_of_dict(target: Packed, values: dict[str, Any]) -> Packed:
-    """Return the packed buffer that was written, with its own tags, whatever the target's."""
+    """Return the packed buffer that was written, with its own tags, not the target's."""
     del target
     text = np.asarray(values["layout"], np.uint8).tobytes()
     return Packed(jnp.asarray(values["buffer"]), _layout_of_json(json.loads(text)))
@@ -128,7 +128,7 @@ def _reducer_to_json(reducer: Reducer) -> Any:
     """Return a reducer as its class and settings.
 
     Raises:
-        ValueError: the class cannot be imported, or a setting is no JSON.
+        ValueError: The class cannot be imported, or a setting cannot be written as JSON.
     """
     kind = type(reducer)
     name = kind.__name__ if _OWN.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""Trees of states: nested dicts, as Flax returns them, walked by tag."""
+"""Trees of states: nested dicts, as Flax returns them, and the tags of their leaves."""
 
 import functools
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ _INDEX_DIGITS = 2
 
 
 def is_state(leaf: Any) -> TypeGuard[State]:
-    """Return whether a node of a tree is a state: the leaf of everything here."""
+    """Return whether a node of a tree is a state, which is a leaf."""
     return isinstance(leaf, State)
 
 
 def is_leaf(node: Any) -> TypeGuard[State | Packed]:
     """Return whether a node of a tree is a state or a packed tree: their arrays alone are no metrics."""
-    # Both are final; isinstance costs three times as much, at every node of what is logged.
+    # Both classes are final, and isinstance costs three times as much, at every node of a logged tree.
     return type(node) is State or type(node) is Packed
 
 
 def leaves_by_tag(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (tag, leaf): the path's parts joined by "/"; a leaf is a state, a packed tree or a pytree's own.
+    """Yield (tag, leaf): the path joined by "/", and a state, a packed tree or an ordinary leaf.
 
     Positions in tuples and lists (Flax's default collects a value per call in a tuple) are indices: "x/00".
     """
@@ -37,11 +37,11 @@ def flatten(tree: Any) -> tuple[tuple[str, ...], list[Any]]:
     """Return the tags and leaves of a tree, as `leaves_by_tag` pairs them; equal structures share the tags.
 
     Raises:
-        TypeError: the tree is None, or the keys of a dict have no order.
+        TypeError: The tree is None, or the keys of a dict have no order.
     """
     if tree is None:
         raise TypeError(
-            'the metrics are None, as of a function without a return: give a dict, {"loss": value}; '
+            'the metrics are None, the result of a function without a return: log a dict, {"loss": value}; '
             "{} has no metrics."
         )
     try:
@@ -59,7 +59,7 @@ def flatten(tree: Any) -> tuple[tuple[str, ...], list[Any]]:
 
 @functools.lru_cache(maxsize=256)
 def _tags_of(structure: Any) -> tuple[str, ...] | None:
-    """Return the tags of a structure; None if an equal one may have others, as of the keys 1 and True."""
+    """Return the tags of a structure; None if an equal one may have other tags (the keys 1 and True)."""
     places = structure.unflatten(range(structure.num_leaves))
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(places)[0]]
     settled = all(_is_settled(key) for path in paths for key in path)
@@ -77,7 +77,7 @@ def _is_settled(key: Any) -> bool:
 
 
 def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
-    """Return the tags of an array's elements in row-major order: zero-padded, so that they sort as numbers.
+    """Return the tags of an array's elements in row-major order, zero-padded so that they sort as numbers.
 
     Example:
         >>> index_tags("load", (3,))
@@ -90,12 +90,12 @@ def index_tags(tag: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def join(prefix: str, name: str) -> str:
-    """Return the tag of what stands under a prefix; an empty part adds nothing."""
+    """Return the tag of a name under a prefix; an empty part adds nothing."""
     return f"{prefix}/{name}" if prefix and name else prefix or name
 
 
 def padded_index(index: int, size: int) -> str:
-    """Return an index as text, as wide as the largest of `size`, two digits at least."""
+    """Return an index as text with as many digits as the largest index of `size`, at least two."""
     return str(index).zfill(max(_INDEX_DIGITS, len(str(size - 1))))
 
 
@@ -104,36 +104,38 @@ def merge(a: Any, b: Any) -> Any:
 
     Args:
         a: a tree of states, for example `updates["metrics"]` of one microbatch.
-        b: the same of the next one.
+        b: the tree of the next microbatch.
 
     Raises:
-        ValueError: one of the trees has a state that the other has not; the message names it.
-        TypeError: a leaf is no state, so how it merges is unknown.
+        ValueError: Only one of the trees has a state; the message names it.
+        TypeError: A leaf is not a state, so its merge is undefined.
 
     Example:
         >>> import sowlog
         >>> a, b = ({"loss": sowlog.mean.of(x)} for x in (1.0, 3.0))
-        >>> float(sowlog.merge(a, b)["loss"].compute())
-        2.0
+        >>> sowlog.merge(a, b)
+        {'loss': State(mean, 2.0)}
     """
     _check_same_tags(a, b)
     return jax.tree_util.tree_map_with_path(_merge_leaf, a, b, is_leaf=is_leaf)
 
 
 def empty_like(tree: Any) -> Any:
-    """Return the tree of states that have seen nothing, with the structure, shapes and dtypes of `tree`.
+    """Return a tree of empty states with the structure, shapes and dtypes of `tree`.
 
-    It is the start of a `lax.scan` over microbatches; zeros are not (the max of negative values is not 0).
-    `tree` may hold `jax.ShapeDtypeStruct`s, so `jax.eval_shape` of a step serves.
+    It is the start of a `lax.scan` over microbatches, where zeros would be wrong (the max of negative values
+    is not 0). `tree` may hold `jax.ShapeDtypeStruct`s, such as `jax.eval_shape` of a step.
 
     Raises:
-        TypeError: a leaf is no state, so what its empty value is, is unknown.
+        TypeError: A leaf is not a state, so its empty value is undefined.
 
     Example:
         >>> import sowlog
         >>> metrics = {"norm": sowlog.max.of(-4.0)}
-        >>> float(sowlog.merge(sowlog.empty_like(metrics), metrics)["norm"].compute())
-        -4.0
+        >>> sowlog.empty_like(metrics)
+        {'norm': State(max, nothing sown)}
+        >>> sowlog.merge(sowlog.empty_like(metrics), metrics)
+        {'norm': State(max, -4.0)}
     """
     return jax.tree_util.tree_map_with_path(_empty_leaf, tree, is_leaf=is_leaf)
 
@@ -145,10 +147,10 @@ def unstack(tree: Any) -> list[Any]:
 
 
 def check_states(tree: Any) -> None:
-    """Raise if a leaf of a tree is no state, or one that has been through arithmetic, naming it.
+    """Raise if a leaf of a tree is not a state, or if arithmetic has changed it; the error names it.
 
     Raises:
-        TypeError: so how it accumulates is unknown.
+        TypeError: The merge of the leaf is undefined.
     """
     jax.tree_util.tree_map_with_path(_check_state, tree, is_leaf=is_leaf)
 

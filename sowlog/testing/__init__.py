@@ -1,4 +1,4 @@
-"""What users test their own models and training with."""
+"""Assertions and helpers for tests of a user's model and training."""
 
 from sowlog.testing.checks import HostSyncError, assert_sown, count_traces, forbid_host_sync, sown_structure
 from sowlog.testing.events import read_events

@@ -1,4 +1,4 @@
-"""Checks of a user's own model and step: see `sowlog.testing`."""
+"""Checks of a user's model and step: see `sowlog.testing`."""
 
 import contextlib
 import fnmatch
@@ -23,22 +23,22 @@ def assert_sown(
     mutable: Any = False,
     **kwargs: Any,
 ) -> list[str]:
-    """Assert that a forward pass sows what it should; nothing is computed (the pass is abstract).
+    """Assert that a forward pass sows the expected names; the pass is abstract, so nothing is computed.
 
     Args:
         model: a Flax module.
         variables: its variables, without sown collections.
         *args: the inputs of its `__call__`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
-        names: tags or globs that must each match a sown one: "blocks/attn/entropy", "*/entropy",
-            "losses/*". A tag is the module path and the name, losses stand under "losses".
+        names: tags or globs that must each match a sown tag: "blocks/attn/entropy", "*/entropy", "losses/*".
+            A tag is the module path and the name; losses are under "losses".
         mutable: further mutable collections, as for `collect`.
         **kwargs: passed to `apply`: rngs=, method=, ...
 
     Returns:
-        All tags that were sown, sorted, without the indices of stacked axes and the names of results.
+        All sown tags, sorted, without the indices of stacked axes and the names of results.
 
     Raises:
-        AssertionError: a name matches nothing; the message lists what was sown.
+        AssertionError: A name matches no tag; the message lists the sown tags.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
@@ -63,7 +63,7 @@ def assert_sown(
 def sown_structure(
     model: Any, variables: Mapping[str, Any], *args: Any, mutable: Any = False, **kwargs: Any
 ) -> dict[str, str]:
-    """Describe what a forward pass sows: a snapshot to keep in a test, so that a change of it is seen.
+    """Describe the values that a forward pass sows, as a snapshot for a test that detects changes.
 
     Args:
         model: a Flax module.
@@ -73,8 +73,8 @@ def sown_structure(
         **kwargs: passed to `apply`: rngs=, method=, ...
 
     Returns:
-        By tag, sorted, the reducer and the shape of its kept and stacked axes; of what Flax alone stored, its
-        dtype and shape.
+        A dict, sorted by tag, of the reducer and the shape of the kept and stacked axes; for values of Flax's
+        own `sow`, of the dtype and shape.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
@@ -97,7 +97,7 @@ def _describe(leaf: Any) -> str:
     return f"{kind}[{','.join(map(str, shape))}]" if shape else str(kind)
 
 
-# How Python reads a device array, one number or all of it.
+# The methods by which Python reads a device array, or one number of it.
 _READS = (
     *("__float__", "__int__", "__bool__", "__index__", "__complex__", "__array__", "item", "tolist"),
     *("__format__", "__str__", "__repr__"),
@@ -108,12 +108,12 @@ _READS = (
 def forbid_host_sync() -> Generator[None]:
     """Make reading the device an error in the calling thread: a stray `float(x)`, `if x > 0` or f"{x}".
 
-    Put it around the loop that trains and logs; batches of NumPy arrays may enter. The methods that read an
-    array are watched, and on accelerators JAX's own guard of transfers to the host sees the rest. On the CPU,
-    where host and device share memory, that one sees nothing: `np.asarray(x)` passes there.
+    Put it around the loop that trains and logs; batches of NumPy arrays are allowed. The methods that read an
+    array raise, and on accelerators JAX's transfer guard covers all other reads. On the CPU, where host and
+    device share memory, that guard does nothing: `np.asarray(x)` passes there.
 
     Raises:
-        HostSyncError: (within) an array was read.
+        HostSyncError: (within) An array was read.
 
     Example:
         >>> import jax.numpy as jnp, sowlog.testing
@@ -137,7 +137,17 @@ def forbid_host_sync() -> Generator[None]:
 
 
 class HostSyncError(RuntimeError):
-    """The training thread waited for the device."""
+    """The training thread waited for the device.
+
+    Example:
+        >>> import jax.numpy as jnp, sowlog.testing
+        >>> x = jnp.ones(())
+        >>> with sowlog.testing.forbid_host_sync():
+        ...     x.item()
+        Traceback (most recent call last):
+            ...
+        sowlog.testing.HostSyncError: x.item() waits for the device: log the array, or read it steps later.
+    """
 
 
 def _forbidden(name: str, original: Callable[..., Any], thread: int) -> Callable[..., Any]:
@@ -153,10 +163,10 @@ def _forbidden(name: str, original: Callable[..., Any], thread: int) -> Callable
 
 @final
 class count_traces:  # noqa: N801  # used as a function, and reads as one
-    """Wraps a function so that how often JAX traces it can be asserted: once, for a step that is right.
+    """A wrapper of a function that counts its traces by JAX: a test asserts one trace of a step.
 
     Attributes:
-        traces: how often the function ran in Python.
+        traces: the number of calls of the function in Python.
 
     Example:
         >>> import jax, jax.numpy as jnp, sowlog.testing

@@ -1,4 +1,4 @@
-"""The scalars of event files, as they stand there."""
+"""The unmerged scalars of event files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from sowlog._events.points import ScalarPoint, scalar_points
 
 
 def read_events(path: str | PathLike[str]) -> list[ScalarPoint]:
-    """Read the scalars of a run as they stand in its event files.
+    """Read the scalars of a run from its event files, without merging them.
 
     Args:
-        path: an event file or a run's folder (not the folders within).
+        path: an event file or a run's folder (without its subfolders).
 
     Returns:
         A point (step, tag, value, wall_time) for each scalar, in the order of the files' names and then of
-        writing. Nothing is merged: a step that was written twice is there twice. What is named as an event
-        file in a folder and is none, such as a FIFO, is passed over.
+        writing. A step that was written twice has two points. Other things with the name of an event file,
+        such as a FIFO, are ignored.
 
     Raises:
-        FileNotFoundError: if there is no event file.
-        CorruptEventFile: if a file is damaged; it says at which record and byte.
+        FileNotFoundError: There is no event file.
+        CorruptEventFile: A file is damaged; the message has the record and the byte.
 
     Example:
         >>> import tempfile, sowlog, sowlog.testing

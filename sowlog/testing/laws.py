@@ -1,4 +1,4 @@
-"""Laws as assertions, for reducers and for a user's own metrics: see `sowlog.testing`."""
+"""Laws of reducers and of metrics as assertions: see `sowlog.testing`."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from sowlog._tree import microbatches, replicas, results
 from sowlog._tree.tags import empty_like, merge, unstack
 
 _Closeness = Callable[[str, State, State], None]
-"""Asserts that two states compute the same; the first argument names the law."""
+"""Assert that two states compute equal results; the first argument names the law."""
 
 _SAMPLES: tuple[np.ndarray[Any, Any], ...] = (
     np.array([-3.0, -50.25, -7.5], np.float32),
@@ -28,21 +28,21 @@ _SAMPLES: tuple[np.ndarray[Any, Any], ...] = (
 def assert_reducer_laws(
     reducer: Reducer, values: Sequence[Any] = _SAMPLES, *, rtol: float = 1e-6, atol: float = 1e-7
 ) -> None:
-    """Assert that a reducer accumulates rightly, however its values arrive.
+    """Assert that a reducer computes one result for all orders and groupings of its values.
 
-    The empty state is the identity of `merge` on both sides, bit for bit; `merge` is associative and (unless
-    the reducer is `ordered`) commutative; states keep their structure, shapes and strong dtypes, float32 or
-    wider; one call, several calls, a merge of parts, `jit` and `lax.scan` give one result.
+    The empty state is the identity of `merge` on both sides, bit for bit. `merge` is associative and (unless
+    the reducer is `ordered`) commutative. States keep their structure, shapes and strong dtypes, float32 or
+    wider. One call, several calls, a merge of parts, `jit` and `lax.scan` have one result.
 
     Args:
-        reducer: ours or your own.
-        values: three arrays or more that it accepts, of any shapes; the default ones hold negative numbers
-            and -0.0.
-        rtol: the relative error allowed between two ways to the same number.
+        reducer: a built-in or custom reducer.
+        values: at least three arrays that the reducer accepts, of any shapes; the default holds negative
+            numbers and -0.0.
+        rtol: the relative error allowed between two ways to one number.
         atol: the absolute error allowed.
 
     Raises:
-        AssertionError: a law does not hold; the message names it.
+        AssertionError: A law does not hold; the message names it.
 
     Example:
         >>> import sowlog
@@ -69,23 +69,23 @@ def assert_invariant(
     rtol: float = 1e-6,
     atol: float = 1e-7,
 ) -> None:
-    """Assert that metrics do not depend on how a batch is cut: each way gives the whole batch's numbers.
+    """Assert that metrics do not depend on the split of a batch: each way computes the whole batch's numbers.
 
-    It catches what is not a state but should be (a mean of means), and what a model computes across examples.
+    It detects numbers that should be states (a mean of means), and computations across examples.
 
     Args:
-        function: from a batch to a tree of states, such as
+        function: a function from a batch to a tree of states, such as
             `lambda x: sowlog.collect(model.apply)(variables, x)[1]["metrics"]`.
-        batch: a tree of arrays with the examples on their first axis, a multiple of `parts` of them.
-        over: the ways to try. "microbatch": parts merged in a Python loop; "scan": in a `lax.scan`; "shard":
-            as replicas, by `all_reduce`.
-        parts: how many parts to cut the batch into.
+        batch: a tree of arrays with the examples on the first axis; their number is a multiple of `parts`.
+        over: the ways to split. "microbatch": parts merged in a Python loop; "scan": parts merged in a
+            `lax.scan`; "shard": parts as replicas, merged by `all_reduce`.
+        parts: the number of parts.
         rtol: the relative error allowed.
         atol: the absolute error allowed.
 
     Raises:
-        AssertionError: a way gives another number; the message has its name, the tag and both numbers.
-        ValueError: `over` names a way that there is not, or the batch cannot be cut into that many parts.
+        AssertionError: A way computes another number; the message has the way, the tag and both numbers.
+        ValueError: `over` names an unknown way, or the batch cannot be split into that many parts.
 
     Example:
         >>> import jax.numpy as jnp, sowlog.testing
@@ -141,7 +141,7 @@ def _assert_equal_results(
 
 
 def _assert_identity(reducer: Reducer, states: list[State]) -> None:
-    # The start of a scan, as init_fn's own state is told apart without merging.
+    # merge returns early for the state of init_fn itself, so take the start of a scan.
     empty = empty_like(reducer.init_fn())
     for state in states:
         for side, merged in (("left", empty.merge(state)), ("right", state.merge(empty))):
@@ -152,7 +152,7 @@ def _assert_identity(reducer: Reducer, states: list[State]) -> None:
 
 
 def _assert_neutral(reducer: Reducer, states: list[State], close: _Closeness) -> None:
-    """The reducer's own `merge` too must leave a value alone that it merges with its own `empty`."""
+    """Assert that the reducer's own `merge` with its own `empty` changes no value."""
     empty = reducer.init_fn()
     for state in states:
         left, right = reducer.merge(empty.parts, state.parts), reducer.merge(state.parts, empty.parts)
@@ -162,7 +162,7 @@ def _assert_neutral(reducer: Reducer, states: list[State], close: _Closeness) ->
 
 
 def _assert_steady(reducer: Reducer, values: Sequence[Any]) -> None:
-    """The start fixes structure, shape, dtype and weak type: otherwise a carry fails, or a step retraces."""
+    """Assert that states keep the start's structure, shapes, dtypes and weak types: no step retraces."""
     empty = _signature(reducer.init_fn())
     for value in values:
         grown = _signature(reducer.reduce_fn(reducer.init_fn(), value))

@@ -9,7 +9,7 @@ class MemoryWriter:
     """A writer that keeps the records in a list, for tests.
 
     Attributes:
-        records: every record, in order. Read it after `log.flush()`.
+        records: all records, in order. Read them after `log.flush()`.
         closed: whether `close` was called.
 
     Example:
@@ -28,11 +28,11 @@ class MemoryWriter:
     def write(self, record: Record) -> None:
         """Keep one record."""
         if self.closed:
-            raise RuntimeError(f"step {record.step} was written after close")
+            raise RuntimeError(f"step {record.step} was written after close.")
         self.records.append(record)
 
     def flush(self) -> None:
-        """Do nothing: a list is always up to date."""
+        """Do nothing: the list holds each record at once."""
 
     def close(self) -> None:
         """Refuse further records."""

@@ -107,7 +107,7 @@ def test_what_is_packed_does_not_merge(packed):
         with pytest.raises(TypeError, match=r"train is a packed tree.*sowlog.pack\(sowlog.merge\(a, b\)\)"):
             function()
     step = sowlog.accumulate(lambda params, x: {"train": sowlog.pack({"x": x})}, 2)
-    with pytest.raises(TypeError, match=r"result\['train'\] is a packed tree.*pack what accumulate returns"):
+    with pytest.raises(TypeError, match=r"result\['train'\] is a packed tree.*pack the result of accumulate"):
         step(1.0, jnp.ones(2))
 
 
