@@ -33,9 +33,9 @@ class Benchmark(NamedTuple):
     """A table to measure.
 
     Attributes:
-        title: what stands above it.
-        measure: what measures its lines.
-        place: what gives the process its cores first, if it matters.
+        title: the title of the table.
+        measure: the function that measures its lines.
+        place: the function that binds the process to its cores first, if any.
     """
 
     title: str
@@ -71,7 +71,7 @@ BENCHMARKS = {
 
 
 def main(argv: list[str]) -> int:
-    """Measure what was named, all by default, and print each table as soon as it is there."""
+    """Measure the named benchmarks (all by default) and print each table at once."""
     options = _parse(argv)
     # A compilation found in a cache would not be measured.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)

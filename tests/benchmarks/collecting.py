@@ -1,4 +1,4 @@
-"""What collecting costs the program's own step of the MoE transformer, and a flush over replicas."""
+"""The cost of collecting in the program's step of the MoE transformer, and of a flush over replicas."""
 
 from __future__ import annotations
 

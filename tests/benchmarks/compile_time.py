@@ -1,4 +1,4 @@
-"""What packing adds to the time of compiling a step."""
+"""The compile time that packing adds to a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes a scalar takes on disk."""
+"""The bytes of a scalar on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a histogram or quantiles of many values cost beside their mean and standard deviation."""
+"""The cost of a histogram or quantiles of many values, against their mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def _add_histogram(writer: SummaryWriter, values: jax.Array) -> Callable[[], flo
 
 
 def _cpu_milliseconds(call: Callable[[], object]) -> Callable[[], float]:
-    """Return what gives the CPU time of a call: on one core it is the call's duration, less disturbances."""
+    """Return a function that measures the CPU time of a call: its undisturbed duration on one core."""
 
     def repeat() -> None:
         for _ in range(_CALLS):
             call()
 
     def measure() -> float:
-        call()  # What was measured before has left the caches with other data.
+        call()  # The measurement before has filled the caches with other data.
         return cost_of(repeat).cpu / _CALLS * 1000
 
     return measure

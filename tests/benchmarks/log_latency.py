@@ -1,4 +1,4 @@
-"""What a `log` call takes from the training thread."""
+"""The time of a `log` call on the training thread."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _lines(count: int, figures: dict[str, list[float]]) -> list[Line]:
 
 
 def _repetition(stack: ExitStack, kind: type[Peer], count: int, size: Size) -> Callable[[], float]:
-    """Return what gives the mean microseconds of a `log` call over a stretch of training."""
+    """Return a function that measures the mean microseconds of a `log` call over a stretch of training."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     peer = stack.enter_context(closing(kind(folder)))
     step, repeats = make_step(peer.form, count), repeats_for(1.0)

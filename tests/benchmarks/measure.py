@@ -25,8 +25,8 @@ class Line:
     """One row of a table.
 
     Attributes:
-        case: what was measured.
-        measured: the figure itself, None where the thing measured is absent.
+        case: the name of the measurement.
+        measured: the figure itself, None if its package is absent.
         unit: its unit.
         ratio: the figure relative to `against`.
         against: what the ratio is relative to.
@@ -52,7 +52,7 @@ class Line:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median keeps the target; None without a target, and never True for what is absent."""
+        """Whether the median keeps the target; None without a target, and never True for an absent figure."""
         figure = self.ratio if self.bounds == "ratio" else self.measured
         if self.target is None:
             return None
@@ -118,7 +118,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(work: Callable[[], object]) -> Cost:
-    """Run `work` once and returns what it took."""
+    """Run `work` once and return its cost."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)

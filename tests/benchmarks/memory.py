@@ -1,4 +1,4 @@
-"""Whether memory grows with the steps that were logged."""
+"""The growth of memory with the logged steps."""
 
 from __future__ import annotations
 

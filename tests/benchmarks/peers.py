@@ -1,4 +1,4 @@
-"""What people use today, each behind `log / flush / close`, and sowlog behind the same.
+"""The peers that people use today and sowlog, each behind `log / flush / close`.
 
 A peer that writes gets its values by one `jax.device_get` of the step's dictionary, the cheapest way in
 common use. A peer whose packages are not installed is absent from the tables, and said to be.
@@ -21,7 +21,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 import sowlog
 
 Form = Literal["none", "packed", "layers", "tree", "callback"]
-"""What the jitted step returns beside its state (see `steps.make_step`)."""
+"""The metrics that the jitted step returns beside its state (see `steps.make_step`)."""
 
 
 class Peer:
@@ -48,7 +48,7 @@ class Peer:
         """Return when nothing is under way any more, as far as the peer offers that."""
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release the files and threads."""
 
 
 class Writing(Peer):
@@ -196,7 +196,7 @@ class WandbOffline(Writing):
 
     def close(self) -> None:
         self._run.finish()
-        # Its service holds the end of the file back until it is told to go.
+        # Its service writes the end of the file when it is torn down.
         self._teardown()
 
 

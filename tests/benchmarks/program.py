@@ -1,4 +1,4 @@
-"""What the program's loop adds to the steps that it makes: data, logging, evaluations and checkpoints."""
+"""The cost of the program's loop beside its steps: data, logging, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
 
 
 def _steps(config: Config, dataset: Dataset) -> Callable[[], float]:
-    """Return what makes as many steps after the first one, and gives their seconds."""
+    """Return a function that trains that many steps after the first one, and returns their seconds."""
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     init = step.make_init(task, rule, config)

@@ -1,4 +1,4 @@
-"""How fast a run is read back."""
+"""The speed of reading a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much longer a step takes when its metrics are flushed at every step."""
+"""The time that metrics flushed at every step add to a step."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _repetition(peer: Peer, count: int, repeats: np.int32, seconds: float) -> Ca
 
 
 def _chunk(peer: Peer | None, form: str, count: int, repeats: np.int32) -> Callable[[int], Cost]:
-    """Return what trains for some steps, all they logged being written, and gives the cost of a step."""
+    """Return a function that trains some steps, waits for their records, and returns the cost of a step."""
     step = make_step(form, count)
 
     def train(steps: int) -> None:

@@ -60,7 +60,7 @@ def make_step(form: Form, count: int) -> Step:
     """Return a jitted step of (state, repeats) -> (state, metrics).
 
     Args:
-        form: what it returns as metrics: "none"; "tree", a dictionary of `count` scalars; "packed", the same
+        form: the metrics of the step: "none"; "tree", a dictionary of `count` scalars; "packed", the same
             scalars sown into `sowlog.mean` and packed; "layers", `count` means over activations as a scan
             over layers leaves them, packed; "callback", nothing, for a callback takes each scalar.
         count: how many scalars.

@@ -1,4 +1,4 @@
-"""That every benchmark runs; nothing here is timed."""
+"""A smoke run of every benchmark, without timing."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ ONE = Spread(1.0, 1.0, 1.0)
 @pytest.mark.parametrize("name", BENCHMARKS)
 @pytest.mark.filterwarnings("default")
 def test_benchmark_runs(name: str) -> None:
-    """At the smallest size, every benchmark gives lines with figures of sowlog's own."""
+    """At the smallest size, every benchmark returns lines with figures of sowlog."""
     lines = BENCHMARKS[name].measure(SMOKE)
     figures = [line.measured for line in lines if line.measured is not None]
     assert figures
@@ -49,7 +49,7 @@ def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_absent_is_never_a_pass() -> None:
-    """What is absent is shown so, and misses its target if it has one."""
+    """An absent figure is shown as absent, and misses its target if it has one."""
     assert Line("peer").met is None
     assert Line("ours", target=1.0).met is False
     assert "| absent" in table([Line("peer")])

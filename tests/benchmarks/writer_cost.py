@@ -1,4 +1,4 @@
-"""All CPU that writing takes, and how far it is from the least that the file format asks for."""
+"""The CPU time of writing, and its ratio to the minimum of the file format."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _folder(stack: ExitStack) -> Path:
 
 
 def _per_scalar(write: Callable[[], object], steps: int, count: int) -> Callable[[], float]:
-    """Return what gives the CPU microseconds per scalar of writing that many steps."""
+    """Return a function that measures the CPU microseconds per scalar of writing that many steps."""
     write()
     return lambda: cost_of(write).cpu / (steps * count) * 1e6
 

@@ -20,7 +20,7 @@ X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
 
 class Peak(sowlog.Reducer):
-    """A reducer of a user's, which knows nothing of meshes: it takes an element of what may be sharded."""
+    """A user's reducer without code for meshes: it indexes an array that may be sharded."""
 
     def empty(self):
         return jnp.zeros(())
@@ -144,7 +144,7 @@ def test_eager_code_has_the_same_numbers():
 
 @explicit
 def test_replicas_of_an_explicit_mesh_are_reduced():
-    """shard_map makes the axes Manual, and checks that what comes back is equal on all replicas."""
+    """shard_map makes the axes Manual, and checks that the result is equal on all replicas."""
     mesh = _mesh()
     with jax.set_mesh(mesh):
         x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
@@ -161,13 +161,13 @@ def test_replicas_of_an_explicit_mesh_are_reduced():
 
 @explicit
 def test_errors_stay_as_they_are_on_a_mesh():
-    """What is no array is named by its tag, not by JAX."""
+    """The error for a leaf that is not an array has its tag, and does not come from JAX."""
     with jax.set_mesh(_mesh()), pytest.raises(TypeError, match="a is str: a metric is a real number"):
         sowlog.pack({"a": "text", "b": jnp.ones(4)})
 
 
 def _refusing():
-    """Enter all modes that refuse what others let pass, at once: their errors name them."""
+    """Enter all modes that only add errors at once: each error names its mode."""
     stack = contextlib.ExitStack()
     for mode in (
         jax.numpy_dtype_promotion("strict"),
@@ -224,7 +224,7 @@ def _mode_step(params, x, mask, key):
 
 @pytest.mark.parametrize("mode", RUN)
 def test_a_mode_of_jax_changes_no_number(mode):
-    """A step runs under it, in jit, and every reducer in plain Python; what is absent ends no program."""
+    """A step runs under the mode in jit, and reducers in plain Python; absent results raise nothing."""
     arguments = {"w": jnp.ones(4)}, jnp.asarray(X), jnp.asarray(X[:, :1] > 0), jax.random.key(0)
     nothing, wanted = jnp.zeros_like(arguments[1]), _wanted()
     with MODES[mode]():

@@ -1,4 +1,4 @@
-"""The arithmetic that all reducers stand on."""
+"""The compensated arithmetic of all reducers."""
 
 from fractions import Fraction
 
@@ -41,7 +41,7 @@ def test_small_numbers_are_not_swallowed_by_a_large_one():
 
 @pytest.mark.parametrize("elements", [0, 1, 2**24 + 1, 2**40 + 3])
 def test_counts_known_while_tracing_are_exact(elements):
-    """The number of elements of an array is held exactly, whatever its size."""
+    """The number of elements of an array of any size is exact."""
     assert _exact(compensated.count(elements)) == elements
 
 
@@ -79,7 +79,7 @@ _KINDS = ["bool", "int32", "uint32"]
 @pytest.mark.parametrize("weight_dtype", _KINDS)
 @pytest.mark.parametrize("value_dtype", _KINDS)
 def test_totals_of_weighted_integers_are_exact(value_dtype, weight_dtype):
-    """Integers and flags under integer weights are summed without rounding, whatever wraps on the way."""
+    """Integers and flags under integer weights are summed without rounding, even if int32 wraps."""
     generator = np.random.default_rng(0)
     high = {"bool": 2, "int32": 2**31, "uint32": 2**32}
     low = {"bool": 0, "int32": -(2**31), "uint32": 0}

@@ -170,7 +170,7 @@ def test_weights_weigh_the_counts(weight_dtype):
     ],
 )
 def test_counts_of_weights_do_not_stop_or_wrap(size, weight, wanted):
-    """However many weights fall in one bin, of whatever dtype and magnitude, their sum is exact."""
+    """The sum of many weights in one bin is exact, for every dtype and magnitude."""
     value = _compute(_count(np.full(size, 1.5, np.float32), np.full(size, weight)))
     exact = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
     assert exact.max() == pytest.approx(wanted, rel=2.0**-45)
@@ -279,7 +279,7 @@ def test_quantiles_are_results_by_name_in_the_buffer():
     ],
 )
 def test_impossible_settings_are_refused(reducer, settings, message):
-    """The error shows the setting and what is allowed."""
+    """The error shows the setting and the allowed values."""
     with pytest.raises(ValueError, match=message):
         getattr(sowlog, reducer)(**settings)
 
@@ -320,7 +320,7 @@ def test_what_a_histogram_left_out_is_told():
 
 
 def test_histograms_compute_under_jit():
-    """Inside jit compute gives traced histograms, equal to the concrete ones."""
+    """Inside jit compute returns traced histograms, equal to the concrete ones."""
     x = _sample("normal", 100)
     traced = jax.jit(lambda x: sowlog.compute({"act": sowlog.histogram.of(x)}))(x)["act"]
     _assert_same_histogram(sowlog.compute({"act": _count(x)})["act"], traced)

@@ -62,7 +62,7 @@ def test_laws_hold(name):
 @each_reducer
 @given(values=st.lists(_arrays, min_size=1, max_size=4))
 def test_values_in_several_calls_give_the_oracles_number(name, values):
-    """What several calls accumulate is NumPy's float64 result over everything."""
+    """Several calls accumulate NumPy's float64 result over all values."""
     result = float(_accumulate(REDUCERS[name], values).compute())
     assert result == pytest.approx(expected(name, values), rel=1e-6, abs=tolerance(name, values) or 1e-12)
 
@@ -86,7 +86,7 @@ def test_weights_count_by_element(name, data):
 @each_reducer
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int8", "int32", "uint32", "bool"])
 def test_every_real_dtype_accumulates_in_float32_or_wider(name, dtype):
-    """Whatever the input's dtype, 600 ones are 600 ones: bfloat16 alone would stop at 256."""
+    """In every dtype 600 ones are 600 ones: a sum in bfloat16 would stop at 256."""
     reducer = REDUCERS[name]
     ones = jnp.ones(600, dtype)
     state, _ = jax.lax.scan(lambda s, x: (reducer.reduce_fn(s, x), None), reducer.init_fn(), ones)
@@ -115,7 +115,7 @@ def test_ten_million_bfloat16_values_err_by_less_than_a_millionth(name):
 
 @pytest.mark.parametrize("name", ["mean", "nonfinite"])
 def test_counts_are_exact_beyond_float32(name):
-    """Counts of 2^40 and more lose nothing: 2^40 + 3 elements are told from 2^40."""
+    """Counts of 2^40 and more are exact: 2^40 + 3 elements differ from 2^40."""
     reducer = REDUCERS[name]
     state = reducer.of(np.nan)
     start = state
@@ -145,7 +145,7 @@ def test_squares_neither_overflow_nor_vanish(name, magnitude):
 
 @pytest.mark.parametrize("offset", [1e4, 1e5, 1e7])
 def test_a_distant_mean_costs_the_std_no_digits(offset):
-    """The std of values around 10^4 and more is right, where E[x^2] - E[x]^2 gives 0."""
+    """The std of values around 10^4 and more is accurate, where E[x^2] - E[x]^2 is 0."""
     values = [np.float32(offset) + np.array([-1.0, 1.0, 1.0, -1.0], np.float32) for _ in range(5)]
     assert float(_accumulate(sowlog.std, values).compute()) == pytest.approx(1.0, rel=1e-6)
 
@@ -163,7 +163,7 @@ def test_a_large_value_is_summed_within_a_millionth(shape, axis):
 
 @each_reducer
 def test_absent_is_not_nan(name):
-    """A state that saw nothing is told from one that saw a NaN."""
+    """An empty state differs from the state of a NaN."""
     reducer = REDUCERS[name]
     assert not reducer.init_fn().seen
     assert np.isnan(reducer.init_fn().compute())
@@ -271,7 +271,7 @@ def _over_replicas(collective, a, b):
     ids=["compute", "pack", "jitted pack", "merge left", "merge right", "all_reduce"],
 )
 def test_arithmetic_on_states_is_an_error(way, use):
-    """An average of two maxima is no maximum: whatever takes the state names it and what to write."""
+    """An average of two maxima is no maximum: all functions of the state name it and the line to write."""
     with pytest.raises(
         TypeError, match=r"x: a state of max has been through arithmetic.*sowlog\.merge\(a, b\)"
     ):
@@ -315,7 +315,7 @@ def _pickled(tree):
 
 @each_reducer
 def test_kept_axes_are_independent_states(name):
-    """`axis=` reduces the named axes only, and each kept element is what its own values give."""
+    """`axis=` reduces the named axes only; each kept element is the result of its own values."""
     value = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
     weight = np.random.default_rng(1).integers(1, 3, size=(4, 3, 2)).astype(np.float32)
     reducer = REDUCERS[name](axis=(0, -1))
@@ -424,7 +424,7 @@ def test_values_of_changing_shape_are_refused():
 
 @pytest.mark.parametrize("weight", [None, [1.0, 1.0, 3.0, 3.0]])
 def test_a_std_about_a_mean_that_float32_has_not(weight):
-    """The mean of neighbouring floats lies between them: what it rounds away is not taken for spread."""
+    """The mean of neighbouring floats lies between them: its rounding does not count as spread."""
     values = np.float32(1e6) + np.float32([0.0, 0.0625, 0.0, 0.0625])
     exact = values.astype(np.float64)
     wanted = np.sqrt(np.average((exact - np.average(exact, weights=weight)) ** 2, weights=weight))

@@ -32,7 +32,7 @@ def test_large_arrays_of_integers_are_summed_exactly(dtype, largest):
 
 
 def test_the_std_of_integers_has_the_digits_that_cancel():
-    """Around 2^30 float32 tells only every 64th integer apart; their deviations are small numbers."""
+    """Around 2^30 float32 distinguishes only every 64th integer; their deviations are small numbers."""
     values = np.array([2**30 - 1, 2**30 + 1, 2**30 + 3], np.int32)
     assert float(sowlog.std.of(values).compute()) == pytest.approx(np.std(values), rel=1e-6)
 
@@ -43,7 +43,7 @@ HUGE_SEQUENCES = [[2**33 - 2, 2], (1, np.int64(2**33)), [[2**33], [jnp.ones((), 
 
 @pytest.mark.parametrize("large", HUGE_SEQUENCES)
 def test_integers_in_sequences_are_not_wrapped(large):
-    """A list is what its elements are."""
+    """The elements of a list have their own dtypes."""
     assert float(sowlog.sum.of(large).compute()) == 2.0**33
 
 
@@ -82,7 +82,7 @@ NO_VALUES = {
 
 @pytest.mark.parametrize("case", NO_VALUES)
 def test_what_cannot_be_sown_is_named(case):
-    """Its type, its value and what to write; from reduce_fn, in a weight and in a module too."""
+    """The error has the type, the value and a remedy; from reduce_fn, in a weight and in a module, too."""
     value, error, message = NO_VALUES[case]
 
     class Sower(nn.Module):
@@ -101,7 +101,7 @@ def test_what_cannot_be_sown_is_named(case):
 
 
 def test_a_deleted_value_is_named():
-    """What was donated to another function cannot be sown."""
+    """The error for a donated array names the donation."""
     value = jnp.ones(3)
     value.delete()
     with pytest.raises(RuntimeError, match=r"the value is an array that was deleted.*donate_argnums"):
@@ -179,7 +179,7 @@ def test_two_quantiles_of_one_name_are_refused(percents):
 
 
 def test_a_large_float64_is_finite():
-    """With 64-bit types on, what float32 cannot hold is still no infinity."""
+    """With 64-bit types on, a number beyond float32's range is not infinite."""
     with _enabled_x64():
         count = sowlog.nonfinite.of(jnp.array([1e300, np.inf, np.nan]))
     assert float(count.compute()) == 2.0

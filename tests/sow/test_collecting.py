@@ -1,4 +1,4 @@
-"""What collect and sow are given by mistake: each error names it and the line to write."""
+"""Wrong arguments of collect and sow: each error names the argument and the line to write."""
 
 import functools
 
@@ -44,7 +44,7 @@ STATE = r'Write: return a state from the function, `return y, {"norm": sowlog.me
     {
         "nn.apply": (
             lambda: nn.apply(lambda m: m(X), MODEL),
-            r"flax.linen.apply\(fn, module\) returned.*module.apply\)\(variables, \*args, method=fn\)",
+            r"the result of flax.linen.apply\(fn, module\).*module.apply\)\(variables, \*args, method=fn\)",
         ),
         "a module": (
             lambda: MODEL,
@@ -83,7 +83,7 @@ def test_functions_of_the_form_of_apply_are_collected(apply):
 def test_the_variables_come_first():
     """A key, as init takes it, is no dict of variables."""
     message = (
-        r"collect returns is PRNGKeyArray.*Write: variables = model.init\(key, x\).*collect\(model.apply\)"
+        r"a collected apply is PRNGKeyArray.*Write: variables = model.init\(key, x\).*collect\(model.apply\)"
     )
     with pytest.raises(TypeError, match=message):
         sowlog.collect(MODEL.apply)(jax.random.key(0), X)
@@ -102,6 +102,6 @@ def test_the_variables_come_first():
     ],
 )
 def test_only_a_linen_module_can_be_sown_in(call, message):
-    """A module of another library is told by its class, without an import of that library."""
+    """A module of another library is recognized by its class, without an import of that library."""
     with pytest.raises(TypeError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""The frames that decisions hang on: a rename upstream is an error of the first collect."""
+"""The frames that decisions depend on: a rename upstream is an error of the first collect."""
 
 import inspect
 import types
@@ -70,7 +70,7 @@ def test_the_frames_are_those_of_this_flax_and_jax():
 @pytest.mark.parametrize("change", [other_file, other_name])
 @pytest.mark.parametrize("frame", FUNCTIONS)
 def test_a_renamed_frame_is_an_error_of_the_first_collect(frame, change, monkeypatch):
-    """The error names the frame; without it, what a transform drops would be lost in silence."""
+    """The error names the frame; without it, a dropped value would be lost in silence."""
     function = inspect.unwrap(FUNCTIONS[frame])
     monkeypatch.setattr(function, "__code__", renamed(function.__code__, change))
     collected = sowlog.collect(Model().apply)
@@ -79,7 +79,7 @@ def test_a_renamed_frame_is_an_error_of_the_first_collect(frame, change, monkeyp
 
 
 def test_the_filters_of_a_lifted_transform_are_among_the_frames(monkeypatch):
-    """Where they have another name, what comes back out is unknown."""
+    """Where the filters have another name, the returned collections are unknown."""
     code = lift.pack.__code__
     names = {"out_variable_filters": "outgoing"}
 

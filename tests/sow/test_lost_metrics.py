@@ -1,4 +1,4 @@
-"""Numbers are not lost in silence: each way to lose one raises while tracing, with the line to write."""
+"""No number is lost in silence: each way to lose one raises while tracing, with the line to write."""
 
 import flax.linen as nn
 import jax
@@ -131,7 +131,7 @@ DROPPED = {
     ),
     "a loss in nn.custom_vjp": (
         lambda m, x: nn.custom_vjp(_sow_layers, _vjp_of_layers, lambda vjp, g: vjp(g))(m, x),
-        "layers/loss is a loss sown inside nn.custom_vjp, whose rule takes the gradient of what",
+        "layers/loss is a loss sown inside nn.custom_vjp, whose rule takes the gradient of the function's",
         r'Write: y, loss = nn.custom_vjp\(...\)\(...\), then sowlog.sow_loss\(self, "loss", loss\)',
     ),
     "variable_broadcast": (
@@ -256,7 +256,7 @@ def test_a_sow_under_a_raw_gradient_raises():
 
 
 def test_a_method_called_under_a_raw_transform_raises():
-    """The module may be older than the transform: what counts is where it sows."""
+    """The place of the sow counts, even if the module is older than the transform."""
 
     class Outer(nn.Module):
         def setup(self):
@@ -324,7 +324,7 @@ def test_a_model_applied_inside_a_model_is_its_own_affair(mutable, form, monkeyp
     def call(module, x):
         result = teacher.apply({}, x, mutable=mutable)
         y, inner = result if mutable else (result, {"metrics": {"layers": {"value": 0}}})
-        # In the search for seeds too, which the branch needs, what comes back is the teacher's own.
+        # Also in the search for the seeds of the branch, the returned values are the teacher's own.
         assert set(inner["metrics"]) == {"layers"}
         assert set(inner["metrics"]["layers"]) == {"value"}
         return nn.cond(x[0] < 0, _sow_distance, lambda m, d: d, module, y - x)
@@ -342,7 +342,7 @@ def _sow_distance(module, distance):
 
 
 def test_a_collect_inside_a_collect_has_its_own_passes():
-    """A model that collects from another gets what that one sowed, and sows its own."""
+    """A model that collects from another gets the other's values, and sows its own."""
 
     def call(module, x):
         _, updates = sowlog.collect(Sower().apply)({}, x)
@@ -353,13 +353,13 @@ def test_a_collect_inside_a_collect_has_its_own_passes():
 
 
 def test_a_users_own_type_error_stays_as_it_is():
-    """The search for seeds does not hide what the model itself got wrong."""
+    """The search for seeds does not hide an error of the model itself."""
     with pytest.raises(TypeError, match="unsupported operand"):
         sowlog.collect(model_of(lambda m, x: x + "one").apply)({}, X)
 
 
 def test_branches_that_differ_in_their_results_stay_an_error():
-    """Seeds mend what sowing broke, and nothing else."""
+    """Seeds repair structures that differ by sows, and no others."""
 
     def call(module, x):
         return nn.cond(x[0] > 0, lambda m, x: Sower(name="sower")(x), lambda m, x: x[:2], module, x)

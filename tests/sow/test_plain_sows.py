@@ -1,4 +1,4 @@
-"""Flax's own `module.sow` under collect: told what is lost, and seeded where a reducer says how."""
+"""Flax's own `module.sow` under collect: an error for each lost value, and seeds for reducers."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tests.sow.test_lost_metrics import DROPPED, RAW, Sower, X, model_of
 @pytest.mark.parametrize("form", ["a reducer", "the default"])
 @pytest.mark.parametrize("case", list(DROPPED))
 def test_a_plain_sow_that_a_lifted_transform_drops_raises(case, form, monkeypatch):
-    """Flax's own module.sow under collect is told the same."""
+    """Flax's own module.sow under collect raises the same error."""
     monkeypatch.setattr(Sower, "form", form)
     call, place, remedy = DROPPED[case]
     with pytest.raises(LostMetricError, match=f"{place}.*{remedy}"):
@@ -22,7 +22,7 @@ def test_a_plain_sow_that_a_lifted_transform_drops_raises(case, form, monkeypatc
 @pytest.mark.parametrize("form", ["a reducer", "the default"])
 @pytest.mark.parametrize("transform", list(RAW))
 def test_a_plain_sow_under_a_raw_transform_raises(transform, form, monkeypatch):
-    """Flax's own module.sow under collect is told the same."""
+    """Flax's own module.sow under collect raises the same error."""
     monkeypatch.setattr(Sower, "form", form)
     call, lifted = RAW[transform]
     with pytest.raises(LostMetricError, match=rf"sower/value is sown inside {transform}, .* use {lifted}"):
@@ -83,7 +83,7 @@ def test_a_plain_sow_of_a_reducer_is_seeded(transform):
 
 
 def test_what_both_branches_sow_by_functions_needs_no_seed():
-    """Beside a reducer in one branch, which is seeded, what both branches store stays as it is."""
+    """Beside a seeded reducer in one branch, the values that both branches store do not change."""
 
     def plain(module, x):
         return Plain(OPTIONS["functions"], name="s")(x)

@@ -1,4 +1,4 @@
-"""Seeds: what branches need before they can sow, whatever stands around them or was traced before."""
+"""Seeds: the empty states of branches, under all transforms and with cached traces."""
 
 import flax.linen as nn
 import jax
@@ -62,7 +62,7 @@ def test_what_a_search_for_seeds_traced_serves_no_real_pass():
 
 
 def test_a_model_that_needs_seeds_may_return_anything():
-    """What `apply` returns is the model's affair: a string beside the arrays is no matter of seeds."""
+    """`apply` may return other objects than arrays: a string among them needs no seeds."""
     (text, _), updates = _collect(lambda m, x: ("text", _sow_if_positive(m, x)))
     assert text == "text"
     assert set(updates["metrics"]["branch"]) == {"value"}
@@ -81,7 +81,7 @@ class Step(nn.Module):
 
 
 class Steps(nn.Module):
-    """Two such layers, which stack what they sow behind its own axis."""
+    """Two such layers, which stack their sown values behind the values' own axis."""
 
     @nn.compact
     def __call__(self, x):

@@ -1,4 +1,4 @@
-"""What is sown in `setup`, which Flax runs more often than it counts."""
+"""Sows in `setup`, which Flax runs more often than once for each call."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ X = jnp.array([1.0, 2.0, 3.0])
 
 
 class Codebook(nn.Module):
-    """Sows in setup what it knows before any call."""
+    """A module that sows in setup, before any call."""
 
     @nn.nowrap
     def sow_codes(self, codes):
@@ -63,7 +63,7 @@ SETUPS = {
 
 
 def test_a_branch_may_hold_lifted_modules_with_a_setup():
-    """The search for seeds is not led astray by what Flax runs to check a setup."""
+    """The runs in which Flax checks a setup do not confuse the search for seeds."""
 
     class Model(nn.Module):
         @nn.compact
@@ -82,7 +82,7 @@ def test_a_branch_may_hold_lifted_modules_with_a_setup():
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("way", list(SETUPS))
 def test_a_sow_in_setup_counts_where_the_transform_runs_it(way, jit):
-    """Flax also runs setup to check it, and to tell modules apart in nn.jit: neither counts."""
+    """Flax also runs setup to check it, and to compare modules in nn.jit: neither run counts."""
     call, wanted, shape = SETUPS[way]
 
     class Model(nn.Module):

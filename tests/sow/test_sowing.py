@@ -1,4 +1,4 @@
-"""sow, sow_loss and collect: Flax's documented behaviour, and what sowlog adds to it."""
+"""sow, sow_loss and collect: Flax's documented behaviour, and the additions of sowlog."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ X = jnp.array([1.0, 2.0, 3.0])
 
 
 class Sower(nn.Module):
-    """Sows its input's mean and a loss, and tells what `sow` returned."""
+    """A module that sows its input's mean and a loss, and returns the results of both sows."""
 
     reducer: sowlog.Reducer = sowlog.mean
 
@@ -179,7 +179,7 @@ def test_mutable_is_taken_as_apply_takes_it(mutable, wanted):
 
 
 def test_collect_always_returns_both_collections():
-    """A model that sows nothing gives empty dicts, so that a step needs no special case."""
+    """A model that sows nothing has empty updates, so that a step needs no special case."""
     _, updates = _collect(nn.Dense(2), jnp.ones((1, 2)), variables={"params": _dense_params()})
     assert updates == {"metrics": {}, "losses": {}}
 
@@ -209,7 +209,7 @@ def test_a_statistic_carries_no_gradient_and_a_loss_does():
 
 
 def test_the_weight_of_a_statistic_carries_no_gradient():
-    """What weighs an observation is observed too."""
+    """The weight of a statistic carries no gradient, either."""
 
     class Weighed(nn.Module):
         def __call__(self, x):
@@ -314,7 +314,9 @@ def test_losses_are_sown_by_sow_loss_only():
         def __call__(self, x):
             sowlog.sow(self, "aux", x, collection="losses")
 
-    with pytest.raises(ValueError, match=r'"losses" holds what is trained on.*sowlog.sow_loss\(self, "aux"'):
+    with pytest.raises(
+        ValueError, match=r'"losses" holds losses with a weight.*sowlog.sow_loss\(self, "aux"'
+    ):
         Wrong().apply({}, X)
 
 

@@ -1,4 +1,4 @@
-"""One number, however it was reached."""
+"""All ways to a number compute the same number."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_every_way_gives_one_number_in_one_trace(way):
 
 @pytest.mark.parametrize("way", [way for way in JITTED if way not in IRREVERSIBLE])
 def test_every_way_has_the_gradient_of_its_losses(way, monkeypatch):
-    """What a way sows as a loss is trained on: a custom derivative must leave no value without one."""
+    """The losses of each way are trained on: under a custom derivative each has a gradient."""
     monkeypatch.setattr(ways, "REDUCERS", {})
     function, passes = JITTED[way]
     gradient = jax.jit(jax.grad(lambda rows: sowlog.total_loss(function(rows))))(jnp.asarray(VALUES[0]))
@@ -112,7 +112,7 @@ def test_passes_that_vmap_stacks_are_averaged_as_merged_ones():
 
 
 def test_a_branch_not_taken_is_absent():
-    """What a branch did not sow gives no point: not inf, not 0, not NaN."""
+    """A value that a branch did not sow has no point: not inf, not 0, not NaN."""
     function, _ = JITTED["nn.switch, different names"]
     computed = sowlog.compute(jax.jit(function)(jnp.asarray(VALUES[0]))["metrics"])
     assert computed

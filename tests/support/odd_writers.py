@@ -1,4 +1,4 @@
-"""Writers that fail or wait, as a test tells them."""
+"""Writers that fail or wait when a test sets them to."""
 
 import threading
 
@@ -20,7 +20,7 @@ class FailingWriter:
         self.steps.append(record.step)
 
     def flush(self):
-        """Fail if told so."""
+        """Raise if `flush_fails` is set."""
         if self.flush_fails:
             raise OSError("cannot sync")
 

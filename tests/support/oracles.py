@@ -1,4 +1,4 @@
-"""What each public reducer must compute, in float64 NumPy: the oracle of all laws."""
+"""The result of each public reducer in float64 NumPy: the oracle of all laws."""
 
 from collections.abc import Callable
 from typing import Any

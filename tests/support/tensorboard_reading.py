@@ -1,4 +1,4 @@
-"""Event files read by TensorBoard itself, in Python and in Rust: the readers that are not ours."""
+"""Event files read by TensorBoard's own readers, in Python and in Rust."""
 
 import contextlib
 import io
@@ -107,7 +107,7 @@ def data_server_series(server: GrpcDataProvider, tag: str) -> dict[str, Series]:
 
 
 def wait_until(reached: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Poll another process until it got there; whoever waits checks afterwards that it did."""
+    """Poll until a condition on another process holds or the time is over; the caller checks which."""
     deadline = time.monotonic() + seconds
     while not reached() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The ways to one number: each sows the rows of one array, and every reducer must give the oracle's result.
+"""The ways to one number: each sows the rows of an array, and every reducer must compute the oracle's result.
 
 A way takes the rows, shape [ROWS, 3], and returns the tree of states, as a step would have it. Where a
 transform stacks states, the stacked axes are left for the test to merge.
@@ -147,7 +147,7 @@ def _nn_value_and_grad(module: nn.Module, rows: jax.Array) -> None:
 
 
 def _custom_vjp(module: nn.Module, rows: jax.Array) -> None:
-    """Sow the statistics inside, and the loss of what comes out: inside, its gradient would be lost."""
+    """Sow the statistics inside, and the loss of the result outside: inside, its gradient would be lost."""
 
     def forward(m: nn.Module, rows: jax.Array) -> jax.Array:
         sow_statistics(m, rows)
@@ -167,7 +167,7 @@ _whole = _collect(lambda m, rows: Sower(name="sower")(rows))
 
 
 def _empty(row: jax.Array) -> dict[str, Any]:
-    """Return the start of a window; JAX caches shapes by the function, and tests change what is sown."""
+    """Return the start of a window; JAX caches shapes by the function, and tests change its sows."""
     return sowlog.empty_like(jax.eval_shape(lambda row: _whole(row), row))
 
 
@@ -318,7 +318,7 @@ def _pmap(rows: jax.Array) -> dict[str, Any]:
 
 
 def _window(*, half_way: Callable[[Any], Any]) -> Way:
-    """Merge on the device, step by step, what one jitted step returns, in one trace from the first on."""
+    """Merge the results of one jitted step on the device, in one trace from the first step on."""
 
     def way(rows: jax.Array) -> dict[str, Any]:
         step = count_traces(lambda window, row: sowlog.merge(window, _whole(row)))

@@ -1,4 +1,4 @@
-"""What users test their own models with."""
+"""The assertions and helpers of sowlog.testing."""
 
 import flax.linen as nn
 import jax
@@ -35,12 +35,12 @@ VARIABLES = {"params": {"hidden": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros
 
 
 def test_assert_sown_returns_every_tag():
-    """Shapes suffice; what was sown comes back by tag."""
+    """Shapes suffice; the result is the list of sown tags."""
     assert assert_sown(Model(), VARIABLES, X, names=["hidden_rms", "losses/*"]) == ["hidden_rms", "losses/l2"]
 
 
 def test_flags_among_the_inputs_stay_what_they_are():
-    """A Python flag by position is no tracer, and what the model returns need not be arrays."""
+    """A Python flag by position is not traced, and the model may return other objects than arrays."""
 
     class Flagged(nn.Module):
         @nn.compact
@@ -54,7 +54,7 @@ def test_flags_among_the_inputs_stay_what_they_are():
 
 
 def test_assert_sown_names_what_is_missing_and_what_is_there():
-    """A name that matches nothing fails with the list of what was sown; arguments reach the model."""
+    """A name that matches nothing fails with the list of sown tags; arguments reach the model."""
     with pytest.raises(AssertionError, match="Model does not sow hidden_rms; it sows: losses/l2"):
         assert_sown(Model(), VARIABLES, X, names="hidden_rms", loud=False)
 
@@ -71,7 +71,7 @@ def test_count_traces_counts_retraces():
 
 
 def test_sown_structure_is_a_snapshot():
-    """A change of what is sown, by which reducer or in what shape, changes the snapshot."""
+    """A change of a sown name, its reducer or its shape changes the snapshot."""
     assert sown_structure(Model(), VARIABLES, X) == {"hidden_rms": "rms", "losses/l2": "loss"}
     assert sown_structure(Model(), VARIABLES, X, loud=False) == {"losses/l2": "loss"}
 
@@ -110,7 +110,7 @@ def _peaks():
 
 
 def test_a_metric_that_only_a_part_sows_is_not_invariant():
-    """What is sown of a whole batch only is named."""
+    """The error names a value that depends on the whole batch."""
 
     def metrics(x):
         return {"x": sowlog.mean.of(x, weight=jnp.sum(x) > 7.0)}
@@ -126,7 +126,7 @@ def test_an_unknown_way_is_refused():
 
 
 class CountsFromOne(sowlog.Reducer):
-    """A sum that starts at 1, and lets its start change what it meets."""
+    """A sum that starts at 1, so that its start changes the other state of a merge."""
 
     counts_unseen = True
 
@@ -144,7 +144,7 @@ class CountsFromOne(sowlog.Reducer):
 
 
 def test_a_start_that_counts_is_no_identity():
-    """Where unseen states are merged too, the flag of absence does not hide what they hold."""
+    """If a reducer merges unseen states, the flag of absence does not hide their parts."""
     with pytest.raises(AssertionError, match="empty is not the left identity of merge"):
         assert_reducer_laws(CountsFromOne())
 

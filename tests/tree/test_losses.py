@@ -1,4 +1,4 @@
-"""Auxiliary losses: what is logged is what was trained on."""
+"""Auxiliary losses: the logged value equals the trained value."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Microbatches give what the full batch gives."""
+"""Microbatches have the result of the full batch."""
 
 import flax.linen as nn
 import jax
@@ -86,7 +86,7 @@ def test_a_microbatch_of_padding_alone_does_not_count():
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_batch_of_padding_alone_is_the_full_batch(guarded):
-    """Where nothing counts the result is what one pass gives: 0 of a guarded mean, NaN of a bare one."""
+    """With weight 0 everywhere the result equals one pass: 0 of a guarded mean, NaN of a bare one."""
 
     def step(w, x, mask):
         return (w * x * mask).sum() / jnp.maximum(mask.sum(), 1.0 if guarded else 0.0)
@@ -171,7 +171,7 @@ def test_a_key_for_each_example_is_cut_like_the_examples(make):
 
 
 def test_two_examples_of_uint32_are_no_key():
-    """They have a key's form; what stands beside them has as many examples."""
+    """They have a key's form; the arrays beside them have as many examples."""
     found = sowlog.accumulate(lambda _, x, n: jnp.mean(x * n), 2)(None, jnp.ones(2), jnp.uint32([1, 5]))
     assert float(found) == 3.0
 

@@ -94,7 +94,7 @@ def test_named_results_stand_before_the_index():
 
 
 def test_absent_is_not_nan_and_nan_is_not_absent():
-    """What was not sown gives no point; a NaN that was sown, of whatever payload, is kept."""
+    """An absent value has no point; a sown NaN, of any payload, is kept."""
     impostor = jax.lax.bitcast_convert_type(jnp.uint32(ABSENT), jnp.float32)
     tree = {"absent": sowlog.mean.init_fn(), "nan": sowlog.mean.of(jnp.nan), "raw": impostor, "x": 1.0}
     decoded = _decode(jax.jit(sowlog.pack)(tree))
@@ -110,7 +110,7 @@ def test_elements_of_a_vector_may_be_absent_one_by_one():
 
 
 def test_decoding_a_full_buffer_copies_no_tags():
-    """Where nothing is absent the layout's own tuple comes back: what a writer caches by."""
+    """Without absences decode returns the layout's own tuple, the key of a writer's cache."""
     packed = sowlog.pack({"a": 1.0, "b": 2.0})
     assert packed.layout.decode(np.asarray(packed.buffer))[0] is packed.layout.scalars
 

@@ -21,7 +21,7 @@ def _states(x, copies=1):
 
 
 def _reduced(function, values):
-    """Return what the second of the replicas gets."""
+    """Return the result of the second replica."""
     mapped = jax.vmap(lambda x: sowlog.all_reduce(function(x), "batch"), axis_name="batch")
     return jax.tree.map(lambda leaf: leaf[1], jax.jit(mapped)(values))
 
@@ -53,7 +53,7 @@ def test_any_number_of_metrics_takes_three_collectives(copies):
 
 @pytest.mark.parametrize("name", sorted(scalar_reducers()))
 def test_an_uneven_mask_over_replicas_counts_by_element(name):
-    """Replicas that saw one element, none, or all of theirs count for what they saw."""
+    """Replicas count by their elements of non-zero weight: one, none, or all."""
     mask = np.zeros_like(X)
     mask[0, 0], mask[2] = 1, 1
     reducer = REDUCERS[name]
@@ -78,7 +78,7 @@ def test_a_std_over_replicas_survives_a_distant_mean(offset):
 
 
 def test_a_std_over_replicas_about_a_mean_that_float32_has_not():
-    """What the mean of all rounds away is not taken for spread, nor lost to what is merged later."""
+    """The rounding of the mean does not count as spread, and is not lost for later merges."""
     values = np.float32(1e6) + np.float32([[0.0], [0.0625], [0.0625], [0.0625]])
     state = _reduced(lambda x: {"x": sowlog.std.of(x)}, jnp.asarray(values))["x"]
     assert float(state.compute()) == pytest.approx(np.std(values.astype(np.float64)), rel=1e-6)

@@ -75,7 +75,7 @@ def test_compute_decodes_what_is_packed_while_tracing(packed):
 
 
 def test_what_is_packed_joins_other_metrics(packed):
-    """Pack takes it in under its place: nothing is computed anew, and what is absent stays absent."""
+    """Pack includes it under its place: nothing is recomputed, and absent results stay absent."""
     packed, expected = packed
     both = sowlog.compute(jax.jit(sowlog.pack)({"train": packed, "lr": 0.5, "eval": sowlog.max.of(3.0)}))
     under = {f"train/{tag}": value for tag, value in expected.items()}

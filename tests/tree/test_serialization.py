@@ -34,7 +34,7 @@ def _assert_same(found, wanted):
 
 
 def test_a_window_of_steps_goes_on_after_msgpack():
-    """What was written in the middle of a window is read into a new program's empty window, bit for bit."""
+    """A state written within a window is restored into a new program's empty window, bit for bit."""
     step = jax.jit(lambda window, x: sowlog.merge(window, _window(x)))
     half = step(sowlog.empty_like(_window(X)), X)
     target = sowlog.empty_like(jax.eval_shape(_window, X))
@@ -110,12 +110,12 @@ class Peak(sowlog.Reducer):
     ids=str,
 )
 def test_a_reducer_is_written_down_and_read(reducer):
-    """What jax.export writes of a state's structure is text, in which the reducer is found again."""
+    """jax.export writes a state's structure as text, and restores the reducer from it."""
     assert _reducer_of_json(_reducer_to_json(reducer)) == reducer
 
 
 def test_a_reducer_of_functions_is_refused_by_jax_export():
-    """A lambda has no name that another process could find: the error says what has one."""
+    """A lambda has no name that another process could import: the error names the remedy."""
     built = sowlog.Reducer.build(
         init=lambda: 0.0, add=lambda n, x: n, merge=lambda a, b: a, compute=lambda n: n, name="mine"
     )

@@ -36,7 +36,7 @@ def test_stacked_states_merge_element_by_element():
 
 @pytest.mark.parametrize("axis", [None, 0])
 def test_empty_like_starts_a_scan_over_microbatches(axis):
-    """A lax.scan from empty_like gives the number of one big batch: zeros would make the max 0."""
+    """A lax.scan from empty_like computes the number of one big batch: zeros would make the max 0."""
     batches = jnp.stack([FIRST, SECOND])
 
     def metrics(batch):
@@ -89,7 +89,7 @@ def test_a_bare_number_has_no_rule_to_merge_by(function):
 
 
 def test_states_pass_through_a_window_on_the_device():
-    """Merging inside jit over steps keeps one structure and gives the oracle's number."""
+    """Merging inside jit over steps keeps one structure and computes the oracle's number."""
     step = jax.jit(lambda window, x: sowlog.merge(window, {"rms": sowlog.rms.of(x)}))
     window = sowlog.empty_like({"rms": sowlog.rms.of(FIRST)})
     for value in (FIRST, SECOND, FIRST):
