@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
-def test_the_examples_run_in_order_and_log_what_the_text_says(tmp_path, monkeypatch):
-    """Every Python block runs, one after the other, and TensorBoard reads the tags that the text names."""
+def test_the_examples_run_in_order_and_log_the_tags_of_the_text(tmp_path, monkeypatch):
+    """Every Python block runs as pasted, without other names, and TensorBoard reads the tags of the text."""
     monkeypatch.chdir(tmp_path)
     text = README.read_text()
     namespace: dict[str, object] = {"__name__": "readme"}
@@ -36,7 +36,7 @@ def _blocks(text: str) -> list[str]:
 
 
 def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
-    """As a newcomer writes them, in a folder of his own: model and task in one file, data, and a sweep."""
+    """Model and task in one file, data and a sweep, as a newcomer writes them in a folder of their own."""
     model, task, *_ = _blocks(README.read_text())
     (tmp_path / "mine.py").write_text(model.partition("model = ")[0] + task)
     (tmp_path / "mydata.py").write_text(
@@ -71,5 +71,5 @@ def test_the_readme_is_short():
 
 
 def test_the_table_of_transforms_is_that_of_the_tests():
-    """What ARCHITECTURE.md says is what the tests prove; tests/support/transform_table.py writes it."""
+    """The table of ARCHITECTURE.md equals that of the tests; tests/support/transform_table.py writes it."""
     assert part_of(ARCHITECTURE.read_text(), COMMAND) == make_table()
