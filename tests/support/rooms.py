@@ -29,7 +29,7 @@ def levels_by_package() -> dict[str, list[list[str]]]:
 
 
 def command_of(package: str) -> str:
-    """Return the command that ARCHITECTURE.md names as what draws a package's picture."""
+    """Return the command in ARCHITECTURE.md that draws a package's picture."""
     return f"python -m tests.support.rooms {package}"
 
 

@@ -1,4 +1,4 @@
-"""The section "Sown under a transform" of ARCHITECTURE.md, made from the tests.
+"""The section "Sown under a transform" of ARCHITECTURE.md, generated from the tests.
 
 python -m tests.support.transform_table writes it.
 """
@@ -14,8 +14,9 @@ COMMAND = "python -m tests.support.transform_table"
 
 
 def make_table() -> str:
-    """Return what `sow/test_ways.py` proves right, and what `sow/test_lost_metrics.py` refuses."""
-    right = f"One number, one structure and one trace come of {'; '.join((*JITTED, *EAGER))}."
+    """Return the ways that `sow/test_ways.py` proves equal, and the errors of `sow/test_lost_metrics.py`."""
+    ways = "; ".join((*JITTED, *EAGER))
+    right = f"All of these compute one number, with one structure and one trace: {ways}."
     rows = ["| sown under | LostMetricError |", "| --- | --- |"]
     rows += [f"| {case} | {_error_of(call)} |" for case, (call, _, _) in DROPPED.items()]
     rows += [f"| {transform} in a module | {_error_of(call)} |" for transform, (call, _) in RAW.items()]
