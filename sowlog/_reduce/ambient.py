@@ -28,7 +28,7 @@ _AXIS_TYPE: Any = getattr(jax.sharding, "AxisType", None)
 _AUTO_AXES: Any = getattr(jax.sharding, "auto_axes", None)
 
 
-def apart(function: Callable[..., _Result], *args: Any) -> _Result:
+def isolated(function: Callable[..., _Result], *args: Any) -> _Result:
     """Return `function(*args)`, computed without the ambient settings.
 
     On a mesh with Explicit axes the result is replicated.

@@ -188,7 +188,7 @@ class Reducer(abc.ABC):
             return self.of(value.value, value.weight)
         array = values.real_array(value, "value")
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
-        return ambient.apart(self._of_arrays, *operands)
+        return ambient.isolated(self._of_arrays, *operands)
 
     # Under jit values of one shape are traced once for a reducer, for any number of layers.
     @functools.partial(jax.jit, static_argnums=0)

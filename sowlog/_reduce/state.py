@@ -74,7 +74,7 @@ class State:
         if _is_start(self):
             return other
         _check_one_shape(self, other)
-        return ambient.apart(_merge, _device_arrays(self), _device_arrays(other))
+        return ambient.isolated(_merge, _device_arrays(self), _device_arrays(other))
 
     def compute(self) -> Any:
         """Return the result: a float32 array of shape [*batch], or a dict of them by result name.
@@ -85,7 +85,7 @@ class State:
             TypeError: Arithmetic has changed the state.
         """
         check_intact(self)
-        return ambient.apart(_compute, _device_arrays(self))
+        return ambient.isolated(_compute, _device_arrays(self))
 
     def __repr__(self) -> str:
         return f"State({self.reducer}, {self._result_or_place()})"
@@ -169,14 +169,14 @@ def check_intact(state: State, tag: str = "") -> None:
     """
     seen = jax.dtypes.result_type(state.seen)
     if seen != np.bool_:
-        raise _arithmetic(state.reducer, tag, f"its `seen` is {seen}, not bool")
+        raise _arithmetic_error(state.reducer, tag, f"its `seen` is {seen}, not bool")
     widths = zip(jax.tree.leaves(state.parts), _widths(state.reducer), strict=False)
     narrow = [leaf.dtype for leaf, width in widths if _width(leaf) < width]
     if narrow:
-        raise _arithmetic(state.reducer, tag, f"its parts are cast to {narrow[0]}")
+        raise _arithmetic_error(state.reducer, tag, f"its parts are cast to {narrow[0]}")
 
 
-def _arithmetic(reducer: "Reducer", tag: str, evidence: str) -> TypeError:
+def _arithmetic_error(reducer: "Reducer", tag: str, evidence: str) -> TypeError:
     return TypeError(
         f"{tag and tag + ': '}a state of {reducer} has been through arithmetic ({evidence}): an average or a "
         "cast of states is not the state of their values. Write sowlog.merge(a, b) for microbatches and "

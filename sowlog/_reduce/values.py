@@ -79,7 +79,7 @@ def real_array(value: Value | None, what: str) -> jax.Array:
         RuntimeError: The array was donated or deleted.
     """
     if _holds_none(value):  # jax 0.5.0 reads None as NaN.
-        raise TypeError(_refusal(value, what))
+        raise TypeError(_not_a_number_message(value, what))
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_deleted():
         raise RuntimeError(deleted(f"the {what}"))
     for part in _parts(value):
@@ -88,7 +88,7 @@ def real_array(value: Value | None, what: str) -> jax.Array:
     try:
         array = jnp.asarray(narrowed(value))
     except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(_refusal(value, what)) from error
+        raise TypeError(_not_a_number_message(value, what)) from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(f"a {what} must be real, got {array.dtype}: sow jnp.abs(x), x.real or x.imag.")
     check_real(f"the {what}", array, f"a {what} must be")
@@ -170,7 +170,7 @@ def hint(value: Any) -> str:
     return ""
 
 
-def _refusal(value: Any, what: str) -> str:
+def _not_a_number_message(value: Any, what: str) -> str:
     kind = type(value).__name__
     return f"a {what} must be a real number or an array of them, got {kind} {shown(value)}.{hint(value)}"
 

@@ -16,11 +16,11 @@ from sowlog._sow import foreign
 from sowlog._sow.frames import check_frames
 from sowlog._sow.recording import LostMetricError, Recorder, recording
 from sowlog._sow.seeding import find_seeds
-from sowlog._sow.sowing import METRICS, hear_plain_sows
+from sowlog._sow.sowing import METRICS, report_plain_sows
 from sowlog._tree import losses
 from sowlog._tree.tags import empty_like, is_state
 
-_OURS = [METRICS, losses.COLLECTION]
+_COLLECTIONS = [METRICS, losses.COLLECTION]
 
 
 def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
@@ -68,12 +68,12 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
         check_frames()
 
         def run(seeds: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
-            filter = flax_scope.union_filters(mutable, _OURS)
-            with nn.intercept_methods(hear_plain_sows):
+            filter = flax_scope.union_filters(mutable, _COLLECTIONS)
+            with nn.intercept_methods(report_plain_sows):
                 return apply({**variables, **(seeds or {})}, *args, mutable=filter, **kwargs)
 
-        y, updates = _run_seeded_if_need_be(run)
-        sown = {name: _with_arrays(updates.get(name, {})) for name in _OURS}
+        y, updates = _run_with_seeds_if_needed(run)
+        sown = {name: _with_arrays(updates.get(name, {})) for name in _COLLECTIONS}
         updates = {**updates, **sown}
         updates[losses.COLLECTION] = losses.finish_pass(updates[losses.COLLECTION])
         return y, updates
@@ -105,7 +105,7 @@ def discover(
         {'losses': {}, 'metrics': {'rms': State(rms, nothing sown)}}
     """
     updates = sown_shapes(apply, variables, args, kwargs)
-    return empty_like({name: updates[name] for name in _OURS})
+    return empty_like({name: updates[name] for name in _COLLECTIONS})
 
 
 def sown_shapes(
@@ -124,7 +124,7 @@ def sown_shapes(
     return jax.eval_shape(updates, [leaf for leaf, array in zip(leaves, abstract, strict=True) if array])
 
 
-def _run_seeded_if_need_be(
+def _run_with_seeds_if_needed(
     run: Callable[..., tuple[Any, Mapping[str, Any]]],
 ) -> tuple[Any, Mapping[str, Any]]:
     """Run a pass; one that JAX refuses for the structure of its loops and branches is run with seeds.
@@ -135,7 +135,7 @@ def _run_seeded_if_need_be(
         return _run(run)
     except TypeError as error:
         refused = error
-    seeds, unseedable = find_seeds(run, _OURS)
+    seeds, unseedable = find_seeds(run, _COLLECTIONS)
     if not seeds and not unseedable:
         raise refused
     try:
@@ -233,7 +233,7 @@ def _check_variables(variables: Any) -> None:
 
 
 def _check_fresh(variables: Mapping[str, Any]) -> None:
-    stale = [name for name in _OURS if variables.get(name)]
+    stale = [name for name in _COLLECTIONS if variables.get(name)]
     if stale:
         raise ValueError(
             f"the variables passed to collect already hold {' and '.join(stale)}, which would be counted "

@@ -72,9 +72,9 @@ def sow(
             f'"{losses.COLLECTION}" holds losses with a weight in the objective, which a reducer has not: '
             f'write sowlog.sow_loss(self, "{name}", value, weight=...).'
         )
-    if not _is_listening(module, collection, name):
+    if not _should_sow(module, collection, name):
         return False
-    with _naming(module, name):
+    with _noting_place(module, name):
         state = reducer.of(*_without_gradient((value, weight)))
     return _store(module, collection, name, state, State.merge)
 
@@ -111,15 +111,15 @@ def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0)
         {'l2': np.float32(10.0), 'l2/weighted': np.float32(5.0)}
     """
     _check_module(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
-    if not _is_listening(module, losses.COLLECTION, name):
+    if not _should_sow(module, losses.COLLECTION, name):
         return False
     recording.check_trained(recording.site_of(module, losses.COLLECTION, name))
-    with _naming(module, name):
+    with _noting_place(module, name):
         state = losses.loss_state(value, weight)
     return _store(module, losses.COLLECTION, name, state, losses.add_in_pass)
 
 
-def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
+def report_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
     """Let Flax's own `module.sow` report, too: an interceptor of the methods of modules.
 
     Flax calls no interceptor for `sow`, and no function for a dropped sow. So a bound module, which lives as
@@ -136,11 +136,11 @@ def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions
     recorder = recording.current()
     if recorder is None or col not in (METRICS, losses.COLLECTION) or not recorder.hears():
         return type(module).sow(module, col, name, value, **functions)
-    if not _is_listening(module, col, name):
+    if not _should_sow(module, col, name):
         return False
     reducer = getattr(functions.get("reduce_fn"), "__self__", None)
     if isinstance(reducer, Reducer) and functions["reduce_fn"] == reducer.reduce_fn:
-        with _naming(module, name):
+        with _noting_place(module, name):
             state = reducer.of(value)
         return _store(module, col, name, state, State.merge)
     site = recording.site_of(module, col, name)
@@ -150,15 +150,15 @@ def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions
     return type(module).sow(module, col, name, value, **functions)
 
 
-def _is_listening(module: nn.Module, collection: str, name: str) -> bool:
+def _should_sow(module: nn.Module, collection: str, name: str) -> bool:
     """Return whether to sow; raise where a transform hides the collection from `collect`."""
     if module.is_initializing() or transforms.is_rehearsal():
         return False
-    listening = module.is_mutable_collection(collection)
+    is_mutable = module.is_mutable_collection(collection)
     recorder = recording.current()
-    if recorder is not None and not listening and collection in (METRICS, losses.COLLECTION):
+    if recorder is not None and not is_mutable and collection in (METRICS, losses.COLLECTION):
         recorder.check_heard(module, recording.site_of(module, collection, name))
-    return listening
+    return is_mutable
 
 
 def _store(
@@ -180,17 +180,17 @@ def _store(
                 f"{_place(module, name)}: another sow left {type(old).__name__} under this name. "
                 "Give each its own name."
             )
-        with _naming(module, name):
+        with _noting_place(module, name):
             return join(old, new)
 
     _check_name(module, collection, name)
-    # None stands for the empty state, which has nothing to merge. The class's own sow: hear_plain_sows may
+    # None stands for the empty state, which has nothing to merge. The class's own sow: report_plain_sows may
     # have put another on the module.
     return type(module).sow(module, collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
 
 
 @contextlib.contextmanager
-def _naming(module: nn.Module, name: str) -> Generator[None]:
+def _noting_place(module: nn.Module, name: str) -> Generator[None]:
     """Add the place of a sow to its errors."""
     try:
         yield

@@ -70,7 +70,7 @@ def pack(tree: Any) -> Packed:
     tags, leaves = flatten(tree)
     check_leaves(tags, leaves, "packed")
     roots, loss_trees = loss_trees_of(tags, leaves)
-    unnamed = ambient.apart(pack_leaves, leaves, loss_trees)
+    unnamed = ambient.isolated(pack_leaves, leaves, loss_trees)
     return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
 
 

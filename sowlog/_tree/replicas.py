@@ -76,9 +76,9 @@ def _exchange(exchanges: list[Exchange], axis_name: Axis) -> list[State]:
     """Run all exchanges together, each round as one collective."""
     given = [next(exchange) for exchange in exchanges]
     for collective in (jax.lax.psum, jax.lax.pmax):
-        received = _travel_together(given, collective, axis_name)
+        received = _reduce_together(given, collective, axis_name)
         given = [exchange.send(got) for exchange, got in zip(exchanges, received, strict=True)]
-    received = _travel_together(given, jax.lax.psum, axis_name)
+    received = _reduce_together(given, jax.lax.psum, axis_name)
     return [_finish(exchange, got) for exchange, got in zip(exchanges, received, strict=True)]
 
 
@@ -90,7 +90,7 @@ def _finish(exchange: Exchange, received: Any) -> Any:
     raise RuntimeError("an exchange yields three times: sums, maxima, and sums again.")
 
 
-def _travel_together(trees: Any, collective: _Collective, axis_name: Axis) -> Any:
+def _reduce_together(trees: Any, collective: _Collective, axis_name: Axis) -> Any:
     leaves, structure = jax.tree.flatten(trees)
     if not leaves:
         return trees
@@ -120,7 +120,7 @@ def _gather(states: list[State], axis_name: Axis, replica: jax.Array) -> list[St
         return jnp.zeros((replicas, *words.shape), words.dtype).at[replica].set(words)
 
     leaves, structure = jax.tree.flatten(states)
-    words = _travel_together([spread(leaf) for leaf in leaves], jax.lax.psum, axis_name)
+    words = _reduce_together([spread(leaf) for leaf in leaves], jax.lax.psum, axis_name)
     gathered = [_of_words(word, leaf) for word, leaf in zip(words, leaves, strict=True)]
     of_each = unstack(structure.unflatten(gathered))
     return [functools.reduce(State.merge, states) for states in zip(*of_each, strict=True)]

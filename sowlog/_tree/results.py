@@ -111,7 +111,7 @@ class _Programs:
     def _trace(self, leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
         self.traced += 1
         check_leaves([f"leaf {index}" for index in range(len(leaves))], leaves, "packed")
-        return ambient.apart(pack_leaves, leaves, loss_trees)
+        return ambient.isolated(pack_leaves, leaves, loss_trees)
 
 
 _programs = _Programs(_PROGRAMS)

@@ -28,7 +28,7 @@ from sowlog._tree.tags import _key_name
 
 _MODULES = (basic, moments, distributions, losses)
 # Exported reducers are named by class alone, so that a file outlives a move between the rooms.
-_OWN = {
+_BUILT_IN = {
     type(value).__name__: type(value)
     for module in _MODULES
     for value in vars(module).values()
@@ -131,7 +131,7 @@ def _reducer_to_json(reducer: Reducer) -> Any:
         ValueError: The class cannot be imported, or a setting cannot be written as JSON.
     """
     kind = type(reducer)
-    name = kind.__name__ if _OWN.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"
+    name = kind.__name__ if _BUILT_IN.get(kind.__name__) is kind else f"{kind.__module__}:{kind.__qualname__}"
     settings = {field.name: getattr(reducer, field.name) for field in dataclasses.fields(reducer)}
     try:
         json.dumps(settings)
@@ -153,7 +153,7 @@ def _reducer_of_json(text: Any) -> Reducer:
 
 def _class_named(name: str) -> Any:
     if ":" not in name:
-        return _OWN[name]
+        return _BUILT_IN[name]
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(module)
     for part in path.split("."):

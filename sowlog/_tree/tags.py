@@ -157,7 +157,7 @@ def check_states(tree: Any) -> None:
 
 def _check_state(path: Any, leaf: Any) -> None:
     if not is_state(leaf):
-        raise TypeError(_no_state(path, leaf))
+        raise TypeError(_not_a_state_message(path, leaf))
     check_intact(leaf, _path_tag(path))
 
 
@@ -188,7 +188,7 @@ def _check_same_tags(a: Any, b: Any) -> None:
         )
 
 
-def _no_state(path: Any, leaf: Any) -> str:
+def _not_a_state_message(path: Any, leaf: Any) -> str:
     if is_packed(leaf):
         return (
             f"{_path_tag(path)} is a packed tree, which holds results: they do not merge. Merge the states "

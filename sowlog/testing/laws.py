@@ -50,7 +50,7 @@ def assert_reducer_laws(
     """
     states = [reducer.of(value) for value in values]
     _assert_identity(reducer, states)
-    _assert_steady(reducer, values)
+    _assert_fixed_structure(reducer, values)
     close = _closeness(rtol, atol)
     _assert_neutral(reducer, states, close)
     a, b, c = states[:3]
@@ -161,7 +161,7 @@ def _assert_neutral(reducer: Reducer, states: list[State], close: _Closeness) ->
             close("empty() is neutral on the right of merge", dataclasses.replace(state, parts=right), state)
 
 
-def _assert_steady(reducer: Reducer, values: Sequence[Any]) -> None:
+def _assert_fixed_structure(reducer: Reducer, values: Sequence[Any]) -> None:
     """Assert that states keep the start's structure, shapes, dtypes and weak types: no step retraces."""
     empty = _signature(reducer.init_fn())
     for value in values:
