@@ -99,7 +99,7 @@ class HistogramValue:
             nonfinite = float(self.nan) + float(self.positive_inf) + float(self.negative_inf)
             elements = np.sum(np.asarray(self.counts, np.float64) + self.residues) + nonfinite
         except Exception:
-            # It lies on another host, or a guard forbids to read it.
+            # The arrays are on another host, or a guard forbids to read them.
             return "unreadable"
         apart = f", {nonfinite:g} nonfinite" if nonfinite else ""
         extremes = f"min={reprs.number_text(self.min)}, max={reprs.number_text(self.max)}"

@@ -99,7 +99,7 @@ class State:
             with jax.ensure_compile_time_eval():
                 return reprs.result_text(self.compute()) if self.seen else "nothing sown"
         except Exception:
-            # Arithmetic has changed it, or it lies on another host, or a guard forbids to read it.
+            # Arithmetic has changed the arrays, or they are on another host, or a guard forbids to read them.
             return "unreadable"
 
 

@@ -44,7 +44,7 @@ def _seen_in(transform: Callable[[Any, Look], object], question: Callable[[], An
     def run(scope: Any) -> None:
         transform(scope, lambda: answers.append(question()))
 
-    # Flax's own scopes: the interceptors of modules, which may be a user's, are not called.
+    # Scopes call no interceptors of modules, which may be a user's.
     jax.eval_shape(lambda: flax_scope.apply(run, mutable=[_KEPT, _DROPPED])({})[0])
     return answers
 

@@ -184,8 +184,8 @@ def _store(
             return join(old, new)
 
     _check_name(module, collection, name)
-    # None stands for the empty state, which has nothing to merge. The class's own sow: report_plain_sows may
-    # have put another on the module.
+    # The initial None has nothing to merge. report_plain_sows may have replaced the module's sow, so this is
+    # the class's.
     return type(module).sow(module, collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
 
 

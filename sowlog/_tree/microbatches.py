@@ -113,7 +113,7 @@ def _shares(weight: Callable[..., Any] | None, microbatches: int, parts: Any) ->
         return jnp.full((microbatches,), 1 / microbatches, jnp.float32)
     weights = jax.vmap(weight)(*parts).astype(jnp.float32)
     total = jnp.sum(weights)
-    # A batch of weight 0 is averaged evenly: the result equals the full batch's, be it 0 or NaN.
+    # A batch of weight 0 is averaged evenly: the result equals the full batch's, 0 or NaN.
     return jnp.where(total == 0, 1 / microbatches, weights / jnp.where(total == 0, 1.0, total))
 
 

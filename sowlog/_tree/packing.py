@@ -46,7 +46,7 @@ def pack(tree: Any) -> Packed:
     """Compute every result of a tree of metrics into one buffer. Call it inside the jitted step.
 
     Args:
-        tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses that stand
+        tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses
             under "losses" get a "losses/total" beside them. A packed tree in it keeps its results, under its
             place in the tree; None holds no metrics.
 
