@@ -182,12 +182,35 @@ def _refusing():
     return stack
 
 
-# Each costs ten seconds, and little that is compiled is kept: `make test-modes` runs all.
+@contextlib.contextmanager
+def _configured(name, value):
+    """Set one of JAX's settings that has no context manager."""
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+# The versions of JAX do not have all of these settings.
+SETTINGS = {
+    "jax_default_dtype_bits": "32",
+    "jax_default_matmul_precision": "bfloat16",
+    "jax_explicit_x64_dtypes": "error",
+    "jax_debug_key_reuse": True,
+}
+# Each costs ten seconds, and most compilations are not cached: `make test-modes` runs all.
 MODES = {
     "modes that refuse": _refusing,
     "jax_enable_x64": lambda: (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(True),
     "jax_check_tracer_leaks": jax.checking_leaks,
     "jax_disable_jit": jax.disable_jit,
+    **{
+        name: functools.partial(_configured, name, value)
+        for name, value in SETTINGS.items()
+        if hasattr(jax.config, name)
+    },
 }
 RUN = list(MODES) if os.environ.get("SOWLOG_MODES") == "all" else list(MODES)[:1]
 
