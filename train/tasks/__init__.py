@@ -1,4 +1,4 @@
-"""Tasks. Each is one file: a model that sows, and a class with the form of `Task`.
+"""Tasks: one file for each, a model that sows and a class with the form of `Task`.
 
 A task of your own is a subclass of `Task` in a module of your own, chosen by `task.name=module:Class` and
 found from the working folder. Beside what `Task` has, its class may say:
