@@ -34,9 +34,9 @@ test-modes: $(READY)  ## A step of every reducer under each of JAX's modes of st
 bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-faults: $(READY)  ## Kill more loggers and trainings than every test run does: 100 of the one, 30 of each of two.
-	SOWLOG_KILLS=100 SOWLOG_RESUMES=30 $(BIN)/python -m pytest -n 0 \
-		tests/faults/test_kill.py tests/faults/test_resume_training.py $(ARGS)
+faults: $(READY)  ## More faults than every test run makes: 100 killed loggers, 60 killed trainings, 1000 broken configs.
+	SOWLOG_KILLS=100 SOWLOG_RESUMES=30 SOWLOG_BROKEN=1000 $(BIN)/python -m pytest -n 0 \
+		tests/faults/test_kill.py tests/faults/test_resume_training.py tests/train/test_commands.py $(ARGS)
 
 lint: $(READY)  ## Style, types and the import contracts.
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS
+from tests.train.running import CONFIGS, ROOT, TINY_DIGITS, one_device
 from train import __main__ as program
 from train import arguments
 from train.parallel import runtime
@@ -98,16 +98,18 @@ def test_a_run_folder_alone_goes_on_with_its_own_config(
     assert parsed("configs/vae.yaml", "--workdir", "~/mine")[1] == Path("configs/vae.yaml")
 
 
-def test_a_piped_run_reads_as_plain_lines(tmp_path: Path) -> None:
-    """From another folder, warnings as errors: lines without control codes, a table, and where to look."""
-    command = [*PROGRAM, "configs/digits.yaml", *TINY_DIGITS]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\x1b" not in done.stdout
+def test_a_piped_run_reads_as_plain_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From another folder: lines without control codes, a table, and the folder to look into."""
+    monkeypatch.chdir(tmp_path)
+    assert program.main(["configs/digits.yaml", *TINY_DIGITS]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "\x1b" not in out
     (folder,) = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"digits-\d{8}-\d{6}", folder.name)
-    lines = done.stdout.splitlines()
+    lines = out.splitlines()
     assert lines[0] == f"run runs/{folder.name}"
     assert re.fullmatch(r"step 0/12  held out: accuracy 0\.\d+  loss \d\.\d+", lines[1])
     assert any(re.search(r"accuracy .* [01]\S* .* 0\.\d+", line) for line in lines[2:])
@@ -124,7 +126,13 @@ def test_a_reader_that_leaves_ends_nothing(arguments: list[str], tmp_path: Path)
     os.close(reading)
     with os.fdopen(writing) as left:
         done = subprocess.run(
-            command, stdout=left, stderr=subprocess.PIPE, cwd=ROOT, check=False, timeout=100
+            command,
+            stdout=left,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=one_device(),
+            check=False,
+            timeout=100,
         )
     assert (done.stderr, done.returncode) == (b"", 0)
     assert (tmp_path / "run" / "results.json").exists() == ("--help" not in arguments)
@@ -134,7 +142,7 @@ def test_a_run_on_a_terminal_is_live(tmp_path: Path) -> None:
     """With a bar that makes room for the table."""
     terminal, child = pty.openpty()
     command = [sys.executable, "-m", "train", "configs/digits.yaml", *TINY_DIGITS, "--workdir", str(tmp_path)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "CI": ""}
+    environment = {**one_device(), "TERM": "xterm", "COLUMNS": "120", "CI": ""}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=child, stderr=child) as process:
         os.close(child)
         output = _read_all(terminal)

@@ -17,7 +17,8 @@ from train.runs import results
 DIGITS = CONFIGS / "digits.yaml"
 HERE = "tests.train.sweep.test_sweep_runs"
 TINY = (*TINY_DIGITS, f"data.name={HERE}:examples", "data.batch_size=2", "task.width=1")
-LONG = ("steps=3000", "eval.every=300", "checkpoint.every=400")
+STEPS = 1000
+LONG = (f"steps={STEPS}", "eval.every=100", "checkpoint.every=150")
 
 
 def examples(number: int, mended: str = "") -> dict[str, np.ndarray]:
@@ -69,13 +70,13 @@ def test_a_killed_sweep_goes_on_and_tries_again_what_failed(tmp_path: Path) -> N
     assert "stopped by SIGTERM, saved at step" in log.read_text()
     starts = [start["step"] for start in json.loads((points[0] / "meta.json").read_text())["starts"]]
     assert len(starts) == 2
-    assert 0 < starts[1] < 3000
-    assert tensorboard_scalars(points[0])["loss"].steps == list(range(3000))
+    assert 0 < starts[1] < STEPS
+    assert tensorboard_scalars(points[0])["loss"].steps == list(range(STEPS))
     check_table(folder, points, out)
 
 
 def check_table(folder: Path, points: list[Path], out: str) -> None:
-    """TensorBoard's table, the results and the ranking tell the same."""
+    """TensorBoard's table, the results and the ranking are equal."""
     table = hparams_table(folder)
     assert table.hparams == ["data.arguments.number"]
     assert table.metrics[:2] == ["eval/accuracy", "eval/loss"]
