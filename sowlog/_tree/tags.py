@@ -41,7 +41,7 @@ def flatten(tree: Any) -> tuple[tuple[str, ...], list[Any]]:
     """
     if tree is None:
         raise TypeError(
-            'the metrics are None, the result of a function without a return: log a dict, {"loss": value}; '
+            'the metrics are None, the result of a function without a return: give a dict, {"loss": value}; '
             "{} has no metrics."
         )
     try:
