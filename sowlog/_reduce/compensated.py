@@ -192,9 +192,12 @@ def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _small_integer_total(values: jax.Array) -> Pair:
     """Return the sum of bools or integers below 32 bits, exact to 2^48.
 
-    A single int32 sum is enough unless that many elements could wrap it: 2^31 bools, 2^24 of int8.
+    XLA sums float32 faster on a CPU, exactly while no sum can pass 2^24: of 2^24 bools, or 2^17 of int8.
+    Beyond that a single int32 sum is exact, unless so many elements could wrap it: 2^31 bools, 2^24 of int8.
     """
     largest = 1 if values.dtype == jnp.bool_ else max(map(abs, _limits(values.dtype)))
+    if values.size * largest <= 2**24:
+        return pair_of(tree_sum(values.astype(jnp.float32)))
     if values.size * largest < 2**31:
         return split(jnp.sum(values, dtype=jnp.int32))
     return _integer_total(values.astype(jnp.int32))
