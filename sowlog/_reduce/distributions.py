@@ -97,7 +97,7 @@ class HistogramValue:
     def _summary(self) -> str:
         try:
             nonfinite = float(self.nan) + float(self.positive_inf) + float(self.negative_inf)
-            elements = np.sum(np.asarray(self.counts, np.float64) + self.residues) + nonfinite
+            elements = float(np.sum(np.asarray(self.counts, np.float64) + self.residues)) + nonfinite
         except Exception:
             # The arrays are on another host, or a guard forbids to read them.
             return "unreadable"

@@ -73,6 +73,7 @@ def test_a_histogram_shows_its_extremes_or_its_shape():
     """Counts of elements, not bins."""
     stacked = sowlog.histogram(axis=0).of(np.ones((2, 3))).compute()
     assert repr(stacked) == "HistogramValue(shape=(3,))"
+    assert repr(sowlog.histogram.of(1.0).compute()) == "HistogramValue(1 element, min=1.0, max=1.0)"
     on_host = sowlog.compute({"x": sowlog.histogram.of([0.25, 0.5])})["x"]
     assert repr(on_host) == "HistogramValue(2 elements, min=0.25, max=0.5)"
 
