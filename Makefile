@@ -38,11 +38,12 @@ faults: $(READY)  ## More faults than every test run makes: 100 killed loggers, 
 	SOWLOG_KILLS=100 SOWLOG_RESUMES=30 SOWLOG_BROKEN=1000 $(BIN)/python -m pytest -n 0 \
 		tests/faults/test_kill.py tests/faults/test_resume_training.py tests/train/test_commands.py $(ARGS)
 
-lint: $(READY)  ## Style, types and the import contracts.
+lint: $(READY)  ## Style, types, the import contracts, and the words of the text.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.voice
 
 lock: $(READY)  ## Renew requirements.lock from pyproject.toml.
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
