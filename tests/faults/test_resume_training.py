@@ -13,6 +13,7 @@ import pytest
 
 import sowlog
 from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
+from tests.train.compiling import compiled_once
 from tests.train.running import (
     PROGRAM,
     ROOT,
@@ -213,8 +214,9 @@ def test_a_training_ended_and_repeated_until_done_is_one_that_was_not(task: str,
     for fault in faults(rng):
         end(task, killed, fault, rng)
     config = TINY[task][1](*LONG)
-    run(config, killed)
-    run(config, straight)
+    with compiled_once():
+        run(config, killed)
+        run(config, straight)
     assert_met_at_work(killed)
     assert_same_in_tensorboard(killed, straight)
     assert_same_in_data_server(killed, straight)
