@@ -8,6 +8,7 @@ from sklearn import datasets
 
 from train import data
 from train.config.data import DigitsData, TextData
+from train.data import text as text_data
 from train.data.examples import DataError
 
 
@@ -97,7 +98,7 @@ def test_a_folder_is_read_in_an_order_of_its_names(tmp_path: Path) -> None:
         (folder / ".hidden").write_text("hidden " * 100)
         (folder / "binary").write_bytes(b"binary\0" * 100)
         folders.append(folder)
-    one, other = (data._read_text(TextData(name="text", path=str(folder))) for folder in folders)
+    one, other = (text_data._read_text(TextData(name="text", path=str(folder))) for folder in folders)
     assert one == other
     assert len(one) == 100 * len("a.txt b/c.txt d.md ")
     assert b"hidden" not in one
@@ -107,16 +108,18 @@ def test_a_folder_is_read_in_an_order_of_its_names(tmp_path: Path) -> None:
 def test_no_more_than_max_bytes_is_read(tmp_path: Path) -> None:
     """The limit holds to the byte."""
     file = text_file(tmp_path, 1000)
-    assert data._read_text(TextData(name="text", path=str(file), max_bytes=777)) == file.read_bytes()[:777]
+    assert (
+        text_data._read_text(TextData(name="text", path=str(file), max_bytes=777)) == file.read_bytes()[:777]
+    )
 
 
 def test_the_default_text_is_python_source_of_the_standard_library() -> None:
     """Its own modules, not packages that were installed beside them."""
     options = TextData(name="text")
-    names = {str(file) for file in data._text_files(options)}
+    names = {str(file) for file in text_data._text_files(options)}
     assert any(name.endswith("/argparse.py") for name in names)
     assert not any("site-packages" in name for name in names)
-    assert len(data._read_text(options)) > 5_000_000
+    assert len(text_data._read_text(options)) > 5_000_000
 
 
 def test_text_too_short_for_a_sequence_is_told(tmp_path: Path) -> None:
