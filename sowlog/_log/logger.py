@@ -10,8 +10,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import jax.core
-import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
@@ -22,15 +20,19 @@ from sowlog._log.images import check_image
 from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.metrics import prepare
 from sowlog._log.pending import OnFull, check_bounds
-from sowlog._reduce.values import shown
 from sowlog.writers import Writer
-from sowlog.writers._arguments import check_count, check_resume, check_writers
+from sowlog.writers._arguments import (
+    MAX_STEP,
+    MIN_STEP,
+    check_count,
+    check_resume,
+    check_step,
+    check_writers,
+)
 from sowlog.writers.record import Ending
 from sowlog.writers.tensorboard import TensorBoardWriter
 
 _QUEUE_SIZE = 1024
-# The steps that an event file can hold.
-_MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
 
 
 class Logger:
@@ -156,8 +158,8 @@ class Logger:
             [<Record at step 0: loss=0.25>, <Record at step 1: eval/loss=0.125, learning_rate=0.1>]
         """
         wall_time = time.time()
-        if type(step) is not int or not _MIN_STEP <= step <= _MAX_STEP:
-            step = _checked_step(step)
+        if type(step) is not int or not MIN_STEP <= step <= MAX_STEP:
+            step = check_step(step)
         if step % self._every:
             self._background.check()
             return
@@ -196,7 +198,7 @@ class Logger:
         """
         wall_time = time.time()
         require_encoder()
-        step = _checked_step(step)
+        step = check_step(step)
         pixels = check_image(tag, image)
         if step % self._every:
             self._background.check()
@@ -302,24 +304,3 @@ class Logger:
             if error is None:
                 raise
             error.add_note(f"In addition, sowlog could not write all logged records: {failure}")
-
-
-def _checked_step(step: object) -> int:
-    if isinstance(step, jax.core.Tracer):
-        raise TypeError(
-            "the step is traced, so it has no value yet: log runs on the host, outside of jit, grad, vmap "
-            "and scan. Return sowlog.pack(metrics) from the transformed function, and write "
-            "log(step, packed) where it is called."
-        )
-    if isinstance(step, jax.Array):
-        raise TypeError(
-            "the step is a jax.Array, and reading it would make training wait for the device: count on the "
-            "host, `for step, batch in enumerate(batches)`, or accept the wait, log(int(step), metrics)."
-        )
-    if isinstance(step, bool) or not isinstance(step, int | np.integer):
-        raise TypeError(
-            f"the step is {shown(step)}, a {type(step).__name__}; it must be an integer: log(step, metrics)."
-        )
-    if not _MIN_STEP <= step <= _MAX_STEP:
-        raise ValueError(f"the step is {shown(step)}; an event file holds steps of int64, up to {_MAX_STEP}.")
-    return int(step)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.core
 import numpy as np
 
+from sowlog._reduce.values import shown
+
 # The steps that an event file can hold.
-_MIN_STEP, _MAX_STEP = -(2**63), 2**63 - 1
+MIN_STEP, MAX_STEP = -(2**63), 2**63 - 1
 
 
 def check_count(value: Any, name: str, rule: str) -> int:
@@ -38,8 +42,8 @@ def check_resume(step: Any) -> int | None:
             f"resume_from is {step!r}, a {type(step).__name__}; it must be an integer, the first step that "
             f"will be logged: resume_from=int(step)."
         )
-    if not _MIN_STEP <= step <= _MAX_STEP:
-        raise ValueError(f"resume_from is {step}; an event file holds steps of int64, up to {_MAX_STEP}.")
+    if not MIN_STEP <= step <= MAX_STEP:
+        raise ValueError(f"resume_from is {step}; an event file holds steps of int64, up to {MAX_STEP}.")
     return int(step)
 
 
@@ -74,3 +78,25 @@ def check_writer(writer: Any) -> None:
             f"{writer!r} is no writer, since it has no method {' and no method '.join(missing)}: see "
             f"sowlog.writers.Writer."
         )
+
+
+def check_step(step: object) -> int:
+    """Return a step as an int, or raise if it is traced, on a device, no integer or beyond int64."""
+    if isinstance(step, jax.core.Tracer):
+        raise TypeError(
+            "the step is traced, so it has no value yet: log runs on the host, outside of jit, grad, vmap "
+            "and scan. Return sowlog.pack(metrics) from the transformed function, and write "
+            "log(step, packed) where it is called."
+        )
+    if isinstance(step, jax.Array):
+        raise TypeError(
+            "the step is a jax.Array, and reading it would make training wait for the device: count on the "
+            "host, `for step, batch in enumerate(batches)`, or accept the wait, log(int(step), metrics)."
+        )
+    if isinstance(step, bool) or not isinstance(step, int | np.integer):
+        raise TypeError(
+            f"the step is {shown(step)}, a {type(step).__name__}; it must be an integer: log(step, metrics)."
+        )
+    if not MIN_STEP <= step <= MAX_STEP:
+        raise ValueError(f"the step is {shown(step)}; an event file holds steps of int64, up to {MAX_STEP}.")
+    return int(step)
