@@ -107,8 +107,8 @@ def _train(points: Sequence[Point], overrides: Sequence[str], *, jobs: int) -> i
     def start(point: Point) -> sweep.Worker:
         return workers.Process(sweep_command.command(FILE, overrides, point), point.log)
 
-    with sweep.Sweep(points, start, Lines(), jobs=jobs) as running:
-        running.run()
+    running = sweep.Sweep(points, start, Lines(), jobs=jobs)
+    running.run()
     return 128 + running.signal if running.signal else int(bool(running.unfinished))
 
 

@@ -108,8 +108,8 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
 
     finished = sum(1 for point in points if point.results())
     lines.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
-    with sweep.Sweep(points, start, Lines(), jobs=jobs or 1) as running:
-        running.run()
+    running = sweep.Sweep(points, start, Lines(), jobs=jobs or 1)
+    running.run()
     status = 128 + running.signal if running.signal else int(bool(running.unfinished))
     try:
         lines.text(f"the table with all digits: {', '.join(map(str, sweep_table.write(points, folder)))}")

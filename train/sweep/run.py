@@ -9,8 +9,8 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Protocol, Self
+from types import FrameType
+from typing import Protocol
 
 from train.runs import folder as run_folder
 from train.sweep.plan import Point
@@ -82,30 +82,21 @@ class Sweep:
         self._start, self._view, self._jobs = start, view, jobs
         self._waiting = [point for point in points if not point.results()]
         self._running: dict[Path, tuple[Point, Worker, int]] = {}
-        self._told: set[Path] = set()
-        self._handlers = Handlers(self._pass_on)
-
-    def __enter__(self) -> Self:
-        self._handlers.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._handlers.restore()
+        self._reported: set[Path] = set()
 
     def run(self) -> None:
         """Train until every point has ended, or was stopped by a signal to this process."""
-        while self._running or (self._waiting and not self.signal):
-            for point, worker, begun in list(self._running.values()):
-                if worker.ended():
-                    del self._running[point.path]
-                    self._judge(point, worker, begun)
-            self._fill()
-            time.sleep(_INTERVAL)
+        with Handlers(self._forward):
+            while self._running or (self._waiting and not self.signal):
+                for point, worker, begun in list(self._running.values()):
+                    if worker.ended():
+                        del self._running[point.path]
+                        self._judge(point, worker, begun)
+                self._fill()
+                time.sleep(_INTERVAL)
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
-        """Hand a signal to every worker, and a second one too, which ends a point without saving."""
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        """Forward a signal to every worker, and a second one too, which ends a point without saving."""
         self.signal = self.signal or signal.Signals(number)
         for _point, worker, _begun in self._running.values():
             worker.stop(signal.Signals(number))
@@ -116,7 +107,7 @@ class Sweep:
             if self.signal or len(self._running) >= self._jobs:
                 return
             if run_folder.is_taken(point.path):
-                self._tell_once(point)
+                self._report_wait(point)
                 continue
             self._waiting.remove(point)
             if point.results():  # Another process has finished it.
@@ -138,9 +129,10 @@ class Sweep:
         if self.signal:
             worker.stop(self.signal)
 
-    def _tell_once(self, point: Point) -> None:
-        if point.path not in self._told:
-            self._told.add(point.path)
+    def _report_wait(self, point: Point) -> None:
+        """Report once that another process trains a point."""
+        if point.path not in self._reported:
+            self._reported.add(point.path)
             self._view.waits(point)
 
     def _judge(self, point: Point, worker: Worker, begun: int) -> None:

@@ -36,8 +36,8 @@ def go(points: list[Point], body: str | dict[str, str], *, jobs: int = 1) -> swe
     def start(point: Point) -> workers.Process:
         return script(point, body if isinstance(body, str) else body[point.name])
 
-    with sweep.Sweep(points, start, Lines(), jobs=jobs) as running:
-        running.run()
+    running = sweep.Sweep(points, start, Lines(), jobs=jobs)
+    running.run()
     return running
 
 
