@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from google.protobuf.message import DecodeError
 
@@ -14,6 +13,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 
 # The first tensor of a tag has the name of its plugin; the others may have none.
 _SCALAR_PLUGINS = ("scalars", "")
+# NumPy has no such dtype, so its elements are read as their bits.
+_BFLOAT16 = 14
 # By TensorFlow's DataType: the dtype of an element, and the field of a TensorProto that lists the elements,
 # if tensorboardX has it.
 _DTYPES: dict[int, tuple[np.dtype[Any], str]] = {
@@ -25,7 +26,7 @@ _DTYPES: dict[int, tuple[np.dtype[Any], str]] = {
     6: (np.dtype(np.int8), "int_val"),
     9: (np.dtype(np.int64), "int64_val"),
     10: (np.dtype(np.bool_), "bool_val"),
-    14: (np.dtype(jnp.bfloat16), "half_val"),
+    _BFLOAT16: (np.dtype(np.uint16), "half_val"),
     17: (np.dtype(np.uint16), "int_val"),
     19: (np.dtype(np.float16), "half_val"),
     22: (np.dtype(np.uint32), ""),
@@ -108,7 +109,7 @@ def _single_element(tensor: Any) -> float | None:
     if tensor.tensor_content:
         if len(tensor.tensor_content) != dtype.itemsize:
             return None
-        element = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))[0]
+        element = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))
     elif not field:
         return None
     else:
@@ -117,8 +118,11 @@ def _single_element(tensor: Any) -> float | None:
         # A half is stored as the integer with its bits.
         is_bits = field == "half_val"
         element = np.array(listed[:1] or [0], np.uint16 if is_bits else dtype)
-        element = (element.view(dtype) if is_bits else element)[0]
-    return float(element)
+        element = element.view(dtype) if is_bits else element
+    if tensor.dtype == _BFLOAT16:
+        # The bits of a bfloat16 are the upper half of a float32's.
+        element = (element.astype(np.uint32) << 16).view(np.float32)
+    return float(element[0])
 
 
 def _kind(value: Any) -> str | None:
