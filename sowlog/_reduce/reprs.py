@@ -15,7 +15,8 @@ def place_of(tree: Any, like: Any) -> str:
         like: the leaf that has the shape of the results.
     """
     leaves = jax.tree.leaves(tree)
-    if leaves and all(isinstance(leaf, str) for leaf in leaves):  # JAX's errors describe each array by its type
+    # JAX's errors describe each array by its type.
+    if leaves and all(isinstance(leaf, str) for leaf in leaves):
         return ", ".join(leaves)
     shape = getattr(like, "shape", None)
     if shape is None or not all(hasattr(leaf, "shape") for leaf in leaves):
