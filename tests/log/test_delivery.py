@@ -13,27 +13,7 @@ from sowlog._log.sinks import WriterError
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Every, StalledError
 from sowlog.writers._warnings import LossWarning
-
-
-class StallingWriter(MemoryWriter):
-    """A writer that stalls while `stalled` is set."""
-
-    def __init__(self):
-        super().__init__()
-        self.stalled = False
-        self.tries = 0
-
-    def write(self, record):
-        """Keep the record, or stall."""
-        self.tries += 1
-        if self.stalled:
-            raise StalledError("the disk is full")
-        super().write(record)
-
-    @property
-    def steps(self):
-        """The steps of the kept records."""
-        return [record.step for record in self.records]
+from tests.support.odd_writers import StallingWriter
 
 
 def item(step, **scalars):

@@ -9,8 +9,7 @@ import pytest
 
 import sowlog
 from sowlog.testing import MemoryWriter
-from tests.log.test_delivery import StallingWriter
-from tests.support.odd_writers import GatedWriter
+from tests.support.odd_writers import GatedWriter, StallingWriter
 from tests.support.tensorboard_reading import tensorboard_images, wait_until
 
 RAMP = np.linspace(0, 1, 48, dtype=np.float32)

@@ -3,6 +3,7 @@
 import threading
 
 from sowlog.testing import MemoryWriter
+from sowlog.writers import StalledError
 
 
 class FailingWriter:
@@ -40,3 +41,24 @@ class GatedWriter(MemoryWriter):
         """Wait, then keep it."""
         self.open.wait(10)
         super().write(record)
+
+
+class StallingWriter(MemoryWriter):
+    """A writer that stalls while `stalled` is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.stalled = False
+        self.tries = 0
+
+    def write(self, record):
+        """Keep the record, or stall."""
+        self.tries += 1
+        if self.stalled:
+            raise StalledError("the disk is full")
+        super().write(record)
+
+    @property
+    def steps(self):
+        """The steps of the kept records."""
+        return [record.step for record in self.records]
