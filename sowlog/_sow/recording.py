@@ -84,8 +84,7 @@ class Recorder:
         """
         _check_no_raw_transform(module, site)
         lifts = transforms.enclosing_lifts()
-        broadcast = [lift for lift in lifts if lift.broadcasts(site.collection)]
-        if broadcast:
+        if any(lift.broadcasts(site.collection) for lift in lifts):
             raise LostMetricError(_broadcast_message(site))
         self._lifts[site] = lifts
         if state is not None:
@@ -115,9 +114,9 @@ class Recorder:
             return
         _check_no_raw_transform(module, site)
         lifts = transforms.enclosing_lifts()
-        deaf = [lift for lift in lifts if not lift.hands_back(site.collection)]
         if lifts:
-            raise LostMetricError(_dropped_message(site, (deaf or lifts)[0]))
+            deaf = (lift for lift in lifts if not lift.hands_back(site.collection))
+            raise LostMetricError(_dropped_message(site, next(deaf, lifts[0])))
 
     def check_returned(self, updates: Mapping[str, Any]) -> None:
         """Raise if a stored value is missing from the updates, or is stacked wrong.
@@ -217,11 +216,9 @@ def _find(updates: Mapping[str, Any], site: Site) -> Any:
 
 
 def _is_stacked_in_front(state: State) -> bool:
-    own = _own_shapes(state.reducer)
     batch = np.shape(state.seen)
-    return all(
-        np.shape(leaf) == batch + shape for leaf, shape in zip(jax.tree.leaves(state), own, strict=True)
-    )
+    parts = zip(jax.tree.leaves(state), _own_shapes(state.reducer), strict=True)
+    return all(np.shape(leaf) == batch + shape for leaf, shape in parts)
 
 
 @functools.lru_cache(maxsize=256)
