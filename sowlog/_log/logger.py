@@ -21,14 +21,7 @@ from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.metrics import prepare
 from sowlog._log.pending import OnFull, check_bounds
 from sowlog.writers import Writer
-from sowlog.writers._arguments import (
-    MAX_STEP,
-    MIN_STEP,
-    check_count,
-    check_resume,
-    check_step,
-    check_writers,
-)
+from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
 from sowlog.writers.record import Ending
 from sowlog.writers.tensorboard import TensorBoardWriter
 
@@ -93,23 +86,17 @@ class Logger:
         on_full: OnFull = "block",
         resume_from: int | None = None,
     ) -> None:
-        self._place = str(logdir)
         # A new event file shows in TensorBoard, and its restart hides points: arguments are checked first.
         self._every = check_count(every, "every", "it must be 1 step or more")
         check_bounds(queue_size, on_full)
-        resume_from = check_resume(resume_from)
         own = None
         if writers is None:
-            writers = [own := TensorBoardWriter(logdir, resume_from=resume_from)]
-        elif resume_from is not None:
-            raise ValueError(
-                "resume_from was given together with writers: give it to the writer, as in "
-                f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])."
-            )
-        self._has_hparams = False
-        writers = check_writers(writers)
-        if own is None:
+            own = TensorBoardWriter(logdir, resume_from=resume_from)
+            writers, self._place = [own], str(logdir)
+        else:
+            writers = check_writers(writers, resume_from)
             self._place = ", ".join(type(writer).__name__ for writer in writers)
+        self._has_hparams = False
         self._delivery = Delivery(writers, max_pending=queue_size)
         try:
             self._background = Background(

@@ -47,12 +47,18 @@ def check_resume(step: Any) -> int | None:
     return int(step)
 
 
-def check_writers(writers: Any) -> list[Any]:
-    """Return the writers as a list.
+def check_writers(writers: Any, resume_from: Any) -> list[Any]:
+    """Return the writers of a logger as a list.
 
     Raises:
         TypeError: if they are not iterable, or one of them is not a writer.
+        ValueError: if there is a step to resume from, which a writer takes itself.
     """
+    if check_resume(resume_from) is not None:
+        raise ValueError(
+            "resume_from was given together with writers: give it to the writer, as in "
+            f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])."
+        )
     if callable(getattr(writers, "write", None)):
         raise TypeError(f"writers is a {type(writers).__name__}; give a list, writers=[writer].")
     try:
