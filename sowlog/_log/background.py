@@ -23,7 +23,7 @@ from typing import Any, Generic, cast
 from sowlog._log import pending
 from sowlog._log.exit_hooks import call_at_exit
 from sowlog._log.pending import Bounds, Call, Item, Kept, OnFull
-from sowlog._log.wakeup import Wakeup
+from sowlog._log.wakeup import Waiters, Wakeup
 
 # Longer than a step that trains for minutes inside one jit, short enough to end a hang. In seconds.
 PATIENCE = 600.0
@@ -68,10 +68,8 @@ class Background(Generic[Item]):
     ) -> None:
         pending.check_bounds(size, on_full)
         self._work = work
-        self._size = size
         self._half = max(1, size // 2)
         self._batch_size = min(self._half, MAX_BATCH)
-        self._on_full = on_full
         self._on_drop = on_drop
         self._context = context
         self._patience = patience
@@ -79,7 +77,7 @@ class Background(Generic[Item]):
         self._pid = os.getpid()
         self._queue: deque[Item | Kept[Item] | Call] = deque()
         self._batch: deque[Item] = deque()
-        self._bounds = Bounds(self._queue, self._batch, size=size, on_drop=on_drop)
+        self._bounds = Bounds(self._queue, self._batch, size=size, on_full=on_full, on_drop=on_drop)
         # To be re-raised. Bounded by the number of items, as each `put` takes one.
         self._errors: deque[BaseException] = deque()
         self._abandoned: list[Call] = []
@@ -91,7 +89,7 @@ class Background(Generic[Item]):
         # guards the queue for a few instructions; every wait is outside of it.
         self._lock = threading.RLock()
         self._arrived = Wakeup()
-        self._waiters: list[Wakeup] = []
+        self._waiters = Waiters()
         self._thread = threading.Thread(target=self._run, name="sowlog-writer", daemon=True)
         self._thread.start()
         # Exit hooks run in reverse order: this one is registered after the clean-up of jax, and so runs
@@ -114,7 +112,7 @@ class Background(Generic[Item]):
         self._require_own_process()
         while True:
             with self._lock:
-                if is_kept or not self._bounds.is_full(item) or self._make_room(item):
+                if is_kept or not self._bounds.is_full(item) or self._bounds.make_room(item):
                     self._append(Kept(item) if is_kept else item)
                     break
             self._wait_for_room(item)
@@ -183,16 +181,6 @@ class Background(Generic[Item]):
             self._ending = True
         self._arrived.set()
 
-    def _make_room(self, item: Item) -> bool:
-        """Apply the rule for a full queue; return False if the item has to wait for room."""
-        if self._on_full == "error":
-            self._on_drop()
-            raise pending.queue_full_error(self._size, exceeds_bytes=self._bounds.exceeds_bytes(item))
-        if self._on_full == "drop_oldest":
-            self._bounds.drop_oldest(item)
-            return True
-        return False
-
     def _wait_for_room(self, item: Item) -> None:
         try:
             self._wait(lambda: not self._bounds.is_full(item), "room in its queue")
@@ -232,19 +220,12 @@ class Background(Generic[Item]):
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         if cast(Any, self._lock)._is_owned():
             raise pending.interrupted_error()
-        progressed = Wakeup()
-        self._waiters.append(progressed)
-        try:
-            while not reached():
-                before = self._progress()
-                # An unfinished batch sends no wakeup, so its progress is compared at the timeout.
-                if not progressed.wait(self._patience) and self._progress() == before and not reached():
-                    waiting = len(self._queue) + len(self._batch)
-                    raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)
-        finally:
-            self._waiters.remove(progressed)
+        if not self._waiters.wait(reached, self._progress, self._patience):
+            waiting = len(self._queue) + len(self._batch)
+            raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)
 
     def _progress(self) -> tuple[int, int]:
+        # An unfinished batch wakes no waiter, but each of its items is progress.
         return self._completed, len(self._batch)
 
     def _require_own_process(self) -> None:
@@ -257,8 +238,7 @@ class Background(Generic[Item]):
                 self._run_next()
                 self._completed += 1
                 self._batch.clear()
-                for progressed in tuple(self._waiters):
-                    progressed.set()
+                self._waiters.wake()
         self._cancel_exit_hook()
 
     def _run_next(self) -> None:

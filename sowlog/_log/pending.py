@@ -92,7 +92,8 @@ class Bounds(Generic[Item]):
         queue: the queue.
         batch: the items in work, which count as queued.
         size: the largest number of queued items, beside the one in work.
-        on_drop: called for each item that is dropped.
+        on_full: the rule for a full queue.
+        on_drop: called for each item that is dropped or refused.
     """
 
     def __init__(
@@ -101,28 +102,44 @@ class Bounds(Generic[Item]):
         batch: deque[Item],
         *,
         size: int,
+        on_full: OnFull,
         on_drop: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._batch = batch
         self._size = size
+        self._on_full = on_full
         self._on_drop = on_drop
 
     def is_full(self, item: Item) -> bool:
         """Return whether the queue has no room for an item."""
-        return len(self._queue) + len(self._batch) > self._size or self.exceeds_bytes(item)
+        return len(self._queue) + len(self._batch) > self._size or self._exceeds_bytes(item)
 
-    def exceeds_bytes(self, item: Item) -> bool:
+    def make_room(self, item: Item) -> bool:
+        """Apply the rule for a full queue; return False if the item has to wait for room.
+
+        Raises:
+            QueueFullError: if the queue is full and the rule is "error".
+        """
+        if self._on_full == "error":
+            self._on_drop()
+            raise self._full_error(item)
+        if self._on_full == "drop_oldest":
+            self._drop_oldest(item)
+            return True
+        return False
+
+    def _exceeds_bytes(self, item: Item) -> bool:
         """Return whether an item and the queued ones hold more bytes than the bound; one alone never does."""
         size = _bytes_of(item)
         held = size and sum(map(_bytes_of, (*self._droppable(), *self._batch)))
         return held > 0 and held + size > MAX_PENDING_BYTES
 
-    def drop_oldest(self, item: Item) -> None:
+    def _drop_oldest(self, item: Item) -> None:
         """Drop the oldest items that may be dropped, until there is room for a new one."""
         if len(self._queue) + len(self._batch) > self._size:
             self._drop_first(lambda _: True)
-        while self.exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0):
+        while self._exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0):
             pass
 
     def _drop_first(self, is_chosen: Callable[[Item], bool]) -> bool:
@@ -141,16 +158,15 @@ class Bounds(Generic[Item]):
             if not isinstance(entry, Kept | Call):
                 yield cast(Item, entry)
 
-
-def queue_full_error(size: int, *, exceeds_bytes: bool) -> QueueFullError:
-    """Return the error for an item that is refused by a full queue."""
-    queued, remedy = f"{size} records wait", "log less often (every=), allow more (queue_size=)"
-    if exceeds_bytes:
-        queued, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB wait", "log fewer or smaller images"
-    return QueueFullError(
-        f"{queued} for the writers, and this one was dropped: {remedy}, or choose on_full='block' or "
-        f"'drop_oldest'."
-    )
+    def _full_error(self, item: Item) -> QueueFullError:
+        """Return the error for an item that the full queue refuses."""
+        queued, remedy = f"{self._size} records wait", "log less often (every=), allow more (queue_size=)"
+        if self._exceeds_bytes(item):
+            queued, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB wait", "log fewer or smaller images"
+        return QueueFullError(
+            f"{queued} for the writers, and this one was dropped: {remedy}, or choose on_full='block' or "
+            f"'drop_oldest'."
+        )
 
 
 def closed_error() -> RuntimeError:

@@ -1,9 +1,10 @@
-"""An event for one waiting thread, safe to set from any thread and to interrupt by Ctrl-C."""
+"""Waits for another thread, which any thread may end and Ctrl-C may interrupt."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
+from collections.abc import Callable
 
 
 class Wakeup:
@@ -36,3 +37,34 @@ class Wakeup:
             self._tokens.get(timeout=seconds)
             return True
         return False
+
+
+class Waiters:
+    """The threads that wait for the progress of another thread."""
+
+    def __init__(self) -> None:
+        self._wakeups: list[Wakeup] = []
+
+    def wake(self) -> None:
+        """Let each waiting thread check its condition."""
+        for wakeup in tuple(self._wakeups):
+            wakeup.set()
+
+    def wait(self, is_reached: Callable[[], bool], progress: Callable[[], object], patience: float) -> bool:
+        """Wait until a condition holds; return False if it does not after `patience` s without progress.
+
+        Args:
+            is_reached: the condition, which is checked at each `wake`.
+            progress: returns another value after each progress, with or without a `wake`.
+            patience: in seconds.
+        """
+        wakeup = Wakeup()
+        self._wakeups.append(wakeup)
+        try:
+            while not is_reached():
+                before = progress()
+                if not wakeup.wait(patience) and progress() == before and not is_reached():
+                    return False
+            return True
+        finally:
+            self._wakeups.remove(wakeup)

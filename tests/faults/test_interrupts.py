@@ -142,7 +142,7 @@ def test_a_handler_may_flush_while_the_interrupted_call_waits(handle, waiting):
             full.call(lambda: flushed.append(list(done)))
 
     def interrupt_wait():
-        wait_until(lambda: bool(full._waiters))
+        wait_until(lambda: bool(full._waiters._wakeups))
         os.kill(os.getpid(), signal.SIGUSR1)
 
     handle(flush)

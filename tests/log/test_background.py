@@ -367,7 +367,7 @@ def test_a_put_that_waits_while_another_thread_ends_all_is_refused(start):
 
     waiting = threading.Thread(target=put)
     waiting.start()
-    while not background._waiters:
+    while not background._waiters._wakeups:
         time.sleep(0.001)
     background.end_soon()
     recorder.gate.set()
