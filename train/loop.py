@@ -165,8 +165,9 @@ class Loop:
             # Of several processes, the others may have their batch and would not save.
             if jax.process_count() == 1 and self._save_if_finite():
                 warnings.warn(
-                    f"the data has no batch for step {self.step}. The last checkpoint is of step "
-                    f"{self._saver.saved()}: mend the data, and the same command with this --workdir goes on",
+                    f"the data has no batch for step {self.step}. The last checkpoint is of "
+                    f"step {self._saver.saved()}: mend the data, and the same command with this --workdir "
+                    "goes on.",
                     RunWarning,
                     stacklevel=2,
                 )

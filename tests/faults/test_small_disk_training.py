@@ -36,7 +36,7 @@ def test_training_goes_on_over_a_full_disk_and_misses_nothing(tmp_path: Path, st
     assert warning.startswith("warning: step 8 is not saved: ")
     assert "No space left on device" in warning
     assert warning.endswith(
-        "Training goes on; the last checkpoint is of step 4, and the next is tried at step 12"
+        "Training goes on; the last checkpoint is of step 4, and the next is tried at step 12."
     )
     assert points(tmp_path / "run") == points(straight)
     assert saved_arrays(tmp_path / "run", 16) == saved_arrays(straight, 16)
@@ -51,7 +51,7 @@ def test_a_run_that_ends_on_a_full_disk_says_what_is_missing_and_goes_on_later(
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert last.startswith("error: step 16 is not saved: ")
-    assert last.endswith("the last checkpoint is of step 4")
+    assert last.endswith("the last checkpoint is of step 4.")
     assert lost.startswith("error: TensorBoardWriter lost ")
     assert again == "to try again, the same command"
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]

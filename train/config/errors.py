@@ -21,10 +21,10 @@ COMMAND_LINE = "command line"
 
 
 class ConfigError(Exception):
-    """An invalid configuration: one line for each error."""
+    """An invalid configuration: one line for each error, with a full stop."""
 
     def __init__(self, errors: Sequence[str]):
-        self.errors = tuple(map(one_line, errors))
+        self.errors = tuple(sentence(one_line(error)) for error in errors)
         super().__init__("\n".join(self.errors))
 
 
@@ -74,6 +74,11 @@ def similar_file(path: Path) -> str:
 def one_line(error: object) -> str:
     """Return a message without its line breaks."""
     return " ".join(str(error).split())
+
+
+def sentence(line: str) -> str:
+    """Return a line with a full stop at its end, unless it ends with one or with a question mark."""
+    return line if line.endswith((".", "?")) else f"{line}."
 
 
 def show(value: object) -> str:

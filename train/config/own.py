@@ -102,7 +102,7 @@ def options_of(name: str) -> type[OwnTask]:
     except LookupError as error:
         raise disagree("name", str(error)) from None
     except ValueError as error:  # Of the user's module: pydantic would take it for an error in the settings.
-        raise ImportError(f"{name} cannot be imported: {error}") from error
+        raise ImportError(f"{name} cannot be imported: {error}.") from error
     if problem := _problem(task):
         raise disagree("name", f"{name} {problem}")
     return _derive(task)

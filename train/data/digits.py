@@ -49,10 +49,10 @@ def _digits_table() -> NDArray[np.float64]:
     """
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
-        raise DataError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
+        raise DataError("the digits need scikit-learn, which is not installed: pip install scikit-learn.")
     file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     try:
         with gzip.open(file, "rt") as rows:
             return np.loadtxt(rows, delimiter=",")
     except OSError as error:
-        raise DataError(f"scikit-learn's digits cannot be read: {error}") from error
+        raise DataError(f"scikit-learn's digits cannot be read: {error}.") from error

@@ -34,16 +34,16 @@ def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = Fal
         DataError: it is no mapping of arrays of numbers, or one of `needs` is not there.
     """
     if not isinstance(given, Mapping):
-        raise DataError(f"{where} returns {kinds(given)} where a dict of arrays belongs")
+        raise DataError(f"{where} returns {kinds(given)} where a dict of arrays belongs.")
     make = np.array if copy else np.asarray
     batch = {name: make(array) for name, array in cast(Mapping[str, Any], given).items()}
     missing = [name for name in needs if name not in batch]
     if missing:
         there = ", ".join(map(str, batch)) or "none"
-        raise DataError(f"{where} returns the arrays {there}; the task also needs {', '.join(missing)}")
+        raise DataError(f"{where} returns the arrays {there}; the task also needs {', '.join(missing)}.")
     strange = {name: array.dtype for name, array in batch.items() if array.dtype.kind not in "biuf"}
     if strange:
-        raise DataError(f"{where} returns arrays that hold no numbers: {strange}")
+        raise DataError(f"{where} returns arrays that hold no numbers: {strange}.")
     return batch
 
 

@@ -100,7 +100,7 @@ def _find(name: str) -> Callable[..., Any]:
     try:
         return find(name, "function")
     except LookupError as error:
-        raise DataError(f"data.name={name}: {error}") from None
+        raise DataError(errors.sentence(f"data.name={name}: {error}")) from None
 
 
 def _check_arguments(function: Callable[..., Any], options: FunctionData) -> None:
@@ -112,7 +112,7 @@ def _check_arguments(function: Callable[..., Any], options: FunctionData) -> Non
         signature.bind(**options.arguments)
     except TypeError as error:
         raise DataError(
-            f"data.name={options.name} takes {signature}, and data.arguments does not fit: {error}"
+            f"data.name={options.name} takes {signature}, and data.arguments does not fit: {error}."
         ) from None
 
 
@@ -138,7 +138,7 @@ def _arrays(arrays: Mapping[str, Any], where: str, needs: tuple[str, ...]) -> Ba
     batch = examples.as_batch(arrays, where, needs)
     lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
     if len(set(lengths.values())) != 1 or None in lengths.values():
-        raise DataError(f"{where} returned arrays that differ in their number of examples: {lengths}")
+        raise DataError(f"{where} returned arrays that differ in their number of examples: {lengths}.")
     return batch
 
 

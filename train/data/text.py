@@ -26,7 +26,7 @@ class Text:
         if len(self._held_out) < needed:
             raise DataError(
                 f"{_source(options)} has {len(text)} bytes, of which the last tenth is held out: sequences "
-                f"of {options.length} bytes need at least {10 * needed}; lower data.length or give more text"
+                f"of {options.length} bytes need at least {10 * needed}; lower data.length or give more text."
             )
 
     def batch(self, seed: int, step: int) -> Batch:
@@ -77,7 +77,7 @@ def _read_text(options: TextData) -> bytes:
             if len(text) >= options.max_bytes:
                 break
     except OSError as error:
-        raise DataError(f"{_source(options)} cannot be read: {error}") from error
+        raise DataError(f"{_source(options)} cannot be read: {error}.") from error
     return bytes(text)
 
 
@@ -87,7 +87,7 @@ def _text_files(options: TextData) -> Iterator[Path]:
         return _in_order(Path(sysconfig.get_path("stdlib")), "*.py", without=_NOT_LIBRARY)
     path = paths.local(options.path, "data.path")
     if not path.exists():
-        raise DataError(f"{_source(options)}: no such file or folder (the working folder is {Path.cwd()})")
+        raise DataError(f"{_source(options)}: no such file or folder (the working folder is {Path.cwd()}).")
     return _in_order(path, "*") if path.is_dir() else iter([path])
 
 

@@ -127,7 +127,7 @@ def _join(group: Group, seconds: float) -> None:
     where = f"at {group.coordinator}" if group.coordinator else "of the cluster"
     late = (
         f"{COMMAND_LINE}: the processes {where} did not all meet within {seconds:g} s; "
-        "start each, with the same --coordinator and --num-processes, on machines that reach it"
+        "start each, with the same --coordinator and --num-processes, on machines that reach it."
     )
     try:
         # JAX itself ends a process that waited too long with a stack of C++: it is to be second.

@@ -97,7 +97,7 @@ class Checkpoints:
                 files.sync_folder(self._folder)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
             self._clear(str(step))
-            raise NotSavedError(f"{folder} cannot be written: {_said(error)}") from error
+            raise NotSavedError(f"{folder} cannot be written: {_said(error)}.") from error
         self.newest = step
         if jax.process_index() == 0:
             self._delete_old()
@@ -167,7 +167,7 @@ class Checkpoints:
             folder.rename(aside)
             warnings.warn(
                 f"the checkpoint {folder} cannot be read: {cause}. It is now {aside.name} there, and the run "
-                f"goes on from the checkpoint of step {used}",
+                f"goes on from the checkpoint of step {used}.",
                 RunWarning,
                 stacklevel=2,
             )
@@ -176,8 +176,8 @@ class Checkpoints:
         lines = [f"  {self._folder / str(step)}: {cause}" for step, cause in unread.items()]
         return (
             "no checkpoint of this run can be read, and none was touched:\n" + "\n".join(lines) + "\n"
-            "if the model or its optimizer was changed, give another --workdir; to train anew here, delete "
-            f"{self._folder}"
+            "If the model or its optimizer was changed, give another --workdir; to train anew here, delete "
+            f"{self._folder}."
         )
 
     def _delete_old(self) -> None:

@@ -20,7 +20,7 @@ from train.system import files
 CONFIG, LOCK, CHECKPOINTS = "config.yaml", ".lock", "checkpoints"
 
 
-_REMEDY = "give another --workdir, or put it back, as the run's own command with --print-config prints it"
+_REMEDY = "Give another --workdir, or put it back, as the run's own command with --print-config prints it."
 
 
 class RunFolderError(Exception):
@@ -139,7 +139,7 @@ def usable(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFolderError(f"the run folder {path} cannot be used: {error}") from None
+        raise RunFolderError(f"the run folder {path} cannot be used: {error}.") from None
 
 
 def check_same_config(path: Path, config: Config) -> bool:
@@ -163,14 +163,14 @@ def read_config(path: Path) -> Config | None:
         if not _trained(path):
             return None
         raise UnreadableFolderError(
-            f"the run folder {path} holds checkpoints and no {CONFIG}, so whose run they are is not known; "
-            f"{_REMEDY}."
+            f"the run folder {path} holds checkpoints and no {CONFIG}, so whose run they are is not known. "
+            f"{_REMEDY}"
         )
     try:
         return config_file.load(file)
     except config_file.ConfigError as error:
         raise UnreadableFolderError(
-            f"the run folder {path} holds a configuration that this version cannot read; {_REMEDY}\n{error}"
+            f"the run folder {path} holds a configuration that this version cannot read:\n{error}\n{_REMEDY}"
         ) from None
 
 
@@ -191,8 +191,9 @@ def _check(path: Path, config: Config) -> Config | None:
     if differences:
         lines = [f"  {key}: {before} there, {now} now" for key, (before, now) in differences.items()]
         raise RunFolderError(
-            f"the run folder {path} holds another run; give another --workdir, or the same "
-            f"configuration (steps may be any number from the {trained} that were made):\n" + "\n".join(lines)
+            "\n".join((f"the run folder {path} holds another run:", *lines))
+            + "\nGive another --workdir, or the "
+            f"same configuration (steps may be any number from the {trained} that were made)."
         )
     settled = schedule.with_end(config, schedule.inherited_end(old, config, trained))
     if reason := schedule.describe_nothing_to_learn(old, settled, trained):
@@ -242,7 +243,7 @@ def _lock(path: Path) -> int:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunFolderError(
-                    f"another process trains in {path}; wait for it, or give another --workdir"
+                    f"another process trains in {path}; wait for it, or give another --workdir."
                 ) from None
             # A process that leaves a new folder removes its lock: one that was opened before is void.
             if _is_same(file.fileno(), path / LOCK):

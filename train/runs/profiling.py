@@ -11,7 +11,7 @@ def describe_missed(window: str | None, folder: Path, step: int) -> str:
     """Return why a run that goes on at a step records no profile; empty if it does, or has one."""
     if window is None or step < int(window.partition(":")[2]) or any(folder.glob("plugins/profile/*")):
         return ""
-    return f"profile={window} is not recorded, as the run goes on at step {step}: name steps that are to come"
+    return f"profile={window} is not recorded, as the run goes on at step {step}: name later steps."
 
 
 class Profiler:

@@ -69,7 +69,7 @@ def write(folder: Path, found: Results) -> list[str]:
     try:
         files.write(folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
     except OSError as error:
-        return [f"the results are not written: {error}"]
+        return [f"the results are not written: {error}."]
     return []
 
 

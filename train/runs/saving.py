@@ -60,7 +60,7 @@ class Saver:
         try:
             self._log.close(ending=ending)
         except sowlog.WriterError as error:
-            self.failures.append(_said(error))
+            self.failures.append(f"{_said(error)}.")
 
     def _queue(self, log: Callable[[], None]) -> None:
         try:
@@ -78,8 +78,8 @@ class Saver:
 
     def _note(self, error: sowlog.WriterError) -> None:
         if error.lost:
-            self.failures.append(_said(error))
-            warnings.warn(_said(error), RunWarning, stacklevel=2)
+            self.failures.append(f"{_said(error)}.")
+            warnings.warn(f"{_said(error)}.", RunWarning, stacklevel=2)
 
     def _report(self, step: int, error: Exception, *, is_last: bool) -> None:
         last = (
@@ -88,13 +88,13 @@ class Saver:
         if is_last:
             # Late records are lost when the logger closes, which reports their number and the cause.
             late = isinstance(error, sowlog.WriterError)
-            cause = "not all that was logged before it could be written" if late else str(error)
-            self.failures.append(f"step {step} is not saved: {cause}; {last}")
+            cause = "not all that was logged before it could be written" if late else _said(error)
+            self.failures.append(f"step {step} is not saved: {cause}; {last}.")
             return
         due = min(step // self._every * self._every + self._every, max(self._steps, step))
         warnings.warn(
             f"step {step} is not saved: {_said(error)}. Training goes on; {last}, and the next is tried at "
-            f"{'the end' if due == step else f'step {due}'}",
+            f"{'the end' if due == step else f'step {due}'}.",
             RunWarning,
             stacklevel=2,
         )

@@ -176,7 +176,7 @@ def test_a_mistake_on_the_command_line_is_one_line(override: str, line: str) -> 
 def test_fields_that_disagree_are_named() -> None:
     """An error of two fields together is reported at one of them."""
     (mistake,) = mistakes(MOE, "task.top_k=9")
-    assert mistake == "command line: task.top_k: 9 experts a token, but experts is 8"
+    assert mistake == "command line: task.top_k: 9 experts a token, but experts is 8."
     (mistake,) = mistakes(MOE, "task.width=66")
     assert "task.heads: 4 heads do not divide the width of 66" in mistake
 
@@ -194,13 +194,13 @@ def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None
         "steps: 0\n",
     )
     assert mistakes(file, "seed=x", "nonsense") == (
-        "command line: nonsense: not of the form key=value, such as steps=100",
-        f"{file}:5: data.batch_size: stands here a second time; it is already at {file}:4",
+        "command line: nonsense: not of the form key=value, such as steps=100.",
+        f"{file}:5: data.batch_size: stands here a second time; it is already at {file}:4.",
         f"{file}:1: task.name: must be one of digits, moe_lm, vae, vqvae, module:Class, "
         'got "digitz"; did you mean digits?',
         f"{file}:6: optimizer.learning_rat: unknown key; did you mean learning_rate?",
-        f"{file}:7: steps: must be greater than or equal to 1, got 0",
-        'command line: seed: must be a whole number, got "x"',
+        f"{file}:7: steps: must be greater than or equal to 1, got 0.",
+        'command line: seed: must be a whole number, got "x".',
     )
 
 
@@ -253,7 +253,7 @@ def test_a_mistake_is_told_before_jax_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        'command line: seed: must be a whole number, got "x"',
+        'command line: seed: must be a whole number, got "x".',
         "command line: stepz: unknown key; did you mean steps?",
     ]
     assert done.stdout == ""

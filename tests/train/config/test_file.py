@@ -74,7 +74,7 @@ def test_a_mistake_in_a_base_is_told_at_its_place(tmp_path: Path) -> None:
     files(tmp_path, wrong=text)
     line = next(number for number, row in enumerate(text.splitlines(), 1) if row.startswith("steps"))
     (mistake,) = mistakes(write(tmp_path, "base: wrong.yaml\n"))
-    assert mistake == f'{tmp_path}/wrong.yaml:{line}: steps: must be a whole number, got "many"'
+    assert mistake == f'{tmp_path}/wrong.yaml:{line}: steps: must be a whole number, got "many".'
     assert load(write(tmp_path, "base: wrong.yaml\nsteps: 400\n")) == load(DIGITS)
 
 
@@ -83,7 +83,7 @@ def test_a_cycle_is_told_with_its_chain(tmp_path: Path) -> None:
     files(tmp_path, a="base: b.yaml\n", b="steps: 1\nbase: [c.yaml]\n", c="base: ./a.yaml\n")
     a, b, c = (tmp_path / f"{name}.yaml" for name in "abc")
     (mistake,) = mistakes(a)
-    assert mistake == f"{c}:1: base: leads back to itself: {a} -> {b} -> {c} -> {a}"
+    assert mistake == f"{c}:1: base: leads back to itself: {a} -> {b} -> {c} -> {a}."
     (mistake,) = mistakes(write(tmp_path, "base: experiment.yaml\n"))
     assert "leads back to itself" in mistake
 
@@ -109,7 +109,7 @@ def test_a_base_that_is_none_is_one_mistake(base: str, line: str, tmp_path: Path
 def test_a_base_on_the_command_line_is_a_mistake() -> None:
     """The file itself is the argument there."""
     (mistake,) = mistakes(DIGITS, "base=other.yaml")
-    assert mistake == "command line: base: stands in files only; give the file itself: other.yaml"
+    assert mistake == "command line: base: stands in files only; give the file itself: other.yaml."
 
 
 def test_a_list_is_set_whole_or_by_the_item(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_list_is_set_whole_or_by_the_item(tmp_path: Path) -> None:
     assert sizes("data.arguments.sizes=[4, 5]") == [4, 5]
     assert sizes("data.arguments.sizes.1=7", "data.arguments.sizes.2.x=8") == [1, 7, {"x": 8}]
     (mistake,) = mistakes(file, "data.arguments.sizes.3=7")
-    assert mistake == "command line: data.arguments.sizes.3: the list has 3 items, of which the first is 0"
+    assert mistake == "command line: data.arguments.sizes.3: the list has 3 items, of which the first is 0."
     (mistake,) = mistakes(file, "data.arguments.sizes.0.x=7")
-    assert mistake == "command line: data.arguments.sizes.0.x: data.arguments.sizes.0 is no list or mapping"
+    assert mistake == "command line: data.arguments.sizes.0.x: data.arguments.sizes.0 is no list or mapping."
     for index in ("-1", "²", "9" * 5000):
         assert "the list has 3 items" in mistakes(file, f"data.arguments.sizes.{index}=7")[0]
 
@@ -157,14 +157,14 @@ def test_yaml_that_could_grow_without_end_is_a_mistake(text: str, line: str, tmp
 def test_an_argument_that_would_not_survive_being_written_is_a_mistake(value: str, line: str) -> None:
     """A function's arguments are those in the run folder."""
     (mistake,) = mistakes(DIGITS, "data.name=a:b", f"data.arguments.x={value}")
-    assert mistake == f"command line: data.arguments: {line}"
+    assert mistake == f"command line: data.arguments: {line}."
 
 
 @pytest.mark.parametrize("name", ["a:", ":b", "a:b:c", "a.:b", "a b:c", "a:b.c", "1a:b"])
 def test_a_function_is_named_by_module_and_name(name: str) -> None:
     """Anything else with a colon is refused at once, and not imported."""
     (mistake,) = mistakes(DIGITS, f'data.name="{name}"')
-    assert mistake == f'command line: data.name: must be of the form module:function, got "{name}"'
+    assert mistake == f'command line: data.name: must be of the form module:function, got "{name}".'
 
 
 def test_bases_that_name_each_other_without_end_are_a_mistake(tmp_path: Path) -> None:

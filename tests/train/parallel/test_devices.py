@@ -178,7 +178,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_a_mistake(
     """The error has the line to write; the folder is then free for another run."""
     command = [str(CONFIGS / "digits.yaml"), *TINY_DIGITS, *settings, "--workdir", str(tmp_path)]
     assert program.main([*command, f"data.batch_size={size}"]) == 2
-    assert capsys.readouterr().err == f"data.batch_size: {line}\n"
+    assert capsys.readouterr().err == f"data.batch_size: {line}.\n"
     with run_folder.RunFolder(tmp_path, digits("data.batch_size=8", *settings)) as folder:
         assert not folder.is_continued
 

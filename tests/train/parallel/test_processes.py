@@ -161,7 +161,7 @@ def test_a_folder_that_process_0_cannot_have_is_refused_by_both(tmp_path: Path) 
     """The other learns of it, with the reason."""
     with run_folder.RunFolder(tmp_path, digits()):
         first, second = Pair("--workdir", str(tmp_path)).end()
-    line = f"another process trains in {tmp_path}; wait for it, or give another --workdir\n"
+    line = f"another process trains in {tmp_path}; wait for it, or give another --workdir.\n"
     assert (first, second) == ((2, "", line), (2, "", line))
 
 

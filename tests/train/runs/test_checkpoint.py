@@ -133,7 +133,7 @@ def test_a_checkpoint_that_cannot_be_read_is_quarantined_with_its_cause(tmp_path
     assert re.fullmatch(
         rf"the checkpoint {tmp_path / '7'} cannot be read: ValueError: its file default/_METADATA has 10"
         r" bytes, and had \d+\. It is now 7\.unreadable there, and the run goes on from the checkpoint of "
-        "step 3",
+        r"step 3\.",
         str(told[0].message),
     )
     save(tmp_path, 7)
@@ -229,6 +229,6 @@ def test_the_program_ends_with_status_2_if_no_checkpoint_can_be_read(
         f"  {tmp_path}/checkpoints/{step}: FileNotFoundError: it has no file default/_METADATA"
         for step in (10, 8)
     ]
-    assert what_to_do.endswith(f"delete {tmp_path}/checkpoints")
+    assert what_to_do.endswith(f"delete {tmp_path}/checkpoints.")
     assert points(tmp_path) == before
     assert names(tmp_path / "checkpoints") == ["10", "8"]

@@ -40,7 +40,7 @@ def test_no_state_is_saved_before_the_points_that_lead_to_it(tmp_path: Path) -> 
             train(saver, 3)
         (warning,) = [str(one.message) for one in told if one.category is RunWarning]
         assert warning.startswith("step 3 is not saved: SmallWriter could not write 2 records yet")
-        assert warning.endswith("goes on; there is no checkpoint yet, and the next is tried at step 4")
+        assert warning.endswith("goes on; there is no checkpoint yet, and the next is tried at step 4.")
         assert (saver.saved(), list(tmp_path.glob("[0-9]*"))) == (0, [])
         writer.room = 10
         saver.save(4, {"step": jnp.int32(4)})

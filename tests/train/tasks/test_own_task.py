@@ -72,19 +72,19 @@ def test_its_settings_are_checked_as_all_others(write) -> None:
     """All at once, each with its key and a suggestion."""
     found = mistakes(f"task.name={write()}", "task.widht=3", "task.width=0", "task.depths=1", "seed=x")
     assert sorted(found) == [
-        'command line: seed: must be a whole number, got "x"',
-        "command line: task.depths: must be a valid tuple, got 1",
+        'command line: seed: must be a whole number, got "x".',
+        "command line: task.depths: must be a valid tuple, got 1.",
         "command line: task.widht: unknown key; did you mean width?",
-        "command line: task.width: must be greater than or equal to 1, got 0",
+        "command line: task.width: must be greater than or equal to 1, got 0.",
     ]
-    assert mistakes(f"task.name={write()}", 'task.width="3"')[0].endswith('must be a whole number, got "3"')
+    assert mistakes(f"task.name={write()}", 'task.width="3"')[0].endswith('must be a whole number, got "3".')
 
 
 def test_what_is_not_found_is_named(write, tmp_path: Path) -> None:
     """The module or the class, where it was looked for, and one with a similar name."""
     module = write().partition(":")[0]
     (found,) = mistakes("task.name=nowhere_at_all:Mine")
-    where = f"it is looked for in the working folder {tmp_path} and on PYTHONPATH"
+    where = f"it is looked for in the working folder {tmp_path} and on PYTHONPATH."
     assert found == f"command line: task.name: there is no module nowhere_at_all; {where}"
     (found,) = mistakes(f"task.name={module}:Min")
     assert found == f"command line: task.name: the module {module} has no class Min; did you mean Mine?"
