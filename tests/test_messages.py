@@ -18,7 +18,7 @@ PARTS = {
     "PydanticCustomError",
     "StalledError",
     "_Damage",
-    "_mistake",
+    "_config_error",
     "disagree",
 }
 # Their ValueErrors are causes as well.

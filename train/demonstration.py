@@ -27,7 +27,7 @@ from train.sweep import command as sweep_command
 from train.sweep import run as sweep
 from train.sweep import workers
 from train.sweep.plan import Point, plan
-from train.sweep.view import Lines
+from train.sweep.view import SweepLines
 
 FILE = Path(__file__).parent.parent / "configs" / "moe_lm.yaml"
 VARIANTS = {
@@ -107,7 +107,7 @@ def _train(points: Sequence[Point], overrides: Sequence[str], *, jobs: int) -> i
     def start(point: Point) -> sweep.Worker:
         return workers.Process(sweep_command.command(FILE, overrides, point), point.log)
 
-    running = sweep.Sweep(points, start, Lines(), jobs=jobs)
+    running = sweep.Sweep(points, start, SweepLines(), jobs=jobs)
     running.run()
     return 128 + running.signal if running.signal else int(bool(running.unfinished))
 

@@ -9,7 +9,7 @@ import sowlog
 from train import evaluation, optimizer, step, tasks
 from train.config.experiment import Config
 from train.data import Dataset
-from train.data.examples import Batch
+from train.data.examples import HostBatch
 from train.parallel.devices import Devices, cut
 
 
@@ -64,7 +64,7 @@ def _arrays(title: str, arrays: dict[str, Any]) -> Iterator[str]:
     )
 
 
-def _held_out(batches: Batch, remainder: Batch) -> Iterator[str]:
+def _held_out(batches: HostBatch, remainder: HostBatch) -> Iterator[str]:
     """Yield the shapes of an evaluation: of each batch, and of the remainder."""
     count = len(next(iter(batches.values())))
     for title, stacked in ((f"held out, {count} of", batches), ("held out, left over", remainder)):

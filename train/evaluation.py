@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import sowlog
 from train.config.errors import ConfigError, did_you_mean
 from train.config.experiment import Config
-from train.step import Metrics, Report, TrainState, metrics_of, report_of, run_forward
+from train.step import Metrics, Summary, TrainState, metrics_of, run_forward, summarize
 from train.tasks import Batch, Draws, Forward, Task, Variables
 
 
@@ -91,10 +91,10 @@ def evaluated(state: TrainState) -> Variables:
 
 
 class Evaluate(Protocol):
-    """The jitted function from variables and held-out data, as `Measure` takes them, to a report."""
+    """The jitted function from variables and held-out data, as `Measure` takes them, to a summary."""
 
-    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
-        """Return the report; the device may still be at work on it."""
+    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Summary:
+        """Return the summary; the device may still be at work on it."""
         ...
 
 
@@ -104,16 +104,16 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
     Args:
         task: the model with its loss.
         config: the experiment.
-        sharding: where the report is to live; None leaves it to JAX.
+        sharding: where the summary is to live; None leaves it to JAX.
     """
     measure = make_measure(task, config)
     watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
 
-    def evaluate(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Report:
+    def evaluate(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Summary:
         metrics = measure(variables, batches, remainder)
         finite = jnp.isfinite(metrics["loss"].compute())
-        report = report_of(metrics, (*task.results, *watched), finite, prefix="eval")
-        return report._replace(
+        summary = summarize(metrics, (*task.results, *watched), finite, prefix="eval")
+        return summary._replace(
             images=_draw(task, variables, {name: array[0] for name, array in batches.items()})
         )
 

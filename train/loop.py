@@ -29,7 +29,7 @@ from train.runs.log import open_log
 from train.runs.outcome import Outcome
 from train.runs.profiling import Profiler
 from train.runs.saving import Saver
-from train.step import Report
+from train.step import Summary
 from train.stop_rules import EarlyStopping, FiniteCheck
 from train.system.signals import SignalFlag, StopRequestedError
 from train.tasks import Batch
@@ -37,7 +37,7 @@ from train.tasks import Batch
 Values = dict[str, jax.Array]
 
 
-class View(Protocol):
+class RunView(Protocol):
     """Where a run is shown. Its values are on their way: to read one at once would make the device wait."""
 
     def trained(self, step: int, values: Values) -> None:
@@ -53,7 +53,7 @@ def train(
     config: Config,
     dataset: Dataset,
     folder: RunFolder | SharedFolder,
-    view: View,
+    view: RunView,
     stop: SignalFlag,
     *,
     devices: Sequence[Any] | None = None,
@@ -87,7 +87,7 @@ def train(
             folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=parts.at, data=digest)
         with open_log(config, folder, parts.at) as (log, profiler), jax.transfer_guard("disallow"):
             if hparams:
-                log.hparams(hparams, [f"eval/{tag}" for tag in parts.results])
+                log.hparams(hparams, [f"eval/{tag}" for tag in parts.result_tags])
             saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
             outcome = Loop(config, parts, saver, view, Agreement(stop, on), profiler).run()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
@@ -111,7 +111,7 @@ class Loop:
         config: Config,
         parts: Parts,
         saver: Saver,
-        view: View,
+        view: RunView,
         agreement: Agreement,
         profiler: Profiler,
     ):
@@ -140,11 +140,11 @@ class Loop:
                 batch = self._next_batch()
             except StopRequestedError:  # No batch came: the state is that of the step before.
                 break
-            self.state, report = self._parts.step(self.state, batch)
-            self._log(report)
+            self.state, summary = self._parts.train_step(self.state, batch)
+            self._log(summary)
             self.step += 1
             if not compiling:
-                jax.block_until_ready(report.shown)
+                jax.block_until_ready(summary.shown)
                 compiling = time.perf_counter() - begun
             if self._finite.failed is not None:
                 break
@@ -173,21 +173,21 @@ class Loop:
                 )
             raise
 
-    def _log(self, report: Report) -> None:
+    def _log(self, summary: Summary) -> None:
         """Log and show an update; its values are read once the device has made them."""
-        self._saver.log(self.step, report.packed)
-        self._view.trained(self.step, report.shown)
-        self._trained = report.shown
-        self._finite.note(self.step, report.finite)
-        self._profiler.after(self.step, report.shown)
+        self._saver.log(self.step, summary.packed)
+        self._view.trained(self.step, summary.shown)
+        self._trained = summary.shown
+        self._finite.note(self.step, summary.finite)
+        self._profiler.after(self.step, summary.shown)
 
     def _evaluate(self) -> Values:
         """Evaluate the state on the held-out data, log and show it; return while the device works on it."""
-        report = self._parts.evaluate(self.state)
-        self._saver.log(self.step, report.packed, images=report.images)
-        self._view.evaluated(self.step, report.shown)
-        self._evaluated = self.step, report.shown
-        return report.shown
+        summary = self._parts.evaluate(self.state)
+        self._saver.log(self.step, summary.packed, images=summary.images)
+        self._view.evaluated(self.step, summary.shown)
+        self._evaluated = self.step, summary.shown
+        return summary.shown
 
     def _save_if_finite(self) -> bool:
         """Save, unless a step was not finite; return whether all were.

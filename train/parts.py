@@ -11,7 +11,7 @@ from train.config.experiment import Config
 from train.data import Dataset
 from train.parallel.devices import Devices
 from train.runs.checkpoint import Checkpoints
-from train.step import Report, TrainState, TrainStep
+from train.step import Summary, TrainState, TrainStep
 from train.tasks import Batch, Task
 
 
@@ -22,20 +22,20 @@ class Parts:
     Attributes:
         task: the model with its loss.
         batch: the function from a step to its batch, on the way to the devices.
-        step: the jitted training step, which takes the state over.
-        evaluate: the function from a state to the report on all held-out data.
+        train_step: the jitted training step, which takes the state over.
+        evaluate: the function from a state to the summary on all held-out data.
         state: the state to begin with, new or of a checkpoint.
         at: the step of that state.
-        results: tags of the task's results, the most important first.
+        result_tags: tags of the task's results, the most important first.
     """
 
     task: Task
     batch: Callable[[int], Batch]
-    step: TrainStep
-    evaluate: Callable[[TrainState], Report]
+    train_step: TrainStep
+    evaluate: Callable[[TrainState], Summary]
     state: TrainState
     at: int
-    results: tuple[str, ...]
+    result_tags: tuple[str, ...]
 
 
 def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices: Devices) -> Parts:
@@ -61,19 +61,19 @@ def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices
     shardings = devices.shardings(shapes)
     train_step = step.make_train_step(task, rule, schedule, config, shardings=(shardings, devices.everywhere))
     measure = evaluation.make_evaluate(task, config, sharding=devices.everywhere)
-    reported = jax.eval_shape(measure, evaluation.evaluated(shapes), *held_out)
-    results = evaluation.check_results(config, task, reported.packed.layout.scalars)
+    summary = jax.eval_shape(measure, evaluation.evaluated(shapes), *held_out)
+    result_tags = evaluation.check_results(config, task, summary.packed.layout.scalars)
 
     def batch(at: int) -> Batch:
         return devices.place_batch(dataset.batch(config.seed, at), microbatches=config.microbatches)
 
-    def evaluate(state: TrainState) -> Report:
+    def evaluate(state: TrainState) -> Summary:
         return measure(evaluation.evaluated(state), *held_out)
 
     init = step.make_init(task, rule, config, shardings=shardings)
     restored = checkpoints.restore(jax.tree.map(_placed, shapes, shardings))
     state, at = restored or (init(first), 0)
-    return Parts(task, batch, train_step, evaluate, state, at, results)
+    return Parts(task, batch, train_step, evaluate, state, at, result_tags)
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -11,7 +11,7 @@ import optax
 
 import sowlog
 from train.config.experiment import Config
-from train.data.examples import Batch as HostBatch
+from train.data.examples import HostBatch
 from train.gradients import make_differentiate
 from train.stop_rules import Patience
 from train.tasks import Batch, Forward, Task, Variables
@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
     patience: Patience
 
 
-class Report(NamedTuple):
+class Summary(NamedTuple):
     """What a step or an evaluation reports.
 
     Attributes:
@@ -54,7 +54,7 @@ class Report(NamedTuple):
 Metrics = dict[str, Any]
 """A tree of sowlog states and numbers, as `sowlog.pack` takes it."""
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Report]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Summary]]
 
 
 def make_init(
@@ -97,15 +97,15 @@ def make_train_step(
         optimizer: the rule of the update.
         schedule: of its learning rate, to be logged.
         config: the experiment.
-        shardings: where the next state and the report are to live; None leaves it to JAX. A state that lives
+        shardings: where the next state and the summary are to live; None leaves it to JAX. A state that lives
             where it did before is given back in the memory of the one that was taken over.
     """
     update = make_update(task, optimizer, schedule, config)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Report]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Summary]:
         state, metrics = update(state, batch)
         finite = jnp.isfinite(metrics["objective"]) & jnp.isfinite(metrics["norm"]["grads"])
-        return state, report_of(metrics, task.results, finite)
+        return state, summarize(metrics, task.results, finite)
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
@@ -186,11 +186,11 @@ def metrics_of(forward: Forward) -> Metrics:
     return {"loss": sowlog.mean.of(forward.loss), **forward.metrics, **sown, **losses}
 
 
-def report_of(
+def summarize(
     metrics: Metrics, results: tuple[str, ...], finite: jax.Array, prefix: str | None = None
-) -> Report:
+) -> Summary:
     """Return metrics packed for the logger, and of them those that match a task's results."""
     packed = sowlog.pack({prefix: metrics} if prefix else metrics)
     computed = sowlog.compute(metrics)
     shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}
-    return Report(packed, shown, finite, {})
+    return Summary(packed, shown, finite, {})

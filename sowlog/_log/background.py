@@ -22,7 +22,7 @@ from typing import Any, Generic, cast
 
 from sowlog._log import pending
 from sowlog._log.exit_hooks import call_at_exit
-from sowlog._log.pending import Bounds, Call, Item, Kept, OnFull
+from sowlog._log.pending import Bounds, Call, ItemT, Kept, OnFull
 from sowlog._log.wakeup import Waiters, Wakeup
 
 # Longer than a step that trains for minutes inside one jit, short enough to end a hang. In seconds.
@@ -37,7 +37,7 @@ JOIN_TIMEOUT = 1.0
 Pause = Callable[[], None]
 
 
-class Background(Generic[Item]):
+class Background(Generic[ItemT]):
     """A daemon thread behind a bounded queue.
 
     Args:
@@ -56,7 +56,7 @@ class Background(Generic[Item]):
 
     def __init__(
         self,
-        work: Callable[[deque[Item], Pause], None],
+        work: Callable[[deque[ItemT], Pause], None],
         finish: Callable[[], None],
         *,
         size: int,
@@ -75,8 +75,8 @@ class Background(Generic[Item]):
         self._patience = patience
         self._idle_wait = idle_wait
         self._pid = os.getpid()
-        self._queue: deque[Item | Kept[Item] | Call] = deque()
-        self._batch: deque[Item] = deque()
+        self._queue: deque[ItemT | Kept[ItemT] | Call] = deque()
+        self._batch: deque[ItemT] = deque()
         self._bounds = Bounds(self._queue, self._batch, size=size, on_full=on_full, on_drop=on_drop)
         # To be re-raised. Bounded by the number of items, as each `put` takes one.
         self._errors: deque[BaseException] = deque()
@@ -96,7 +96,7 @@ class Background(Generic[Item]):
         # before it, while the device still answers.
         self._cancel_exit_hook = call_at_exit(self.end)
 
-    def put(self, item: Item, *, is_kept: bool = False) -> None:
+    def put(self, item: ItemT, *, is_kept: bool = False) -> None:
         """Queue one item, then re-raise the next error of the thread, if there is one.
 
         Args:
@@ -181,14 +181,14 @@ class Background(Generic[Item]):
             self._ending = True
         self._arrived.set()
 
-    def _wait_for_room(self, item: Item) -> None:
+    def _wait_for_room(self, item: ItemT) -> None:
         try:
             self._wait(lambda: not self._bounds.is_full(item), "room in its queue")
         except TimeoutError:
             self._on_drop()
             raise
 
-    def _append(self, entry: Item | Kept[Item] | Call) -> None:
+    def _append(self, entry: ItemT | Kept[ItemT] | Call) -> None:
         if self._ending:
             raise pending.closed_error()
         self._queue.append(entry)
@@ -258,7 +258,7 @@ class Background(Generic[Item]):
             entry = self._queue[0]
             if isinstance(entry, Call):
                 return None if self._batch else cast(Call, self._queue.popleft())
-            self._batch.append(cast(Item, entry.item if isinstance(entry, Kept) else entry))
+            self._batch.append(cast(ItemT, entry.item if isinstance(entry, Kept) else entry))
             self._queue.popleft()
         return None
 

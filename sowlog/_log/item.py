@@ -66,9 +66,9 @@ def read_item(item: Item) -> Record:
     if item.scalars:
         on_host_tags = tuple(item.scalars)
         if isinstance(tags, PresentTags):
-            tags = tags.joined(_join(tags.whole, on_host_tags))
+            tags = tags.joined(_concatenate(tags.whole, on_host_tags))
         else:
-            tags = _join(tags, on_host_tags)
+            tags = _concatenate(tags, on_host_tags)
         # A scalar of an event file is float32, in which 1e300 is inf.
         with np.errstate(over="ignore"):
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
@@ -79,6 +79,6 @@ def read_item(item: Item) -> Record:
 
 
 @functools.lru_cache(maxsize=64)
-def _join(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+def _concatenate(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
     """Return both tuples joined, as one object for equal arguments, since writers cache by identity."""
     return first + second

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_args
 from sowlog.writers._arguments import check_count
 from sowlog.writers._warnings import warn_user
 
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 OnFull = Literal["block", "drop_oldest", "error"]
 
 
@@ -71,12 +71,12 @@ class Call:
         self.done = True
 
 
-class Kept(Generic[Item]):
+class Kept(Generic[ItemT]):
     """An item that is exempt from the bounds and never dropped."""
 
     __slots__ = ("item",)
 
-    def __init__(self, item: Item) -> None:
+    def __init__(self, item: ItemT) -> None:
         self.item = item
 
 
@@ -85,7 +85,7 @@ def _bytes_of(item: Any) -> int:
     return getattr(item, "nbytes", 0)
 
 
-class Bounds(Generic[Item]):
+class Bounds(Generic[ItemT]):
     """The bounds of a queue: the number of items, and the bytes of those that hold many.
 
     Args:
@@ -98,8 +98,8 @@ class Bounds(Generic[Item]):
 
     def __init__(
         self,
-        queue: deque[Item | Kept[Item] | Call],
-        batch: deque[Item],
+        queue: deque[ItemT | Kept[ItemT] | Call],
+        batch: deque[ItemT],
         *,
         size: int,
         on_full: OnFull,
@@ -111,11 +111,11 @@ class Bounds(Generic[Item]):
         self._on_full = on_full
         self._on_drop = on_drop
 
-    def is_full(self, item: Item) -> bool:
+    def is_full(self, item: ItemT) -> bool:
         """Return whether the queue has no room for an item."""
         return len(self._queue) + len(self._batch) > self._size or self._exceeds_bytes(item)
 
-    def make_room(self, item: Item) -> bool:
+    def make_room(self, item: ItemT) -> bool:
         """Apply the rule for a full queue; return False if the item has to wait for room.
 
         Raises:
@@ -129,36 +129,36 @@ class Bounds(Generic[Item]):
             return True
         return False
 
-    def _exceeds_bytes(self, item: Item) -> bool:
+    def _exceeds_bytes(self, item: ItemT) -> bool:
         """Return whether an item and the queued ones hold more bytes than the bound; one alone never does."""
         size = _bytes_of(item)
         held = size and sum(map(_bytes_of, (*self._droppable(), *self._batch)))
         return held > 0 and held + size > MAX_PENDING_BYTES
 
-    def _drop_oldest(self, item: Item) -> None:
+    def _drop_oldest(self, item: ItemT) -> None:
         """Drop the oldest items that may be dropped, until there is room for a new one."""
         if len(self._queue) + len(self._batch) > self._size:
             self._drop_first(lambda _: True)
         while self._exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0):
             pass
 
-    def _drop_first(self, is_chosen: Callable[[Item], bool]) -> bool:
+    def _drop_first(self, is_chosen: Callable[[ItemT], bool]) -> bool:
         """Drop the first item that is chosen; return whether there is one."""
         for index, entry in enumerate(self._queue):
-            if not isinstance(entry, Kept | Call) and is_chosen(cast(Item, entry)):
+            if not isinstance(entry, Kept | Call) and is_chosen(cast(ItemT, entry)):
                 # KeyboardInterrupt between the two lines must not hide a loss, so the count comes first.
                 self._on_drop()
                 del self._queue[index]
                 return True
         return False
 
-    def _droppable(self) -> Iterator[Item]:
+    def _droppable(self) -> Iterator[ItemT]:
         """Yield the items that may be dropped, from a copy of the queue."""
         for entry in tuple(self._queue):
             if not isinstance(entry, Kept | Call):
-                yield cast(Item, entry)
+                yield cast(ItemT, entry)
 
-    def _full_error(self, item: Item) -> QueueFullError:
+    def _full_error(self, item: ItemT) -> QueueFullError:
         """Return the error for an item that the full queue refuses."""
         queued, remedy = f"{self._size} records wait", "log less often (every=), allow more (queue_size=)"
         if self._exceeds_bytes(item):

@@ -61,8 +61,8 @@ def accumulate(
         def add(total: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, None]:
             part, share = inputs
             result = step_fn(params, *part)
-            join = functools.partial(_join, share, microbatches)
-            return jax.tree.map(join, total, result, is_leaf=is_state), None
+            accumulate_leaf = functools.partial(_accumulate_leaf, share, microbatches)
+            return jax.tree.map(accumulate_leaf, total, result, is_leaf=is_state), None
 
         start = jax.tree_util.tree_map_with_path(functools.partial(_start, shares), shapes, is_leaf=is_leaf)
         total, _ = jax.lax.scan(add, start, (parts, shares))
@@ -136,7 +136,7 @@ def _start(shares: jax.Array, path: Any, leaf: Any) -> Any:
     return ambient.varying_like(zeros, (leaf, shares))
 
 
-def _join(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
+def _accumulate_leaf(share: jax.Array, microbatches: int, total: Any, new: Any) -> Any:
     if not is_state(total):
         return total + _weighed(share.astype(total.dtype), jnp.asarray(new, total.dtype))
     if losses.is_loss(total):

@@ -35,16 +35,16 @@ def test_an_evaluation_is_that_of_each_example_by_itself() -> None:
     placed = [on.place_held_out(part) for part in (held_out, remainder)]
     assert [part["label"].addressable_shards[0].data.shape for part in placed] == [(3, 25), (1, 57)]
     variables = jax.device_put(variables, on.everywhere)
-    report = evaluation.make_evaluate(task, config, sharding=on.everywhere)(variables, *placed)
+    summary = evaluation.make_evaluate(task, config, sharding=on.everywhere)(variables, *placed)
     image, label = (
         np.concatenate([part[name].reshape(-1, *part[name].shape[2:]) for part in (held_out, remainder)])
         for name in ("image", "label")
     )
     assert len(label) == 357
     whole = task.forward(jax.device_get(variables), {"image": image, "label": label}, None)
-    assert float(report.shown["loss"]) == pytest.approx(float(whole.loss), rel=1e-5)
+    assert float(summary.shown["loss"]) == pytest.approx(float(whole.loss), rel=1e-5)
     accuracy = float(whole.metrics["accuracy"].compute())
-    assert float(report.shown["accuracy"]) == pytest.approx(accuracy, rel=1e-6)
+    assert float(summary.shown["accuracy"]) == pytest.approx(accuracy, rel=1e-6)
 
 
 def test_a_dry_run_lists_the_shapes_of_an_evaluation() -> None:

@@ -222,8 +222,8 @@ def test_what_was_logged_is_on_disk_before_its_checkpoint(tmp_path) -> None:
     config = digits()
     with Recorded(tmp_path / "checkpoints", keep=1) as checkpoints, Log(tmp_path) as log:
         made = parts.assemble(config, data.load(config.data), checkpoints, devices.Devices())
-        state, report = made.step(made.state, made.batch(0))
-        log(0, report.packed)
+        state, summary = made.train_step(made.state, made.batch(0))
+        log(0, summary.packed)
         saving.Saver(log, checkpoints, every=1, steps=1).save(1, state)
         assert checkpoints.newest == 1
     assert order[:2] == ["flushed", "saves"]

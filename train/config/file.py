@@ -160,7 +160,7 @@ class _Draft:
         return config
 
     def check_profile(self, config: Config, file: str) -> None:
-        """Raise a mistake if the steps to profile begin after the run's last one."""
+        """Raise an error if the steps to profile begin after the run's last one."""
         if config.profile is not None and int(config.profile.partition(":")[0]) >= config.steps:
             place = self._places.get(("profile",), file)
             problem = f"begins after the last step, which is {config.steps - 1}, got {config.profile}"

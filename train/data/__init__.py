@@ -9,22 +9,22 @@ from typing import Protocol
 from train.config.data import DataOptions, DigitsData, TextData
 from train.data import examples, own
 from train.data.digits import Digits
-from train.data.examples import Batch
+from train.data.examples import HostBatch
 from train.data.text import Text
 
 
 class Dataset(Protocol):
     """Training batches by step, and held-out batches, which hold each held-out example once."""
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> HostBatch:
         """Draw the batch of a step; the same seed and step give the same batch, bit for bit."""
         ...
 
-    def held_out(self) -> Batch:
+    def held_out(self) -> HostBatch:
         """Return the held-out batches of one size, stacked along the first axis."""
         ...
 
-    def remainder(self) -> Batch:
+    def remainder(self) -> HostBatch:
         """Return the remainder, fewer examples than a batch, as a stack of one; {} if there is none."""
         ...
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from train.config.data import FunctionData
 from train.data import examples
-from train.data.examples import Batch, DataError, DataWarning
+from train.data.examples import DataError, DataWarning, HostBatch
 from train.data.thread import OneThread
 
 COMPARED = 4
@@ -61,19 +61,19 @@ class Batches:
         if not ahead:
             raise self._no_batch()
         self._check_second_pass(ahead)
-        self._pass: Iterator[Batch] = itertools.chain(ahead, training)
-        self._position, self._batch = -1, Batch()
+        self._pass: Iterator[HostBatch] = itertools.chain(ahead, training)
+        self._position, self._batch = -1, HostBatch()
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> HostBatch:
         """Return the batch of a step: the next one, or as many further on; a step before begins anew."""
         del seed
         return self.thread.run(lambda: self._draw(step))
 
-    def held_out(self) -> Batch:
+    def held_out(self) -> HostBatch:
         """Return the held-out batches, stacked along the first axis."""
         return self._held_out
 
-    def remainder(self) -> Batch:
+    def remainder(self) -> HostBatch:
         """Return the last held-out batch as a stack of one if it has fewer examples, else an empty dict."""
         return self._remainder
 
@@ -81,7 +81,7 @@ class Batches:
         """Drop the pass that is drawn from, in the thread that calls: a generator is closed there."""
         self._pass = iter(())
 
-    def _draw(self, step: int) -> Batch:
+    def _draw(self, step: int) -> HostBatch:
         try:
             if step < self._position:
                 self._position, self._pass = -1, self._begin()
@@ -100,14 +100,14 @@ class Batches:
         both = iter(made)
         return both, both
 
-    def _begin(self) -> Iterator[Batch]:
+    def _begin(self) -> Iterator[HostBatch]:
         """Return the training batches of a pass from the beginning."""
         train, held_out = self._open(self._make())
         if not self._is_pair:
             self._check_held_out(held_out)
         return self._train_on(train)
 
-    def _next(self) -> Batch:
+    def _next(self) -> HostBatch:
         drawn = next(self._pass, None)
         if drawn is None:
             self._pass = self._begin()
@@ -122,10 +122,10 @@ class Batches:
             "more, or lower data.eval_batches."
         )
 
-    def _own(self, given: Any) -> Batch:
+    def _own(self, given: Any) -> HostBatch:
         return examples.as_batch(given, self._where, self._needs, copy=True)
 
-    def _train_on(self, batches: Iterator[Any]) -> Generator[Batch]:
+    def _train_on(self, batches: Iterator[Any]) -> Generator[HostBatch]:
         """Yield batches, without a last one that has fewer examples than the first."""
         own = map(self._own, batches)
         first = None
@@ -142,7 +142,7 @@ class Batches:
                 batch = after
             yield batch
 
-    def _keep_held_out(self, batches: Iterator[Any]) -> list[Batch]:
+    def _keep_held_out(self, batches: Iterator[Any]) -> list[HostBatch]:
         kept = [self._own(batch) for batch in itertools.islice(batches, self._options.eval_batches)]
         if not kept:
             raise DataError(f"{self._where} has no batch to evaluate on.")
@@ -154,7 +154,7 @@ class Batches:
             )
         return kept
 
-    def _stack(self, kept: list[Batch]) -> tuple[Batch, Batch]:
+    def _stack(self, kept: list[HostBatch]) -> tuple[HostBatch, HostBatch]:
         """Return the whole batches and a smaller last one, each stacked."""
         has_part = len(kept) > 1 and examples.is_part(kept[-1], kept[0])
         whole, rest = (kept[:-1], kept[-1:]) if has_part else (kept, [])
@@ -167,7 +167,7 @@ class Batches:
             )
         return examples.stack(whole), examples.stack(rest if rest and examples.length(rest[0]) else [])
 
-    def _check_second_pass(self, ahead: list[Batch]) -> None:
+    def _check_second_pass(self, ahead: list[HostBatch]) -> None:
         """Draw the first batches of another pass, as of a run that is taken up, and compare them.
 
         Raises:
@@ -180,7 +180,7 @@ class Batches:
             self._check_held_out(held_out)
         self._check_front("training", self._train_on(train), ahead)
 
-    def _check_front(self, what: str, batches: Iterator[Batch], expected: list[Batch]) -> None:
+    def _check_front(self, what: str, batches: Iterator[HostBatch], expected: list[HostBatch]) -> None:
         found = list(itertools.islice(batches, len(expected)))
         if len(found) < len(expected) or not all(map(examples.are_same, found, expected)):
             self._warn(
@@ -200,7 +200,7 @@ class Batches:
                     "order of the batches."
                 )
 
-    def _warn_of_smaller(self, batch: Batch, first: Batch) -> None:
+    def _warn_of_smaller(self, batch: HostBatch, first: HostBatch) -> None:
         if not self._has_warned_of_smaller:
             self._has_warned_of_smaller = True
             self._warn(
@@ -209,7 +209,7 @@ class Batches:
                 "of one size, of which only the last of a pass may have fewer examples."
             )
 
-    def _warn_of_last(self, batch: Batch, first: Batch) -> None:
+    def _warn_of_last(self, batch: HostBatch, first: HostBatch) -> None:
         if not self._has_warned:
             self._has_warned = True
             self._warn(

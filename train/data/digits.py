@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from train.config.data import DigitsData
 from train.data import examples
-from train.data.examples import Batch, DataError
+from train.data.examples import DataError, HostBatch
 
 
 class Digits:
@@ -24,21 +24,21 @@ class Digits:
         self._size = options.batch_size
         self._split = len(table) * 4 // 5
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> HostBatch:
         """Draw images of the first four fifths, none twice in one batch."""
         chosen = examples.generator(seed, step).permutation(self._split)[: self._size]
         return {"image": self._images[chosen], "label": self._labels[chosen]}
 
-    def held_out(self) -> Batch:
+    def held_out(self) -> HostBatch:
         """Return the last fifth, 360 images, in batches."""
         return self._cut_held_out()[0]
 
-    def remainder(self) -> Batch:
+    def remainder(self) -> HostBatch:
         """Return those of the last fifth that fill no batch."""
         return self._cut_held_out()[1]
 
-    def _cut_held_out(self) -> tuple[Batch, Batch]:
-        held_out: Batch = {"image": self._images[self._split :], "label": self._labels[self._split :]}
+    def _cut_held_out(self) -> tuple[HostBatch, HostBatch]:
+        held_out: HostBatch = {"image": self._images[self._split :], "label": self._labels[self._split :]}
         return examples.cut_held_out(held_out, self._size)
 
 

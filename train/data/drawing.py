@@ -9,7 +9,7 @@ from typing import Self
 import jax
 
 from train.data import Dataset
-from train.data.own import Batch, Batches
+from train.data.own import Batches, HostBatch
 from train.data.thread import OneThread
 from train.system.exits import LINGERING
 from train.system.signals import SignalFlag, StopRequestedError
@@ -58,7 +58,7 @@ class Drawing:
         if not self._is_abandoned:
             futures.wait([ended], LINGERING)  # What a loader does at its end may take time, or hang.
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> HostBatch:
         """Return the batch of a step.
 
         Raises:
@@ -73,11 +73,11 @@ class Drawing:
             self._check()  # A signal to all processes of a job ends a loader's own first.
         return drawn.result()
 
-    def held_out(self) -> Batch:
+    def held_out(self) -> HostBatch:
         """Return the held-out batches, which were read when the dataset was made."""
         return self._dataset.held_out()
 
-    def remainder(self) -> Batch:
+    def remainder(self) -> HostBatch:
         """Return the held-out examples that are left over, likewise."""
         return self._dataset.remainder()
 

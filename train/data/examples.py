@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from train.config.errors import RunWarning
 
-Batch = dict[str, NDArray[np.generic]]
+HostBatch = dict[str, NDArray[np.generic]]
 
 
 class DataError(Exception):
@@ -20,7 +20,7 @@ class DataWarning(RunWarning):
     """Data that can be trained on, with a surprise in the run."""
 
 
-def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = False) -> Batch:
+def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = False) -> HostBatch:
     """Return a user's mapping of arrays as NumPy arrays.
 
     Args:
@@ -47,23 +47,23 @@ def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = Fal
     return batch
 
 
-def length(batch: Batch) -> int:
+def length(batch: HostBatch) -> int:
     """Return the number of examples in a batch; 0 if none of its arrays has an axis."""
     return next((array.shape[0] for array in batch.values() if array.ndim), 0)
 
 
-def shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
+def shapes(batch: HostBatch) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array."""
     return {name: array.shape for name, array in batch.items()}
 
 
-def is_part(batch: Batch, whole: Batch) -> bool:
+def is_part(batch: HostBatch, whole: HostBatch) -> bool:
     """Return whether a batch differs from another in nothing but that it has fewer examples."""
     shorter = {name: (length(batch), *array.shape[1:]) if array.ndim else () for name, array in whole.items()}
     return length(batch) < length(whole) and shapes(batch) == shorter
 
 
-def are_same(one: Batch, other: Batch) -> bool:
+def are_same(one: HostBatch, other: HostBatch) -> bool:
     """Return whether two batches are equal bit for bit, NaN included."""
     return shapes(one) == shapes(other) and all(
         array.dtype == other[name].dtype and array.tobytes() == other[name].tobytes()
@@ -71,12 +71,12 @@ def are_same(one: Batch, other: Batch) -> bool:
     )
 
 
-def stack(batches: Sequence[Batch]) -> Batch:
+def stack(batches: Sequence[HostBatch]) -> HostBatch:
     """Return batches of one shape along a new first axis; of none, an empty dict."""
     return {name: np.stack([batch[name] for batch in batches]) for name in (batches[0] if batches else ())}
 
 
-def cut_held_out(examples: Batch, size: int) -> tuple[Batch, Batch]:
+def cut_held_out(examples: HostBatch, size: int) -> tuple[HostBatch, HostBatch]:
     """Cut held-out examples into batches.
 
     Args:
@@ -101,7 +101,7 @@ def kinds(value: object) -> str:
     return type(value).__name__
 
 
-def digest(*batches: Batch) -> str:
+def digest(*batches: HostBatch) -> str:
     """Return what identifies batches: a SHA-256 of the names, dtypes, shapes and bytes of their arrays."""
     found = hashlib.sha256()
     for batch in batches:

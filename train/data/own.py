@@ -19,7 +19,7 @@ from train.config.data import FunctionData
 from train.config.own import find
 from train.data import examples
 from train.data.batches import Batches
-from train.data.examples import Batch, DataError
+from train.data.examples import DataError, HostBatch
 from train.data.thread import OneThread
 from train.system import exits
 
@@ -65,7 +65,7 @@ class Arrays:
         options: batch size and share.
     """
 
-    def __init__(self, train: Batch, held_out: Batch | None, options: FunctionData):
+    def __init__(self, train: HostBatch, held_out: HostBatch | None, options: FunctionData):
         self._size = options.batch_size
         if held_out is None:
             train, held_out = _split(train, options)
@@ -78,7 +78,7 @@ class Arrays:
             )
         self._held_out, self._remainder = examples.cut_held_out(held_out, self._size)
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> HostBatch:
         """Draw examples, none twice in one batch; the same seed and step give the same batch."""
         chosen = np.random.default_rng((seed, step)).permutation(examples.length(self._train))[: self._size]
         return {name: array[chosen] for name, array in self._train.items()}
@@ -87,11 +87,11 @@ class Arrays:
         """Return what identifies all the examples."""
         return examples.digest(self._train, self._held_out, self._remainder)
 
-    def held_out(self) -> Batch:
+    def held_out(self) -> HostBatch:
         """Return the held-out batches of `batch_size` examples, stacked along the first axis."""
         return self._held_out
 
-    def remainder(self) -> Batch:
+    def remainder(self) -> HostBatch:
         """Return the held-out examples that are left over as a stack of one batch, or an empty dict."""
         return self._remainder
 
@@ -133,7 +133,7 @@ def _call(
     )
 
 
-def _arrays(arrays: Mapping[str, Any], where: str, needs: tuple[str, ...]) -> Batch:
+def _arrays(arrays: Mapping[str, Any], where: str, needs: tuple[str, ...]) -> HostBatch:
     """Return examples as NumPy arrays of one length."""
     batch = examples.as_batch(arrays, where, needs)
     lengths = {name: array.shape[0] if array.ndim else None for name, array in batch.items()}
@@ -142,7 +142,7 @@ def _arrays(arrays: Mapping[str, Any], where: str, needs: tuple[str, ...]) -> Ba
     return batch
 
 
-def _split(whole: Batch, options: FunctionData) -> tuple[Batch, Batch]:
+def _split(whole: HostBatch, options: FunctionData) -> tuple[HostBatch, HostBatch]:
     order = np.random.default_rng(0).permutation(examples.length(whole))
     kept = len(order) - max(1, round(len(order) * options.held_out))
     train = {name: array[order[:kept]] for name, array in whole.items()}

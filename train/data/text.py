@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from train.config import paths
 from train.config.data import TextData
 from train.data import examples
-from train.data.examples import Batch, DataError
+from train.data.examples import DataError, HostBatch
 
 
 class Text:
@@ -29,7 +29,7 @@ class Text:
                 f"of {options.length} bytes need at least {10 * needed}; lower data.length or give more text."
             )
 
-    def batch(self, seed: int, step: int) -> Batch:
+    def batch(self, seed: int, step: int) -> HostBatch:
         """Draw windows of the first nine tenths, each at any place."""
         last = len(self._train) - self._options.length
         starts = examples.generator(seed, step).integers(0, last, self._options.batch_size)
@@ -39,22 +39,22 @@ class Text:
         """Return what identifies the text."""
         return hashlib.sha256(self._train.tobytes() + self._held_out.tobytes()).hexdigest()
 
-    def held_out(self) -> Batch:
+    def held_out(self) -> HostBatch:
         """Return `eval_batches` batches of windows that lie evenly over the last tenth, none of them twice.
 
         Of a text that has fewer windows, as many as it has.
         """
         return self._cut_held_out()[0]
 
-    def remainder(self) -> Batch:
+    def remainder(self) -> HostBatch:
         """Return the windows of such a text that fill no batch."""
         return self._cut_held_out()[1]
 
-    def _cut_held_out(self) -> tuple[Batch, Batch]:
+    def _cut_held_out(self) -> tuple[HostBatch, HostBatch]:
         places = len(self._held_out) - self._options.length
         count = min(self._options.eval_batches * self._options.batch_size, places)
         starts = np.linspace(0, places - 1, count).astype(np.int64)
-        windows: Batch = {"tokens": self._windows(self._held_out, starts)}
+        windows: HostBatch = {"tokens": self._windows(self._held_out, starts)}
         return examples.cut_held_out(windows, self._options.batch_size)
 
     def _windows(self, text: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:

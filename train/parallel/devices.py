@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from train.config.errors import ConfigError
-from train.data.examples import Batch as HostBatch
+from train.data.examples import HostBatch
 from train.tasks import Batch
 
 LARGE = 2**14

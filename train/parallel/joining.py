@@ -45,7 +45,7 @@ def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
     Raises:
         ConfigError: there is no such group to join.
     """
-    _join(group, seconds)
+    _initialize(group, seconds)
     try:
         with _quiet() if jax.process_index() else contextlib.nullcontext():
             yield
@@ -120,7 +120,7 @@ def _quiet() -> Generator[None]:
         yield
 
 
-def _join(group: Group, seconds: float) -> None:
+def _initialize(group: Group, seconds: float) -> None:
     # jax 0.5 has no default for the CPU; GPUs and TPUs have collectives of their own.
     if "JAX_CPU_COLLECTIVES_IMPLEMENTATION" not in os.environ:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")

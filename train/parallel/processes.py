@@ -47,15 +47,15 @@ def group_of(options: Namespace) -> Group | None:
     given = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in _FLAGS}
     missing = [flag for flag, value in given.items() if value is None]
     if options.cluster and len(missing) < len(given):
-        raise _mistake(
-            f"--cluster finds out what {_join(set(given) - set(missing))} says; give the one or the other"
+        raise _config_error(
+            f"--cluster finds out what {_listed(set(given) - set(missing))} says; give the one or the other"
         )
     if options.cluster:
         return Group()
     if len(missing) == len(given):
         return None
     if missing:
-        raise _mistake(f"{_join(given)} belong together; give {_join(missing)} too")
+        raise _config_error(f"{_listed(given)} belong together; give {_listed(missing)} too")
     return _group(*given.values())
 
 
@@ -66,7 +66,7 @@ def check_alone(group: Group | None, flag: str) -> None:
         ConfigError: naming the flag that asks for it.
     """
     if group is not None:
-        raise _mistake(
+        raise _config_error(
             f"{flag} is for one process; leave out --coordinator, --cluster and what belongs to them"
         )
 
@@ -74,11 +74,11 @@ def check_alone(group: Group | None, flag: str) -> None:
 def _group(coordinator: str, process_id: str, count: str) -> Group:
     host, _, port = coordinator.rpartition(":")
     if not host or not _is_number(port) or not 0 < int(port) < 2**16:
-        raise _mistake(f'--coordinator: must be HOST:PORT, such as localhost:7700, got "{coordinator}"')
+        raise _config_error(f'--coordinator: must be HOST:PORT, such as localhost:7700, got "{coordinator}"')
     if not _is_number(count) or int(count) < 1:
-        raise _mistake(f'--num-processes: must be a whole number >= 1, got "{count}"')
+        raise _config_error(f'--num-processes: must be a whole number >= 1, got "{count}"')
     if not _is_number(process_id) or int(process_id) >= int(count):
-        raise _mistake(
+        raise _config_error(
             f'--process-id: of {count} processes, must be 0 to {int(count) - 1}, got "{process_id}"'
         )
     return Group(coordinator, int(process_id), int(count))
@@ -88,9 +88,9 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def _join(flags: "dict[str, str] | list[str] | set[str]") -> str:
+def _listed(flags: "dict[str, str] | list[str] | set[str]") -> str:
     return " and ".join(filter(None, (", ".join(sorted(flags)[:-1]), sorted(flags)[-1])))
 
 
-def _mistake(message: str) -> ConfigError:
+def _config_error(message: str) -> ConfigError:
     return ConfigError([f"{COMMAND_LINE}: {message}"])

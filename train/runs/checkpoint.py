@@ -36,7 +36,7 @@ _SIZES = "sizes.json"
 _SIZES_FORM = TypeAdapter(dict[str, int])
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
-State = TypeVar("State")
+StateT = TypeVar("StateT")
 # Characters of a cause: of a longer one both ends are shown, as TensorStore comes to the point at last.
 _LONGEST = 300
 
@@ -97,12 +97,12 @@ class Checkpoints:
                 files.sync_folder(self._folder)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
             self._clear(str(step))
-            raise NotSavedError(f"{folder} cannot be written: {_said(error)}.") from error
+            raise NotSavedError(f"{folder} cannot be written: {_cause(error)}.") from error
         self.newest = step
         if jax.process_index() == 0:
             self._delete_old()
 
-    def restore(self, like: State) -> tuple[State, int] | None:
+    def restore(self, like: StateT) -> tuple[StateT, int] | None:
         """Read the newest state that can be read, onto whatever devices, however many of them wrote it.
 
         One that cannot be read is quarantined with a warning as soon as an older one is read.
@@ -122,7 +122,7 @@ class Checkpoints:
             if lent is not None and not cause:
                 self._quarantine(unread, used=step)
                 self.newest = step
-                return _own(lent, jax.tree.map(lambda leaf: leaf.sharding, like)), step
+                return _copied(lent, jax.tree.map(lambda leaf: leaf.sharding, like)), step
             unread[step] = cause
         if unread:
             raise RunFolderError(self._describe(unread))
@@ -140,7 +140,7 @@ class Checkpoints:
     def _numbered(self) -> Iterator[str]:
         return (path.name for path in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
 
-    def _read(self, step: int, like: State) -> tuple[State | None, str]:
+    def _read(self, step: int, like: StateT) -> tuple[StateT | None, str]:
         """Return a state, or None with the cause; the cause alone if another process has none."""
         state, cause = None, ""
         folder = self._folder / str(step)
@@ -148,12 +148,12 @@ class Checkpoints:
             _check_files(folder)
             state = self._restore(folder / _ITEM, like)
         except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
-            cause = _said(error)
+            cause = _cause(error)
         if _in_all(is_so=not cause):
             return state, ""
         return None, cause or _OTHERS_CAUSE
 
-    def _restore(self, folder: Path, like: State) -> State:
+    def _restore(self, folder: Path, like: StateT) -> StateT:
         # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
         return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
@@ -225,7 +225,7 @@ def _read_sizes(folder: Path) -> dict[str, int]:
         raise ValueError(f"its file {_SIZES} is damaged") from None
 
 
-def _said(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     """Return the cause in a line, without the pages of settings that TensorStore adds."""
     said = re.split(r" \[\w+=| See full TensorStore details", one_line(error))[0].rstrip(". ")
     if len(said) > _LONGEST:
@@ -245,7 +245,7 @@ def _in_all(*, is_so: bool) -> bool:
     return bool(np.asarray(multihost_utils.process_allgather(np.bool_(is_so))).all())
 
 
-def _own(state: State, shardings: Any) -> State:
+def _copied(state: StateT, shardings: Any) -> StateT:
     """Copy a state, as the step takes it over.
 
     On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
@@ -255,5 +255,5 @@ def _own(state: State, shardings: Any) -> State:
     return copied
 
 
-def _copy(state: State) -> State:
+def _copy(state: StateT) -> StateT:
     return jax.tree.map(jnp.copy, state)

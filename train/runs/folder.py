@@ -131,7 +131,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def usable(path: Path) -> Generator[None]:
-    """Raise what the system has against the use of a run folder as a mistake.
+    """Raise an OSError over a run folder as an error of the run.
 
     Raises:
         RunFolderError: for every OSError.

@@ -34,9 +34,9 @@ class Saver:
         self._log, self._checkpoints = log, checkpoints
         self._every, self._steps = every, steps
 
-    def log(self, step: int, report: Any, *, images: dict[str, jax.Array] | None = None) -> None:
+    def log(self, step: int, metrics: Any, *, images: dict[str, jax.Array] | None = None) -> None:
         """Log the metrics of a step, and images by tag."""
-        self._queue(lambda: self._log(step, report))
+        self._queue(lambda: self._log(step, metrics))
         for tag, image in (images or {}).items():
             self._queue(functools.partial(self._log.image, step, tag, image))
 
@@ -60,7 +60,7 @@ class Saver:
         try:
             self._log.close(ending=ending)
         except sowlog.WriterError as error:
-            self.failures.append(f"{_said(error)}.")
+            self.failures.append(f"{_describe(error)}.")
 
     def _queue(self, log: Callable[[], None]) -> None:
         try:
@@ -78,8 +78,8 @@ class Saver:
 
     def _note(self, error: sowlog.WriterError) -> None:
         if error.lost:
-            self.failures.append(f"{_said(error)}.")
-            warnings.warn(f"{_said(error)}.", RunWarning, stacklevel=2)
+            self.failures.append(f"{_describe(error)}.")
+            warnings.warn(f"{_describe(error)}.", RunWarning, stacklevel=2)
 
     def _report(self, step: int, error: Exception, *, is_last: bool) -> None:
         last = (
@@ -88,17 +88,17 @@ class Saver:
         if is_last:
             # Late records are lost when the logger closes, which reports their number and the cause.
             late = isinstance(error, sowlog.WriterError)
-            cause = "not all that was logged before it could be written" if late else _said(error)
+            cause = "not all that was logged before it could be written" if late else _describe(error)
             self.failures.append(f"step {step} is not saved: {cause}; {last}.")
             return
         due = min(step // self._every * self._every + self._every, max(self._steps, step))
         warnings.warn(
-            f"step {step} is not saved: {_said(error)}. Training goes on; {last}, and the next is tried at "
-            f"{'the end' if due == step else f'step {due}'}.",
+            f"step {step} is not saved: {_describe(error)}. Training goes on; {last}, and the next is tried "
+            f"at {'the end' if due == step else f'step {due}'}.",
             RunWarning,
             stacklevel=2,
         )
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return one_line(" ".join([str(error), *getattr(error, "__notes__", [])])).rstrip(".")

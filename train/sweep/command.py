@@ -15,7 +15,7 @@ from train.sweep import run as sweep
 from train.sweep import table as sweep_table
 from train.sweep import workers
 from train.sweep.plan import Point, describe, plan
-from train.sweep.view import Lines
+from train.sweep.view import SweepLines
 
 HELP = """
 A sweep trains the product of all values of --sweep, each point in a run folder and a process of its own, with
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
 
     finished = sum(1 for point in points if point.results())
     lines.text(f"sweep {folder}: {len(points)} points, {finished} of them finished")
-    running = sweep.Sweep(points, start, Lines(), jobs=jobs or 1)
+    running = sweep.Sweep(points, start, SweepLines(), jobs=jobs or 1)
     running.run()
     status = 128 + running.signal if running.signal else int(bool(running.unfinished))
     try:

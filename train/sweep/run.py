@@ -36,7 +36,7 @@ class Worker(Protocol):
         ...
 
 
-class View(Protocol):
+class SweepView(Protocol):
     """Where a sweep is shown."""
 
     def begun(self, point: Point, *, is_continued: bool) -> None:
@@ -76,7 +76,9 @@ class Sweep:
         unfinished: points that failed, or were stopped.
     """
 
-    def __init__(self, points: Sequence[Point], start: Callable[[Point], Worker], view: View, *, jobs: int):
+    def __init__(
+        self, points: Sequence[Point], start: Callable[[Point], Worker], view: SweepView, *, jobs: int
+    ):
         self.signal: signal.Signals | None = None
         self.unfinished: list[Point] = []
         self._start, self._view, self._jobs = start, view, jobs

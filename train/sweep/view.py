@@ -11,7 +11,7 @@ _TAIL = 15
 _TAIL_BYTES = 100_000
 
 
-class Lines:
+class SweepLines:
     """A line for each point that begins or ends; of one that failed, the end of its log."""
 
     def begun(self, point: Point, *, is_continued: bool) -> None:

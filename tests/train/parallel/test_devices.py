@@ -60,7 +60,7 @@ def parts_of(config: Config, workdir: Path, devices: int) -> parts.Parts:
 
 
 def compiled(made: parts.Parts) -> str:
-    return made.step.lower(made.state, made.batch(0)).compile().as_text()
+    return made.train_step.lower(made.state, made.batch(0)).compile().as_text()
 
 
 def collectives(text: str) -> set[str]:
@@ -126,8 +126,8 @@ def test_large_arrays_are_split_and_stay_so_in_one_compilation(tmp_path: Path) -
     before = jax.tree.map(lambda leaf: leaf.sharding, state)
     pointers = {leaf.unsafe_buffer_pointer() for leaf in local_parts(state) if leaf.size > 1}
     for at in range(3):
-        state, report = made.step(state, made.batch(at))
-    assert made.step._cache_size() == 1
+        state, summary = made.train_step(state, made.batch(at))
+    assert made.train_step._cache_size() == 1
     for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(before), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
         part = leaf.addressable_shards[0].data.size
@@ -135,7 +135,7 @@ def test_large_arrays_are_split_and_stay_so_in_one_compilation(tmp_path: Path) -
     for part in ("params", "moments", "average"):
         tree = {"params": state.variables, "moments": state.optimizer}
         assert is_split(tree.get(part, state.average)), part
-    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(report))
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(summary))
     kept = {leaf.unsafe_buffer_pointer() for leaf in local_parts(state) if leaf.size > 1}
     assert len(kept & pointers) > len(pointers) / 2, "the old state's memory was not taken over"
 

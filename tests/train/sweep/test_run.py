@@ -17,7 +17,7 @@ from train.runs.results import Results
 from train.sweep import run as sweep
 from train.sweep import workers
 from train.sweep.plan import LOG, Point
-from train.sweep.view import Lines
+from train.sweep.view import SweepLines
 
 
 def script(point: Point, body: str) -> workers.Process:
@@ -36,7 +36,7 @@ def go(points: list[Point], body: str | dict[str, str], *, jobs: int = 1) -> swe
     def start(point: Point) -> workers.Process:
         return script(point, body if isinstance(body, str) else body[point.name])
 
-    running = sweep.Sweep(points, start, Lines(), jobs=jobs)
+    running = sweep.Sweep(points, start, SweepLines(), jobs=jobs)
     running.run()
     return running
 

@@ -123,10 +123,10 @@ class Trained:
         self.update = update = step.make_train_step(self.task, rule, schedule, config)
         for at in range(config.steps):
             batch = devices.cut(self.data.batch(0, at), config.microbatches)
-            self.state, report = update(self.state, batch)
+            self.state, summary = update(self.state, batch)
             if at == 0:
-                self.first = self.values(report)
-        self.last = self.values(report)
+                self.first = self.values(summary)
+        self.last = self.values(summary)
 
     def evaluate(self) -> dict[str, float]:
         return self.values(
@@ -134,8 +134,8 @@ class Trained:
         )
 
     @staticmethod
-    def values(report: step.Report) -> dict[str, float]:
-        tags, values = report.packed.layout.decode(np.asarray(report.packed.buffer))
+    def values(summary: step.Summary) -> dict[str, float]:
+        tags, values = summary.packed.layout.decode(np.asarray(summary.packed.buffer))
         return dict(zip(tags, map(float, values), strict=True))
 
 
