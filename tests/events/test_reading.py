@@ -130,7 +130,7 @@ def test_one_scalar_per_event_is_read(tmp_path):
     assert as_series(read(tmp_path)) == tensorboard_scalars(tmp_path)
 
 
-def test_events_of_the_same_size_are_told_apart(tmp_path):
+def test_events_of_the_same_size_are_distinguished(tmp_path):
     """Two layouts may begin alike and have one size; the probable layout of an event is checked."""
     writer = TensorBoardWriter(tmp_path)
     for step in range(40):

@@ -42,7 +42,7 @@ def test_training_goes_on_over_a_full_disk_and_misses_nothing(tmp_path: Path, st
     assert saved_arrays(tmp_path / "run", 16) == saved_arrays(straight, 16)
 
 
-def test_a_run_that_ends_on_a_full_disk_says_what_is_missing_and_goes_on_later(
+def test_a_run_that_ends_on_a_full_disk_reports_missing_parts_and_goes_on_later(
     tmp_path: Path, straight: Path
 ) -> None:
     """With status 1 and lines, no traceback; the same command with space makes it whole."""

@@ -204,7 +204,7 @@ def test_a_flush_that_fails_raises(tmp_path, memory):
     assert memory.closed
 
 
-def test_a_buffer_donated_after_log_is_an_error_that_says_so(tmp_path, memory):
+def test_a_buffer_donated_after_log_is_reported(tmp_path, memory):
     """A buffer donated to the next step is deleted; the next call names the lost step."""
     gate = GatedWriter()
     log = Logger(tmp_path, writers=[gate, memory])
@@ -272,7 +272,7 @@ def test_a_resumed_logger_continues_the_series(tmp_path):
     assert tensorboard_scalars(tmp_path)["x"][:2] == (list(range(10)), [0.0] * 5 + [1.0] * 5)
 
 
-def test_resuming_with_own_writers_says_where_it_belongs(tmp_path, memory):
+def test_resume_from_beside_writers_is_refused(tmp_path, memory):
     """The writers were created before; the error has the correct call."""
     with pytest.raises(ValueError, match=r"TensorBoardWriter\(logdir, resume_from=5\)"):
         Logger(tmp_path, writers=[memory], resume_from=5)

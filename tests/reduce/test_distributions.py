@@ -312,7 +312,7 @@ def test_histograms_travel_in_the_same_buffer():
     assert histograms["stack/01"].edges.size == histograms["stack/01"].counts.size + 1
 
 
-def test_what_a_histogram_left_out_is_told():
+def test_values_left_out_of_a_histogram_are_reported():
     """NaN and infinities show up as `<tag>/nonfinite`, and only when there are any."""
     assert set(sowlog.compute({"act": _count(jnp.array([1.0, 2.0]))})) == {"act"}
     computed = sowlog.compute({"act": _count(jnp.array([1.0, jnp.nan, jnp.inf]))})

@@ -185,7 +185,7 @@ def test_a_sow_that_a_lifted_transform_drops_raises(case, jit):
 
 
 @pytest.mark.parametrize("case", list(DROPPED))
-def test_nobody_listening_is_no_error(case):
+def test_a_sow_without_collect_is_no_error(case):
     """Without collect the same models run in silence: nothing is collected, so nothing is lost."""
     call, _, _ = DROPPED[case]
     model_of(call).apply({}, X)
@@ -435,7 +435,7 @@ class Unsteady(sowlog.Reducer):
         return parts
 
 
-def test_a_seed_that_does_not_fit_is_what_the_error_tells_of():
+def test_a_seed_that_does_not_fit_is_named_in_the_error():
     """The first error, of a structure without seeds, would hide it."""
 
     def sow(module, x):

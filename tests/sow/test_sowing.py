@@ -239,7 +239,7 @@ class Scanned(nn.Module):
         return layers(name="layers")(x, None)[0]
 
 
-def test_layers_under_scan_and_remat_are_told_apart_by_index():
+def test_layers_under_scan_and_remat_are_distinguished_by_index():
     """A stacked axis ends the tag; kept axes follow it; a loss is summed over the layers."""
     _, updates = jax.jit(sowlog.collect(Scanned().apply))({}, jnp.array([3.0, -4.0]))
     computed = sowlog.compute(updates)
@@ -379,7 +379,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", list(WRONG))
-def test_an_error_of_a_value_says_where_it_was_sown(case):
+def test_an_error_of_a_value_names_the_place_of_its_sow(case):
     """Cause and value come with the module path, the name and the class."""
     call, kind, message = WRONG[case]
 

@@ -44,7 +44,7 @@ from train.show import viewing
         ),
     ],
 )
-def test_a_mistake_is_told_with_status_2(
+def test_an_error_is_reported_with_status_2(
     arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error, without a traceback; nothing is left behind."""
@@ -56,7 +56,7 @@ def test_a_mistake_is_told_with_status_2(
 
 
 def test_a_prefix_of_an_option_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--workdi` is a mistake, not --workdir."""
+    """`--workdi` is an error, not --workdir."""
     assert program.main(["--workdi=/tmp/x"]) == 2
     assert "--workdi=/tmp/x: unknown option" in capsys.readouterr().err
 
@@ -167,13 +167,13 @@ def _read_all(terminal: int) -> str:
 
 
 @pytest.mark.parametrize(("points", "flag"), [(1000, ""), (1001, " --samples_per_plugin scalars=1001")])
-def test_tensorboard_is_told_to_keep_all_points(points: int, flag: str) -> None:
+def test_the_tensorboard_command_keeps_all_points(points: int, flag: str) -> None:
     """It samples a thousand of them otherwise."""
     command = viewing.of_folder(Path("my runs"), points=points)
     assert command.partition("tensorboard")[2] == f" --logdir 'my runs'{flag}"
 
 
-def test_tensorboard_is_given_what_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tensorboard_command_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder around it, but none that holds much else; by a path that a shell finds from here."""
 
     def where(folder: str) -> list[str]:

@@ -24,7 +24,7 @@ from train.config.file import load
 DIGITS = str(CONFIGS / "digits.yaml")
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def printed_by(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert program.main(arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -37,17 +37,17 @@ def test_the_printed_config_loads_back_equal(
 ) -> None:
     """With the overrides in it, so that it is the experiment."""
     printed = tmp_path / "printed.yaml"
-    printed.write_text(told(capsys, str(path), "--print-config", "seed=5"))
+    printed.write_text(printed_by(capsys, str(path), "--print-config", "seed=5"))
     assert load(printed) == load(path, ["seed=5"])
 
 
-def test_a_config_with_a_mistake_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_with_an_error_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2, as for a run."""
     assert program.main([DIGITS, "--print-config", "seed=x"]) == 2
     assert capsys.readouterr().out == ""
 
 
-def test_the_list_gives_each_config_with_its_purpose(
+def test_the_list_shows_each_config_with_its_purpose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those of the working folder, then those of the program; one that cannot be read says so."""
@@ -57,7 +57,7 @@ def test_the_list_gives_each_config_with_its_purpose(
     os.mkfifo(tmp_path / "configs" / "pipe.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
-    lines = told(capsys, "--list").splitlines()
+    lines = printed_by(capsys, "--list").splitlines()
     assert " ".join(lines[0].split()) == "configs/mine.yaml My own experiment."
     assert "cannot be read" in lines[1]
     text = " ".join(" ".join(lines).split())
@@ -66,15 +66,15 @@ def test_the_list_gives_each_config_with_its_purpose(
         assert f"{path} {help.purpose(path)}" in text
         assert len(help.purpose(path)) > 20
     monkeypatch.chdir(ROOT)
-    assert told(capsys, "--list").count("configs/digits.yaml") == 1
+    assert printed_by(capsys, "--list").count("configs/digits.yaml") == 1
 
 
-def test_help_gives_every_field_with_type_default_and_meaning(
+def test_help_shows_every_field_with_type_default_and_meaning(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under each choice that has it, as the schema has it."""
     monkeypatch.setenv("COLUMNS", "110")
-    text = " ".join(told(capsys, "--help").split())
+    text = " ".join(printed_by(capsys, "--help").split())
     for key in fields.all_keys():
         *section, name = key.split(".")
         for model in fields.models(tuple(section)):
@@ -91,7 +91,7 @@ def test_help_gives_every_field_with_type_default_and_meaning(
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--list"], ["--print-config"]])
-def test_what_is_told_needs_no_jax(flags: list[str]) -> None:
+def test_help_and_lists_need_no_jax(flags: list[str]) -> None:
     """In a fresh interpreter, where importing it, or what imports it, would fail."""
     modules = ["jax", "flax", "optax", "orbax", "sowlog", "sklearn"]
     code = (
@@ -128,7 +128,9 @@ def test_a_dry_run_compiles_nothing_and_leaves_nothing(
         lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None
     )
     monkeypatch.chdir(tmp_path)
-    out = told(capsys, str(CONFIGS / "moe_lm.yaml"), "--dry-run", *TINY_MOE, "task.width=10", "task.heads=5")
+    out = printed_by(
+        capsys, str(CONFIGS / "moe_lm.yaml"), "--dry-run", *TINY_MOE, "task.width=10", "task.heads=5"
+    )
     seen = list(compiled)
     assert "  losses/total" in out
     assert seen == []
@@ -185,7 +187,7 @@ BROKEN = int(os.environ.get("SOWLOG_BROKEN", "100"))
 @hypothesis.given(
     text=_broken_texts(), override=st.sampled_from(["", "seed=1"]) | st.text(max_size=12).map("s{}".format)
 )
-def test_a_broken_config_gives_status_2_and_lines(
+def test_a_broken_config_ends_with_status_2_and_lines(
     text: str, override: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Never a traceback, always a line that names the place."""
@@ -200,6 +202,6 @@ def test_a_broken_config_gives_status_2_and_lines(
     assert all(line.startswith((str(file.parent), "command line: ")) for line in lines), lines
 
 
-def test_the_tiny_settings_are_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tiny_settings_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
     """The settings that these tests rely on are those of the schema."""
-    assert "batch_size: 8" in told(capsys, DIGITS, "--print-config", *TINY_DIGITS)
+    assert "batch_size: 8" in printed_by(capsys, DIGITS, "--print-config", *TINY_DIGITS)

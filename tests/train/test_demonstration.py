@@ -40,7 +40,7 @@ def test_the_demonstration_shows_what_tensorboard_reads(tmp_path, capsys):
         assert picture.format == "PNG"
 
 
-def test_a_mistake_in_the_command_is_told(tmp_path, capsys):
+def test_an_error_in_the_command_is_reported(tmp_path, capsys):
     """Status 2, with the lines of the training program."""
     assert demonstration.main(["stepz=3", "--workdir", str(tmp_path)]) == 2
     assert "stepz" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_an_evaluation_sees_the_model_of_its_step(tmp_path) -> None:
     assert (short.steps, short.values) == (long.steps[:2], long.values[:2])
 
 
-def test_the_folder_tells_what_ran(tmp_path) -> None:
+def test_the_folder_records_what_ran(tmp_path) -> None:
     """The resolved configuration, versions, devices and seed; the last checkpoints, no more."""
     config = digits("seed=5", "checkpoint.keep=2")
     run(config, tmp_path)
@@ -176,7 +176,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path) -> None:
         assert folder.is_continued
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path) -> None:
     """A file stands in the way."""
     (tmp_path / "file").write_text("")
     with pytest.raises(run_folder.RunFolderError, match=r"cannot be used: .*file"):

@@ -72,9 +72,7 @@ def test_each_choice_is_the_optimizer_of_that_name() -> None:
 
 @pytest.mark.parametrize("decay_steps", [None, 3, 7, 15])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_the_rate_that_is_told_is_the_one_that_is_trained_with(
-    schedule: str, decay_steps: int | None
-) -> None:
+def test_the_described_rate_is_the_one_trained_with(schedule: str, decay_steps: int | None) -> None:
     """Before JAX is imported, as optax computes it; a cosine stays at 0 after its end."""
     options = SgdOptions.model_validate(
         {"name": "sgd", "learning_rate": 2.0, "warmup": 4, "schedule": schedule, "decay_steps": decay_steps}

@@ -133,7 +133,7 @@ def test_a_held_out_loss_without_weight_counts_every_example_once() -> None:
         assert measure(Alike(), batch, size) == pytest.approx(whole, rel=2e-6)
 
 
-def test_a_weight_that_is_no_scalar_is_told() -> None:
+def test_a_weight_that_is_no_scalar_is_refused() -> None:
     """With what to write: a mask itself is none."""
 
     class Wrong(Padded):

@@ -83,7 +83,7 @@ def test_targets_and_losses_are_float32_under_bfloat16(task: Regression) -> None
     assert ("bf16" in products) == isinstance(task, Cast)
 
 
-def test_a_loss_in_bfloat16_is_told() -> None:
+def test_a_loss_in_bfloat16_is_refused() -> None:
     """With what to write: a result of three digits would be logged as one of seven."""
     with pytest.raises(
         TypeError, match=r"the task's loss is bfloat16.* Write: outputs\.astype\(jnp\.float32\)"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.tensorboard_reading import tensorboard_scalars
-from tests.train.config.test_experiment import mistakes
+from tests.train.config.test_experiment import errors_of
 from tests.train.running import CONFIGS, digits, moe, points, run, run_until, saved_arrays
 from tests.train.tasks.test_tasks import Trained
 from train import __main__ as program
@@ -55,10 +55,10 @@ def test_microbatches_draw_and_count_apart() -> None:
     assert trained.first["loss"] == pytest.approx(whole.first["loss"], rel=0.5)
 
 
-def test_microbatches_that_do_not_divide_the_batch_are_a_mistake() -> None:
+def test_microbatches_that_do_not_divide_the_batch_are_refused() -> None:
     """The error has both numbers."""
-    (mistake,) = mistakes(CONFIGS / "digits.yaml", "microbatches=3")
-    assert mistake == "command line: microbatches: 3 microbatches do not divide data.batch_size, 64"
+    (error,) = errors_of(CONFIGS / "digits.yaml", "microbatches=3")
+    assert error == "command line: microbatches: 3 microbatches do not divide data.batch_size, 64."
 
 
 @pytest.mark.parametrize("make", [digits, vae])
@@ -164,7 +164,7 @@ def test_a_run_that_no_longer_gets_better_ends_early_and_stays_ended(tmp_path: P
     assert points(tmp_path / "stopped") == points(tmp_path / "straight")
 
 
-def test_a_metric_that_no_evaluation_has_is_told_with_status_2(
+def test_a_metric_that_no_evaluation_has_is_refused_with_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a suggestion; a folder that was made for the run is gone again."""
@@ -253,8 +253,8 @@ def test_a_profile_is_where_tensorboard_looks_and_changes_nothing(tmp_path: Path
         ("1:2:3", 'must be two steps, such as 10:15, got "1:2:3"'),
     ],
 )
-def test_a_window_that_is_none_is_a_mistake(window: str, line: str) -> None:
+def test_an_invalid_profile_window_is_refused(window: str, line: str) -> None:
     """10:15 is text here, and not the 615 of YAML 1.1."""
     assert config_file.load(CONFIGS / "vae.yaml", ["profile=10:15"]).profile == "10:15"
-    (mistake,) = mistakes(CONFIGS / "vae.yaml", f"profile={window}")
-    assert line in mistake
+    (error,) = errors_of(CONFIGS / "vae.yaml", f"profile={window}")
+    assert line in error

@@ -322,7 +322,7 @@ def test_a_huge_file_costs_what_its_tail_does(tmp_path, monkeypatch):
     assert read_head(path, 9) == [next(read_payloads(path))]
 
 
-def test_many_sets_of_tags_are_told_apart_in_bounded_memory():
+def test_many_sets_of_tags_are_distinguished_in_bounded_memory():
     """Absent values change the set from step to step; the order is checked per tag."""
     order, generator = StepOrder(dict), np.random.default_rng(0)
     last = {}

@@ -3,7 +3,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from tests.train.config.test_experiment import mistakes, outcome_of, write
+from tests.train.config.test_experiment import errors_of, outcome_of, write
 from train.config import fields
 from train.config.experiment import Config
 
@@ -27,7 +27,7 @@ _VALUES = st.recursive(
 def test_any_tree_is_a_config_or_a_list_of_lines(
     tree: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever a file holds, the answer is a configuration or mistakes of one line each."""
+    """Whatever a file holds, the answer is a configuration or errors of one line each."""
     file = write(tmp_path_factory.mktemp("fuzz"), yaml.safe_dump(tree))
     outcome = outcome_of(file)
     assert isinstance(outcome, Config) or (
@@ -39,7 +39,7 @@ def test_any_tree_is_a_config_or_a_list_of_lines(
 def test_any_text_is_a_config_or_a_list_of_lines(
     text: str, override: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever is typed, the answer is mistakes and never another exception."""
+    """Whatever is typed, the answer is errors of one line and no other exception."""
     file = tmp_path_factory.mktemp("fuzz") / "experiment.yaml"
     file.write_bytes(text.encode())
-    assert mistakes(file, override)
+    assert errors_of(file, override)

@@ -20,7 +20,7 @@ DIGITS = CONFIGS / "digits.yaml"
 MOE = CONFIGS / "moe_lm.yaml"
 
 
-def mistakes(path: Path, *overrides: str) -> tuple[str, ...]:
+def errors_of(path: Path, *overrides: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError, match=": ") as caught:
         load(path, overrides)
     return caught.value.errors
@@ -47,7 +47,7 @@ def test_every_shipped_config_is_valid_and_survives_being_written(path: Path, tm
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_config_says_its_purpose_and_command(path: Path) -> None:
+def test_every_shipped_config_states_its_purpose_and_command(path: Path) -> None:
     """The first comment names the command that runs the file, and what to expect."""
     comment = path.read_text().partition("\ntask:")[0]
     assert "python -m train" in comment
@@ -165,23 +165,23 @@ def test_the_same_name_keeps_the_fields() -> None:
         ("optimizer=!!python/object/apply:os.getcwd []", "broken YAML: could not determine a constructor"),
     ],
 )  # fmt: skip
-def test_a_mistake_on_the_command_line_is_one_line(override: str, line: str) -> None:
+def test_an_error_on_the_command_line_is_one_line(override: str, line: str) -> None:
     """The line names the command line, the full key, the cause and a suggestion."""
-    (mistake,) = mistakes(DIGITS, override)
-    assert mistake.startswith("command line: ")
-    assert line in mistake
-    assert "\n" not in mistake
+    (error,) = errors_of(DIGITS, override)
+    assert error.startswith("command line: ")
+    assert line in error
+    assert "\n" not in error
 
 
 def test_fields_that_disagree_are_named() -> None:
     """An error of two fields together is reported at one of them."""
-    (mistake,) = mistakes(MOE, "task.top_k=9")
-    assert mistake == "command line: task.top_k: 9 experts a token, but experts is 8."
-    (mistake,) = mistakes(MOE, "task.width=66")
-    assert "task.heads: 4 heads do not divide the width of 66" in mistake
+    (error,) = errors_of(MOE, "task.top_k=9")
+    assert error == "command line: task.top_k: 9 experts a token, but experts is 8."
+    (error,) = errors_of(MOE, "task.width=66")
+    assert "task.heads: 4 heads do not divide the width of 66" in error
 
 
-def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once_with_their_places(tmp_path: Path) -> None:
     """Those of the file with their lines, those of the command line, and missing fields."""
     file = write(
         tmp_path,
@@ -193,7 +193,7 @@ def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None
         "optimizer: {name: sgd, learning_rat: 1}\n"
         "steps: 0\n",
     )
-    assert mistakes(file, "seed=x", "nonsense") == (
+    assert errors_of(file, "seed=x", "nonsense") == (
         "command line: nonsense: not of the form key=value, such as steps=100.",
         f"{file}:5: data.batch_size: stands here a second time; it is already at {file}:4.",
         f"{file}:1: task.name: must be one of digits, moe_lm, vae, vqvae, module:Class, "
@@ -221,30 +221,30 @@ def test_all_mistakes_are_told_at_once_with_their_places(tmp_path: Path) -> None
         ("1: 2\n", ":1: 1: unknown key"),
     ],
 )
-def test_a_broken_file_is_told_in_a_line(text: str, line: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_in_a_line(text: str, line: str, tmp_path: Path) -> None:
     """With the line where there is one."""
     file = write(tmp_path, text)
-    assert any(mistake.startswith(f"{file}{line}") for mistake in mistakes(file)), mistakes(file)
+    assert any(error.startswith(f"{file}{line}") for error in errors_of(file)), errors_of(file)
 
 
-def test_a_file_that_is_not_there_is_told_with_what_was_meant(tmp_path: Path) -> None:
+def test_an_absent_file_is_reported_with_a_suggestion(tmp_path: Path) -> None:
     """The names of the files beside it are the suggestions."""
     file = write(tmp_path, "")
-    (mistake,) = mistakes(tmp_path / "experimant.yaml")
-    assert mistake == f"{tmp_path / 'experimant.yaml'}: no such file; did you mean {file}?"
-    (mistake,) = mistakes(tmp_path)
-    assert "cannot be read" in mistake
+    (error,) = errors_of(tmp_path / "experimant.yaml")
+    assert error == f"{tmp_path / 'experimant.yaml'}: no such file; did you mean {file}?"
+    (error,) = errors_of(tmp_path)
+    assert "cannot be read" in error
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
-    """A binary file is a mistake, not a traceback."""
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """A binary file ends in a line, not a traceback."""
     file = tmp_path / "binary.yaml"
     file.write_bytes(b"\xff\xfe\x00")
-    (mistake,) = mistakes(file)
-    assert mistake.startswith(f"{file}: cannot be read: ")
+    (error,) = errors_of(file)
+    assert error.startswith(f"{file}: cannot be read: ")
 
 
-def test_a_mistake_is_told_before_jax_is_imported() -> None:
+def test_an_error_is_reported_before_jax_is_imported() -> None:
     """In a fresh interpreter: status 2, the lines on standard error, no traceback, no jax."""
     code = (
         "import sys; from train.__main__ import main; status = main(['stepz=3', 'seed=x']);"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.config.test_experiment import mistakes, write
+from tests.train.config.test_experiment import errors_of, write
 from tests.train.running import CONFIGS
 from train.config.file import dump, load
 from train.config.optimizers import AdamWOptions, SgdOptions
@@ -61,31 +61,31 @@ def test_another_name_in_a_file_drops_the_fields_of_its_base(tmp_path: Path) -> 
     assert (same.optimizer.b1, same.optimizer.learning_rate) == (0.5, 3e-3)
 
 
-def test_a_field_of_the_old_choice_in_the_new_file_is_a_mistake_there(tmp_path: Path) -> None:
+def test_a_field_of_the_old_choice_in_the_new_file_is_reported_there(tmp_path: Path) -> None:
     """The place is that of the file that says it, not of the base."""
     file = write(tmp_path, f"base: {DIGITS}\noptimizer:\n  name: sgd\n  b1: 0.5\n")
-    (mistake,) = mistakes(file)
-    assert mistake.startswith(f"{file}:4: optimizer.b1: unknown key")
+    (error,) = errors_of(file)
+    assert error.startswith(f"{file}:4: optimizer.b1: unknown key")
 
 
-def test_a_mistake_in_a_base_is_told_at_its_place(tmp_path: Path) -> None:
+def test_an_error_in_a_base_is_reported_at_its_place(tmp_path: Path) -> None:
     """Unless the file over it sets the key right."""
     text = DIGITS.read_text().replace("steps: 400", "steps: many")
     files(tmp_path, wrong=text)
     line = next(number for number, row in enumerate(text.splitlines(), 1) if row.startswith("steps"))
-    (mistake,) = mistakes(write(tmp_path, "base: wrong.yaml\n"))
-    assert mistake == f'{tmp_path}/wrong.yaml:{line}: steps: must be a whole number, got "many".'
+    (error,) = errors_of(write(tmp_path, "base: wrong.yaml\n"))
+    assert error == f'{tmp_path}/wrong.yaml:{line}: steps: must be a whole number, got "many".'
     assert load(write(tmp_path, "base: wrong.yaml\nsteps: 400\n")) == load(DIGITS)
 
 
-def test_a_cycle_is_told_with_its_chain(tmp_path: Path) -> None:
+def test_a_cycle_is_reported_with_its_chain(tmp_path: Path) -> None:
     """From the file that was asked for, link by link, to the one that comes again."""
     files(tmp_path, a="base: b.yaml\n", b="steps: 1\nbase: [c.yaml]\n", c="base: ./a.yaml\n")
     a, b, c = (tmp_path / f"{name}.yaml" for name in "abc")
-    (mistake,) = mistakes(a)
-    assert mistake == f"{c}:1: base: leads back to itself: {a} -> {b} -> {c} -> {a}."
-    (mistake,) = mistakes(write(tmp_path, "base: experiment.yaml\n"))
-    assert "leads back to itself" in mistake
+    (error,) = errors_of(a)
+    assert error == f"{c}:1: base: leads back to itself: {a} -> {b} -> {c} -> {a}."
+    (error,) = errors_of(write(tmp_path, "base: experiment.yaml\n"))
+    assert "leads back to itself" in error
 
 
 @pytest.mark.parametrize(
@@ -100,20 +100,20 @@ def test_a_cycle_is_told_with_its_chain(tmp_path: Path) -> None:
         (".", ": cannot be read: "),
     ],
 )
-def test_a_base_that_is_none_is_one_mistake(base: str, line: str, tmp_path: Path) -> None:
+def test_a_base_that_is_no_file_is_one_error(base: str, line: str, tmp_path: Path) -> None:
     """Nothing is said of the settings that it may have held."""
-    (mistake,) = mistakes(write(tmp_path, f"base: {base}\nsteps: 3\n"))
-    assert line in mistake
+    (error,) = errors_of(write(tmp_path, f"base: {base}\nsteps: 3\n"))
+    assert line in error
 
 
-def test_a_base_on_the_command_line_is_a_mistake() -> None:
+def test_a_base_on_the_command_line_is_refused() -> None:
     """The file itself is the argument there."""
-    (mistake,) = mistakes(DIGITS, "base=other.yaml")
-    assert mistake == "command line: base: stands in files only; give the file itself: other.yaml."
+    (error,) = errors_of(DIGITS, "base=other.yaml")
+    assert error == "command line: base: stands in files only; give the file itself: other.yaml."
 
 
 def test_a_list_is_set_whole_or_by_the_item(tmp_path: Path) -> None:
-    """An item that is not there, or that has no keys, is a mistake."""
+    """An item that is not there, or that has no keys, is a error."""
     file = write(tmp_path, f"base: {DIGITS}\ndata: {{name: 'a:b', arguments: {{sizes: [1, 2, {{x: 3}}]}}}}\n")
 
     def sizes(*overrides: str) -> object:
@@ -121,12 +121,12 @@ def test_a_list_is_set_whole_or_by_the_item(tmp_path: Path) -> None:
 
     assert sizes("data.arguments.sizes=[4, 5]") == [4, 5]
     assert sizes("data.arguments.sizes.1=7", "data.arguments.sizes.2.x=8") == [1, 7, {"x": 8}]
-    (mistake,) = mistakes(file, "data.arguments.sizes.3=7")
-    assert mistake == "command line: data.arguments.sizes.3: the list has 3 items, of which the first is 0."
-    (mistake,) = mistakes(file, "data.arguments.sizes.0.x=7")
-    assert mistake == "command line: data.arguments.sizes.0.x: data.arguments.sizes.0 is no list or mapping."
+    (error,) = errors_of(file, "data.arguments.sizes.3=7")
+    assert error == "command line: data.arguments.sizes.3: the list has 3 items, of which the first is 0."
+    (error,) = errors_of(file, "data.arguments.sizes.0.x=7")
+    assert error == "command line: data.arguments.sizes.0.x: data.arguments.sizes.0 is no list or mapping."
     for index in ("-1", "²", "9" * 5000):
-        assert "the list has 3 items" in mistakes(file, f"data.arguments.sizes.{index}=7")[0]
+        assert "the list has 3 items" in errors_of(file, f"data.arguments.sizes.{index}=7")[0]
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_a_list_is_set_whole_or_by_the_item(tmp_path: Path) -> None:
         (f"steps: {'9' * 5000}\n", ": broken YAML: "),
     ],
 )  # fmt: skip
-def test_yaml_that_could_grow_without_end_is_a_mistake(text: str, line: str, tmp_path: Path) -> None:
+def test_yaml_that_could_grow_without_end_is_refused(text: str, line: str, tmp_path: Path) -> None:
     """Aliases, which may hold themselves, and numbers that cannot be printed."""
     file = write(tmp_path, text)
-    assert mistakes(file)[0].startswith(f"{file}{line}")
+    assert errors_of(file)[0].startswith(f"{file}{line}")
 
 
 @pytest.mark.parametrize(
@@ -154,31 +154,31 @@ def test_yaml_that_could_grow_without_end_is_a_mistake(text: str, line: str, tmp
         ("[" * 25 + "]" * 25, "nested too deeply"),
     ],
 )
-def test_an_argument_that_would_not_survive_being_written_is_a_mistake(value: str, line: str) -> None:
+def test_an_argument_that_would_not_survive_being_written_is_refused(value: str, line: str) -> None:
     """A function's arguments are those in the run folder."""
-    (mistake,) = mistakes(DIGITS, "data.name=a:b", f"data.arguments.x={value}")
-    assert mistake == f"command line: data.arguments: {line}."
+    (error,) = errors_of(DIGITS, "data.name=a:b", f"data.arguments.x={value}")
+    assert error == f"command line: data.arguments: {line}."
 
 
 @pytest.mark.parametrize("name", ["a:", ":b", "a:b:c", "a.:b", "a b:c", "a:b.c", "1a:b"])
 def test_a_function_is_named_by_module_and_name(name: str) -> None:
     """Anything else with a colon is refused at once, and not imported."""
-    (mistake,) = mistakes(DIGITS, f'data.name="{name}"')
-    assert mistake == f'command line: data.name: must be of the form module:function, got "{name}".'
+    (error,) = errors_of(DIGITS, f'data.name="{name}"')
+    assert error == f'command line: data.name: must be of the form module:function, got "{name}".'
 
 
-def test_bases_that_name_each_other_without_end_are_a_mistake(tmp_path: Path) -> None:
+def test_bases_that_name_each_other_without_end_are_refused(tmp_path: Path) -> None:
     """Nine files, each of which names the next eight times, are 8^8 readings."""
     for level in range(9):
         (tmp_path / f"{level}.yaml").write_text(f"base: [{', '.join([f'{level + 1}.yaml'] * 8)}]\n")
     (tmp_path / "9.yaml").write_text(DIGITS.read_text())
-    (mistake,) = mistakes(tmp_path / "0.yaml")
-    assert mistake.startswith(f"{tmp_path}/0.yaml: base: leads to more than 100 files")
+    (error,) = errors_of(tmp_path / "0.yaml")
+    assert error.startswith(f"{tmp_path}/0.yaml: base: leads to more than 100 files")
 
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("base", ["/dev/zero", "fifo", "huge.yaml", "."])
-def test_a_base_that_has_no_end_is_a_mistake(
+def test_a_base_that_has_no_end_is_refused(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As is such a file itself: a device, a pipe without a writer, one of gigabytes, a folder."""
@@ -187,5 +187,5 @@ def test_a_base_that_has_no_end_is_a_mistake(
     with (tmp_path / "huge.yaml").open("wb") as huge:
         huge.truncate(2**34)
     for file in (write(tmp_path, f"base: {base}\n"), tmp_path / base):
-        (mistake,) = mistakes(file)
-        assert ": cannot be read: " in mistake
+        (error,) = errors_of(file)
+        assert ": cannot be read: " in error

@@ -38,7 +38,7 @@ def test_a_loader_that_fills_its_buffers_again_is_that_of_new_ones() -> None:
 
 
 @pytest.mark.parametrize(("function", "options"), [("shuffled", {}), ("shuffled", {"fixed": 2})])
-def test_a_loader_that_shuffles_anew_is_told_before_its_held_out_examples_are_trained_on(
+def test_a_loader_that_shuffles_anew_is_refused_before_its_held_out_examples_are_trained_on(
     function: str, options: dict[str, int]
 ) -> None:
     """With what to write in place of it: the next epoch would begin with others."""
@@ -46,7 +46,7 @@ def test_a_loader_that_shuffles_anew_is_told_before_its_held_out_examples_are_tr
         load(function, arguments=options, eval_batches=10)
 
 
-def test_a_later_epoch_that_begins_with_other_batches_is_told() -> None:
+def test_a_later_epoch_that_begins_with_other_batches_is_refused() -> None:
     """As soon as it begins; the examples of the first were never among those trained on."""
     dataset = load("shuffled_later", eval_batches=3)
     assert [numbers(dataset.batch(0, step)) for step in range(7)] == [[number] for number in range(3, 10)]
@@ -64,7 +64,7 @@ def test_a_later_epoch_that_begins_with_other_batches_is_told() -> None:
         ("shuffled", {"fixed": 10}, "training"),
     ],
 )
-def test_a_loader_that_a_resumed_run_would_not_repeat_is_told(
+def test_a_loader_that_a_resumed_run_would_not_repeat_is_reported(
     function: str, arguments: dict[str, int], what: str
 ) -> None:
     """Before training: held-out batches stay apart, and the run goes on in the order of the first call."""

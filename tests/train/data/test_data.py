@@ -122,7 +122,7 @@ def test_the_default_text_is_python_source_of_the_standard_library() -> None:
     assert len(text_data._read_text(options)) > 5_000_000
 
 
-def test_text_too_short_for_a_sequence_is_told(tmp_path: Path) -> None:
+def test_text_too_short_for_a_sequence_is_refused(tmp_path: Path) -> None:
     """With the number of bytes, the number needed, and the setting to change."""
     file = text_file(tmp_path, 89)
     with pytest.raises(DataError, match=r"has 89 bytes.* 8 bytes need at least 90; lower data\.length"):
@@ -130,7 +130,7 @@ def test_text_too_short_for_a_sequence_is_told(tmp_path: Path) -> None:
     text(text_file(tmp_path, 90))
 
 
-def test_text_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_absent_text_is_refused(tmp_path: Path) -> None:
     """With the path as it was given."""
     with pytest.raises(DataError, match=r"data\.path=.*nowhere: no such file or folder"):
         text(tmp_path / "nowhere")

@@ -63,13 +63,13 @@ def test_a_digest_knows_every_example() -> None:
         ("HERE", {}, f"the module {HERE} has no function HERE"),
     ],
 )  # fmt: skip
-def test_data_of_another_form_is_told(function: str, options: dict[str, object], line: str) -> None:
+def test_data_of_another_form_is_refused(function: str, options: dict[str, object], line: str) -> None:
     """With the arrays and the needs of the task."""
     with pytest.raises(DataError, match=line):
         load(function, **options).batch(0, 0)
 
 
-def test_a_module_that_is_not_there_is_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_absent_module_is_reported_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     """With where it was looked for."""
     assert program.main([str(CONFIGS / "digits.yaml"), "data.name=no.such:data"]) == 2
     assert "data.name=no.such:data: there is no module no; it is looked for in" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_data_that_fails_on_its_way_costs_no_update(tmp_path: Path) -> None:
     assert saved_arrays(tmp_path / "failed", 10) == saved_arrays(tmp_path / "straight", 10)
 
 
-def test_microbatches_that_do_not_divide_a_users_batches_are_told_with_status_2(
+def test_microbatches_that_do_not_divide_a_users_batches_are_refused_with_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a line; a folder that was made for the run is gone again, one that was there is left as it was."""

@@ -172,7 +172,7 @@ def test_a_microbatch_lies_on_all_devices(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_batch_that_the_devices_do_not_divide_is_a_mistake(
+def test_a_batch_that_the_devices_do_not_divide_is_refused(
     size: int, settings: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error has the line to write; the folder is then free for another run."""
@@ -203,7 +203,7 @@ def test_numbers_of_a_batch_that_are_of_no_example_go_to_each_device() -> None:
         Devices("replicated", jax.devices()[:3]).place_batch(batch)
 
 
-def test_a_dry_run_tells_what_a_device_holds() -> None:
+def test_a_dry_run_shows_the_bytes_of_each_device() -> None:
     """Its share of the large arrays, and all that is small."""
     config = moe(*MOE, "sharding=fsdp")
     text = dry_run.describe(config, data.load(config.data))

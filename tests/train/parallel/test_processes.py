@@ -166,7 +166,7 @@ def test_a_folder_that_process_0_cannot_have_is_refused_by_both(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_process_whose_others_do_not_come_says_so(number: int) -> None:
+def test_a_process_whose_peers_do_not_join_reports_it(number: int) -> None:
     """In a line, after a bounded time, where JAX would end with a stack of C++."""
     code = (
         "from train.parallel import joining, processes\n"
@@ -220,9 +220,7 @@ def test_a_process_whose_others_do_not_come_says_so(number: int) -> None:
         ("--cluster --process-id 1", "--cluster finds out what --process-id says; give the one or the other"),
     ],
 )
-def test_a_mistake_in_the_flags_is_one_line(
-    flags: str, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_in_the_flags_is_one_line(flags: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With status 2, before the data is read."""
     assert program.main([str(ROOT / "configs/digits.yaml"), *flags.split()]) == 2
-    assert capsys.readouterr().err == f"command line: {line}\n"
+    assert capsys.readouterr().err == f"command line: {line}.\n"

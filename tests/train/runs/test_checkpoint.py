@@ -83,13 +83,13 @@ def test_whatever_is_cut_off_a_checkpoint_its_whole_state_is_read_or_the_one_bef
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(tmp_path / "whole", copy)
         damage(copy / file)
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             read[str(file)] = restore(copy)
-        assert [str(warning.message).split(" cannot")[0] for warning in told] == (
+        assert [str(warning.message).split(" cannot")[0] for warning in caught] == (
             [f"the checkpoint {copy / '7'}"] if read[str(file)] == 3 else []
         )
-        assert names(copy) == (["3", "7.unreadable"] if told else ["3", "7"])
+        assert names(copy) == (["3", "7.unreadable"] if caught else ["3", "7"])
     assert set(read.values()) <= {3, 7}
     assert {name for name, step in read.items() if step == 7} <= {"7/sizes.json"}
 
@@ -128,13 +128,13 @@ def test_a_checkpoint_that_cannot_be_read_is_quarantined_with_its_cause(tmp_path
     """The warning names the folder, the cause and the remedy; the step can be saved anew, and read."""
     save(tmp_path, 3, 7)
     os.truncate(tmp_path / "7" / "default" / "_METADATA", 10)
-    with pytest.warns(RunWarning, match="cannot be read") as told:
+    with pytest.warns(RunWarning, match="cannot be read") as caught:
         assert restore(tmp_path) == 3
     assert re.fullmatch(
         rf"the checkpoint {tmp_path / '7'} cannot be read: ValueError: its file default/_METADATA has 10"
         r" bytes, and had \d+\. It is now 7\.unreadable there, and the run goes on from the checkpoint of "
         r"step 3\.",
-        str(told[0].message),
+        str(caught[0].message),
     )
     save(tmp_path, 7)
     assert restore(tmp_path) == 7
@@ -148,9 +148,9 @@ def test_several_are_skipped_until_one_can_be_read(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, keep=3)
     for step in ("2", "3"):
         shutil.rmtree(tmp_path / step / "default" / "d")
-    with pytest.warns(RunWarning, match="goes on from the checkpoint of step 1") as told:
+    with pytest.warns(RunWarning, match="goes on from the checkpoint of step 1") as caught:
         assert restore(tmp_path) == 1
-    assert len(told) == 2
+    assert len(caught) == 2
 
 
 def test_if_none_can_be_read_nothing_is_touched_and_nothing_trained(tmp_path: Path) -> None:

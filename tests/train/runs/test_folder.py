@@ -54,7 +54,7 @@ def test_a_lock_is_not_removed_under_another_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
-def test_a_lock_that_is_no_file_is_told(tmp_path: Path, kind: str) -> None:
+def test_a_lock_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
     """With status 2 of its own run; for a sweep no process holds it."""
     lock = tmp_path / run_folder.LOCK
     if kind == "folder":
@@ -117,7 +117,7 @@ def test_results_that_are_odd_are_none(tmp_path: Path, text: str) -> None:
     assert results.read(tmp_path) is None
 
 
-def test_a_run_that_goes_on_otherwise_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_goes_on_otherwise_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libraries, code and data that changed, once, before anything is trained; not at its first step."""
     begin(tmp_path, data="a")
     versions = {**provenance._versions(), "jax": "0.0.1"}

@@ -36,9 +36,9 @@ def test_no_state_is_saved_before_the_points_that_lead_to_it(tmp_path: Path) -> 
     writer = SmallWriter()
     with Checkpoints(tmp_path, keep=2) as checkpoints, sowlog.Logger(tmp_path, writers=[writer]) as log:
         saver = Saver(log, checkpoints, every=4, steps=8)
-        with pytest.warns() as told:
+        with pytest.warns() as caught:
             train(saver, 3)
-        (warning,) = [str(one.message) for one in told if one.category is RunWarning]
+        (warning,) = [str(one.message) for one in caught if one.category is RunWarning]
         assert warning.startswith("step 3 is not saved: SmallWriter could not write 2 records yet")
         assert warning.endswith("goes on; there is no checkpoint yet, and the next is tried at step 4.")
         assert (saver.saved(), list(tmp_path.glob("[0-9]*"))) == (0, [])

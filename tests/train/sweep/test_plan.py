@@ -88,7 +88,7 @@ def test_names_are_stable_and_no_two_values_share_one(tmp_path: Path) -> None:
         (["seed=1,x", "steps=0,5"], "command line: steps: must be greater than or equal to 1, got 0"),
     ],
 )
-def test_every_mistake_is_told_before_anything_is_trained(
+def test_every_error_is_reported_before_training(
     tmp_path: Path, sweeps: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With status 2, once each, whatever point it stands in; no folder is made."""
@@ -117,7 +117,7 @@ def test_every_mistake_is_told_before_anything_is_trained(
         (["--hparams=seed,sead"], "--hparams: sead is no setting of this run; did you mean seed?"),
     ],
 )
-def test_options_that_do_not_fit_are_mistakes(
+def test_options_that_do_not_fit_are_refused(
     tmp_path: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each names the option that it belongs to; no point is begun."""
@@ -134,7 +134,7 @@ def test_options_that_do_not_fit_are_mistakes(
         (["--submit=slurm"], 'command line: --submit slurm: Could not detect "srun"'),
     ],
 )
-def test_what_submitit_refuses_is_a_mistake(tmp_path: Path, arguments: list[str], line: str) -> None:
+def test_a_refusal_of_submitit_is_a_config_error(tmp_path: Path, arguments: list[str], line: str) -> None:
     """Before a job is submitted. In a process of its own, as submitit logs to its standard output."""
     done = without_jax([str(DIGITS), "--sweep=seed=1", *arguments, f"--workdir={tmp_path}"])
     assert (done.returncode, done.stdout) == (2, "")
@@ -142,7 +142,7 @@ def test_what_submitit_refuses_is_a_mistake(tmp_path: Path, arguments: list[str]
     assert not (tmp_path / "seed=1").exists()
 
 
-def test_a_folder_with_another_run_is_told_first(tmp_path: Path) -> None:
+def test_a_folder_with_another_run_is_reported_first(tmp_path: Path) -> None:
     """Every such point; more steps are no other run."""
     for point in planned(tmp_path, "seed=0..1", overrides=("steps=5",)):
         with run_folder.RunFolder(point.path, point.config):

@@ -101,7 +101,7 @@ def test_points_run_side_by_side(tmp_path: Path) -> None:
     assert go(points, body, jobs=2).unfinished == []
 
 
-def test_a_failed_point_is_told_and_the_others_go_on(
+def test_a_failed_point_is_reported_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the last lines of this attempt; a process that ends without results has failed too."""

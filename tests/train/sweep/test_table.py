@@ -47,6 +47,6 @@ def test_the_table_is_a_file_with_mean_and_spread_over_seeds(
     ]
     sweep_command.show(points, tmp_path, stopped_by=None)
     line = "over 3 seeds  data.arguments.path=['/a']  eval/loss 0.3 ± 0.2646"
-    assert [line] == [told for told in capsys.readouterr().out.splitlines() if told.startswith("over ")]
+    assert [line] == [shown for shown in capsys.readouterr().out.splitlines() if shown.startswith("over ")]
     single = planned(tmp_path / "single", "steps=5,6")
     assert sweep_table.write(single, tmp_path) == [tmp_path / "sweep.csv"]

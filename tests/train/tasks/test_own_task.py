@@ -62,7 +62,7 @@ def _write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
-def mistakes(*settings: str) -> list[str]:
+def errors_of(*settings: str) -> list[str]:
     with pytest.raises(ConfigError, match=r".") as caught:
         config_file.load(DIGITS, settings)
     return str(caught.value).splitlines()
@@ -70,27 +70,27 @@ def mistakes(*settings: str) -> list[str]:
 
 def test_its_settings_are_checked_as_all_others(write) -> None:
     """All at once, each with its key and a suggestion."""
-    found = mistakes(f"task.name={write()}", "task.widht=3", "task.width=0", "task.depths=1", "seed=x")
+    found = errors_of(f"task.name={write()}", "task.widht=3", "task.width=0", "task.depths=1", "seed=x")
     assert sorted(found) == [
         'command line: seed: must be a whole number, got "x".',
         "command line: task.depths: must be a valid tuple, got 1.",
         "command line: task.widht: unknown key; did you mean width?",
         "command line: task.width: must be greater than or equal to 1, got 0.",
     ]
-    assert mistakes(f"task.name={write()}", 'task.width="3"')[0].endswith('must be a whole number, got "3".')
+    assert errors_of(f"task.name={write()}", 'task.width="3"')[0].endswith('must be a whole number, got "3".')
 
 
 def test_what_is_not_found_is_named(write, tmp_path: Path) -> None:
     """The module or the class, where it was looked for, and one with a similar name."""
     module = write().partition(":")[0]
-    (found,) = mistakes("task.name=nowhere_at_all:Mine")
+    (found,) = errors_of("task.name=nowhere_at_all:Mine")
     where = f"it is looked for in the working folder {tmp_path} and on PYTHONPATH."
     assert found == f"command line: task.name: there is no module nowhere_at_all; {where}"
-    (found,) = mistakes(f"task.name={module}:Min")
+    (found,) = errors_of(f"task.name={module}:Min")
     assert found == f"command line: task.name: the module {module} has no class Min; did you mean Mine?"
-    (found,) = mistakes("task.name=not-a-module:Mine")
+    (found,) = errors_of("task.name=not-a-module:Mine")
     assert "must be of the form module:Class" in found
-    (found,) = mistakes("task.name=min")
+    (found,) = errors_of("task.name=min")
     assert "must be one of digits, moe_lm, vae, vqvae, module:Class" in found
 
 
@@ -109,7 +109,7 @@ def test_what_is_not_found_is_named(write, tmp_path: Path) -> None:
 )
 def test_a_class_that_is_no_task_is_refused(write, old: str, new: str, line: str) -> None:
     """Before anything else of it is looked at."""
-    (found,) = mistakes(f"task.name={write(old, new)}")
+    (found,) = errors_of(f"task.name={write(old, new)}")
     assert line in found
 
 
@@ -123,10 +123,10 @@ def test_a_configuration_of_it_reads_back_equal(write, tmp_path: Path) -> None:
 
 def test_it_learns_from_data_that_has_what_it_needs(write) -> None:
     """Which is found before any data is read."""
-    (found,) = mistakes(f"task.name={write()}", "data.name=text")
+    (found,) = errors_of(f"task.name={write()}", "data.name=text")
     assert 'learns from "digits", got "text"' in found
     name = write('"image", "label"', '"audio",')
-    (found,) = mistakes(f"task.name={name}")
+    (found,) = errors_of(f"task.name={name}")
     assert "learns from arrays that no data here has" in found
 
 

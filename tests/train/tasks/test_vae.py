@@ -54,7 +54,7 @@ def test_the_kl_divergence_is_that_of_normal_distributions(free_bits: float, bet
     assert sown["losses/kl/weighted"] == pytest.approx(beta * sown["losses/kl"])
 
 
-def test_a_unit_that_says_nothing_is_not_active() -> None:
+def test_a_unit_without_information_is_not_active() -> None:
     """Its mean does not depend on the image, whatever it is."""
     outputs, sown = encode()
     assert sown["active_units"] == (outputs["mean"].var(0) > 0.01).sum() == 3
