@@ -41,8 +41,9 @@ def picture_of(package: str) -> str:
         for depth, level in enumerate(levels)
         for room in level
     ]
-    width = max(len(name) for _, name, _ in rooms)
-    return "\n".join(["```", *(f"{level}  {name:{width}}  {text}" for level, name, text in rooms), "```"])
+    digits, width = len(str(len(levels))), max(len(name) for _, name, _ in rooms)
+    lines = [f"{level:>{digits}}  {name:{width}}  {text}" for level, name, text in rooms]
+    return "\n".join(["```", *lines, "```"])
 
 
 def _described(folder: Path, room: str) -> tuple[str, str]:
