@@ -62,3 +62,36 @@ class StallingWriter(MemoryWriter):
     def steps(self):
         """The steps of the kept records."""
         return [record.step for record in self.records]
+
+
+class AtOnceWriter(StallingWriter):
+    """A writer that takes batches, and keeps each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+        self.failing = set()
+        self.look = lambda: None
+        self.seen = []
+
+    def write(self, record):
+        """Keep one record, or fail."""
+        if record.step in self.failing:
+            raise OSError(f"cannot write {record.step}")
+        super().write(record)
+
+    def write_all(self, records):
+        """Keep all records of the batch, or none."""
+        self.given.append(records)
+        self.seen.append(self.look())
+        if self.stalled:
+            raise StalledError("the disk is full")
+        if self.failing & {record.step for record in records}:
+            raise OSError("cannot write one of them")
+        for record in records:
+            super().write(record)
+
+    @property
+    def sizes(self):
+        """The size of each batch."""
+        return [len(records) for records in self.given]

@@ -115,3 +115,11 @@ def wait_until(reached: Callable[[], bool], *, seconds: float = 30.0) -> None:
 
 def _series(events) -> Series:
     return Series([e.step for e in events], [e.value for e in events], [e.wall_time for e in events])
+
+
+def as_series(run):
+    """Return a run in the form of TensorBoard's reader."""
+    return {
+        tag: Series(steps.tolist(), values.tolist(), run.wall_times[tag].tolist())
+        for tag, (steps, values) in run.scalars.items()
+    }

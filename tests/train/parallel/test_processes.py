@@ -151,7 +151,7 @@ def test_processes_that_do_not_train_the_same_are_refused(tmp_path: Path) -> Non
     first, second = Pair("--workdir", str(tmp_path / "run"), second=["seed=1"]).end()
     line = (
         "command line: the configurations of the processes differ; "
-        "start all with the same arguments, on the same files\n"
+        "start all with the same arguments, on the same files.\n"
     )
     assert (first, second) == ((2, "", line), (2, "", line))
     assert not (tmp_path / "run").exists()
