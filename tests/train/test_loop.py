@@ -152,7 +152,9 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path) -> None:
         (tmp_path / "checkpoints" / "12").mkdir(parents=True)
     with pytest.raises(run_folder.RunFolderError, match="another run") as caught:
         run_folder.RunFolder(tmp_path, digits("seed=1", "task.width=3", "steps=13"))
-    assert str(caught.value).splitlines()[1:] == ["  task.width: 2 there, 3 now", "  seed: 0 there, 1 now"]
+    _, *differences, remedy = str(caught.value).splitlines()
+    assert differences == ["  task.width: 2 there, 3 now", "  seed: 0 there, 1 now"]
+    assert remedy.startswith("Give another --workdir, ")
     with pytest.raises(run_folder.RunFolderError, match="steps: 12 there, 11 now"):
         run_folder.RunFolder(tmp_path, digits("steps=11"))
     with pytest.raises(run_folder.RunFolderError, match=r"task\.name: digits there, moe_lm now"):
