@@ -96,10 +96,10 @@ def varying_like(tree: Any, like: Any) -> Any:
         tree: arrays.
         like: arrays, or their shapes and dtypes as `jax.eval_shape` returns them.
     """
-    axes = frozenset[Any]().union(*map(_varying_axes, jax.tree.leaves(like)))
+    axes = frozenset[Any]().union(*map(varying_axes, jax.tree.leaves(like)))
     if not axes:
         return tree
-    return jax.tree.map(lambda array: _vary(array, axes - _varying_axes(array)), tree)
+    return jax.tree.map(lambda array: _vary(array, axes - varying_axes(array)), tree)
 
 
 def _vary(array: jax.Array, axes: frozenset[Any]) -> jax.Array:
@@ -112,7 +112,8 @@ def _vary(array: jax.Array, axes: frozenset[Any]) -> jax.Array:
     return pvary(array, names)
 
 
-def _varying_axes(leaf: Any) -> frozenset[Any]:
+def varying_axes(leaf: Any) -> frozenset[Any]:
+    """Return the mapped axes of a checked `shard_map` that an array varies over."""
     if not isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
         return frozenset()
     kind: Any = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.aval

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -32,8 +33,10 @@ def accumulate(
         microbatches: the number of microbatches.
         weight: a function from the batch arguments to the weight of a microbatch, a scalar, for an objective
             that is a mean over a mask: `lambda batch: batch["mask"].sum()`. Averages and losses are weighted
-            by it; microbatches of weight 0 are ignored, even if their result is NaN. None weights all
-            equally.
+            by it; microbatches of weight 0 are ignored, even if their result is NaN, and so are their
+            gradients with respect to the arguments, inside of `step_fn` or outside of `accumulate`. In a
+            value that `step_fn` closes over, such a gradient is NaN: pass the value as an argument. None
+            weights all equally.
 
     Returns:
         A function with the same arguments and result, for the full batch.
@@ -60,7 +63,8 @@ def accumulate(
 
         def add(total: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, None]:
             part, share = inputs
-            result = step_fn(params, *part)
+            arguments = (params, *part)
+            result = step_fn(*(arguments if weight is None else _counted(share, arguments)))
             accumulate_leaf = functools.partial(_accumulate_leaf, share, microbatches)
             return jax.tree.map(accumulate_leaf, total, result, is_leaf=is_state), None
 
@@ -149,6 +153,24 @@ def _accumulate_leaf(share: jax.Array, microbatches: int, total: Any, new: Any) 
 def _weighed(share: jax.Array, values: jax.Array) -> jax.Array:
     """Return share * values, and 0 for a microbatch of weight 0, where a mean over nothing may be NaN."""
     return jnp.where(share == 0, 0.0, share * values)
+
+
+def _counted(share: jax.Array, arguments: Any) -> Any:
+    """Return the arguments, with a gradient of 0 for a microbatch of weight 0.
+
+    The derivative of a mean over nothing is NaN even for a cotangent of 0, so the gradient is selected where
+    it leaves the microbatch. The selection has two equal operands, and costs nothing where no gradient is
+    taken. A parameter that is replicated while the weights vary over the replicas stays as it is, since a
+    selection would make it vary too, and a gradient inside of the function would lose its sum over them.
+    """
+
+    def count(leaf: Any) -> Any:
+        is_differentiable = isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        if not is_differentiable or ambient.varying_axes(share) - ambient.varying_axes(leaf):
+            return leaf
+        return jax.lax.select_n(share == 0, leaf, jax.lax.stop_gradient(leaf))
+
+    return jax.tree.map(count, arguments)
 
 
 def _finish(total: Any, shape: Any) -> Any:

@@ -84,6 +84,46 @@ def test_a_microbatch_of_padding_alone_does_not_count():
     assert sowlog.compute(updates) == pytest.approx(sowlog.compute(whole_updates), rel=1e-6)
 
 
+def _masked_mean(w, batch):
+    """Return a bare mean over a mask: NaN, as its gradient, where the mask is empty."""
+    return jnp.sum(batch["mask"] * (w * batch["x"]) ** 2) / jnp.sum(batch["mask"])
+
+
+def _accumulated(w, batch):
+    return sowlog.accumulate(_masked_mean, 4, weight=lambda batch: batch["mask"].sum())(w, batch)
+
+
+@pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd, jax.hessian])
+@pytest.mark.parametrize("ways", ["eager", "jit outside", "jit inside", "vmap"])
+def test_a_derivative_of_accumulate_ignores_a_microbatch_of_padding_alone(transform, ways):
+    """Taken outside of `accumulate`, of the parameters and of the batch, it equals the full batch's."""
+    batch = {"x": jnp.arange(1.0, 9.0), "mask": jnp.array([1.0, 1, 0, 0, 1, 0, 1, 1])}
+    wanted = transform(_masked_mean)(jnp.float32(3), batch)
+    inner = jax.jit(_accumulated) if ways == "jit inside" else _accumulated
+    derivative = transform(inner)
+    if ways == "jit outside":
+        derivative = jax.jit(derivative)
+    if ways == "vmap":
+        found = jax.vmap(derivative, in_axes=(0, None))(jnp.full(2, 3.0), batch)[0]
+    else:
+        found = derivative(jnp.float32(3), batch)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_a_derivative_in_the_batch_ignores_a_microbatch_of_padding_alone():
+    """It is 0 for the examples of padding, as if they were not there."""
+    mask = jnp.array([1.0, 1, 0, 0, 1, 0, 1, 1])
+    found = jax.grad(lambda x: _accumulated(3.0, {"x": x, "mask": mask}))(jnp.arange(1.0, 9.0))
+    wanted = jax.grad(lambda x: _masked_mean(3.0, {"x": x, "mask": mask}))(jnp.arange(1.0, 9.0))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_derivative_that_is_nan_in_a_counted_microbatch_stays_nan():
+    """Padding is ignored, and a fault of the model is not."""
+    batch = {"x": jnp.arange(8.0).at[1].set(jnp.nan), "mask": jnp.array([1.0, 1, 0, 0, 1, 1, 1, 1])}
+    assert np.isnan(jax.grad(_accumulated)(3.0, batch))
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_batch_of_padding_alone_is_the_full_batch(guarded):
     """With weight 0 everywhere the result equals one pass: 0 of a guarded mean, NaN of a bare one."""
@@ -207,6 +247,22 @@ def test_microbatches_of_a_shard_are_accumulated_in_a_checked_shard_map(weight):
         for a, b in zip(jax.tree.leaves(computed[tag]), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
     assert np.isfinite(float(value))
+
+
+@pytest.mark.skipif(not hasattr(jax, "typeof"), reason="jax 0.5 does not track what varies")
+def test_a_gradient_in_a_checked_shard_map_keeps_its_sum_over_the_replicas():
+    """That of replicated parameters, taken inside of the function: weights that vary do not change it."""
+    gradient = jax.grad(lambda w, x: jnp.mean(w * x))
+    # Equal weights, of which the type says that they vary.
+    weighted = sowlog.accumulate(gradient, 2, weight=lambda x: 1 + 0 * jnp.sum(x))
+
+    def summed(step):
+        def replica(x):
+            return jax.lax.pmean(step(jax.lax.pmax(jnp.max(x), "batch"), x[0]), "batch")
+
+        return jax.jit(shard_map_over(replica, check=True))(jnp.arange(16.0).reshape(4, 4))
+
+    assert float(summed(weighted)) == pytest.approx(float(summed(gradient)), rel=1e-6)
 
 
 def test_states_are_merged_in_a_scan_of_a_checked_shard_map():
