@@ -59,14 +59,21 @@ class ParsedEvent(NamedTuple):
     """The contents of an event for a reader of scalars.
 
     Attributes:
+        step: the step.
         restart: the step from which the event supersedes all earlier points, or None.
         points: the scalars of the event.
         others: the tags and kinds of its other values.
     """
 
+    step: int
     restart: int | None
     points: list[ScalarPoint]
     others: list[tuple[str, str]]
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags of all values with data, of any kind."""
+        return [*(point.tag for point in self.points), *(tag for tag, _ in self.others)]
 
 
 def parse_event(payload: bytes) -> ParsedEvent:
@@ -87,7 +94,7 @@ def parse_event(payload: bytes) -> ParsedEvent:
             points.append(ScalarPoint(event.step, value.tag, scalar, event.wall_time))
         elif kind := _kind(value):
             others.append((value.tag, kind))
-    return ParsedEvent(event.step if restarts else None, points, others)
+    return ParsedEvent(event.step, event.step if restarts else None, points, others)
 
 
 def _scalar(value: Any) -> float | None:

@@ -248,7 +248,7 @@ def _restart(payloads: Iterable[bytes]) -> int | None:
 
 
 def _last_steps_of(payloads: Iterable[bytes]) -> dict[str, int]:
-    """Return the last steps by tag; a payload that is no Event is skipped.
+    """Return the last steps by tag, of values of every kind; a payload that is no Event is skipped.
 
     Events of one size mostly have the same tags, so only the last few of each size are parsed.
     """
@@ -259,9 +259,9 @@ def _last_steps_of(payloads: Iterable[bytes]) -> dict[str, int]:
         if number > _PARSED and parsed[len(payload)] > _PARSED_OF_SIZE:
             continue
         try:
-            points = parse_event(payload).points
+            event = parse_event(payload)
         except ValueError:
             continue
-        for point in points:
-            steps.setdefault(point.tag, point.step)
+        for tag in event.tags:
+            steps.setdefault(tag, event.step)
     return steps

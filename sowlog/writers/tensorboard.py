@@ -71,6 +71,7 @@ class TensorBoardWriter:
         # Each record overwrites the buffer of its template, so a template belongs to one writer.
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
         self._recent: dict[int, tuple[tuple[str, ...], RecordTemplate]] = {}
+        self._recent_others: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -104,8 +105,10 @@ class TensorBoardWriter:
         except OSError as error:
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
         for record in records:
-            tags = record.tags or (*record.histograms, *record.images)
-            if (back := self._order.check(tags, record.step)) is not None:
+            back = self._order.check(record.tags, record.step)
+            if record.histograms or record.images:
+                back = self._order.check(self._other_tags(record), record.step) or back
+            if back is not None:
                 self._warning = LossWarning(self._describe(back))
 
     def take_warning(self) -> LossWarning | None:
@@ -127,6 +130,13 @@ class TensorBoardWriter:
             f"step {step} of {tag} is logged to {self._logdir}, {before}: TensorBoard's default server hides "
             f"the earlier points of {tag} from step {step} on. {remedy}; or use a folder for each run."
         )
+
+    def _other_tags(self, record: Record) -> tuple[str, ...]:
+        """Return the tags of the histograms and images: one tuple for records of equal tags in a row."""
+        tags = (*record.histograms, *record.images)
+        if tags != self._recent_others:
+            self._recent_others = tags
+        return self._recent_others
 
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
         if record.tags:

@@ -174,19 +174,56 @@ def test_a_step_below_the_resumed_one_warns(tmp_path):
     assert "where an earlier run reached step 4" in message
 
 
+def log_other(log, step, kind, tag="x", **metrics):
+    """Log an image or a histogram."""
+    if kind == "image":
+        log.image(step, tag, np.zeros((2, 2), np.uint8))
+    if kind == "histogram" or metrics:
+        histogram = {tag: sowlog.histogram.of(np.ones(3))} if kind == "histogram" else {}
+        log(step, {**histogram, **metrics})
+
+
 @pytest.mark.parametrize("kind", ["image", "histogram"])
 def test_images_and_histograms_are_hidden_as_well(tmp_path, kind):
-    """Within one logger; of an earlier run only scalars are compared."""
-    histogram = sowlog.histogram.of(np.ones(3))
+    """Within one logger."""
 
-    def log_all(log):
+    def log_back(log):
         for step in (1, 0):
-            if kind == "image":
-                log.image(step, "x", np.zeros((2, 2), np.uint8))
-            else:
-                log(step, {"x": histogram})
+            log_other(log, step, kind)
 
-    assert len(said(log_all, tmp_path)) == 1
+    (message,) = said(log_back, tmp_path / "one")
+    assert "step 0 of x is logged to" in message
+    assert "after its step 1:" in message
+
+
+@pytest.mark.parametrize("beside", [{}, {"renamed": 1.0}], ids=["alone", "beside scalars"])
+@pytest.mark.parametrize("kind", ["image", "histogram"])
+def test_images_and_histograms_of_an_earlier_run_are_hidden_as_well(tmp_path, kind, beside):
+    """The remedy removes the warning; a later step, and scalars of another name beside them, hide nothing."""
+
+    def log_steps(*steps, **metrics):
+        def log_all(log):
+            for step in steps:
+                log_other(log, step, kind, **metrics)
+
+        return log_all
+
+    for options in ({}, {"resume_from": 0}):
+        assert said(log_steps(*range(8)), tmp_path, **options) == []
+    (message,) = said(log_steps(3, 4, **beside), tmp_path)
+    assert f"step 3 of x is logged to {tmp_path}, where an earlier run reached step 7" in message
+    assert "write Logger(logdir, resume_from=3); or use a folder for each run." in message
+    assert said(log_steps(8, 9, **beside), tmp_path) == []
+
+
+def test_images_of_another_logger_that_a_resume_hides_are_named(tmp_path):
+    """As scalars are: a restart hides points of every kind."""
+    with Logger(tmp_path) as log, Logger(tmp_path) as pictures:
+        for step in range(4):
+            log(step, {"loss": 1.0})
+            log_other(pictures, step, "image")
+    (message,) = said(steps_of(2, 3, 4), tmp_path, resume_from=2)
+    assert f"the points of x in {tmp_path}, from step 2 to step 3, are hidden" in message
 
 
 def test_a_notebook_cell_that_runs_again_warns(tmp_path):
