@@ -66,8 +66,15 @@ def check_alike(config: Config, dataset: Dataset) -> None:
     Raises:
         ConfigError: their configurations or their data differ.
     """
-    texts = {"configurations": config_file.dump(config), "data": data.digest(dataset, config.seed)}
-    for noun, text in texts.items():
+    checks = [
+        ("configurations", config_file.dump(config), ""),
+        (
+            "data",
+            data.digest(dataset, config.seed),
+            ", with a fixed seed where a function draws or shuffles it",
+        ),
+    ]
+    for noun, text, remedy in checks:
         # Hashed, as all processes must gather arrays of one shape.
         digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
         try:
@@ -76,7 +83,7 @@ def check_alike(config: Config, dataset: Dataset) -> None:
             raise ConfigError(
                 [
                     f"{COMMAND_LINE}: the {noun} of the processes differ; start all with the same arguments, "
-                    "on the same files"
+                    f"on the same files{remedy}"
                 ]
             ) from None
 

@@ -19,6 +19,12 @@ from train.system import files
 META = "meta.json"
 PACKAGES = ("sowlog", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorboardX", "numpy")
 
+_OTHER_DATA = "other data than before"
+_LEAK = (
+    "Examples that it holds out now may have been trained on before. Write: a fixed seed in a function that "
+    "draws or shuffles its data."
+)
+
 Start = dict[str, Any]
 
 
@@ -54,8 +60,10 @@ def begin(
     }
     before = _read(folder / META)
     if step and before and (changes := list(_changes(before[-1], started))):
+        leak = f" {_LEAK}" if _OTHER_DATA in changes else ""
         warnings.warn(
-            f"this run goes on at step {step} with {', '.join(changes)}: it may differ from a straight run.",
+            f"this run goes on at step {step} with {', '.join(changes)}: it may differ from a straight run."
+            f"{leak}",
             RunWarning,
             stacklevel=2,
         )
@@ -106,7 +114,7 @@ def _changes(before: Start, now: Start) -> Iterator[str]:
     if (commit := before.get("git_commit")) and commit != now["git_commit"]:
         yield f"the code of commit {now['git_commit']} in place of {commit}"
     if (data := before.get("data")) and now["data"] and data != now["data"]:
-        yield "other data than before"
+        yield _OTHER_DATA
 
 
 def _versions() -> dict[str, str | None]:

@@ -91,6 +91,12 @@ def shuffled(fixed: int = 0) -> Iterator[dict[str, np.ndarray]]:
         yield {name: array[None, number] for name, array in arrays(40).items()}
 
 
+def shuffled_arrays() -> dict[str, np.ndarray]:
+    """The arrays above, in another order at each call."""
+    order = SHUFFLE.permutation(40)
+    return {name: array[order] for name, array in arrays(40).items()}
+
+
 def shuffled_pair() -> tuple[Iterator[dict], list[dict]]:
     return shuffled(), [arrays(4, shift=200)]
 

@@ -96,6 +96,22 @@ def test_a_run_on_an_iterable_is_taken_up_where_it_was(tmp_path: Path) -> None:
     assert saved_arrays(tmp_path / "stopped", 6) == saved_arrays(tmp_path / "straight", 6)
 
 
+def test_arrays_that_differ_at_each_call_are_asked_for_once(tmp_path: Path) -> None:
+    """Of one call no example is in both parts; a run that is taken up makes another, and warns of it."""
+    config = digits(f"data.name={HERE}:shuffled_arrays", "data.batch_size=8", "steps=6")
+    dataset = data.load(config.data)
+    drawn = {number for step in range(50) for number in numbers(dataset.batch(0, step))}
+    assert sorted([*drawn, *(number for part in held_out_parts(dataset) for number in numbers(part))]) == [
+        *range(40)
+    ]
+    run_until(config, tmp_path, 2)
+    line = (
+        r"with other data than before: .* holds out now may have been trained on before\. Write: a fixed seed"
+    )
+    with pytest.warns(RunWarning, match=line):
+        run(config, tmp_path)
+
+
 def test_data_that_fails_on_its_way_costs_no_update(tmp_path: Path) -> None:
     """The updates are saved before the error ends the run, which then goes on with mended data."""
     own = ("data.eval_batches=2", "data.arguments.at=8", f"data.arguments.file={tmp_path / 'file'}")

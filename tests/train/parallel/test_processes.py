@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.tensorboard_reading import wait_until
@@ -155,6 +156,23 @@ def test_processes_that_do_not_train_the_same_are_refused(tmp_path: Path) -> Non
     )
     assert (first, second) == ((2, "", line), (2, "", line))
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_whose_function_draws_other_data_are_refused(tmp_path: Path) -> None:
+    """With the seed that it lacks."""
+    own = ("data.name=tests.train.parallel.test_processes:drawn", "--workdir", str(tmp_path / "run"))
+    first, second = Pair(*own).end()
+    line = (
+        "command line: the data of the processes differ; start all with the same arguments, on the same "
+        "files, with a fixed seed where a function draws or shuffles it\n"
+    )
+    assert (first, second) == ((2, "", line), (2, "", line))
+
+
+def drawn() -> dict[str, np.ndarray]:
+    """Examples without a seed."""
+    generator = np.random.default_rng()
+    return {"image": generator.random((40, 8, 8, 1), np.float32), "label": np.arange(40) % 10}
 
 
 def test_a_folder_that_process_0_cannot_have_is_refused_by_both(tmp_path: Path) -> None:
