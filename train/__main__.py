@@ -131,7 +131,7 @@ def _dry_run(config: Config, dataset: data.Dataset) -> int:
     from train import dry_run  # noqa: PLC0415
     from train.data import drawing  # noqa: PLC0415
 
-    with drawing.interruptible(dataset, SignalFlag()) as batches:
+    with drawing.interruptible(dataset, drawing.Alone(SignalFlag())) as batches:
         lines.text(dry_run.describe(config, batches))
     return 0
 

@@ -69,7 +69,7 @@ def train(
             only the one with the `RunFolder` writes more there than its part of the checkpoints.
         view: where it is shown.
         stop: ends the loop after the step in which a signal comes, or as a user's loader is waited for; of
-            several processes, a few steps later, and no wait.
+            several processes, a few steps later, or as all of them wait for the same batch.
         devices: JAX's devices to run on; by default all devices of all processes.
         argv: the arguments that the program was given, for the record.
         hparams: settings by which the run is to be compared with others, with its results.
@@ -80,7 +80,8 @@ def train(
     config, on = with_end(config, folder.decay_steps), Devices(config.sharding, devices)
     with usable(folder.path):
         checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
-    with checkpoints, interruptible(dataset, stop) as batches:
+    agreement = Agreement(stop, on)
+    with checkpoints, interruptible(dataset, agreement) as batches:
         parts = assemble(config, batches, checkpoints, on)
         if isinstance(folder, RunFolder):
             digest = data.digest(batches, config.seed)
@@ -89,7 +90,7 @@ def train(
             if hparams:
                 log.hparams(hparams, [f"eval/{tag}" for tag in parts.result_tags])
             saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
-            outcome = Loop(config, parts, saver, view, Agreement(stop, on), profiler).run()
+            outcome = Loop(config, parts, saver, view, agreement, profiler).run()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return replace(outcome, failures=tuple(saver.failures))
 

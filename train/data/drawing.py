@@ -1,12 +1,11 @@
 """Batches of a user's loader, drawn in a thread: one that stalls holds up no request to leave."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Generator
 from concurrent import futures
 from types import TracebackType
-from typing import Self
-
-import jax
+from typing import Protocol, Self
 
 from train.data import Dataset
 from train.data.own import Batches, HostBatch
@@ -18,18 +17,44 @@ POLL = 0.2
 """Seconds between two looks for a signal while a batch is waited for."""
 
 
+class Leaving(Protocol):
+    """What says whether the wait for a batch is left."""
+
+    def leave(self) -> signal.Signals | None:
+        """Return the signal by which the wait is left, None so far; asked every so often during the wait."""
+        ...
+
+    def arrive(self) -> signal.Signals | None:
+        """Return the signal by which the wait was left already as the batch came, None to take the batch."""
+        ...
+
+
+class Alone:
+    """Leave by the signal of this process, which has no other to ask."""
+
+    def __init__(self, stop: SignalFlag):
+        self._stop = stop
+
+    def leave(self) -> signal.Signals | None:
+        """Return the signal that came."""
+        return self._stop.signal
+
+    def arrive(self) -> signal.Signals | None:
+        """Return None: a batch that came is trained on."""
+        return None
+
+
 class Drawing:
     """A dataset whose batches are drawn in a thread of its own, one at a time, each when it is asked for.
 
     The main thread waits meanwhile, and Python runs handlers of signals there. It leaves the wait once a
-    signal has asked this process to leave, and the thread to whatever it waits for: a daemon holds up no
+    signal has asked the run to leave, and the thread to whatever it waits for: a daemon holds up no
     exit. Nothing is drawn ahead, as a loader may refill the buffers that it handed out. The hop costs 0.1 ms
     a batch.
 
     Args:
         dataset: the source of the batches.
-        stop: what asks this process to leave.
-        is_alone: whether this process may leave by itself; the others of a run would wait for it in a step.
+        leaving: what says whether a wait is left.
         thread: the thread that draws, which ends with this; by default a new one.
         end: the last that is called in it.
     """
@@ -37,13 +62,12 @@ class Drawing:
     def __init__(
         self,
         dataset: Dataset,
-        stop: SignalFlag,
+        leaving: Leaving,
         *,
-        is_alone: Callable[[], bool],
         thread: OneThread | None = None,
         end: Callable[[], None] = lambda: None,
     ):
-        self._dataset, self._stop, self._is_alone = dataset, stop, is_alone
+        self._dataset, self._leaving = dataset, leaving
         self._thread, self._end = thread or OneThread(), end
         self._is_abandoned = False
 
@@ -65,12 +89,14 @@ class Drawing:
             StopRequestedError: a signal came, and the batch did not.
         """
         if self._is_abandoned:
-            self._check()
+            self._raise_if(self._leaving.leave())
         drawn = self._thread.ask(lambda: self._dataset.batch(seed, step))
         while not futures.wait([drawn], POLL).done:
-            self._check()
+            self._raise_if(self._leaving.leave())
         if drawn.exception() is not None:
-            self._check()  # A signal to all processes of a job ends a loader's own first.
+            # A signal to all processes of a job ends a loader's own first.
+            self._raise_if(self._leaving.leave())
+        self._raise_if(self._leaving.arrive())
         return drawn.result()
 
     def held_out(self) -> HostBatch:
@@ -81,23 +107,17 @@ class Drawing:
         """Return the held-out examples that are left over, likewise."""
         return self._dataset.remainder()
 
-    def _check(self) -> None:
-        if self._stop.signal is not None and self._is_alone():
+    def _raise_if(self, number: signal.Signals | None) -> None:
+        if number is not None:
             self._is_abandoned = True
-            raise StopRequestedError(self._stop.signal)
+            raise StopRequestedError(number)
 
 
 @contextlib.contextmanager
-def interruptible(dataset: Dataset, stop: SignalFlag) -> Generator[Dataset]:
+def interruptible(dataset: Dataset, leaving: Leaving) -> Generator[Dataset]:
     """Return a dataset whose draws need not be waited for; arrays in memory never stall."""
     if not isinstance(dataset, Batches):
         yield dataset
         return
-    with Drawing(
-        dataset,
-        stop,
-        is_alone=lambda: jax.process_count() == 1,
-        thread=dataset.thread,
-        end=dataset.end,
-    ) as drawing:
+    with Drawing(dataset, leaving, thread=dataset.thread, end=dataset.end) as drawing:
         yield drawing

@@ -80,7 +80,7 @@ class Broken:
 def test_what_a_signal_did_to_the_loader_first_is_the_signal() -> None:
     """A cluster's reaches its workers too; without one, the loader's error is raised. No thread is left."""
     before = threads()
-    with SignalFlag() as stop, drawing.Drawing(Broken(), stop, is_alone=lambda: True) as drawn:
+    with SignalFlag() as stop, drawing.Drawing(Broken(), drawing.Alone(stop)) as drawn:
         with pytest.raises(RuntimeError, match="killed at 0"):
             drawn.batch(0, 0)
         with pytest.raises(StopRequestedError, match="SIGTERM"):
@@ -119,7 +119,7 @@ def test_a_loader_works_in_one_thread_from_its_call_to_its_last_pass(function: C
         FunctionData.model_validate({"name": f"{HERE}:{function.__name__}", "eval_batches": 1})
     )
     assert dataset.batch(0, 0)["label"].tolist() == [1] * 4
-    with SignalFlag() as stop, drawing.interruptible(dataset, stop) as drawn:
+    with SignalFlag() as stop, drawing.interruptible(dataset, drawing.Alone(stop)) as drawn:
         labels = [int(drawn.batch(0, step)["label"][0]) for step in (*range(12), 2)]
     assert labels == [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 3]
     wait_until(lambda: threads() <= before)

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,31 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
     # Training grows what rounding begins: 1.4e-4 of one norm was seen in 100 steps on jax 0.5.0.
     assert_same_points(tmp_path / "one", workdir, share=1e-3)
     assert_same_state(tmp_path / "one", workdir, STEPS)
+
+
+def test_two_processes_whose_loaders_stall_are_saved_on_a_signal_to_one(tmp_path: Path) -> None:
+    """At the step that both wait for, in seconds."""
+    workdir, here = tmp_path / "run", "tests.train.parallel.test_processes:stalling"
+    own = ("data.name=" + here, f"data.arguments.folder={tmp_path}", "data.eval_batches=1")
+    pair = Pair(*own, "--workdir", str(workdir))
+    wait_until(lambda: pair.has_ended() or len(list(tmp_path.glob("stalled-*"))) == 2, seconds=SECONDS)
+    begun = time.monotonic()
+    pair.processes[1].send_signal(signal.SIGUSR1)
+    first, second = pair.end()
+    status = 128 + signal.SIGUSR1
+    assert (first[0], second) == (status, (status, "", ""))
+    assert "stopped by SIGUSR1, saved at step 7" in first[1]
+    assert newest(workdir) == 7
+    assert time.monotonic() - begun < 60
+
+
+def stalling(folder: str) -> Iterator[dict[str, np.ndarray]]:
+    """Batches, of which the ninth never comes: one is held out, and seven are trained on."""
+    for number in range(8):
+        image = np.random.default_rng(number).random((4, 8, 8, 1), np.float32)
+        yield {"image": image, "label": np.arange(4, dtype=np.int32)}
+    (Path(folder) / f"stalled-{os.getpid()}").touch()
+    threading.Event().wait()
 
 
 def test_a_process_that_fails_leaves_no_other_waiting() -> None:
