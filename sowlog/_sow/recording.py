@@ -7,6 +7,7 @@ transforms. While `collect` runs, every sow reports to a recorder, which raises 
 import contextlib
 import contextvars
 import functools
+import weakref
 from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
@@ -69,7 +70,8 @@ class Recorder:
         self.states: dict[Site, State] = {}
         self.withheld = withheld
         self._lifts: dict[Site, list[Lift]] = {}
-        self._stored: list[tuple[Site, object]] = []
+        self._stored: list[tuple[Site, int]] = []
+        self._roots: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._depth = transforms.apply_depth() + 1
 
     def hears(self) -> bool:
@@ -94,7 +96,15 @@ class Recorder:
     def note_stored(self, module: nn.Module, site: Site) -> None:
         """Record that a value is stored at a site, unless the site is withheld."""
         if site not in self.withheld and module.scope is not None:
-            self._stored.append((site, module.scope.root))
+            self._stored.append((site, self._number_of(module.scope.root)))
+
+    def _number_of(self, root: Any) -> int:
+        """Return a number of a root scope. The scope itself would keep the tracers of its transform alive."""
+        known, number = self._roots.get(id(root), (None, 0))
+        if known is None or known() is not root:
+            number = len(self._stored)
+            self._roots[id(root)] = weakref.ref(root), number
+        return number
 
     def last_lifted(self) -> set[Site]:
         """Return the sites stored in the lifted transform (of a cond, the branch) that ran last."""
@@ -102,7 +112,7 @@ class Recorder:
             return set()
         # Each run of a lifted transform has a root scope of its own.
         last = self._stored[-1][1]
-        return {site for site, root in self._stored if root is last and root is not self._stored[0][1]}
+        return {site for site, root in self._stored if root == last != self._stored[0][1]}
 
     def check_heard(self, module: nn.Module, site: Site) -> None:
         """Raise if the collection of a sow is not mutable although its pass is collected.

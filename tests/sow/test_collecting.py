@@ -105,3 +105,30 @@ def test_only_a_linen_module_can_be_sown_in(call, message):
     """A module of another library is recognized by its class, without an import of that library."""
     with pytest.raises(TypeError, match=message):
         call()
+
+
+@pytest.mark.parametrize("transform", [nn.remat, nn.jit], ids=["remat", "jit"])
+def test_a_pass_keeps_no_tracer_of_a_transform(transform):
+    """JAX's check of leaks, `jax_check_tracer_leaks`, finds none at the end of each transform."""
+
+    class Inner(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            sowlog.sow(self, "x", x, sowlog.mean)
+            return nn.Dense(2)(x)
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return transform(Inner)(name="inner")(x)
+
+    x = jnp.ones((3, 2))
+    variables = Outer().init(jax.random.key(0), x)
+
+    def loss_fn(params):
+        y, updates = sowlog.collect(Outer().apply)({"params": params}, x)
+        return y.sum(), updates
+
+    with jax.check_tracer_leaks():
+        _, updates = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
+    assert sowlog.compute(updates["metrics"]) == {"inner/x": 1.0}
