@@ -188,7 +188,8 @@ def _arithmetic_error(reducer: "Reducer", tag: str, evidence: str) -> TypeError:
 @functools.lru_cache(maxsize=1024)
 def _widths(reducer: "Reducer") -> list[int]:
     """Return the bytes that each floating-point part of a state must have at least, 0 for the others."""
-    return [_width(leaf) for leaf in jax.tree.leaves(jax.eval_shape(reducer.empty))]
+    with ambient.unchecked():
+        return [_width(leaf) for leaf in jax.tree.leaves(jax.eval_shape(reducer.empty))]
 
 
 def _width(leaf: Any) -> int:

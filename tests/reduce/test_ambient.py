@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import sowlog
+from sowlog._reduce import state
 from tests.support.oracles import public_reducers
 
 explicit = pytest.mark.skipif(not hasattr(jax.sharding, "auto_axes"), reason="jax 0.5 has no Explicit axes")
@@ -263,3 +264,14 @@ def test_a_mode_of_jax_changes_no_number(mode):
 @functools.cache
 def _wanted():
     return _decoded(jax.jit(_mode_step)({"w": jnp.ones(4)}, X, X[:, :1] > 0, jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    "mode", [lambda: jax.debug_infs(True), lambda: jax.transfer_guard("disallow")], ids=["infs", "guard"]
+)
+def test_the_first_result_of_a_jitted_state_raises_nothing(mode):
+    """Its dtypes are compared with those of an empty state, which no earlier call has made."""
+    reduced = jax.jit(sowlog.histogram.of)(jnp.asarray(X))
+    state._widths.cache_clear()
+    with mode():
+        sowlog.compute({"x": reduced})
