@@ -1,6 +1,7 @@
 """Text as bytes: a file, a folder of them, or the Python standard library's source."""
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,26 +85,30 @@ def _read_text(options: TextData) -> bytes:
 def _text_files(options: TextData) -> Iterator[Path]:
     """List the files to read, in an order that depends on their names alone."""
     if options.path is None:
-        return _in_order(Path(sysconfig.get_path("stdlib")), "*.py", without=_NOT_LIBRARY)
+        return _in_order(Path(sysconfig.get_path("stdlib")), ".py", without=_NOT_LIBRARY)
     path = paths.local(options.path, "data.path")
     if not path.exists():
         raise DataError(f"{_source(options)}: no such file or folder (the working folder is {Path.cwd()}).")
-    return _in_order(path, "*") if path.is_dir() else iter([path])
+    return _in_order(path) if path.is_dir() else iter([path])
 
 
-def _in_order(folder: Path, pattern: str, *, without: frozenset[str] = frozenset()) -> Iterator[Path]:
+def _in_order(folder: Path, suffix: str = "", *, without: frozenset[str] = frozenset()) -> Iterator[Path]:
     """List a folder's files, none hidden, by the hash of their names, so that any part is a fair sample."""
-    names = [file.relative_to(folder) for file in folder.rglob(pattern)]
-    kept = [name for name in names if without.isdisjoint(name.parts) and not _is_hidden(name)]
+    names: list[Path] = []
+    # What is left out is not entered: a walk over all installed packages would cost a second.
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in without and not _is_hidden(name)]
+        within = Path(parent).relative_to(folder)
+        names += [within / name for name in files if name.endswith(suffix) and not _is_hidden(name)]
     return (
         folder / name
-        for name in sorted(kept, key=lambda name: hashlib.sha1(bytes(name)).digest())
+        for name in sorted(names, key=lambda name: hashlib.sha1(bytes(name)).digest())
         if (folder / name).is_file()
     )
 
 
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") for part in name.parts)
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 _NOT_LIBRARY = frozenset(
