@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-import jax
 import pytest
 
+from tests.support.light_compilation import compiled_lightly
 from tests.train.compiling import compiled_once
 
 
@@ -16,15 +16,7 @@ def _compiled_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _compiled_fast() -> Iterator[None]:
-    """Compile with less optimization, in half the time, here and in the processes that tests begin.
-
-    A test in this folder compares runs with runs, all compiled alike; sowlog's own numbers have their tests
-    elsewhere, under full optimization.
-    """
-    option = "jax_disable_most_optimizations"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(option.upper(), "1")
-        jax.config.update(option, True)
+def _compiled_lightly() -> Iterator[None]:
+    """A test in this folder compares runs with runs; sowlog's own numbers have their tests elsewhere."""
+    with compiled_lightly():
         yield
-        jax.config.update(option, False)

@@ -41,7 +41,8 @@ def moe(*overrides: str) -> Config:
 
 def one_device() -> dict[str, str]:
     """Return the environment of a program with one device, not the virtual ones of the tests."""
-    return {**os.environ, "XLA_FLAGS": ""}
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    return {**os.environ, "XLA_FLAGS": " ".join(flags)}
 
 
 class Watcher:

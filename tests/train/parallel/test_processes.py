@@ -25,10 +25,6 @@ from train.runs import folder as run_folder
 STEPS = 100
 LONG = (*DIGITS, f"steps={STEPS}", "eval.every=50", "checkpoint.every=10", "optimizer.learning_rate=3e-3")
 SECONDS = 240
-# JAX caches no program of a process other than 0, so each of these compiles: with less optimization, in half
-# the time.
-COMPILE = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
-
 
 Ended = tuple[int, str, str]
 """Exit status, output and errors of a process."""
@@ -69,7 +65,7 @@ class Pair:
 
 def start(command: Sequence[str]) -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env={**one_device(), **COMPILE}, text=True, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, env=one_device(), text=True, **pipes)
 
 
 def ended(started: Iterable[subprocess.Popen[str]]) -> list[Ended]:

@@ -1,0 +1,37 @@
+"""Compilation with less optimization, in a third of the time, for tests that compare runs with runs."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+from jax._src import compiler
+
+_OPTIMIZATIONS = "jax_disable_most_optimizations"
+_EMITTERS = "xla_cpu_use_fusion_emitters"
+
+
+@contextlib.contextmanager
+def compiled_lightly() -> Iterator[None]:
+    """Compile with less optimization, here and in the processes that are started meanwhile.
+
+    All programs of a test are compiled alike, so its runs are as equal as under full optimization. What is
+    compiled here is dropped at the end: tests of sowlog's own numbers run what users run.
+
+    JAX has no setting for an XLA option of all programs of a process, hence the private name.
+    """
+    complete = compiler.get_compile_options
+
+    def light(*args: Any, env_options_overrides: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        overrides = {_EMITTERS: False, **(env_options_overrides or {})}
+        return complete(*args, env_options_overrides=overrides, **kwargs)
+
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --{_EMITTERS}=false"
+    children = {_OPTIMIZATIONS.upper(): "1", "XLA_FLAGS": flags}
+    with mock.patch.dict(os.environ, children), mock.patch.object(compiler, "get_compile_options", light):
+        jax.config.update(_OPTIMIZATIONS, True)
+        yield
+    jax.config.update(_OPTIMIZATIONS, False)
+    jax.clear_caches()
