@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,16 @@ import pytest
 from tests.benchmarks.__main__ import BENCHMARKS, main
 from tests.benchmarks.measure import SMOKE, Line, Spread, interleave, paired_ratio, spread_of
 from tests.benchmarks.report import table
+from tests.support.light_compilation import compiled_lightly
 
 ONE = Spread(1.0, 1.0, 1.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_lightly() -> Iterator[None]:
+    """A smoke run measures nothing."""
+    with compiled_lightly():
+        yield
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

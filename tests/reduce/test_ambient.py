@@ -13,9 +13,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import sowlog
 from sowlog._reduce import state
+from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import public_reducers
 
 explicit = pytest.mark.skipif(not hasattr(jax.sharding, "auto_axes"), reason="jax 0.5 has no Explicit axes")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_lightly():
+    """All tests here compare a program with itself, on another mesh or under a mode."""
+    with compiled_lightly():
+        yield
+
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
