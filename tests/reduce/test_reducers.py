@@ -1,7 +1,6 @@
 """The laws of reducers, for every public one, against float64 NumPy."""
 
 import functools
-import pickle
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +29,6 @@ each_reducer = pytest.mark.parametrize("name", sorted(REDUCERS))
 _shapes = st.sampled_from([(), (1,), (7,), (3, 2)])
 _numbers = st.floats(-1e4, 1e4, width=16).map(lambda x: x + 0.0)
 _arrays = _shapes.flatmap(lambda shape: hnp.arrays(np.float32, shape, elements=_numbers))
-
-
-_compute = jax.jit(sowlog.State.compute)
 
 
 @functools.cache
@@ -193,19 +189,6 @@ def test_masked_elements_do_not_count_even_if_nan(name):
     assert float(REDUCERS[name].of(value, weight=mask).compute()) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("name", sorted(public_reducers()))
-def test_a_mask_is_the_same_in_every_dtype(name):
-    """A mask of flags, integers or floats selects the elements that an index would."""
-    value = jnp.asarray(np.random.default_rng(0).integers(-(2**30), 2**30, 64), jnp.int32)
-    mask = np.arange(64) % 3 > 0
-    of = jax.jit(public_reducers()[name].of)
-    selected = jax.tree.leaves(_compute(of(value[np.flatnonzero(mask)])))
-    for dtype in (jnp.bool_, jnp.int32, jnp.uint32, jnp.float32):
-        masked = jax.tree.leaves(_compute(of(value, jnp.asarray(mask, dtype))))
-        for a, b in zip(masked, selected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6)
-
-
 def test_masked_integers_are_summed_exactly():
     """A mask of any integer dtype costs the sum of integers none of its digits."""
     value = jnp.array([2**24 + 1, 2**30 + 1, 5], jnp.int32)
@@ -278,20 +261,6 @@ def test_arithmetic_on_states_is_an_error(way, use):
         use(ARITHMETIC[way](*_STATES))
 
 
-@pytest.mark.parametrize("name", sorted(public_reducers()))
-def test_a_fetched_state_is_the_state(name):
-    """On the host, as NumPy arrays or copied back, a state merges and computes as on the device."""
-    of = jax.jit(public_reducers()[name].of)
-    states = of(np.array([1.0, 4.0])), of(np.array([2.0, 5.0]), np.zeros(2)), of(np.array([3.0, 9.0]))
-    merge = jax.jit(sowlog.merge)
-    wanted = jax.tree.leaves(_compute(functools.reduce(merge, states)))
-    for move in (jax.device_get, functools.partial(jax.tree.map, np.array), _pickled):
-        moved = move(states)
-        for merged in (functools.reduce(merge, moved), functools.reduce(_merge_parts, moved)):
-            for x, y in zip(jax.tree.leaves(_compute(merged)), wanted, strict=True):
-                np.testing.assert_array_equal(x, y)
-
-
 def test_a_users_merge_has_arrays_of_jax():
     """A fetched state has NumPy's arrays, which have no `.at`."""
     first = sowlog.Reducer.build(
@@ -302,15 +271,6 @@ def test_a_users_merge_has_arrays_of_jax():
     )
     state = jax.device_get(first.of([1.0, 2.0]))
     assert float(state.merge(state).compute()) == 6.0
-
-
-def _merge_parts(a, b):
-    # Outside jit, where the arrays of a fetched state are NumPy's as the merge sees them.
-    return a.merge(b)
-
-
-def _pickled(tree):
-    return pickle.loads(pickle.dumps(tree))
 
 
 @each_reducer
