@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import sowlog
+from tests.support.light_compilation import compiled_lightly
 from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
 from tests.train.compiling import compiled_once
 from tests.train.running import (
@@ -211,10 +212,10 @@ def test_a_training_ended_and_repeated_until_done_is_one_that_was_not(task: str,
     """By kill -9, SIGTERM and Ctrl-C at any moment: the same series in every reader, the same final state."""
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     rng = random.Random(RESUMES)
-    for fault in faults(rng):
-        end(task, killed, fault, rng)
     config = TINY[task][1](*LONG)
-    with compiled_once():
+    with compiled_lightly(), compiled_once():
+        for fault in faults(rng):
+            end(task, killed, fault, rng)
         run(config, killed)
         run(config, straight)
     assert_met_at_work(killed)

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 
 import sowlog
+from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import DISTRIBUTIONS
 
 each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 # The quantiles' stated relative error, half a bin.
 ERROR = 1 / 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_lightly():
+    """The numbers themselves are tested in test_distributions.py."""
+    with compiled_lightly():
+        yield
 
 
 @functools.cache

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 import sowlog
+from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import public_reducers
 
 each_reducer = pytest.mark.parametrize("name", sorted(public_reducers()))
 
 _compute = jax.jit(sowlog.State.compute)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_lightly():
+    """The numbers themselves are tested in test_reducers.py and test_distributions.py."""
+    with compiled_lightly():
+        yield
 
 
 @each_reducer

@@ -8,8 +8,17 @@ import pytest
 
 import sowlog
 from sowlog.testing import count_traces
+from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import expected, public_reducers, scalar_reducers
 from tests.support.ways import shard_map_over
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_lightly():
+    """All tests here compare a batch in parts with the whole."""
+    with compiled_lightly():
+        yield
+
 
 REDUCERS = scalar_reducers()
 X = np.random.default_rng(0).normal(-5.0, 2.0, (12, 3)).astype(np.float32)
