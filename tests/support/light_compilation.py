@@ -35,6 +35,19 @@ def compiled_lightly() -> Iterator[None]:
     jax.clear_caches()
 
 
+@contextlib.contextmanager
+def compiled_with_emitters() -> Iterator[None]:
+    """Compile with the fusion emitters within `compiled_lightly`.
+
+    They round alike in two programs that compute one number among others; without them the rounding depends
+    on what is computed beside it.
+    """
+    jax.clear_caches()
+    with mock.patch.object(compiler, "get_compile_options", _complete):
+        yield
+    jax.clear_caches()
+
+
 @functools.cache
 def _has_emitters() -> bool:
     """Return whether this XLA has the emitters: that of jax 0.5 does not."""
