@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sowlog
+from sowlog.testing import assert_reducer_laws
 from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import public_reducers
 
@@ -22,6 +23,12 @@ def _compiled_lightly():
     """The numbers themselves are tested in test_reducers.py and test_distributions.py."""
     with compiled_lightly():
         yield
+
+
+@each_reducer
+def test_laws_hold(name):
+    """Identity, associativity, commutativity, steady structure and one number hold for each."""
+    assert_reducer_laws(public_reducers()[name])
 
 
 @each_reducer

@@ -49,12 +49,6 @@ def test_every_public_reducer_has_an_oracle():
     assert set(public_reducers()) == set(ORACLES) | DISTRIBUTIONS
 
 
-@pytest.mark.parametrize("name", sorted(public_reducers()))
-def test_laws_hold(name):
-    """Identity, associativity, commutativity, steady structure and one number hold for each."""
-    assert_reducer_laws(public_reducers()[name])
-
-
 @each_reducer
 @given(values=st.lists(_arrays, min_size=1, max_size=4))
 def test_values_in_several_calls_give_the_oracles_number(name, values):

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -128,10 +129,12 @@ class Trained:
                 self.first = self.values(summary)
         self.last = self.values(summary)
 
+    @functools.cached_property
+    def measure(self) -> evaluation.Evaluate:
+        return evaluation.make_evaluate(self.task, self.config)
+
     def evaluate(self) -> dict[str, float]:
-        return self.values(
-            evaluation.make_evaluate(self.task, self.config)(self.state.variables, self.data.held_out())
-        )
+        return self.values(self.measure(self.state.variables, self.data.held_out()))
 
     @staticmethod
     def values(summary: step.Summary) -> dict[str, float]:
@@ -217,9 +220,8 @@ def test_the_evaluation_weighs_its_batches_alike(trained_text: Trained) -> None:
     """All batches in one scan have the mean of their values one by one."""
     trained = trained_text
     held_out = trained.data.held_out()["tokens"]
-    evaluate = evaluation.make_evaluate(trained.task, trained.config)
     alone = [
-        Trained.values(evaluate(trained.state.variables, {"tokens": held_out[i : i + 1]}))[
+        Trained.values(trained.measure(trained.state.variables, {"tokens": held_out[i : i + 1]}))[
             "eval/bits_per_byte"
         ]
         for i in range(2)
@@ -257,7 +259,7 @@ def test_a_bias_decides_which_expert_is_chosen_and_not_its_gate() -> None:
     assert [metrics[f"bias/{expert:02}"] for expert in range(EXPERTS)] == [0, 0, 5, 0]
 
 
-def test_the_bias_moves_against_the_load_and_outside_the_gradient() -> None:
+def test_the_bias_moves_against_the_load_and_outside_the_gradient(trained_text: Trained) -> None:
     """A step's rate up for an expert with less than its share, down for one with more."""
     trained = Trained(moe("steps=3", "task.bias_rate=0.25", "task.load_balance=0"))
     bias = np.asarray(trained.state.variables[moe_lm.BALANCE]["blocks"]["moe"]["bias"])
@@ -265,7 +267,7 @@ def test_the_bias_moves_against_the_load_and_outside_the_gradient() -> None:
     load = np.array([[trained.last[f"blocks/moe/load/{i:02}/{e:02}"] for e in range(4)] for i in range(2)])
     assert trained.first["blocks/moe/bias/00/00"] == 0
     np.testing.assert_allclose(bias - before, 0.25 * np.sign(0.25 - load))
-    assert moe_lm.BALANCE not in Trained(moe("steps=1")).state.variables
+    assert moe_lm.BALANCE not in trained_text.state.variables
 
 
 def test_biases_balance_the_experts() -> None:
