@@ -1,10 +1,10 @@
 """sowlog: the metrics layer of JAX training.
 
-A module sows a value where it is computed, a reducer accumulates it on the device, the logger writes it to
+A function sows a value where it is computed, a reducer accumulates it on the device, the logger writes it to
 TensorBoard at every step:
 
-    sowlog.sow(self, "entropy", entropy)                        # in a Flax module
-    y, updates = sowlog.collect(model.apply)(variables, x)      # around apply, inside jit
+    sowlog.sow(self, "entropy", entropy)                        # in a Flax module; elsewhere without self
+    y, updates = sowlog.collect(model.apply)(variables, x)      # around apply or any function, inside jit
     metrics = sowlog.pack(updates["metrics"])                   # one buffer
     log(step, metrics)                                          # returns at once
 """
@@ -25,8 +25,11 @@ from sowlog._reduce.moments import rms, std
 from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import weighted
+from sowlog._sow import linen as _linen
+from sowlog._sow import rules as _rules
 from sowlog._sow.collecting import collect, discover
-from sowlog._sow.recording import LostMetricError
+from sowlog._sow.errors import LostMetricError
+from sowlog._sow.scopes import scope, stacked
 from sowlog._sow.sowing import sow, sow_loss
 from sowlog._tree.layout import Packed
 from sowlog._tree.losses import total_loss
@@ -67,8 +70,10 @@ __all__ = [
     "quantiles",
     "read",
     "rms",
+    "scope",
     "sow",
     "sow_loss",
+    "stacked",
     "std",
     "sum",
     "testing",
@@ -79,6 +84,8 @@ __all__ = [
 
 
 _register()
+_rules.install()
+_linen.install()
 
 
 def _publish(module: _ModuleType) -> None:

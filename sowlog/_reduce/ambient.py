@@ -113,10 +113,8 @@ def _vary(array: jax.Array, axes: frozenset[Any]) -> jax.Array:
 
 
 def varying_axes(leaf: Any) -> frozenset[Any]:
-    """Return the mapped axes of a checked `shard_map` that an array varies over."""
-    if not isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
-        return frozenset()
-    kind: Any = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else leaf.aval
+    """Return the mapped axes that an array, or its shape, is known to vary over in a checked `shard_map`."""
+    kind: Any = getattr(leaf, "aval", leaf)
     manual = getattr(kind, "manual_axis_type", None)
     return frozenset((manual.varying if manual is not None else getattr(kind, "vma", None)) or ())
 

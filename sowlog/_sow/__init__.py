@@ -1,1 +1,1 @@
-"""Sowing in a Flax module, and collecting the sown values."""
+"""Sowing in any function, and collecting the sown values."""

@@ -1,49 +1,48 @@
-"""Collecting around `apply`: one pass, its sown values, and an error for each lost value."""
+"""Collecting around a function: one pass, its sown values, and an error for each lost value."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
-from flax import errors as flax_errors
 from flax import linen as nn
-from flax.core import scope as flax_scope
 
-from sowlog._reduce import state
-from sowlog._sow import foreign
-from sowlog._sow.frames import check_frames
-from sowlog._sow.recording import LostMetricError, Recorder, recording
-from sowlog._sow.seeding import find_seeds
-from sowlog._sow.sowing import METRICS, report_plain_sows
+from sowlog._sow import internals, linen
+from sowlog._sow.collector import METRICS, Label, Sown, collecting
+from sowlog._sow.errors import LostMetricError
 from sowlog._tree import losses
-from sowlog._tree.tags import empty_like, is_state
+from sowlog._tree.tags import empty_like
 
 _COLLECTIONS = [METRICS, losses.COLLECTION]
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
 
 
-def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """Wrap a module's `apply` so that it also returns the sown values.
+def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
+    """Wrap a function, a linen model's `apply` or any other, so that it also returns the sown values.
 
-    A sow that a transform would drop raises, Flax's own `module.sow` to "metrics" or "losses" included. A
-    model that sows in one branch of `nn.cond`, in `nn.switch`, `nn.while_loop` or an `nn.scan` that carries
-    the collection needs no changes: its states are initialized, empty, before it runs.
+    A sow arrives from under every transform of JAX and of linen, without any of them being told: a loop, a
+    branch, vmap, checkpoint, grad, shard_map, a jitted function that was traced before. What is impossible is
+    an error. Eager code stays eager, and nothing is traced twice.
+
+    A scan, map or vmap merges what is sown in it to one state. `sowlog.stacked(body)` keeps a state for each
+    step, as do nn.scan and nn.vmap whose parameters, or "metrics", are stacked.
 
     Args:
-        apply: `model.apply`, or a function of the same form.
+        fn: `model.apply` of a linen model, or any function.
 
     Returns:
-        A function with `apply`'s arguments that returns `(y, updates)`: `updates["metrics"]` and
+        A function with the same arguments that returns `(y, updates)`: `updates["metrics"]` and
         `updates["losses"]` hold the values sown in this pass (empty dicts if none), beside the collections
-        named in `mutable=`, an argument as of `apply`.
+        named in `mutable=`, an argument of `apply`.
 
     Raises:
-        TypeError: The argument is not a function like `apply`, but a model (of linen or another library), or
-            the result of `flax.linen.apply`; or (when called) the first argument is not variables.
+        TypeError: The argument is a model and no function, or cannot be called; or (when called) the first
+            argument of `model.apply` is not variables.
         ValueError: (when called) The variables already hold sown values, which would be counted again.
         LostMetricError: (when called) A sown value would be lost or wrong.
-        RuntimeError: (when called) This version of Flax or JAX hides lost values.
+        RuntimeError: (when called) This version of Flax or JAX has internals that sowlog does not know.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
@@ -53,32 +52,80 @@ def collect(apply: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, Any
         >>> y, updates = sowlog.collect(model.apply)(variables, x, mutable=["batch_stats"])
         >>> sorted(updates)
         ['batch_stats', 'losses', 'metrics']
+
+        >>> def total(xs):
+        ...     def add(sum, x):
+        ...         sowlog.sow("smallest", x, sowlog.min)
+        ...         return sum + x, None
+        ...     return jax.lax.scan(add, 0.0, xs)[0]
+        >>> y, updates = sowlog.collect(total)(jnp.array([3.0, 1.0]))
+        >>> sowlog.compute(updates["metrics"])
+        {'smallest': np.float32(1.0)}
     """
-    _check_apply(apply)
+    _check_function(fn)
+    is_apply = isinstance(getattr(fn, "__self__", None), nn.Module)
 
-    @functools.wraps(apply)
-    def collected(
-        variables: Mapping[str, Any],
-        *args: Any,
-        mutable: Any = False,
-        **kwargs: Any,
-    ) -> tuple[Any, dict[str, Any]]:
-        _check_variables(variables)
-        _check_fresh(variables)
-        check_frames()
-
-        def run(seeds: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
-            filter = flax_scope.union_filters(mutable, _COLLECTIONS)
-            with nn.intercept_methods(report_plain_sows):
-                return apply({**variables, **(seeds or {})}, *args, mutable=filter, **kwargs)
-
-        y, updates = _run_with_seeds_if_needed(run)
-        sown = {name: _with_arrays(updates.get(name, {})) for name in _COLLECTIONS}
-        updates = {**updates, **sown}
+    @functools.wraps(fn)
+    def collected(*args: _Params.args, **kwargs: _Params.kwargs) -> tuple[Any, dict[str, Any]]:
+        internals.check()
+        linen.check()
+        if is_apply:
+            _check_variables(args[0] if args else kwargs.get("variables"))
+        with linen.outermost(), collecting() as collector, nn.intercept_methods(linen.hear_plain_sows):
+            y: Any = fn(*args, **kwargs)
+        updates: Mapping[str, Any] = {}
+        if kwargs.get("mutable", False) is not False and _is_pair(y):
+            y, updates = y
+        updates = {**updates, **_tree_of(collector.sown)}
         updates[losses.COLLECTION] = losses.finish_pass(updates[losses.COLLECTION])
         return y, updates
 
     return collected
+
+
+def _is_pair(y: Any) -> bool:
+    """Return whether a result is that of an `apply` with mutable collections."""
+    return isinstance(y, tuple) and len(y) == 2 and isinstance(y[1], Mapping)
+
+
+def _tree_of(sown: Sown) -> dict[str, Any]:
+    """Return the nested dicts of what was sown, by collection and path."""
+    tree: dict[str, Any] = {name: {} for name in _COLLECTIONS}
+    sites: dict[tuple[str, ...], Label] = {}
+    for label, state in sown.items():
+        site = (label.collection, *label.path, label.name)
+        for end in range(1, len(site)):
+            if site[:end] in sites:
+                raise LostMetricError(_taken_message(sites[site[:end]], label))
+        if site in sites:
+            raise TypeError(
+                f"{label}: another sow left a value of another kind under this name, by functions of your "
+                "own and not by a reducer, or inside of sowlog.stacked. Give each its own name."
+            )
+        sites[site] = label
+        node = tree
+        for part in site[:-1]:
+            node = node.setdefault(part, {})
+        if isinstance(node.get(label.name), dict):
+            raise LostMetricError(
+                _taken_message(label, next(other for other in sites.values() if other is not label))
+            )
+        node[label.name] = _value_of(label, state)
+    return tree
+
+
+def _taken_message(label: Label, inner: Label) -> str:
+    return (
+        f"{label} is sown under the name of a submodule or scope, in which {inner} is sown, and would stand "
+        "in its place: give the metric a name of its own."
+    )
+
+
+def _value_of(label: Label, state: Any) -> Any:
+    if label.functions is None:
+        return state
+    init_fn, reduce_fn = label.functions
+    return functools.reduce(reduce_fn, state, init_fn())
 
 
 def discover(
@@ -124,107 +171,22 @@ def sown_shapes(
     return jax.eval_shape(updates, [leaf for leaf, array in zip(leaves, abstract, strict=True) if array])
 
 
-def _run_with_seeds_if_needed(
-    run: Callable[..., tuple[Any, Mapping[str, Any]]],
-) -> tuple[Any, Mapping[str, Any]]:
-    """Run a pass; one that JAX refuses for the structure of its loops and branches is run with seeds.
-
-    Most models need no seeds and pay for no search.
-    """
-    try:
-        return _run(run)
-    except TypeError as error:
-        refused = error
-    seeds, unseedable = find_seeds(run, _COLLECTIONS)
-    if not seeds and not unseedable:
-        raise refused
-    try:
-        return _run(functools.partial(run, seeds))
-    except TypeError as error:
-        if unseedable:
-            raise LostMetricError(unseedable[0]) from error
-        raise
-
-
-def _run(run: Callable[..., tuple[Any, Mapping[str, Any]]]) -> tuple[Any, Mapping[str, Any]]:
-    with recording(Recorder()) as recorder:
-        try:
-            y, updates = run()
-        except flax_errors.NameInUseError as error:
-            taken = [site for site in recorder.states if f'"{site.name}"' in str(error)]
-            if not taken:
-                raise
-            raise LostMetricError(
-                f"{taken[0]} is sown under a name that a submodule or parameter takes later ({error}): "
-                "give the metric a name of its own."
-            ) from error
-        recorder.check_returned(updates)
-        return y, updates
-
-
-def _with_arrays(tree: Any) -> Any:
-    """Return a tree with JAX arrays in its states, where jax.checkpoint returns NumPy's outside of jit."""
-
-    def with_arrays(leaf: Any) -> Any:
-        return jax.tree.map(state.strong, leaf) if is_state(leaf) else leaf
-
-    return jax.tree.map(with_arrays, tree, is_leaf=is_state)
-
-
-def _check_apply(apply: Any) -> None:
-    """Raise if a function is surely not like `apply`; the error has the line to write."""
-    owner = getattr(apply, "__self__", apply)
-    library = foreign.library_of(owner)
-    if library:
+def _check_function(fn: Any) -> None:
+    """Raise if what is collected is a model and no function; the error has the line to write."""
+    if isinstance(fn, nn.Module):
         raise TypeError(
-            f"collect was given {foreign.described(owner, library)}, and knows Flax linen modules only. "
-            f"{foreign.REMEDY}"
-        )
-    if isinstance(apply, nn.Module):
-        raise TypeError(
-            f"collect was given the module {type(apply).__name__}, not a function. "
+            f"collect was given the module {type(fn).__name__}, not a function. "
             "Write: sowlog.collect(model.apply)(variables, x)."
         )
-    if hasattr(apply, "lower") and hasattr(apply, "__wrapped__"):
+    if not callable(fn):
         raise TypeError(
-            "collect was given a function of jax.jit, which takes no filter as `mutable`. "
-            "Write: jax.jit(sowlog.collect(model.apply))."
+            f"collect was given {type(fn).__name__}, which cannot be called. Write: sowlog.collect(function)."
         )
-    if getattr(apply, "__code__", None) is _CORE_APPLY.__code__:
-        raise TypeError(
-            "collect was given the result of flax.linen.apply(fn, module), whose mutable collections are "
-            "fixed. Write: sowlog.collect(module.apply)(variables, *args, method=fn)."
-        )
-    if not callable(apply) or not _takes_mutable(apply):
-        raise TypeError(
-            f"collect was given {_name_of(apply)}, which takes no `mutable`: it wraps the apply of a linen "
-            "module, or a function of its form, `lambda variables, x, **kwargs: model.apply(variables, x, "
-            f"**kwargs)`. {foreign.REMEDY}"
-        )
-
-
-# The result of flax.linen.apply has the name of its function, and this code.
-_CORE_APPLY = flax_scope.apply(lambda _: None)
-
-
-def _takes_mutable(apply: Any) -> bool:
-    try:
-        parameters = inspect.signature(apply).parameters.values()
-    except (TypeError, ValueError):
-        return True  # Unknown without a call.
-    return any(
-        parameter.name == "mutable" or parameter.kind is inspect.Parameter.VAR_KEYWORD
-        for parameter in parameters
-    )
-
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or type(function).__name__
 
 
 def _check_variables(variables: Any) -> None:
     if isinstance(variables, Mapping):
-        return
+        return _check_fresh(variables)
     raise TypeError(
         f"the first argument of a collected apply is {type(variables).__name__}, and apply takes a dict "
         "of variables there. Write: variables = model.init(key, x), which sows nothing, and then "

@@ -2,12 +2,6 @@
 
 from typing import Any
 
-REMEDY = (
-    'Write: return a state from the function, `return y, {"norm": sowlog.mean.of(norm)}`, merge states by '
-    "sowlog.merge and pass them to sowlog.pack."
-)
-"""The remedy where nothing can be sown."""
-
 _LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
 
 

@@ -102,6 +102,14 @@ def add_in_pass(state: State, new: State) -> State:
     return dataclasses.replace(merged, parts={**merged.parts, "passes": passes})
 
 
+def mean_of_replicas(state: State) -> State:
+    """Return a loss that replicas have added up within a pass as their mean."""
+    passes = jnp.maximum(state.parts["passes"].value, 1.0)
+    value, weighted = (state.parts[name].value / passes for name in ("value", "weighted"))
+    parts = LOSS_IN_PASS.from_value(value, None)
+    return State({**parts, "weighted": compensated.pair_of(weighted)}, state.seen, LOSS_IN_PASS)
+
+
 def finish_pass(losses: Any) -> Any:
     """Return the losses of a finished pass: summed over stacked layers, and counted as one pass.
 

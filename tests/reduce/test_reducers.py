@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sowlog
-from sowlog.testing import assert_reducer_laws
 from tests.support.oracles import (
     DISTRIBUTIONS,
     ORACLES,

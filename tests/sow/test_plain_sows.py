@@ -1,32 +1,14 @@
-"""Flax's own `module.sow` under collect: an error for each lost value, and seeds for reducers."""
+"""Flax's own `module.sow` under collect, with reducers and with functions of a user's own."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import sowlog
 from sowlog import LostMetricError
-from tests.sow.test_lost_metrics import DROPPED, RAW, Sower, X, model_of
-
-
-@pytest.mark.parametrize("form", ["a reducer", "the default"])
-@pytest.mark.parametrize("case", list(DROPPED))
-def test_a_plain_sow_that_a_lifted_transform_drops_raises(case, form, monkeypatch):
-    """Flax's own module.sow under collect raises the same error."""
-    monkeypatch.setattr(Sower, "form", form)
-    call, place, remedy = DROPPED[case]
-    with pytest.raises(LostMetricError, match=f"{place}.*{remedy}"):
-        sowlog.collect(model_of(call).apply)({}, X)
-
-
-@pytest.mark.parametrize("form", ["a reducer", "the default"])
-@pytest.mark.parametrize("transform", list(RAW))
-def test_a_plain_sow_under_a_raw_transform_raises(transform, form, monkeypatch):
-    """Flax's own module.sow under collect raises the same error."""
-    monkeypatch.setattr(Sower, "form", form)
-    call, lifted = RAW[transform]
-    with pytest.raises(LostMetricError, match=rf"sower/value is sown inside {transform}, .* use {lifted}"):
-        sowlog.collect(model_of(call).apply)({}, X)
+from tests.sow.test_linen import X, model_of
 
 
 class Plain(nn.Module):
@@ -41,16 +23,20 @@ class Plain(nn.Module):
 
 
 STRUCTURED = {
-    "cond": lambda m, x, **o: nn.cond(x[0] < 0, lambda m, x: Plain(o, name="s")(x), lambda m, x: x, m, x),
-    "switch": lambda m, x, **o: nn.switch(0, [lambda m, x: Plain(o, name="s")(x), lambda m, x: x], m, x),
-    "scan": lambda m, x, **o: nn.scan(Plain, length=2, variable_carry="metrics")(o, name="s")(x, None),
-    "while_loop": lambda m, x, **o: nn.while_loop(
+    "one branch of a cond or switch": lambda m, x, **o: nn.cond(
+        x[0] < 0, lambda m, x: Plain(o, name="s")(x), lambda m, x: x, m, x
+    ),
+    "jax.lax.scan": lambda m, x, **o: nn.scan(Plain, length=2, variable_carry="metrics")(o, name="s")(
+        x, None
+    ),
+    "jax.lax.while_loop": lambda m, x, **o: nn.while_loop(
         lambda m, c: c[1] < 2,
         lambda m, c: (Plain(o, name="s")(c[0]), c[1] + 1),
         m,
         (x, 0),
         carry_variables=["metrics"],
     ),
+    "jax.vmap": lambda m, x, **o: jax.vmap(lambda x: Plain(o, name="s")(x))(x),
 }
 OPTIONS = {
     "the default": {},
@@ -67,7 +53,7 @@ def test_a_plain_sow_whose_empty_state_is_unknown_is_refused(transform, options)
         return STRUCTURED[transform](module, x, **OPTIONS[options])
 
     message = (
-        rf"s/value is sown inside nn.{transform}, which needs its state before the first sow.*"
+        rf"s/value is sown inside {transform}, which needs its state before the first sow.*"
         r'Write: module.sow\("metrics", "value", value, \*\*sowlog.mean\)'
     )
     with pytest.raises(LostMetricError, match=message):
@@ -75,15 +61,15 @@ def test_a_plain_sow_whose_empty_state_is_unknown_is_refused(transform, options)
 
 
 @pytest.mark.parametrize("transform", list(STRUCTURED))
-def test_a_plain_sow_of_a_reducer_is_seeded(transform):
+def test_a_plain_sow_of_a_reducer_arrives_from_everywhere(transform):
     """The same with one of sowlog's reducers is counted, however often it runs."""
-    passes = 1 if transform in ("cond", "switch") else 2
+    passes = 2 if "scan" in transform or "while" in transform else 1
     _, updates = sowlog.collect(model_of(lambda m, x: STRUCTURED[transform](m, x, **sowlog.sum)).apply)({}, X)
     assert sowlog.compute(updates["metrics"]) == {"s/value": passes * float(jnp.sum(X))}
 
 
-def test_what_both_branches_sow_by_functions_needs_no_seed():
-    """Beside a seeded reducer in one branch, the values that both branches store do not change."""
+def test_what_both_branches_sow_by_functions_needs_no_empty_state():
+    """Beside a reducer in one branch, the values that both branches sow do not change."""
 
     def plain(module, x):
         return Plain(OPTIONS["functions"], name="s")(x)
@@ -94,3 +80,35 @@ def test_what_both_branches_sow_by_functions_needs_no_seed():
 
     _, updates = sowlog.collect(model_of(lambda m, x: nn.cond(x[0] < 0, both, plain, m, x)).apply)({}, X)
     assert sowlog.compute(updates["metrics"]) == {"value": -1.0, "s/value": -6.0}
+
+
+WAYS = {
+    "a call": (lambda m, x: Plain({}, name="s")(x), (-6.0,)),
+    "two calls": (lambda m, x: [layer(x) for layer in [Plain({}, name="s")] * 2], (-6.0, -6.0)),
+    "jax.jit": (lambda m, x: jax.jit(lambda x: Plain({}, name="s")(x))(x), (-6.0,)),
+    "nn.jit": (lambda m, x: nn.jit(Plain)({}, name="s")(x), (-6.0,)),
+    "nn.remat": (lambda m, x: nn.remat(Plain)({}, name="s")(x), (-6.0,)),
+    "jax.grad": (lambda m, x: jax.grad(lambda x: jnp.sum(Plain({}, name="s")(x)))(x), (-6.0,)),
+    "nn.scan that stacks": (
+        lambda m, x: nn.scan(Plain, length=2, variable_axes={"metrics": 0})({}, name="s")(x, None),
+        (np.full(2, -6.0),),
+    ),
+    "nn.vmap that stacks": (
+        lambda m, x: nn.vmap(Plain, variable_axes={"metrics": 0})({}, name="s")(x),
+        (X,),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_plain_sows_give_flax_documented_tuple(way):
+    """As `mutable=["metrics"]` gives it without collect, where Flax can."""
+    call, wanted = WAYS[way]
+    model = model_of(call)
+    _, updates = sowlog.collect(model.apply)({}, X)
+    found = updates["metrics"]["s"]["value"]
+    assert isinstance(found, tuple)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    if not way.startswith("jax."):
+        _, by_flax = model.apply({}, X, mutable=["metrics"])
+        jax.tree.map(np.testing.assert_array_equal, found, by_flax["metrics"]["s"]["value"])

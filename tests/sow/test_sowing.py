@@ -290,7 +290,7 @@ def test_a_foreign_value_under_the_name_is_refused():
             self.sow("metrics", "value", x)
             sowlog.sow(self, "value", x)
 
-    with pytest.raises(TypeError, match=r"value \(in Mixed\): another sow left tuple under this name"):
+    with pytest.raises(TypeError, match=r"value: another sow left a value of another kind under this name"):
         _collect(Mixed(), X)
 
 

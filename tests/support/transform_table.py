@@ -5,30 +5,47 @@ python -m tests.support.transform_table writes it.
 
 import textwrap
 
+import jax.numpy as jnp
+
 import sowlog
-from tests.sow.test_lost_metrics import DROPPED, RAW, X, model_of
+from tests.sow.test_linen import WAYS
+from tests.sow.test_transforms import CASES
 from tests.support.generated import write_part
+from tests.support.impossible import IMPOSSIBLE
 from tests.support.ways import EAGER, JITTED
 
 COMMAND = "python -m tests.support.transform_table"
 
 
 def make_table() -> str:
-    """Return the ways that `sow/test_ways.py` proves equal, and the errors of `sow/test_lost_metrics.py`."""
-    ways = "; ".join((*JITTED, *EAGER))
-    right = f"All of these compute one number, with one structure and one trace: {ways}."
+    """Return the ways that tests prove equal, and the errors for what is impossible."""
     rows = ["| sown under | LostMetricError |", "| --- | --- |"]
-    rows += [f"| {case} | {_error_of(call)} |" for case, (call, _, _) in DROPPED.items()]
-    rows += [f"| {transform} in a module | {_error_of(call)} |" for transform, (call, _) in RAW.items()]
-    return "\n".join([textwrap.fill(right, 118, break_long_words=False, break_on_hyphens=False), "", *rows])
+    rows += [f"| {case} | {_error_of(function)} |" for case, (function, _) in IMPOSSIBLE.items()]
+    return "\n\n".join(
+        [
+            _sentence(
+                "All public reducers and losses, one structure and one trace (`sow/test_ways.py`)",
+                [*JITTED, *EAGER],
+            ),
+            _sentence("In a function (`sow/test_transforms.py`)", list(CASES)),
+            _sentence("In a linen module (`sow/test_linen.py`)", list(WAYS)),
+            "\n".join(rows),
+        ]
+    )
 
 
-def _error_of(call: object) -> str:
+def _sentence(subject: str, ways: list[str]) -> str:
+    return textwrap.fill(
+        f"{subject}: {'; '.join(ways)}.", 118, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _error_of(function: object) -> str:
     try:
-        sowlog.collect(model_of(call).apply)({}, X)
+        sowlog.collect(function)(jnp.ones(3))
     except sowlog.LostMetricError as error:
         return str(error).splitlines()[0].replace("|", "\\|")
-    raise AssertionError(f"{call} sows in silence")
+    raise AssertionError(f"{function} sows in silence")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,270 @@
+"""The primitive of a sow, and the collector that its values arrive at.
+
+A sow at the level of its `collect` is recorded as it runs. A sow inside a transform becomes an equation of
+the transform's jaxpr, and comes out where the transform is bound: `sowlog._sow.rules`. Differentiation and
+vmap have no jaxpr: a sow passes through them, to the level below, at once.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+from sowlog._reduce import ambient
+from sowlog._reduce.state import State
+from sowlog._sow import internals
+from sowlog._sow.errors import LostMetricError
+from sowlog._tree import losses
+from sowlog._tree.tags import empty_like
+
+METRICS = "metrics"
+"""The collection of statistics; that of losses is `losses.COLLECTION`."""
+
+
+class Functions(NamedTuple):
+    """The functions of a user's plain `module.sow`: all of one name are taken to be the same.
+
+    A lambda is another object at each call.
+    """
+
+    init_fn: Callable[[], Any]
+    reduce_fn: Callable[[Any, Any], Any]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Functions)
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return hash(Functions)
+
+
+class Label(NamedTuple):
+    """The name that sown values arrive under.
+
+    Attributes:
+        collection: "metrics" or "losses".
+        path: the scopes and modules around the sow.
+        name: the metric's name.
+        stacks: how many of the mapping transforms around the sow, from the innermost, stack its states.
+        functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
+    """
+
+    collection: str
+    path: tuple[str, ...]
+    name: str
+    stacks: int = 0
+    functions: Functions | None = None
+
+    def __str__(self) -> str:
+        return "/".join((*self.path, self.name))
+
+    def join(self, old: Any, new: Any) -> Any:
+        """Return what two sows under this label amount to."""
+        if self.functions is not None:
+            return old + new
+        try:
+            return losses.add_in_pass(old, new) if self.is_loss else old.merge(new)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"while sowing {self}")
+            raise
+
+    def unstacked(self) -> "Label":
+        """Return the label outside of a transform that stacked its states."""
+        return self._replace(stacks=self.stacks - 1)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the values are of `sow_loss`."""
+        return self.collection == losses.COLLECTION and self.functions is None
+
+    def check_merges(self, transform: str) -> None:
+        """Raise if the values cannot be merged over the steps of a transform, or be absent in one.
+
+        Raises:
+            LostMetricError: They are accumulated by a user's functions, whose empty state is unknown.
+        """
+        if self.functions is not None:
+            raise LostMetricError(
+                f"{self} is sown inside {transform}, which needs its state before the first sow. With "
+                "functions of your own, or Flax's tuple that grows, that empty state is unknown. Write: "
+                f'module.sow("{self.collection}", "{self.name}", value, **sowlog.mean), or another reducer.'
+            )
+
+
+Sown = dict[Label, Any]
+"""The states that were sown, or tuples of values under a label with functions."""
+
+
+class Collector:
+    """What is sown at one level of tracing.
+
+    Attributes:
+        sown: the states by label, in the order of their first sow.
+    """
+
+    def __init__(self) -> None:
+        self._traces = list(internals.current_traces())
+        self.sown: Sown = {}
+
+    def is_level(self, trace: Any) -> bool:
+        """Return whether values of a trace can be recorded: it is the collector's, or one around that."""
+        return any(trace is own for own in self._traces)
+
+    def record(self, label: Label, state: Any) -> None:
+        """Add a state to those under its label."""
+        with internals.set_current_trace(self._traces[0]):
+            self.sown[label] = label.join(self.sown[label], state) if label in self.sown else state
+
+
+_YES, _NO = True, False
+_SILENCE: Any = object()
+_current: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("sowlog_collector", default=None)
+_once: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_once", default=())
+
+
+def is_collecting() -> bool:
+    """Return whether the caller runs inside of a `collect`, and not in silence."""
+    return _current.get() not in (None, _SILENCE)
+
+
+@contextlib.contextmanager
+def collecting() -> Generator[Collector]:
+    """Let what is sown arrive at a new collector."""
+    token = _current.set(Collector())
+    try:
+        with internals.collecting(_YES):
+            yield _current.get()  # pyright: ignore[reportReturnType]  # set above
+    finally:
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def silent() -> Generator[None]:
+    """Let nothing be sown, as outside of a `collect`."""
+    token = _current.set(_SILENCE)
+    try:
+        with internals.collecting(_NO):
+            yield
+    finally:
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def once(trace: Any) -> Generator[None]:
+    """Let a value that a vmap does not map be sown once, and not for each of its elements."""
+    token = _once.set((*_once.get(), trace))
+    try:
+        yield
+    finally:
+        _once.reset(token)
+
+
+def emit(label: Label, state: Any) -> None:
+    """Sow a state, or a tuple of values for a label with functions, at the current level."""
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, state))
+    _SOW.bind(*leaves, label=label, structure=structure)
+
+
+def emit_all(sown: Sown) -> None:
+    """Sow at the current level what a transform has handed out."""
+    for label, state in sown.items():
+        emit(label, state)
+
+
+def sows_of(jaxpr: Any) -> list[tuple[Label, Any]]:
+    """Return the labels of a jaxpr's sows, and the types of their states.
+
+    Raises:
+        LostMetricError: A transform in it that has no rule holds a sow.
+    """
+    found: list[tuple[Label, Any]] = []
+    for equation in internals.equations(jaxpr):
+        if equation.primitive is _SOW:
+            avals = [variable.aval for variable in equation.invars]
+            found.append((equation.params["label"], equation.params["structure"].unflatten(avals)))
+        elif internals.holds_sows(equation):
+            inner = [
+                label
+                for jaxpr in jax.tree.leaves(equation.params)
+                if hasattr(jaxpr, "eqns")
+                for label, _ in sows_of(jaxpr)
+            ]
+            raise LostMetricError(
+                f"{inner[0] if inner else 'a value'} is sown inside {equation.primitive}, which sowlog knows "
+                "no rule for, so it would be lost. Return the value from the function, and sow it outside."
+            )
+    return found
+
+
+class _Sow(internals.Primitive):
+    """The primitive: its operands are the leaves of a state; it has no results."""
+
+    def bind_with_trace(self, trace: Any, args: Sequence[Any], *rest: Any) -> Any:
+        params = rest[-1]
+        collector = _current.get()
+        if collector is None:
+            _refuse(**params)
+        if collector is _SILENCE or internals.is_rehearsal(trace):
+            return []
+        if collector.is_level(trace):
+            collector.record(params["label"], params["structure"].unflatten(args))
+            return []
+        if differentiated := internals.primals(trace, args):
+            below, values = differentiated
+            with internals.set_current_trace(below):
+                return self.bind(*values, **params)
+        if batch := internals.mapped(trace, args):
+            below, size, mapped = batch
+            with internals.set_current_trace(below):
+                self._leave_vmap(trace, size, mapped, **params)
+            return []
+        return super().bind_with_trace(trace, args, *rest)
+
+    def _leave_vmap(self, trace: Any, size: int, mapped: Any, *, label: Label, structure: Any) -> None:
+        """Sow below a vmap the states of its elements: a state that is not mapped counts for each."""
+        if trace in _once.get() and all(axis is None for _, axis in mapped):
+            emit(label, structure.unflatten([value for value, _ in mapped]))
+            return
+        leaves = [_with_front_axis(value, axis, size) for value, axis in mapped]
+        state = structure.unflatten(leaves)
+        if label.stacks:
+            emit(label.unstacked(), state)
+            return
+        label.check_merges("jax.vmap")
+        emit(label, ambient.isolated(lambda state: _merge_axis(label, state), state))
+
+
+def _with_front_axis(value: Any, axis: int | None, size: int) -> jax.Array:
+    if axis is None:
+        return jnp.broadcast_to(jnp.asarray(value), (size, *jnp.shape(value)))
+    return jnp.moveaxis(value, axis, 0)
+
+
+def _merge_axis(label: Label, state: State) -> State:
+    """Merge the states along the first axis in their order, as a tree."""
+    if not state.seen.shape[0]:
+        return empty_like(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state))
+    while (size := state.seen.shape[0]) > 1:
+        even, odd = (jax.tree.map(lambda x, i=i: x[i : size - size % 2 : 2], state) for i in (0, 1))
+        merged = label.join(even, odd)
+        if size % 2:
+            merged = jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), merged, state)
+        state = merged
+    return jax.tree.map(lambda x: x[0], state)
+
+
+def _refuse(*_: Any, label: Label, **__: Any) -> NoReturn:
+    """Raise where a sow is compiled, or evaluated outside of a `collect`: all rules take it out before."""
+    raise LostMetricError(
+        f"{label} is sown inside a transform that sowlog knows no rule for, or in a function traced inside "
+        "of a collect and run outside: it would be lost. Return the value, and sow it outside."
+    )
+
+
+_SOW: Any = _Sow("sow")
+internals.set_rules(_SOW, _refuse)

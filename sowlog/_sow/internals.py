@@ -1,0 +1,300 @@
+"""The internals of JAX that sows rest on: all are in this file, looked up once, and checked.
+
+A sow is an equation of a primitive of our own, which every transform of JAX must carry. JAX has no public
+names for what this takes: the effect that keeps an equation without results, the traces that a value passes
+through, the primitives of the transforms and their parameters. With a JAX that moved one of them, the first
+`collect` raises an error that names it.
+"""
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+Bind = Callable[..., Any]
+Rule = Callable[[Bind, Sequence[Any], dict[str, Any]], Any]
+"""Binds a primitive anew, given the original, the operands and the parameters."""
+
+_missing: list[str] = []
+
+
+def _private(*places: str) -> Any:
+    """Return a private attribute of JAX, at the first of its places, or None, which `check` reports.
+
+    Args:
+        *places: "module:name", for the newest JAX first.
+    """
+    for place in places:
+        module, _, name = place.partition(":")
+        with contextlib.suppress(ImportError, AttributeError):
+            return functools.reduce(getattr, name.split("."), importlib.import_module(f"jax._src.{module}"))
+    _missing.append(f"jax._src.{places[0].replace(':', '.')}")
+    return None
+
+
+Primitive: Any = _private("core:Primitive") or object
+set_current_trace: Any = _private("core:set_current_trace")
+_Effect: Any = _private("effects:Effect") or object
+_trace_context: Any = _private("core:trace_ctx")
+_eval_jaxpr: Any = _private("core:eval_jaxpr")
+_JVPTrace: Any = _private("interpreters.ad:JVPTrace")
+_LinearizeTrace: Any = _private("interpreters.ad:LinearizeTrace")
+_BatchTrace: Any = _private("interpreters.batching:BatchTrace")
+_JaxprTrace: Any = _private("interpreters.partial_eval:JaxprTrace")
+_register_lowering: Any = _private("interpreters.mlir:register_lowering")
+_wrap_init: Any = _private("linear_util:wrap_init")
+_flatten: Any = _private("flattree:flatten", "tree_util:FlatTree.flatten")
+_UNSPECIFIED: Any = _private("sharding_impls:UNSPECIFIED")
+_EAGER_JIT, _FORWARD_MODE = "pjit:_pjit_call_impl_python", "api:_jvp"
+_private(_EAGER_JIT)
+_private(_FORWARD_MODE)
+
+JIT: Any = _private("pjit:jit_p")
+SCAN: Any = _private("lax.control_flow.loops:scan_p")
+WHILE: Any = _private("lax.control_flow.loops:while_p")
+COND: Any = _private("lax.control_flow.conditionals:cond_p")
+CHECKPOINT: Any = _private("ad_checkpoint:remat_p")
+CUSTOM_JVP: Any = _private("custom_derivatives:custom_jvp_call_p")
+CUSTOM_VJP: Any = _private("custom_derivatives:custom_vjp_call_p")
+SHARD_MAP: Any = _private("shard_map:shard_map_p")
+
+
+class _Sow(_Effect):
+    """The effect of a sow: JAX drops an equation that has neither results nor effects."""
+
+    def __str__(self) -> str:
+        return "Sow"
+
+
+_EFFECT = _Sow()
+_ALLOWED = "lowerable control_flow_allowed remat_allowed custom_derivatives_allowed partial_eval_kept"
+for _set in _ALLOWED.split():
+    _effects = _private(f"effects:{_set}_effects")
+    if _effects is not None:
+        _effects.add_type(_Sow)
+
+if hasattr(jax, "make_user_context"):
+    collecting: Any = jax.make_user_context(default_value=False)
+    """Whether a `collect` runs, in the keys of JAX's caches: what was traced outside of one has no sows."""
+else:
+    _missing.append("jax.make_user_context")
+
+
+@functools.cache
+def check() -> None:
+    """Raise RuntimeError if this JAX lacks an internal that sows need; the message names it."""
+    if _missing:
+        raise RuntimeError(
+            f"sowlog carries sown values through transforms by internals, and jax {jax.__version__} has no "
+            f"{', '.join(_missing)}. Install the jax that this sowlog was released with, or a newer sowlog."
+        )
+
+
+def set_rules(primitive: Any, refuse: Callable[..., Any]) -> None:
+    """Give a primitive without results the effect of a sow; `refuse` raises where one is compiled or run."""
+    if _missing:
+        return
+    primitive.multiple_results = True
+    primitive.def_impl(refuse)
+    primitive.def_effectful_abstract_eval(lambda *_, **__: ([], {_EFFECT}))
+    _register_lowering(primitive, lambda _, *args, **params: refuse(*args, **params))
+
+
+def holds_sows(jaxpr: Any) -> bool:
+    """Return whether a jaxpr, or an equation, sows."""
+    return any(isinstance(effect, _Sow) for effect in jaxpr.effects)
+
+
+def equations(jaxpr: Any) -> Sequence[Any]:
+    """Return the equations of a jaxpr, closed or not."""
+    return getattr(jaxpr, "jaxpr", jaxpr).eqns
+
+
+def evaluate(jaxpr: Any, *args: Any) -> list[Any]:
+    """Evaluate a jaxpr, closed or not: of the transforms' parameters some are."""
+    return _eval_jaxpr(getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ()), *args)
+
+
+def current_traces() -> Iterator[Any]:
+    """Return the trace that runs, and those around it, whose values are its constants."""
+    trace = _trace_context.trace
+    while trace is not None:
+        yield trace
+        trace = getattr(trace, "parent_trace", None)
+
+
+def primals(trace: Any, values: Sequence[Any]) -> tuple[Any, list[Any]] | None:
+    """Return the trace below one that differentiates, and the primal values there; None for another trace."""
+    if not isinstance(trace, (_JVPTrace, _LinearizeTrace)):
+        return None
+    return trace.parent_trace, [trace.to_primal_tangent_pair(value)[0] for value in values]
+
+
+def mapped(trace: Any, values: Sequence[Any]) -> tuple[Any, int, list[tuple[Any, int | None]]] | None:
+    """Return the trace below a vmap, its size, and values with their mapped axes; None for another trace."""
+    if not isinstance(trace, _BatchTrace):
+        return None
+    return trace.parent_trace, trace.axis_data.size, [trace.to_batch_info(value) for value in values]
+
+
+def is_rehearsal(trace: Any) -> bool:
+    """Return whether a trace runs a function only to look at it, as Flax's does before each nn.scan."""
+    return isinstance(trace, _JaxprTrace)
+
+
+def wrap(primitive: Any, is_active: Callable[[], bool], rule: Rule) -> None:
+    """Let a primitive be bound by a rule while something is active."""
+    if _missing:
+        return
+    bind = primitive.bind
+
+    def bind_or_rule(*args: Any, **params: Any) -> Any:
+        return rule(bind, args, params) if is_active() else bind(*args, **params)
+
+    primitive.bind = bind_or_rule
+
+
+def _wrap_function(place: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    if _missing:
+        return
+    module, _, name = place.partition(":")
+    found = importlib.import_module(f"jax._src.{module}")
+    setattr(found, name, functools.wraps(getattr(found, name))(wrapper(getattr(found, name))))
+
+
+def wrap_eager_jit(is_active: Callable[[], bool]) -> None:
+    """Let a jitted function that sows be bound also where no trace runs, which JAX does not do."""
+
+    def wrapper(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_or_bind(*args: Any, **params: Any) -> Any:
+            if is_active() and holds_sows(params["jaxpr"]):
+                return JIT.bind(*args, **params), None, None, []
+            return call(*args, **params)
+
+        return call_or_bind
+
+    _wrap_function(_EAGER_JIT, wrapper)
+
+
+def wrap_forward_mode(
+    is_active: Callable[[], bool], once: Callable[[Any], contextlib.AbstractContextManager[None]]
+) -> None:
+    """Let a function run in a context, made of the trace, where vmap maps its tangents only: it runs once.
+
+    `jax.jacfwd` maps it so over a basis.
+    """
+
+    def wrapper(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_once(function: Any, values: Any, tangents: Any, *args: Any, **kwargs: Any) -> Any:
+            trace = _trace_context.trace
+            if not is_active() or _is_mapped(trace, values) or not _is_mapped(trace, tangents):
+                return call(function, values, tangents, *args, **kwargs)
+            with once(trace):
+                return call(function, values, tangents, *args, **kwargs)
+
+        return call_once
+
+    _wrap_function(_FORWARD_MODE, wrapper)
+
+
+def _is_mapped(trace: Any, tree: Any) -> bool:
+    batch = mapped(trace, jax.tree.leaves(tree))
+    return batch is not None and any(axis is not None for _, axis in batch[2])
+
+
+def jit_params(params: dict[str, Any], jaxpr: Any, more: int) -> dict[str, Any]:
+    """Return the parameters of a jit with another jaxpr, which has some more results at the end."""
+    return {
+        **params,
+        "jaxpr": jaxpr,
+        "out_shardings": (*params["out_shardings"], *[_UNSPECIFIED] * more),
+        "out_layouts": (*params["out_layouts"], *[None] * more),
+    }
+
+
+def split_scan(args: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the constants, the start of the carry, and the scanned arrays of a scan."""
+    if "ft_in" in params:
+        consts, carry = (len(list(part)) for part in params["ft_in"].unpack()[:2])
+    else:
+        consts, carry = params["num_consts"], params["num_carry"]
+    return list(args[:consts]), list(args[consts : consts + carry]), list(args[consts + carry :])
+
+
+def checkpoint_settings(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint as `jax.checkpoint` takes them."""
+    prevent = params["prevent_cse"]
+    return {
+        "prevent_cse": any(prevent) if isinstance(prevent, tuple) else prevent,
+        "policy": params["policy"],
+    }
+
+
+def custom_function(params: dict[str, Any]) -> Callable[..., Any]:
+    """Return the function of a custom derivative, to be traced on its own."""
+    function = params["subfuns"][0]
+
+    def run(*args: Any) -> Any:
+        try:
+            return function.call_wrapped(*args)
+        finally:
+            # JAX expects to run it once only, and reads the structure of its results here.
+            for store in function.stores:
+                if store is not None:
+                    store.reset()
+
+    return run
+
+
+def is_of_jax(params: dict[str, Any]) -> bool:
+    """Return whether a custom derivative is JAX's own, such as that of jax.nn.relu: it sows nothing."""
+    place = params["subfuns"][0].debug_info.func_filename or ""
+    return place.startswith(_SOURCES)
+
+
+_SOURCES = tuple(str(Path(jax.__file__).parent / "_src" / folder) for folder in ("nn", "numpy", "scipy"))
+
+
+def silenced(
+    params: dict[str, Any], silent: Callable[[], contextlib.AbstractContextManager[None]]
+) -> dict[str, Any]:
+    """Return the parameters of a custom derivative whose function and forward rule run in a context."""
+
+    def in_silence(function: Any) -> Any:
+        def run(*args: Any) -> Any:
+            with silent():
+                return function.call_wrapped(*args)
+
+        return _wrap_init(run, debug_info=function.debug_info)
+
+    function, forward, *backward = params["subfuns"]
+    return {**params, "subfuns": (in_silence(function), in_silence(forward), *backward)}
+
+
+def manual_axes(params: dict[str, Any]) -> frozenset[Any] | None:
+    """Return the mesh axes that a shard_map maps over; None if it checks what varies over them."""
+    if params["check_vma"]:
+        return None
+    return frozenset(params["newly_manual_axes" if "newly_manual_axes" in params else "manual_axes"])
+
+
+def with_more_results(
+    params: dict[str, Any], run: Callable[[Callable[[], Any]], tuple[Any, list[Any]]]
+) -> dict[str, Any]:
+    """Return the parameters of a shard_map whose function has some more results, equal on all devices.
+
+    `run` calls its argument, the function on one shard, and returns its results and the further ones.
+    """
+    (function,) = params["subfuns"]
+
+    def with_more(*args: Any) -> Any:
+        results, more = run(lambda: function(*args))
+        values, specs = results.unpack_aux()
+        tree = _flatten((values.unflatten(), more))
+        return tree.with_aux((*specs, *[jax.sharding.PartitionSpec()] * len(more)))
+
+    return {**params, "subfuns": (with_more,)}

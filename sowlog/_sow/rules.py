@@ -1,0 +1,255 @@
+"""How sown values leave each transform: it is bound anew, with their states among its results.
+
+A rule meets a transform where the user's program binds it, before it is batched or differentiated: vmap and
+grad see plain data flow. The jaxprs of a transform hold its own sows only, since what is inside was bound
+before.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from sowlog._reduce import ambient
+from sowlog._sow import internals
+from sowlog._sow.collector import (
+    Label,
+    Sown,
+    collecting,
+    emit_all,
+    is_collecting,
+    once,
+    silent,
+    sows_of,
+)
+from sowlog._sow.errors import LostMetricError
+from sowlog._sow.internals import Bind
+from sowlog._tree import losses
+from sowlog._tree.replicas import all_reduce
+from sowlog._tree.tags import empty_like
+
+_Params = dict[str, Any]
+
+
+def _with_sown(jaxpr: Any) -> Callable[..., tuple[list[Any], Sown]]:
+    """Return a function that evaluates a jaxpr, and also returns what it sows."""
+
+    def run(*args: Any) -> tuple[list[Any], Sown]:
+        with collecting() as collector:
+            results = internals.evaluate(jaxpr, *args)
+        return list(results), collector.sown
+
+    return run
+
+
+def _starts(sows: list[tuple[Label, Any]], transform: str) -> Sown:
+    """Return the empty states of sows, for a loop that may run no step or a branch that is not taken."""
+    shapes: dict[Label, list[Any]] = {}
+    for label, shape in sows:
+        label.check_merges(transform)
+        shapes.setdefault(label, []).append(shape)
+    return {
+        label: ambient.varying_like(empty_like(of_label[0]), of_label) for label, of_label in shapes.items()
+    }
+
+
+def _joined(totals: Sown, sown: Sown) -> Sown:
+    return {label: label.join(total, sown[label]) for label, total in totals.items()}
+
+
+def _bind_jit(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    if not internals.holds_sows(params["jaxpr"]):
+        return bind(*args, **params)
+    jaxpr, structure, more = _handed_out(params["jaxpr"], args)
+    results = bind(*args, **internals.jit_params(params, jaxpr, more))
+    own = len(results) - more
+    emit_all(structure.unflatten(results[own:]))
+    return list(results[:own])
+
+
+_jitted: weakref.WeakKeyDictionary[Any, tuple[Any, Any, int]] = weakref.WeakKeyDictionary()
+
+
+def _handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
+    """Return a jaxpr with its sown states as further results, their structure, and their number.
+
+    A jitted function that is called again is not compiled again: the same jaxpr has the same answer.
+    """
+    if jaxpr in _jitted:
+        return _jitted[jaxpr]
+    structures: list[Any] = []
+
+    def run(*args: Any) -> list[Any]:
+        results, sown = _with_sown(jaxpr)(*args)
+        leaves, structure = jax.tree.flatten(sown)
+        structures.append(structure)
+        return [*results, *leaves]
+
+    sows_of(jaxpr)
+    traced = jax.make_jaxpr(run)(*args)
+    _jitted[jaxpr] = (traced, structures[0], structures[0].num_leaves)
+    return _jitted[jaxpr]
+
+
+def _bind_scan(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    if not internals.holds_sows(params["jaxpr"]):
+        return bind(*args, **params)
+    run, (consts, start, arrays) = _with_sown(params["jaxpr"]), internals.split_scan(args, params)
+    starts = _starts([sow for sow in sows_of(params["jaxpr"]) if not sow[0].stacks], "jax.lax.scan")
+
+    def body(carry: tuple[list[Any], Sown], elements: list[Any]) -> tuple[Any, Any]:
+        values, totals = carry
+        results, sown = run(*consts, *values, *elements)
+        stacked = {label: state for label, state in sown.items() if label.stacks}
+        return (results[: len(start)], _joined(totals, sown)), (results[len(start) :], stacked)
+
+    settings = {name: params[name] for name in ("length", "reverse", "unroll")}
+    (carry, totals), (results, stacked) = jax.lax.scan(body, (start, starts), arrays, **settings)
+    emit_all(totals)
+    emit_all({label.unstacked(): state for label, state in stacked.items()})
+    return [*carry, *results]
+
+
+def _bind_while(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    condition, body = params["cond_jaxpr"], params["body_jaxpr"]
+    for label, _ in sows_of(condition):
+        raise LostMetricError(
+            f"{label} is sown in the cond_fn of a jax.lax.while_loop, which hands back nothing: sow it in "
+            "body_fn, or after the loop."
+        )
+    if not internals.holds_sows(body):
+        return bind(*args, **params)
+    for label, _ in sows_of(body):
+        if label.stacks:
+            raise LostMetricError(
+                f"{label} is stacked inside a jax.lax.while_loop, whose number of steps is unknown. Use "
+                "jax.lax.scan, or sow it outside of sowlog.stacked."
+            )
+    starts = _starts(sows_of(body), "jax.lax.while_loop")
+    of_condition = args[: params["cond_nconsts"]]
+    of_body = args[len(of_condition) : len(of_condition) + params["body_nconsts"]]
+    start = list(args[len(of_condition) + len(of_body) :])
+    run = _with_sown(body)
+
+    def step(carry: tuple[list[Any], Sown]) -> tuple[list[Any], Sown]:
+        results, sown = run(*of_body, *carry[0])
+        return results, _joined(carry[1], sown)
+
+    def goes_on(carry: tuple[list[Any], Sown]) -> Any:
+        return internals.evaluate(condition, *of_condition, *carry[0])[0]
+
+    results, totals = jax.lax.while_loop(goes_on, step, (start, starts))
+    emit_all(totals)
+    return results
+
+
+def _bind_cond(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    branches = params["branches"]
+    if not any(map(internals.holds_sows, branches)):
+        return bind(*args, **params)
+    sows = [sows_of(branch) for branch in branches]
+    in_all = set.intersection(*({label for label, _ in of_branch} for of_branch in sows))
+    in_some = [sow for of_branch in sows for sow in of_branch if sow[0] not in in_all]
+    starts = _starts(in_some, "one branch of a cond or switch")
+
+    def with_all(branch: Any) -> Callable[..., tuple[list[Any], Sown]]:
+        def run(*args: Any) -> tuple[list[Any], Sown]:
+            results, sown = _with_sown(branch)(*args)
+            return results, {**starts, **sown}
+
+        return run
+
+    results, sown = jax.lax.switch(args[0], [with_all(branch) for branch in branches], *args[1:])
+    emit_all(sown)
+    return results
+
+
+def _bind_checkpoint(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    if not internals.holds_sows(params["jaxpr"]):
+        return bind(*args, **params)
+    sows_of(params["jaxpr"])
+    run = jax.checkpoint(_with_sown(params["jaxpr"]), **internals.checkpoint_settings(params))
+    results, sown = run(*args)
+    emit_all(sown)
+    return results
+
+
+def _bind_custom_derivative(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    """Bind it as it stands, without its sows, and evaluate the function beside it for their states.
+
+    Under a gradient JAX runs a rule in place of the function, and knows no results that it had not before.
+    """
+    if internals.is_of_jax(params):
+        return bind(*args, **params)
+    jaxpr = jax.make_jaxpr(internals.custom_function(params))(*args)
+    if not internals.holds_sows(jaxpr):
+        return bind(*args, **params)
+    for label, _ in sows_of(jaxpr):
+        if label.is_loss:
+            raise LostMetricError(
+                f"{label} is a loss sown inside a custom derivative (custom_vjp, custom_jvp), whose rule "
+                "takes the gradient of the function's result alone: it would be logged and not trained on. "
+                f"Return the value and sow it outside: y, {label.name} = f(...), then "
+                f'sowlog.sow_loss("{label.name}", {label.name}).'
+            )
+    _, sown = _with_sown(jaxpr)(*map(jax.lax.stop_gradient, args))
+    results = bind(*args, **internals.silenced(params, silent))
+    emit_all(jax.tree.map(jax.lax.stop_gradient, sown))
+    return results
+
+
+def _bind_shard_map(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    structures: list[Any] = []
+
+    def run(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
+        with collecting() as collector:
+            results = function()
+        leaves, structure = jax.tree.flatten(_of_all_devices(collector.sown, internals.manual_axes(params)))
+        structures.append(structure)
+        return results, leaves
+
+    results, leaves = bind(*args, **internals.with_more_results(params, run)).unpack()
+    emit_all(structures[-1].unflatten(list(leaves)))
+    return results
+
+
+def _of_all_devices(sown: Sown, axes: frozenset[Any] | None) -> Sown:
+    """Merge the states of devices; a value that is known to be equal on all of an axis counts once.
+
+    Args:
+        sown: the states of one device.
+        axes: the axes, if JAX does not know what varies over them; None if it does.
+    """
+    groups: dict[tuple[Any, ...], Sown] = {}
+    for label, state in sown.items():
+        label.check_merges("jax.shard_map")
+        varying = axes or frozenset[Any]().union(*map(ambient.varying_axes, jax.tree.leaves(state)))
+        group = tuple(sorted(varying, key=str))
+        groups.setdefault(group, {})[label] = ambient.varying_like(state, state)
+    reduced: Sown = {}
+    for group, states in groups.items():
+        reduced |= all_reduce(states, group) if group else states
+    return {
+        label: losses.mean_of_replicas(reduced[label]) if label.is_loss else reduced[label] for label in sown
+    }
+
+
+_RULES: list[tuple[Any, internals.Rule]] = [
+    (internals.JIT, _bind_jit),
+    (internals.SCAN, _bind_scan),
+    (internals.WHILE, _bind_while),
+    (internals.COND, _bind_cond),
+    (internals.CHECKPOINT, _bind_checkpoint),
+    (internals.CUSTOM_JVP, _bind_custom_derivative),
+    (internals.CUSTOM_VJP, _bind_custom_derivative),
+    (internals.SHARD_MAP, _bind_shard_map),
+]
+
+
+def install() -> None:
+    """Let JAX bind the transforms by these rules, while a `collect` runs."""
+    for primitive, rule in _RULES:
+        internals.wrap(primitive, is_collecting, rule)
+    internals.wrap_eager_jit(is_collecting)
+    internals.wrap_forward_mode(is_collecting, once)

@@ -1,0 +1,103 @@
+"""Paths of sows outside of modules, `sowlog.scope`, and steps that are kept apart, `sowlog.stacked`."""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Generator
+from typing import Any, ParamSpec, TypeVar
+
+from sowlog._sow.collector import collecting, emit, is_collecting
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sowlog_path", default=())
+
+
+def path() -> tuple[str, ...]:
+    """Return the names of the scopes around the caller, the outermost first."""
+    return _path.get()
+
+
+@contextlib.contextmanager
+def scope(name: str) -> Generator[None]:
+    """Put a name before the tags of the values sown inside: a context, or a decorator of a function.
+
+    Scopes nest, and stand before the path of a module.
+
+    Args:
+        name: the name, or several joined by "/".
+
+    Raises:
+        ValueError: The name or a part of it is empty.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, sowlog
+        >>> @sowlog.scope("layer")
+        ... def layer(x):
+        ...     sowlog.sow("rms", x, sowlog.rms)
+        ...     return jnp.tanh(x)
+        >>> def model(x):
+        ...     with sowlog.scope("encoder"):
+        ...         return layer(x)
+        >>> y, updates = sowlog.collect(model)(jnp.ones(3))
+        >>> sowlog.compute(updates["metrics"])
+        {'encoder/layer/rms': np.float32(1.0)}
+    """
+    token = _path.set((*_path.get(), *parts_of(name, "scope")))
+    try:
+        yield
+    finally:
+        _path.reset(token)
+
+
+def parts_of(name: Any, what: str) -> tuple[str, ...]:
+    """Return the parts of a name that are joined by "/".
+
+    Raises:
+        TypeError: The name is no string.
+        ValueError: A part is empty.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a {what} is {type(name).__name__}, not a string.")
+    parts = tuple(name.split("/"))
+    if not all(parts):
+        raise ValueError(f"the name of a {what}, {name!r}, has an empty part: a tag is made of the parts.")
+    return parts
+
+
+def stacked(body: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+    """Wrap the body of a scan, map or vmap so that each of its steps keeps a state of its own.
+
+    The index of the step ends the tag. Without it the steps are merged into one state.
+
+    Args:
+        body: the function given to `jax.lax.scan`, `jax.lax.map` or `jax.vmap`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, sowlog
+        >>> def layer(x, weight):
+        ...     sowlog.sow("max", x, sowlog.max)
+        ...     return weight * x, None
+        >>> def model(x, weights):
+        ...     return jax.lax.scan(sowlog.stacked(layer), x, weights)[0]
+        >>> y, updates = sowlog.collect(model)(1.0, jnp.array([2.0, 3.0]))
+        >>> sowlog.compute(updates["metrics"])
+        {'max/00': np.float32(1.0), 'max/01': np.float32(2.0)}
+    """
+
+    @functools.wraps(body)
+    def run(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        if not is_collecting():
+            return body(*args, **kwargs)
+        with collecting() as collector:
+            result = body(*args, **kwargs)
+        emit_stacked(collector.sown)
+        return result
+
+    return run
+
+
+def emit_stacked(sown: Any) -> None:
+    """Sow states that the next mapping transform around the caller stacks; losses are summed instead."""
+    for label, state in sown.items():
+        emit(label if label.is_loss else label._replace(stacks=label.stacks + 1), state)

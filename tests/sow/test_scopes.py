@@ -1,0 +1,122 @@
+"""Paths and layers of what is sown outside of modules."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sowlog
+
+ROWS = jnp.arange(6.0).reshape(3, 2)
+
+
+def sow(x):
+    sowlog.sow("max", x, sowlog.max)
+    return x
+
+
+class Layer(nn.Module):
+    def __call__(self, x):
+        return sow(x) if sowlog.sow(self, "of_self", x, sowlog.max) else x
+
+
+def test_scopes_nest_as_contexts_and_decorators():
+    """Around functions, modules and transforms, and inside of these."""
+
+    @sowlog.scope("step")
+    def step(carry, row):
+        with sowlog.scope("deep/er"):
+            sow(row)
+        return carry, Layer(name="ignored").apply({}, row)
+
+    def model(x):
+        with sowlog.scope("outer"):
+            sow(x)
+            jax.lax.scan(step, 0, x)
+        return sow(-x)
+
+    _, updates = jax.jit(sowlog.collect(model))(ROWS)
+    assert sowlog.compute(updates["metrics"]) == {
+        "outer/max": 5.0,
+        "outer/step/deep/er/max": 5.0,
+        "outer/step/max": 5.0,
+        "outer/step/of_self": 5.0,
+        "max": 0.0,
+    }
+
+
+def test_a_jitted_function_that_is_cached_keeps_the_scope_that_it_was_traced_in():
+    """As it keeps everything else of Python: the scope belongs inside of the function."""
+    jitted = jax.jit(sowlog.scope("inside")(sow))
+    for _ in range(2):
+        _, updates = sowlog.collect(jitted)(ROWS)
+        assert sowlog.compute(updates["metrics"]) == {"inside/max": 5.0}
+
+
+STACKED = {
+    "scan": lambda x: jax.lax.scan(sowlog.stacked(lambda c, row: (c, sow(row))), 0, x),
+    "map": lambda x: jax.lax.map(sowlog.stacked(sow), x),
+    "vmap": lambda x: jax.vmap(sowlog.stacked(sow))(x),
+    "scan of checkpoint": lambda x: jax.lax.scan(
+        jax.checkpoint(sowlog.stacked(lambda c, row: (c, sow(row)))), 0, x
+    ),
+    "grad of scan": lambda x: jax.grad(
+        lambda x: jax.lax.scan(sowlog.stacked(lambda c, row: (c + jnp.sum(sow(row)), 0)), 0.0, x)[0]
+    )(x),
+    "jit": lambda x: jax.jit(jax.vmap(sowlog.stacked(jax.jit(sow))))(x),
+    "a loop inside": lambda x: jax.vmap(
+        sowlog.stacked(lambda row: jax.lax.fori_loop(0, 2, lambda i, c: c + sow(row[i]), 0.0))
+    )(x),
+    "a loop around": lambda x: jax.lax.fori_loop(
+        0, 2, lambda i, c: c + jax.lax.map(sowlog.stacked(sow), x), jnp.zeros((3, 2))
+    ),
+    "a branch": lambda x: jax.lax.map(
+        sowlog.stacked(lambda row: jax.lax.cond(row[0] >= 0, sow, lambda row: row, row)), x
+    ),
+}
+
+
+@pytest.mark.parametrize("way", list(STACKED))
+def test_each_step_keeps_a_state_of_its_own(way):
+    """Its index ends the tag."""
+    _, updates = jax.jit(sowlog.collect(STACKED[way]))(ROWS)
+    assert sowlog.compute(updates["metrics"]) == {"max/00": 1.0, "max/01": 3.0, "max/02": 5.0}
+
+
+def test_steps_of_steps_have_two_indices():
+    """The outer first."""
+
+    def model(x):
+        return jax.lax.map(sowlog.stacked(jax.vmap(sowlog.stacked(sow))), x)
+
+    _, updates = sowlog.collect(model)(ROWS)
+    np.testing.assert_array_equal(updates["metrics"]["max"].compute(), ROWS)
+
+
+def test_steps_without_a_number_are_refused():
+    """A while loop cannot stack."""
+
+    def model(x):
+        return jax.lax.while_loop(lambda x: x[0] < 3, sowlog.stacked(lambda x: sow(x) + 1), x)
+
+    with pytest.raises(
+        sowlog.LostMetricError, match=r"max is stacked inside a jax.lax.while_loop.*jax.lax.scan"
+    ):
+        sowlog.collect(model)(ROWS[0])
+
+
+def test_one_name_stacked_and_not_is_refused():
+    """Two kinds of state."""
+
+    def model(x):
+        sow(x)
+        return jax.lax.map(sowlog.stacked(sow), x)
+
+    with pytest.raises((TypeError, ValueError), match=r"max|cannot merge"):
+        sowlog.collect(model)(ROWS)
+
+
+def test_stacked_without_collect_is_the_body():
+    """And sows nothing."""
+    assert jax.lax.map(sowlog.stacked(sow), ROWS).shape == ROWS.shape
