@@ -6,7 +6,6 @@ warnings of its own, what a kill left half deleted.
 """
 
 import itertools
-import json
 import re
 import shutil
 import warnings
@@ -15,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import crc32c
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from train.config.errors import RunWarning, one_line
 from train.runs.folder import RunFolderError
@@ -31,9 +31,9 @@ from train.system.exits import abandoned
 _ITEM = "default"
 # The end of a checkpoint's name until all of its files are on disk.
 _PART = "part"
-# The bytes of each file of a checkpoint, written when all are there.
-_SIZES = "sizes.json"
-_SIZES_FORM = TypeAdapter(dict[str, int])
+# The size and the checksum of each file of a checkpoint, written when all are there.
+_FILES = "files.json"
+_BLOCK = 1 << 20
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
 StateT = TypeVar("StateT")
@@ -92,7 +92,7 @@ class Checkpoints:
             with abandoned():
                 self._writer.save(part, args=args)
             if jax.process_index() == 0:
-                _note_sizes(part)
+                _note_files(part)
                 part.rename(folder)
                 files.sync_folder(self._folder)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
@@ -194,35 +194,56 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _note_sizes(folder: Path) -> None:
-    """Put all of a checkpoint on disk, and the sizes of its files beside them."""
+class _File(BaseModel):
+    """A file of a checkpoint: its bytes, and their CRC-32C."""
+
+    size: int
+    crc32c: int
+
+
+_FILES_FORM = TypeAdapter(dict[str, _File])
+
+
+def _note_files(folder: Path) -> None:
+    """Put all of a checkpoint on disk, and the sizes and checksums of its files beside them."""
     paths = [folder, *folder.rglob("*")]
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths if path.is_file()}
+    noted = {str(path.relative_to(folder)): _file(path) for path in paths if path.is_file()}
     for path in paths:
         files.sync_folder(path) if path.is_dir() else files.sync(path)
-    files.write(folder / _SIZES, json.dumps(sizes, indent=2) + "\n")
+    files.write(folder / _FILES, _FILES_FORM.dump_json(noted, indent=2).decode() + "\n")
+
+
+def _file(path: Path) -> _File:
+    checksum = 0
+    with path.open("rb") as opened:
+        while block := opened.read(_BLOCK):
+            checksum = crc32c.crc32c(block, checksum)
+    return _File(size=path.stat().st_size, crc32c=checksum)
 
 
 def _check_files(folder: Path) -> None:
-    """Raise an error if files are missing or cut off.
+    """Raise an error if files are missing, cut off or changed.
 
-    Orbax never reads such a checkpoint: the threads of TensorStore that read the other files would come back
-    to an event loop that the error has closed, and print so.
+    Orbax never reads such a checkpoint: it keeps no checksum of arrays, and the threads of TensorStore that
+    read the other files would come back to an event loop that the error has closed, and print so.
     """
-    for name, size in _read_sizes(folder).items():
+    for name, noted in _noted_files(folder).items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"it has no file {name}")
-        if (found := (folder / name).stat().st_size) != size:
-            raise ValueError(f"its file {name} has {found} bytes, and had {size}")
+        found = _file(folder / name)
+        if found.size != noted.size:
+            raise ValueError(f"its file {name} has {found.size} bytes, and had {noted.size}")
+        if found.crc32c != noted.crc32c:
+            raise ValueError(f"its file {name} has other bytes than were written")
 
 
-def _read_sizes(folder: Path) -> dict[str, int]:
+def _noted_files(folder: Path) -> dict[str, _File]:
     try:
-        return _SIZES_FORM.validate_json(files.read(folder / _SIZES))
+        return _FILES_FORM.validate_json(files.read(folder / _FILES))
     except FileNotFoundError:
-        raise FileNotFoundError(f"it has no file {_SIZES}") from None
+        raise FileNotFoundError(f"it has no file {_FILES}") from None
     except ValueError:
-        raise ValueError(f"its file {_SIZES} is damaged") from None
+        raise ValueError(f"its file {_FILES} is damaged") from None
 
 
 def _cause(error: Exception) -> str:

@@ -110,7 +110,7 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
     (saved,) = re.findall(r"stopped by SIGTERM, saved at step (\d+)", first[1])
     assert newest(workdir) == int(saved) < STEPS
     # With the sizes missing too, both processes find the damage, each as it reads.
-    (workdir / "checkpoints" / saved / "sizes.json").unlink()
+    (workdir / "checkpoints" / saved / "files.json").unlink()
     for file in (workdir / "checkpoints" / saved / "default").rglob("d/*"):
         os.truncate(file, 10)
 

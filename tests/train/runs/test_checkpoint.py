@@ -91,7 +91,7 @@ def test_whatever_is_cut_off_a_checkpoint_its_whole_state_is_read_or_the_one_bef
         )
         assert names(copy) == (["3", "7.unreadable"] if caught else ["3", "7"])
     assert set(read.values()) <= {3, 7}
-    assert {name for name, step in read.items() if step == 7} <= {"7/sizes.json"}
+    assert {name for name, step in read.items() if step == 7} <= {"7/files.json"}
 
 
 def flip(file: Path) -> None:
@@ -101,20 +101,28 @@ def flip(file: Path) -> None:
     file.write_bytes(content.tobytes())
 
 
+def flip_one_bit(file: Path) -> None:
+    """Change a bit in the middle: of an array, say, whose form stays valid."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damaged", "damage"),
     [
         ("default/d/*", flip),
+        ("default/d/*", flip_one_bit),
         ("default/manifest.ocdbt", flip),
         ("default/_METADATA", flip),
-        ("sizes.json", flip),
-        ("sizes.json", remove),
+        ("files.json", flip),
+        ("files.json", remove),
     ],
 )
 def test_damage_that_no_size_shows_is_quarantined_without_a_page_of_errors(
     damaged: str, damage: Callable[[Path], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The cause is orbax's, in a line, or the sizes themselves."""
+    """The checksum of a file differs, or the list of checksums is damaged or gone."""
     save(tmp_path, 3, 7)
     for file in (tmp_path / "7").glob(damaged):
         damage(file)
