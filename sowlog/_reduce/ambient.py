@@ -17,15 +17,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.core
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 _Result = TypeVar("_Result")
 _OFF = False
 # jax.config is typed without its values.
 _CONFIG: Any = jax.config
-# jax 0.5.0 has neither.
-_AXIS_TYPE: Any = getattr(jax.sharding, "AxisType", None)
-_AUTO_AXES: Any = getattr(jax.sharding, "auto_axes", None)
 
 
 def isolated(function: Callable[..., _Result], *args: Any) -> _Result:
@@ -66,7 +63,10 @@ def _with_auto_axes(function: Callable[..., _Result], *args: Any) -> _Result:
         filled = [next(rest) if isinstance(leaf, jax.Array) else leaf for leaf in leaves]
         return function(*structure.unflatten(filled))
 
-    return _AUTO_AXES(on_arrays, axes=axes, out_sharding=NamedSharding(mesh, PartitionSpec()))(*arrays)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    # Typed as a decorator's result or a decorator.
+    with_auto_axes: Any = jax.sharding.auto_axes(on_arrays, axes=axes, out_sharding=replicated)
+    return with_auto_axes(*arrays)
 
 
 def split_first_axis(array: jax.Array, parts: int) -> jax.Array:
@@ -104,25 +104,18 @@ def varying_like(tree: Any, like: Any) -> Any:
 
 def _vary(array: jax.Array, axes: frozenset[Any]) -> jax.Array:
     names = tuple(sorted(axes, key=str))
-    if not names:
-        return array
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(array, names, to="varying")
-    pvary: Any = getattr(jax.lax, "pvary")  # noqa: B009  # the name before pcast
-    return pvary(array, names)
+    return jax.lax.pcast(array, names, to="varying") if names else array
 
 
 def varying_axes(leaf: Any) -> frozenset[Any]:
     """Return the mapped axes that an array, or its shape, is known to vary over in a checked `shard_map`."""
     kind: Any = getattr(leaf, "aval", leaf)
     manual = getattr(kind, "manual_axis_type", None)
-    return frozenset((manual.varying if manual is not None else getattr(kind, "vma", None)) or ())
+    return frozenset(manual.varying if manual is not None else ())
 
 
 def _mesh_of(arrays: list[jax.Array]) -> Any:
     """Return the abstract mesh of arithmetic on arrays, or None."""
-    if _AUTO_AXES is None or _AXIS_TYPE is None:
-        return None
     mesh: Any = jax.sharding.get_abstract_mesh()
     if not mesh.empty:
         return mesh
@@ -142,7 +135,5 @@ def _explicit_axes(mesh: Any) -> tuple[Any, ...]:
     if mesh is None:
         return ()
     return tuple(
-        axis
-        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if kind == _AXIS_TYPE.Explicit
+        axis for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit
     )

@@ -160,19 +160,8 @@ def tree_sum(values: jax.Array) -> jax.Array:
     5e-5.
     """
     while values.ndim > 1 and not _SUMS_AXES_IN_A_TREE:
-        values = unfused(jnp.sum(values, axis=-1))
+        values = jax.lax.optimization_barrier(jnp.sum(values, axis=-1))
     return jnp.sum(values)
-
-
-@jax.custom_jvp
-def unfused(values: jax.Array) -> jax.Array:
-    """Return the values behind a fusion barrier, with a derivative, which jax 0.5.0 lacks."""
-    return jax.lax.optimization_barrier(values)
-
-
-@unfused.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return unfused(*primals), tangents[0]
 
 
 def halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:

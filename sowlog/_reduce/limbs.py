@@ -15,7 +15,6 @@ from sowlog._reduce.compensated import (
     pair_of,
     power_of_two,
     total_of_rows,
-    unfused,
 )
 
 LIMB_BITS, _FLOAT_LIMBS = 14, 4
@@ -102,7 +101,7 @@ def cumulative(pairs: Pair) -> Pair:
     units = np.array([unit for (_, unit), _ in limbs], np.float32)[:, None, None]
     sums = total_of_rows(Pair(*(part * units for part in add(pair_of(within + lower), pair_of(upper)))))
     # Without the barrier XLA recomputes the sums for each number that they are compared with.
-    return Pair(*(unfused(part.ravel()[:size] * scale) for part in sums))
+    return Pair(*(jax.lax.optimization_barrier(part.ravel()[:size] * scale) for part in sums))
 
 
 def _exact_product(numbers: jax.Array, ones: NDArray[np.float64]) -> jax.Array:

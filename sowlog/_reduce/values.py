@@ -71,15 +71,13 @@ def _float_of(value: int) -> Any:
         return value
 
 
-def real_array(value: Value | None, what: str) -> jax.Array:
+def real_array(value: Value, what: str) -> jax.Array:
     """Return a value or weight as an array: floats as float32 or wider, integers and bools as they are.
 
     Raises:
         TypeError: The value is complex or not a number.
         RuntimeError: The array was donated or deleted.
     """
-    if _holds_none(value):  # jax 0.5.0 reads None as NaN.
-        raise TypeError(_not_a_number_message(value, what))
     if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_deleted():
         raise RuntimeError(deleted(f"the {what}"))
     for part in _parts(value):
@@ -173,10 +171,6 @@ def hint(value: Any) -> str:
 def _not_a_number_message(value: Any, what: str) -> str:
     kind = type(value).__name__
     return f"a {what} must be a real number or an array of them, got {kind} {shown(value)}.{hint(value)}"
-
-
-def _holds_none(value: Any) -> bool:
-    return any(part is None for part in _parts(value))
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -16,8 +16,6 @@ from sowlog._reduce import state
 from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import public_reducers
 
-explicit = pytest.mark.skipif(not hasattr(jax.sharding, "auto_axes"), reason="jax 0.5 has no Explicit axes")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_lightly():
@@ -131,7 +129,6 @@ def _assert_equal(found, wanted):
         np.testing.assert_allclose(found[tag], value, rtol=1e-5, atol=1e-6, err_msg=tag)
 
 
-@explicit
 @pytest.mark.parametrize("program", list(PROGRAMS))
 def test_an_explicitly_sharded_batch_has_the_same_numbers(program):
     """Whichever axis is sharded, with jax.set_mesh and without."""
@@ -144,7 +141,6 @@ def test_an_explicitly_sharded_batch_has_the_same_numbers(program):
             _assert_equal(_decoded(step(x)), wanted)
 
 
-@explicit
 def test_eager_code_has_the_same_numbers():
     """Outside of jit the devices come from the arrays."""
     x = jax.device_put(X, NamedSharding(_mesh(), PartitionSpec("data")))
@@ -152,7 +148,6 @@ def test_eager_code_has_the_same_numbers():
     assert found == {"last": 2 * X[-1, -1]}
 
 
-@explicit
 def test_replicas_of_an_explicit_mesh_are_reduced():
     """shard_map makes the axes Manual, and checks that the result is equal on all replicas."""
     mesh = _mesh()
@@ -169,7 +164,6 @@ def test_replicas_of_an_explicit_mesh_are_reduced():
     _assert_equal(found, _decoded(sowlog.pack(merged)))
 
 
-@explicit
 def test_errors_stay_as_they_are_on_a_mesh():
     """The error for a leaf that is not an array has its tag, and does not come from JAX."""
     with jax.set_mesh(_mesh()), pytest.raises(TypeError, match="a is str: a metric is a real number"):
@@ -203,9 +197,7 @@ def _configured(name, value):
         jax.config.update(name, before)
 
 
-# The versions of JAX do not have all of these settings.
 SETTINGS = {
-    "jax_default_dtype_bits": "32",
     "jax_default_matmul_precision": "bfloat16",
     "jax_explicit_x64_dtypes": "error",
     "jax_debug_key_reuse": True,
@@ -213,14 +205,10 @@ SETTINGS = {
 # Each costs ten seconds, and most compilations are not cached: `make test-modes` runs all.
 MODES = {
     "modes that refuse": _refusing,
-    "jax_enable_x64": lambda: (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64(True),
+    "jax_enable_x64": lambda: jax.enable_x64(True),
     "jax_check_tracer_leaks": jax.checking_leaks,
     "jax_disable_jit": jax.disable_jit,
-    **{
-        name: functools.partial(_configured, name, value)
-        for name, value in SETTINGS.items()
-        if hasattr(jax.config, name)
-    },
+    **{name: functools.partial(_configured, name, value) for name, value in SETTINGS.items()},
 }
 RUN = list(MODES) if os.environ.get("SOWLOG_MODES") == "all" else list(MODES)[:1]
 

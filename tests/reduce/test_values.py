@@ -12,14 +12,6 @@ import sowlog
 from tests.support.oracles import public_reducers
 
 
-def _enabled_x64():
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # noqa: PLC0415  # where jax 0.5 has it
-
-    return enable_x64()
-
-
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32])
 @pytest.mark.parametrize("largest", [4095, 2**31 - 1])
 def test_large_arrays_of_integers_are_summed_exactly(dtype, largest):
@@ -110,7 +102,7 @@ def test_a_deleted_value_is_named():
 
 def test_states_are_float32_where_jax_has_64_bits():
     """With 64-bit types a float64 value or weight leaves the structure as it is, and infinities infinite."""
-    with _enabled_x64():
+    with jax.enable_x64(True):
         values, weights = jnp.array([1.0, np.inf, 2.0]), jnp.array([0.5, 0.0, 2.0])
         for name, reducer in public_reducers().items():
             state = reducer.of(values, weights)
@@ -180,6 +172,6 @@ def test_two_quantiles_of_one_name_are_refused(percents):
 
 def test_a_large_float64_is_finite():
     """With 64-bit types on, a number beyond float32's range is not infinite."""
-    with _enabled_x64():
+    with jax.enable_x64(True):
         count = sowlog.nonfinite.of(jnp.array([1e300, np.inf, np.nan]))
     assert float(count.compute()) == 2.0

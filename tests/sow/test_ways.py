@@ -15,9 +15,6 @@ from tests.support.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS
 
 # JAX has no gradient of a loop of unknown length.
 IRREVERSIBLE = {"nn.while_loop"}
-if jax.__version_info__ < (0, 6):
-    # JAX 0.5.0 has no gradient of an unchecked shard_map with scalars among its residuals.
-    IRREVERSIBLE.add("scan(remat) in microbatches under shard_map")
 VALUES = np.random.default_rng(0).normal(-50.0, 3.0, (3, ROWS, 3)).astype(np.float32)
 
 

@@ -1,7 +1,6 @@
 """Compilation with less optimization, in a third of the time, for tests that compare runs with runs."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -25,10 +24,9 @@ def compiled_lightly() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {_OPTIMIZATIONS.upper(): "1"}))
-        if _has_emitters():
-            flags = f"{os.environ.get('XLA_FLAGS', '')} --{_EMITTERS}=false"
-            stack.enter_context(mock.patch.dict(os.environ, XLA_FLAGS=flags))
-            stack.enter_context(mock.patch.object(compiler, "get_compile_options", _without_emitters))
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --{_EMITTERS}=false"
+        stack.enter_context(mock.patch.dict(os.environ, XLA_FLAGS=flags))
+        stack.enter_context(mock.patch.object(compiler, "get_compile_options", _without_emitters))
         jax.config.update(_OPTIMIZATIONS, True)
         yield
     jax.config.update(_OPTIMIZATIONS, False)
@@ -46,16 +44,6 @@ def compiled_with_emitters() -> Iterator[None]:
     with mock.patch.object(compiler, "get_compile_options", _complete):
         yield
     jax.clear_caches()
-
-
-@functools.cache
-def _has_emitters() -> bool:
-    """Return whether this XLA has the emitters: that of jax 0.5 does not."""
-    try:
-        jax.jit(lambda: 0, compiler_options={_EMITTERS: False})()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
 
 
 _complete = compiler.get_compile_options

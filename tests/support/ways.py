@@ -240,13 +240,9 @@ def _shard_map(*, check: bool) -> Way:
 def shard_map_over(
     function: Callable[..., Any], *, check: bool, mesh: Mesh | None = None
 ) -> Callable[..., Any]:
-    """Map a function over the rows of a batch, one shard per device, and returns one replica's result."""
+    """Map a function over the rows of a batch, one shard per device, and return one replica's result."""
     specs = {"mesh": mesh or batch_mesh(), "in_specs": PartitionSpec("batch"), "out_specs": PartitionSpec()}
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(function, check_vma=check, **specs)
-    from jax.experimental.shard_map import shard_map  # noqa: PLC0415  # where jax 0.5 has it
-
-    return shard_map(function, check_rep=check, **specs)
+    return jax.shard_map(function, check_vma=check, **specs)
 
 
 def _vmap_all_reduce(rows: jax.Array) -> dict[str, Any]:

@@ -258,7 +258,6 @@ def test_microbatches_of_a_shard_are_accumulated_in_a_checked_shard_map(weight):
     assert np.isfinite(float(value))
 
 
-@pytest.mark.skipif(not hasattr(jax, "typeof"), reason="jax 0.5 does not track what varies")
 def test_a_gradient_in_a_checked_shard_map_keeps_its_sum_over_the_replicas():
     """That of replicated parameters, taken inside of the function: weights that vary do not change it."""
     gradient = jax.grad(lambda w, x: jnp.mean(w * x))

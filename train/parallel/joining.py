@@ -128,9 +128,6 @@ def _quiet() -> Generator[None]:
 
 
 def _initialize(group: Group, seconds: float) -> None:
-    # jax 0.5 has no default for the CPU; GPUs and TPUs have collectives of their own.
-    if "JAX_CPU_COLLECTIVES_IMPLEMENTATION" not in os.environ:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
     where = f"at {group.coordinator}" if group.coordinator else "of the cluster"
     late = (
         f"{COMMAND_LINE}: the processes {where} did not all meet within {seconds:g} s; "
