@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 
 import crc32c
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -118,11 +117,11 @@ class Checkpoints:
         """
         unread: dict[int, str] = {}
         for step in self._steps():
-            lent, cause = self._read(step, like)
-            if lent is not None and not cause:
+            state, cause = self._read(step, like)
+            if state is not None and not cause:
                 self._quarantine(unread, used=step)
                 self.newest = step
-                return _copied(lent, jax.tree.map(lambda leaf: leaf.sharding, like)), step
+                return state, step
             unread[step] = cause
         if unread:
             raise RunFolderError(self._describe(unread))
@@ -264,17 +263,3 @@ def _in_all(*, is_so: bool) -> bool:
     if jax.process_count() == 1:
         return is_so
     return bool(np.asarray(multihost_utils.process_allgather(np.bool_(is_so))).all())
-
-
-def _copied(state: StateT, shardings: Any) -> StateT:
-    """Copy a state, as the step takes it over.
-
-    On jax 0.5.0 with orbax 0.11.0 a run that donated the restored arrays themselves crashed on the CPU; one
-    that donated copies made under jit did not. Why was not traced.
-    """
-    copied: Any = jax.jit(_copy, out_shardings=shardings)(state)
-    return copied
-
-
-def _copy(state: StateT) -> StateT:
-    return jax.tree.map(jnp.copy, state)

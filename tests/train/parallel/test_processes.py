@@ -124,7 +124,7 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
     assert 0 < starts[1]["step"] < int(saved)
 
     run(digits(*LONG), tmp_path / "one")
-    # Training grows what rounding begins: 1.4e-4 of one norm was seen in 100 steps on jax 0.5.0.
+    # Training grows what rounding begins: 1.4e-4 of one norm was seen in 100 steps.
     assert_same_points(tmp_path / "one", workdir, share=1e-3)
     assert_same_state(tmp_path / "one", workdir, STEPS)
 
