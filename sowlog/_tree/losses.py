@@ -2,8 +2,8 @@
 
 A loss is *summed* over the calls and layers of one forward pass and *averaged* over passes (microbatches,
 replicas, steps). So its state counts passes and accumulates in two ways: `add_in_pass` within a pass, and the
-merge of states between passes. The reducer says whether a stacked axis is one of layers, or of passes under
-jax.vmap: `collect` ends a pass, and replaces LOSS_IN_PASS by LOSS.
+merge of states between passes. The reducer says whether a stacked axis is one of layers, as Flax's own
+collections have them, or of passes under jax.vmap: `collect` ends a pass, and replaces LOSS_IN_PASS by LOSS.
 """
 
 import dataclasses
@@ -111,7 +111,7 @@ def mean_of_replicas(state: State) -> State:
 
 
 def finish_pass(losses: Any) -> Any:
-    """Return the losses of a finished pass: summed over stacked layers, and counted as one pass.
+    """Return the losses of a finished pass, each counted as one pass.
 
     A pass counts for a loss in a branch that was not taken, too: the loss adds 0 to that pass's objective.
     """
@@ -173,15 +173,7 @@ def _objective_part(loss: State) -> jax.Array:
 def _finish_pass(state: Any) -> Any:
     if not is_loss(state):
         return state
-    parts: dict[str, Pair] = {
-        name: compensated.count(1) if name == "passes" else _sum_pair(pair)
-        for name, pair in state.parts.items()
-    }
-    return State(parts, jnp.any(state.seen), LOSS)
-
-
-def _sum_pair(pair: Pair) -> Pair:
-    return Pair(jnp.sum(pair.hi), jnp.sum(pair.lo)) if pair.hi.ndim else pair
+    return State({**state.parts, "passes": compensated.count(1)}, state.seen, LOSS)
 
 
 def _check_losses(losses: dict[str, Any]) -> None:
