@@ -71,7 +71,7 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
         linen.check()
         if is_apply:
             _check_variables(args[0] if args else kwargs.get("variables"))
-        with linen.outermost(), collecting() as collector, nn.intercept_methods(linen.hear_plain_sows):
+        with linen.outermost(), collecting() as collector, nn.intercept_methods(linen.collect_plain_sows):
             y: Any = fn(*args, **kwargs)
         updates: Mapping[str, Any] = {}
         if kwargs.get("mutable", False) is not False and _is_pair(y):

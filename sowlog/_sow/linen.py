@@ -38,7 +38,7 @@ _STACKING = ("scan", "vmap")
 _depth: contextvars.ContextVar[int] = contextvars.ContextVar("sowlog_depth", default=0)
 
 
-def is_heard(module: nn.Module, collection: str) -> bool:
+def is_collected(module: nn.Module, collection: str) -> bool:
     """Return whether what a module sows arrives at a `collect`.
 
     A model that a model applies within is its own affair: a frozen teacher's losses are not trained on.
@@ -52,7 +52,7 @@ def label_of(module: nn.Module, collection: str, name: str) -> Label:
     return Label(collection, (*scopes.path(), *module.path), name)
 
 
-def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
+def collect_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
     """Let Flax's own `module.sow` arrive, too: an interceptor of the methods of modules.
 
     Flax calls no interceptor for `sow`. So a bound module, which lives as long as its pass, gets another
@@ -65,7 +65,7 @@ def hear_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: I
 
 
 def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions: Any) -> bool:
-    if not is_heard(module, col):
+    if not is_collected(module, col):
         return type(module).sow(module, col, name, value, **functions)
     label = label_of(module, col, name)
     reducer = getattr(functions.get("reduce_fn"), "__self__", None)

@@ -166,7 +166,7 @@ def _sow(
     join: Callable[[State, State], State],
 ) -> bool:
     """Sow a state, made only if somebody collects it."""
-    if module is None or linen.is_heard(module, collection):
+    if module is None or linen.is_collected(module, collection):
         if not is_collecting():
             return False
         label = _label(module, collection, name)
@@ -203,8 +203,8 @@ def _store(
         with _noting_place(module, name):
             return join(old, new)
 
-    # The initial None has nothing to merge. linen.hear_plain_sows may have replaced the module's sow, so this
-    # is the class's.
+    # The initial None has nothing to merge. linen.collect_plain_sows may have replaced the module's sow, so
+    # this is the class's.
     return type(module).sow(module, collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
 
 

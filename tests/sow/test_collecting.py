@@ -169,7 +169,7 @@ def test_eager_code_stays_eager():
     assert traced.traces == 1
 
 
-def test_the_innermost_collect_hears_a_sow():
+def test_a_sow_arrives_at_the_innermost_collect():
     """And a function that was traced inside of one sows nothing outside."""
     jitted = jax.jit(lambda x: sowlog.sow("norm", x) or x)
 

@@ -19,6 +19,6 @@ def test_a_value_that_cannot_come_back_is_an_error(case, jit):
 
 
 @pytest.mark.parametrize("case", list(IMPOSSIBLE))
-def test_where_nobody_collects_nothing_is_lost(case):
+def test_outside_of_collect_nothing_is_lost(case):
     """The same functions run."""
     IMPOSSIBLE[case][0](jnp.ones(3))

@@ -208,7 +208,7 @@ def test_layers_with_stacked_parameters_keep_a_state_each():
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-def test_a_model_that_nobody_collects_runs_as_in_flax(way):
+def test_a_model_outside_of_collect_runs_as_in_flax(way):
     """Where Flax itself allows it: a raw transform in a module that stores would leak."""
     call, _, _ = WAYS[way]
     model_of(call).apply({}, X)
@@ -275,7 +275,7 @@ def test_a_statistic_in_a_raw_custom_derivative_does_not_vanish_under_a_gradient
     assert sowlog.compute(updates) == {"metrics/value": -2.0}
 
 
-def test_a_method_called_under_a_raw_transform_is_heard():
+def test_a_method_called_under_a_raw_transform_is_collected():
     """Also if the module is older than the transform, or comes from outside of a branch."""
 
     class Outer(nn.Module):

@@ -101,7 +101,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-def test_plain_sows_give_flax_documented_tuple(way):
+def test_plain_sows_arrive_as_flax_documents(way):
     """As `mutable=["metrics"]` gives it without collect, where Flax can."""
     call, wanted = WAYS[way]
     model = model_of(call)
