@@ -161,11 +161,11 @@ class Transformer(nn.Module):
         x_BTD = nn.Embed(BYTES, options.width, name="embed")(tokens_BT)
         init = nn.initializers.normal(0.02)
         x_BTD += self.param("positions", init, (1, tokens_BT.shape[1], options.width))
-        # One block is compiled for all layers, and the backward pass computes its activations again. The
-        # collections that are sown stand beside the parameters, or nn.scan would drop them.
+        # One block is compiled for all layers, and the backward pass computes its activations again. Each
+        # layer has its own parameters, so each keeps a state of what it sows.
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False),
-            variable_axes={"params": 0, "metrics": 0, "losses": 0, BALANCE: 0},
+            variable_axes={"params": 0, BALANCE: 0},
             split_rngs={"params": True},
             length=options.layers,
         )
