@@ -199,6 +199,6 @@ def _check_expected(tags: list[str], expected: list[str]) -> None:
     if missing:
         raise LookupError(
             f"expected the losses {', '.join(missing)}, but this pass sowed {', '.join(tags) or 'none'}: "
-            "a module that should sow them was not called, or a transform dropped the collection "
-            f'"{COLLECTION}" (nn.scan and nn.vmap need it in variable_axes={{"{COLLECTION}": 0}}).'
+            "a module that should sow them was not called, or only in an `apply` of its own inside of the "
+            "model, whose losses are not those of this pass."
         )
