@@ -25,7 +25,8 @@ class State:
     """The accumulator of a reducer: a pytree whose arrays may carry leading axes.
 
     Leading axes come from `reducer(axis=...)` (the axes that are kept) and from transforms that stack
-    (`nn.scan`, `nn.vmap`, `jax.vmap`): the state is then an array of independent states.
+    (`nn.scan`, `nn.vmap`, `sowlog.stacked`, `jax.vmap` of a pass): the state is then an array of independent
+    states.
 
     A state is not a number: `merge`, `sowlog.all_reduce` and `sowlog.accumulate` join states. An average of
     their arrays (pmean, a mean over microbatches, a moving average) or a cast to bfloat16 changes dtypes, and

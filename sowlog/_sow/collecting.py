@@ -22,11 +22,11 @@ _Result = TypeVar("_Result")
 def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
     """Wrap a function, a linen model's `apply` or any other, so that it also returns the sown values.
 
-    A sow arrives from under every transform of JAX and of linen, without any of them being told: a loop, a
-    branch, vmap, checkpoint, grad, shard_map, a jitted function that was traced before. What is impossible is
-    an error. Eager code stays eager, and nothing is traced twice.
+    A sow arrives from under every transform of JAX and of linen: a loop, a branch, vmap, checkpoint, grad,
+    shard_map, a jitted function that was traced before. Lifted transforms need not name "metrics" or
+    "losses". A sow that cannot arrive is an error. Eager code stays eager, and nothing is traced twice.
 
-    A scan, map or vmap merges what is sown in it to one state. `sowlog.stacked(body)` keeps a state for each
+    A scan, map or vmap merges the states of its steps into one. `sowlog.stacked(body)` keeps a state for each
     step, as do nn.scan and nn.vmap whose parameters, or "metrics", are stacked.
 
     Args:
@@ -172,7 +172,7 @@ def sown_shapes(
 
 
 def _check_function(fn: Any) -> None:
-    """Raise if what is collected is a model and no function; the error has the line to write."""
+    """Raise if a model is collected in place of a function; the error has the line to write."""
     if isinstance(fn, nn.Module):
         raise TypeError(
             f"collect was given the module {type(fn).__name__}, not a function. "

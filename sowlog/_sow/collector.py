@@ -1,4 +1,4 @@
-"""The primitive of a sow, and the collector that its values arrive at.
+"""The primitive of a sow, and the collector of its values.
 
 A sow at the level of its `collect` is recorded as it runs. A sow inside a transform becomes an equation of
 the transform's jaxpr, and comes out where the transform is bound: `sowlog._sow.rules`. Differentiation and
@@ -64,7 +64,7 @@ class Label(NamedTuple):
         return "/".join((*self.path, self.name))
 
     def join(self, old: Any, new: Any) -> Any:
-        """Return what two sows under this label amount to."""
+        """Return the state of two sows under this label."""
         if self.functions is not None:
             return old + new
         try:
@@ -101,7 +101,7 @@ Sown = dict[Label, Any]
 
 
 class Collector:
-    """What is sown at one level of tracing.
+    """The sown states of one level of tracing.
 
     Attributes:
         sown: the states by label, in the order of their first sow.
@@ -134,7 +134,7 @@ def is_collecting() -> bool:
 
 @contextlib.contextmanager
 def collecting() -> Generator[Collector]:
-    """Let what is sown arrive at a new collector."""
+    """Collect the sows of this context in a new collector."""
     token = _current.set(Collector())
     try:
         with internals.collecting(_YES):
@@ -145,7 +145,7 @@ def collecting() -> Generator[Collector]:
 
 @contextlib.contextmanager
 def silent() -> Generator[None]:
-    """Let nothing be sown, as outside of a `collect`."""
+    """Drop the sows of this context, as outside of a `collect`."""
     token = _current.set(_SILENCE)
     try:
         with internals.collecting(_NO):
@@ -171,7 +171,7 @@ def emit(label: Label, state: Any) -> None:
 
 
 def emit_all(sown: Sown) -> None:
-    """Sow at the current level what a transform has handed out."""
+    """Sow at the current level the states that a transform returned."""
     for label, state in sown.items():
         emit(label, state)
 

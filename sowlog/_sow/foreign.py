@@ -1,4 +1,4 @@
-"""Modules of other libraries than Flax linen: recognised by their class, so that nothing is imported."""
+"""Modules of other libraries than Flax linen: recognized by their class, so that nothing is imported."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ _LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
 
 
 def library_of(value: Any) -> str | None:
-    """Return the name of the library whose module or transformed function a value is, or None."""
+    """Return the name of the library that a module is of, or None for another value."""
     for kind in type(value).__mro__:
         for package, library in _LIBRARIES.items():
             if f"{kind.__module__}.".startswith(f"{package}."):

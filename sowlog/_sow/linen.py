@@ -1,4 +1,4 @@
-"""What linen adds to a sow: the module's path, layers that a transform stacks, and Flax's own `module.sow`.
+"""Sows in linen: the module's path, layers that a transform stacks, and Flax's own `module.sow`.
 
 Four functions of Flax are wrapped, once, and pass through outside of a `collect`. `check` says if this
 version of Flax has them.
@@ -39,9 +39,9 @@ _depth: contextvars.ContextVar[int] = contextvars.ContextVar("sowlog_depth", def
 
 
 def is_collected(module: nn.Module, collection: str) -> bool:
-    """Return whether what a module sows arrives at a `collect`.
+    """Return whether the sows of a module arrive at a `collect`.
 
-    A model that a model applies within is its own affair: a frozen teacher's losses are not trained on.
+    Those of a model that another model applies do not: a frozen teacher's losses are not trained on.
     """
     within = _depth.get() <= 1 and collection in (METRICS, losses.COLLECTION)
     return is_collecting() and within and not module.is_initializing()
@@ -53,7 +53,7 @@ def label_of(module: nn.Module, collection: str, name: str) -> Label:
 
 
 def collect_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
-    """Let Flax's own `module.sow` arrive, too: an interceptor of the methods of modules.
+    """Collect Flax's own `module.sow`, too: an interceptor of the methods of modules.
 
     Flax calls no interceptor for `sow`. So a bound module, which lives as long as its pass, gets another
     `sow` at the entry of each of its methods.
@@ -102,7 +102,7 @@ def _apply_with_depth(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def outermost() -> Generator[None]:
-    """Let what is sown in the next `apply` be heard, whatever runs around it."""
+    """Collect the sows of the next `apply`, also if it runs inside of another."""
     token = _depth.set(0)
     try:
         yield

@@ -1,8 +1,8 @@
 """How sown values leave each transform: it is bound anew, with their states among its results.
 
 A rule meets a transform where the user's program binds it, before it is batched or differentiated: vmap and
-grad see plain data flow. The jaxprs of a transform hold its own sows only, since what is inside was bound
-before.
+grad see plain data flow. The jaxprs of a transform hold its own sows only, since the transforms inside were
+bound before.
 """
 
 import weakref
@@ -33,7 +33,7 @@ _Params = dict[str, Any]
 
 
 def _with_sown(jaxpr: Any) -> Callable[..., tuple[list[Any], Sown]]:
-    """Return a function that evaluates a jaxpr, and also returns what it sows."""
+    """Return a function that evaluates a jaxpr, and also returns the states of its sows."""
 
     def run(*args: Any) -> tuple[list[Any], Sown]:
         with collecting() as collector:

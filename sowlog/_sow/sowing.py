@@ -47,19 +47,18 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
         reducer: the accumulation of values of one name: `sowlog.mean`, `sowlog.max`, `sowlog.mean(axis=0)`
             ...
         weight: the weight of the value, or of each element (with as many axes as the value), such as a mask.
-        collection: in a module, the variable collection to write to; `collect` hears "metrics".
+        collection: in a module, the variable collection to write to; `collect` returns the sows of "metrics".
 
     Returns:
-        True if the value was sown; False if nobody collects it.
+        True if the value was sown; False if it is not collected.
 
     Raises:
-        TypeError: `module` is neither a linen module nor a name, `value` not a real number, or `reducer` not
-        a
-            reducer; or another reducer used the name.
+        TypeError: `module` is neither a linen module nor a name, `value` is not a real number, or `reducer`
+            is not a reducer; or another reducer used the name.
         ValueError: `collection` is "losses"; the name has an empty part; or the value does not fit its
-        `weight`
-            or earlier values.
-        LostMetricError: Under `collect`, a transform would drop the value; or a submodule has the name.
+            `weight` or earlier values.
+        LostMetricError: Under `collect`, a transform would drop the value; or a submodule or scope that sows
+            has the name.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
@@ -111,13 +110,14 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
         weight: a real scalar, which may be traced (a schedule). 0 logs the loss without training on it.
 
     Returns:
-        True if the loss was sown; False if nobody collects it.
+        True if the loss was sown; False if it is not collected.
 
     Raises:
         TypeError: `module` is neither a linen module nor a name; `value` or `weight` is complex or not a
-        number. ValueError: `value` or `weight` is not a scalar, or the name has an empty part.
+            number.
+        ValueError: `value` or `weight` is not a scalar, or the name has an empty part.
         LostMetricError: Under `collect`, a transform would drop the value; a custom derivative would drop its
-            gradient; or a submodule has the name.
+            gradient; or a submodule or scope that sows has the name.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog
@@ -165,7 +165,7 @@ def _sow(
     state: Callable[[], State],
     join: Callable[[State, State], State],
 ) -> bool:
-    """Sow a state, made only if somebody collects it."""
+    """Sow a state, made only if it is collected."""
     if module is None or linen.is_collected(module, collection):
         if not is_collecting():
             return False

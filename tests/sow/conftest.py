@@ -1,4 +1,4 @@
-"""What the tests of sowing share."""
+"""Fixtures of the tests of sowing."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.support.light_compilation import compiled_lightly
 
 @pytest.fixture(scope="package", autouse=True)
 def _compiled_lightly() -> Iterator[None]:
-    """Tests in this folder ask which values arrive; `reduce/` tests the digits, as users compile."""
+    """Tests in this folder compare which values arrive; `reduce/` tests the digits, as users compile."""
     with compiled_lightly():
         yield

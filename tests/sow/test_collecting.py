@@ -93,7 +93,7 @@ def test_the_variables_come_first():
     ],
 )
 def test_a_sow_of_a_wrong_form_is_refused(call, message):
-    """With the line to write, whether somebody collects or not."""
+    """The error has the line to write, inside of a collect and outside."""
     with pytest.raises((TypeError, ValueError), match=message):
         call()
 
@@ -185,23 +185,23 @@ def test_a_sow_arrives_at_the_innermost_collect():
 
 
 def test_threads_collect_apart():
-    """What another thread runs meanwhile is not this thread's."""
+    """A sow in another thread does not arrive at this thread's collect."""
     inside, done = threading.Event(), threading.Event()
-    heard = []
+    collected = []
 
     def slow(x):
         inside.set()
         assert done.wait(60)
         sowlog.sow("slow", x)
 
-    thread = threading.Thread(target=lambda: heard.append(sowlog.collect(slow)(X)[1]["metrics"].keys()))
+    thread = threading.Thread(target=lambda: collected.append(sowlog.collect(slow)(X)[1]["metrics"].keys()))
     thread.start()
     assert inside.wait(60)
     assert not sowlog.sow("outside", X)
     _, updates = sowlog.collect(lambda x: sowlog.sow("fast", x))(X)
     done.set()
     thread.join()
-    assert (list(updates["metrics"]), [list(keys) for keys in heard]) == (["fast"], [["slow"]])
+    assert (list(updates["metrics"]), [list(keys) for keys in collected]) == (["fast"], [["slow"]])
 
 
 def test_a_transform_without_a_rule_is_an_error():

@@ -1,4 +1,4 @@
-"""What cannot come back raises while it is traced: nothing is lost in silence."""
+"""A sow that cannot arrive raises while it is traced."""
 
 import jax
 import jax.numpy as jnp
@@ -20,5 +20,5 @@ def test_a_value_that_cannot_come_back_is_an_error(case, jit):
 
 @pytest.mark.parametrize("case", list(IMPOSSIBLE))
 def test_outside_of_collect_nothing_is_lost(case):
-    """The same functions run."""
+    """The same functions run, and raise nothing."""
     IMPOSSIBLE[case][0](jnp.ones(3))

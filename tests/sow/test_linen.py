@@ -1,4 +1,4 @@
-"""Sows of linen modules under every transform, lifted or not, and the errors for what is impossible."""
+"""Sows of linen modules under every transform, lifted or not, and the errors of those that cannot arrive."""
 
 from pathlib import Path
 
@@ -176,7 +176,7 @@ def _assert_sown(updates, tag, rows, form):
 @pytest.mark.parametrize("form", ["sowlog.sow", "a reducer"])
 @pytest.mark.parametrize("way", list(WAYS))
 def test_a_module_sows_under_every_transform(way, form, jit, monkeypatch):
-    """No transform is told of a collection; where one stacks "metrics", each step keeps a state."""
+    """A transform need not name a collection; where one stacks "metrics", each step keeps a state."""
     monkeypatch.setattr(Sower, "form", form)
     call, tag, rows = WAYS[way]
     forward = sowlog.collect(model_of(call).apply)
@@ -186,7 +186,7 @@ def test_a_module_sows_under_every_transform(way, form, jit, monkeypatch):
 
 
 def test_layers_with_stacked_parameters_keep_a_state_each():
-    """nn.scan and nn.vmap over "params" stack what is sown in them, and need no word of "metrics"."""
+    """nn.scan and nn.vmap over "params" stack the states of their sows, and need not name "metrics"."""
 
     class Dense(nn.Module):
         @nn.compact
@@ -215,7 +215,7 @@ def test_a_model_outside_of_collect_runs_as_in_flax(way):
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-def test_the_condition_of_a_loop_hands_nothing_back(jit):
+def test_a_sow_in_the_condition_of_a_loop_is_refused(jit):
     """The error has the path, the transform and the remedy."""
     call = _loop(_sowing_condition, lambda m, c: (c[0], c[1] + 1))
     forward = sowlog.collect(model_of(call).apply)
@@ -296,7 +296,7 @@ def test_a_method_called_under_a_raw_transform_is_collected():
 
 
 def test_a_name_that_a_submodule_sows_under_is_refused():
-    """One of the two would stand in the other's place."""
+    """A module that sows under its submodule's name: one state would replace the other."""
 
     def call(module, x):
         Sower(name="head")(x)
@@ -308,7 +308,7 @@ def test_a_name_that_a_submodule_sows_under_is_refused():
 
 
 def test_a_name_of_a_submodule_that_sows_nothing_is_free():
-    """A tag stands for one thing."""
+    """The tag names the sow alone."""
 
     def call(module, x):
         nn.Dense(2, name="head")(x)
@@ -334,8 +334,8 @@ def test_a_submodule_that_takes_a_sown_name_is_refused():
 
 @pytest.mark.parametrize("form", list(FORMS))
 @pytest.mark.parametrize("mutable", [False, ["metrics"]], ids=str)
-def test_a_model_applied_inside_a_model_is_its_own_affair(mutable, form, monkeypatch):
-    """A frozen teacher's sows are not this pass's: dropped, or handed to whoever applies it, is no loss."""
+def test_a_model_applied_inside_a_model_is_not_collected(mutable, form, monkeypatch):
+    """A frozen teacher's sows are not of this pass: without `mutable` of its own `apply` they are dropped."""
     monkeypatch.setattr(Sower, "form", form)
     teacher = model_of(lambda m, x: nn.scan(Sower, length=2, variable_axes=_AXES)(name="layers")(x, None)[0])
     if not mutable:
@@ -402,7 +402,7 @@ def test_branches_that_differ_in_their_results_stay_an_error():
 
 @pytest.mark.parametrize("reducer", [sowlog.histogram, sowlog.quantiles], ids=str)
 def test_layers_are_stacked_in_front_of_the_bins(reducer):
-    """Whatever axis the transform names for the collection: a state's own axes come last."""
+    """A state's own axes come last, also if the transform stacks the collection at -1."""
 
     class Layer(nn.Module):
         @nn.compact

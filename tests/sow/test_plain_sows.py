@@ -102,7 +102,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_plain_sows_arrive_as_flax_documents(way):
-    """As `mutable=["metrics"]` gives it without collect, where Flax can."""
+    """The tuple is that of `mutable=["metrics"]` without collect, where Flax has one."""
     call, wanted = WAYS[way]
     model = model_of(call)
     _, updates = sowlog.collect(model.apply)({}, X)

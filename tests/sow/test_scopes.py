@@ -1,4 +1,4 @@
-"""Paths and layers of what is sown outside of modules."""
+"""Paths and layers of sows outside of modules."""
 
 import flax.linen as nn
 import jax

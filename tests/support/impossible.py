@@ -1,4 +1,4 @@
-"""What cannot be sown, whatever the mechanism: functions of an array [3], and what their errors say."""
+"""Sows that no mechanism could return: functions of an array [3], and the text of their errors."""
 
 from collections.abc import Callable
 from typing import Any
