@@ -121,10 +121,26 @@ class Collector:
             self.sown[label] = label.join(self.sown[label], state) if label in self.sown else state
 
 
-_YES, _NO = True, False
 _SILENCE: Any = object()
 _current: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("sowlog_collector", default=None)
+_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sowlog_path", default=())
 _once: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_once", default=())
+
+
+def scope_path() -> tuple[str, ...]:
+    """Return the names of the scopes around the caller, the outermost first."""
+    return _path.get()
+
+
+@contextlib.contextmanager
+def inside(parts: tuple[str, ...]) -> Generator[None]:
+    """Add names to the path; a function that JAX has traced under another path is traced anew."""
+    token = _path.set((*_path.get(), *parts))
+    try:
+        with internals.collecting(_path.get()) if is_collecting() else contextlib.nullcontext():
+            yield
+    finally:
+        _path.reset(token)
 
 
 def is_collecting() -> bool:
@@ -137,7 +153,7 @@ def collecting() -> Generator[Collector]:
     """Collect the sows of this context in a new collector."""
     token = _current.set(Collector())
     try:
-        with internals.collecting(_YES):
+        with internals.collecting(_path.get()):
             yield _current.get()  # pyright: ignore[reportReturnType]  # set above
     finally:
         _current.reset(token)
@@ -148,7 +164,7 @@ def silent() -> Generator[None]:
     """Drop the sows of this context, as outside of a `collect`."""
     token = _current.set(_SILENCE)
     try:
-        with internals.collecting(_NO):
+        with internals.collecting(None):
             yield
     finally:
         _current.reset(token)

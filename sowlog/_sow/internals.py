@@ -78,8 +78,11 @@ for _set in _ALLOWED.split():
         _effects.add_type(_Sow)
 
 if hasattr(jax, "make_user_context"):
-    collecting: Any = jax.make_user_context(default_value=False)
-    """Whether a `collect` runs, in the keys of JAX's caches: what was traced outside of one has no sows."""
+    collecting: Any = jax.make_user_context(default_value=None)
+    """The scopes around what is sown in a `collect`, or None outside of one, in the keys of JAX's caches.
+
+    What was traced outside of a `collect` has no sows, and what was traced in another scope has other tags.
+    """
 else:
     _missing.append("jax.make_user_context")
 

@@ -20,7 +20,6 @@ from flax.linen import transforms
 from flax.linen.module import InterceptorContext
 
 from sowlog._reduce.reducer import Reducer
-from sowlog._sow import scopes
 from sowlog._sow.collector import (
     METRICS,
     Collector,
@@ -29,6 +28,7 @@ from sowlog._sow.collector import (
     collecting,
     emit,
     is_collecting,
+    scope_path,
     silent,
 )
 from sowlog._sow.scopes import emit_stacked
@@ -49,7 +49,7 @@ def is_collected(module: nn.Module, collection: str) -> bool:
 
 def label_of(module: nn.Module, collection: str, name: str) -> Label:
     """Return the label of a sow in a module."""
-    return Label(collection, (*scopes.path(), *module.path), name)
+    return Label(collection, (*scope_path(), *module.path), name)
 
 
 def collect_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:

@@ -1,21 +1,14 @@
 """Paths of sows outside of modules, `sowlog.scope`, and steps that are kept apart, `sowlog.stacked`."""
 
 import contextlib
-import contextvars
 import functools
 from collections.abc import Callable, Generator
 from typing import Any, ParamSpec, TypeVar
 
-from sowlog._sow.collector import collecting, emit, is_collecting
+from sowlog._sow.collector import collecting, emit, inside, is_collecting
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
-_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sowlog_path", default=())
-
-
-def path() -> tuple[str, ...]:
-    """Return the names of the scopes around the caller, the outermost first."""
-    return _path.get()
 
 
 @contextlib.contextmanager
@@ -43,11 +36,8 @@ def scope(name: str) -> Generator[None]:
         >>> sowlog.compute(updates["metrics"])
         {'encoder/layer/rms': np.float32(1.0)}
     """
-    token = _path.set((*_path.get(), *parts_of(name, "scope")))
-    try:
+    with inside(parts_of(name, "scope")):
         yield
-    finally:
-        _path.reset(token)
 
 
 def parts_of(name: Any, what: str) -> tuple[str, ...]:

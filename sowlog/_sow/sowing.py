@@ -12,7 +12,7 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
 from sowlog._sow import foreign, linen, scopes
-from sowlog._sow.collector import METRICS, Label, emit, is_collecting
+from sowlog._sow.collector import METRICS, Label, emit, is_collecting, scope_path
 from sowlog._tree import losses
 
 
@@ -184,7 +184,7 @@ def _label(module: nn.Module | None, collection: str, name: str) -> Label:
     if module is not None:
         return linen.label_of(module, collection, name)
     *path, last = scopes.parts_of(name, "metric")
-    return Label(collection, (*scopes.path(), *path), last)
+    return Label(collection, (*scope_path(), *path), last)
 
 
 def _store(
@@ -247,5 +247,5 @@ def _check_reducer(module: nn.Module | None, name: str, reducer: Any) -> None:
 
 def _place(module: nn.Module | None, name: str) -> str:
     if module is None:
-        return "/".join((*scopes.path(), str(name)))
+        return "/".join((*scope_path(), str(name)))
     return f"{'/'.join((*module.path, name))} (in {type(module).__name__})"

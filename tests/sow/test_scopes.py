@@ -1,5 +1,7 @@
 """Paths and layers of sows outside of modules."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 import sowlog
+from sowlog.testing import count_traces
 
 ROWS = jnp.arange(6.0).reshape(3, 2)
 
@@ -46,8 +49,48 @@ def test_scopes_nest_as_contexts_and_decorators():
     }
 
 
-def test_a_jitted_function_that_is_cached_keeps_the_scope_that_it_was_traced_in():
-    """As it keeps everything else of Python: the scope belongs inside of the function."""
+CACHED = {
+    "jit": jax.jit(sow),
+    "checkpoint": jax.checkpoint(sow),
+    "scan": functools.partial(jax.lax.scan, lambda c, row: (c, sow(row)), 0),
+    "cond": lambda x: jax.lax.cond(x[0, 0] < 1, sow, jnp.sin, x),
+    "jit of jit": jax.jit(lambda x: CACHED["jit"](x)),
+}
+
+
+@pytest.mark.parametrize("traced_in", ["eager", "jit"])
+@pytest.mark.parametrize("transform", list(CACHED))
+def test_a_function_that_jax_has_cached_sows_in_the_scope_of_each_call(transform, traced_in):
+    """It was traced outside, in one scope, and in another; and is not traced again for a scope it knows."""
+
+    def model(x):
+        for name in ("a", "b", "a"):
+            with sowlog.scope(name):
+                CACHED[transform](x)
+        return CACHED[transform](-x)
+
+    CACHED[transform](ROWS)
+    forward = sowlog.collect(model)
+    for _ in range(2):
+        _, updates = (jax.jit(forward) if traced_in == "jit" else forward)(ROWS)
+        assert sowlog.compute(updates["metrics"]) == {"a/max": 5.0, "b/max": 5.0, "max": 0.0}
+
+
+def test_a_scope_that_nobody_collects_in_traces_nothing_again():
+    """The path is part of a cache's key only inside of a collect."""
+    traced = count_traces(sow)
+    jitted = jax.jit(lambda x: traced(x))
+    for name in ("a", "b"):
+        with sowlog.scope(name):
+            jitted(ROWS)
+    assert traced.traces == 1
+    with sowlog.scope("outer"):
+        _, updates = sowlog.collect(jitted)(ROWS)
+    assert sowlog.compute(updates["metrics"]) == {"outer/max": 5.0}
+
+
+def test_a_jitted_function_that_is_cached_keeps_the_scopes_inside():
+    """Those are its own."""
     jitted = jax.jit(sowlog.scope("inside")(sow))
     for _ in range(2):
         _, updates = sowlog.collect(jitted)(ROWS)
