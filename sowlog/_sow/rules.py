@@ -45,13 +45,19 @@ def _with_sown(jaxpr: Any) -> Callable[..., tuple[list[Any], Sown]]:
 
 def _starts(sows: list[tuple[Label, Any]], transform: str) -> Sown:
     """Return the empty states of sows, for a loop that may run no step or a branch that is not taken."""
+    for label, _ in sows:
+        label.check_merges(transform)
+    return {
+        label: ambient.varying_like(empty_like(of_label[0]), of_label)
+        for label, of_label in _by_label(sows).items()
+    }
+
+
+def _by_label(sows: list[tuple[Label, Any]]) -> dict[Label, list[Any]]:
     shapes: dict[Label, list[Any]] = {}
     for label, shape in sows:
-        label.check_merges(transform)
         shapes.setdefault(label, []).append(shape)
-    return {
-        label: ambient.varying_like(empty_like(of_label[0]), of_label) for label, of_label in shapes.items()
-    }
+    return shapes
 
 
 def _joined(totals: Sown, sown: Sown) -> Sown:
@@ -152,10 +158,13 @@ def _bind_cond(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     in_all = set.intersection(*({label for label, _ in of_branch} for of_branch in sows))
     in_some = [sow for of_branch in sows for sow in of_branch if sow[0] not in in_all]
     starts = _starts(in_some, "one branch of a cond or switch")
+    shapes = _by_label([sow for of_branch in sows for sow in of_branch])
 
     def with_all(branch: Any) -> Callable[..., tuple[list[Any], Sown]]:
         def run(*args: Any) -> tuple[list[Any], Sown]:
             results, sown = _with_sown(branch)(*args)
+            # All branches must vary over the same axes of a shard_map.
+            sown = {label: ambient.varying_like(state, shapes[label]) for label, state in sown.items()}
             return results, {**starts, **sown}
 
         return run

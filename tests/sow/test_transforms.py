@@ -166,6 +166,14 @@ CASES = {
     "shard_map": (sharded(sow), BOTH_ROWS),
     "shard_map, unchecked": (sharded(sow, check_vma=False), BOTH_ROWS),
     "shard_map of scan": (sharded(lambda x: jax.lax.map(sow, x)), BOTH_ROWS),
+    "shard_map of a branch": (
+        sharded(lambda x: jax.lax.cond(is_long(x[0]), sow, jnp.sin, x)),
+        BOTH_ROWS[1:],
+    ),
+    "shard_map of two branches": (
+        sharded(lambda x: jax.lax.cond(is_long(x[0]), sow, lambda x: sow(jnp.zeros((1, 2))) + x, x)),
+        [unmapped, *BOTH_ROWS[1:]],
+    ),
     "shard_map over one of two axes": (on_two_axes, [ROWS[:2], ROWS[2:]]),
     "grad of shard_map": (jax.grad(lambda x: sharded(sow)(x).sum()), BOTH_ROWS),
     "pmap": (jax.pmap(sow), BOTH_ROWS),
