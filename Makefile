@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-matrix test-modes bench faults lint lock clean
+.PHONY: train test test-matrix test-modes bench faults fuzz lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
@@ -37,6 +37,10 @@ bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer
 faults: $(READY)  ## More faults than every test run makes: 100 killed loggers, 60 killed trainings, 1000 broken configs.
 	SOWLOG_KILLS=100 SOWLOG_RESUMES=30 SOWLOG_BROKEN=1000 $(BIN)/python -m pytest -n 0 \
 		tests/faults/test_kill.py tests/faults/test_resume_training.py tests/train/test_commands.py $(ARGS)
+
+fuzz: $(READY)  ## 20 000 random compositions of transforms around sows; a failure prints how to reproduce it.
+	SOWLOG_FUZZ=20000 JAX_ENABLE_COMPILATION_CACHE=0 $(BIN)/python -m pytest -n 0 --timeout 0 \
+		-o addopts= --hypothesis-show-statistics tests/sow/test_fuzz.py $(ARGS)
 
 lint: $(READY)  ## Style, types, the import contracts, and the words of the text.
 	$(BIN)/ruff check .
