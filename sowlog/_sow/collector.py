@@ -122,6 +122,7 @@ class Collector:
 
 
 _SILENCE: Any = object()
+_HOST: Any = object()
 _current: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("sowlog_collector", default=None)
 _path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sowlog_path", default=())
 _once: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_once", default=())
@@ -145,7 +146,7 @@ def inside(parts: tuple[str, ...]) -> Generator[None]:
 
 def is_collecting() -> bool:
     """Return whether the caller runs inside of a `collect`, and not in silence."""
-    return _current.get() not in (None, _SILENCE)
+    return _current.get() not in (None, _SILENCE, _HOST)
 
 
 @contextlib.contextmanager
@@ -168,6 +169,30 @@ def silent() -> Generator[None]:
             yield
     finally:
         _current.reset(token)
+
+
+@contextlib.contextmanager
+def on_host() -> Generator[None]:
+    """Let what is sown be refused: the host calls back when the collected function has been traced."""
+    token = _current.set(_HOST)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def check_on_device(label: Any) -> None:
+    """Raise if the caller is a host callback of a collected function.
+
+    Raises:
+        LostMetricError: It is.
+    """
+    if _current.get() is _HOST:
+        raise LostMetricError(
+            f"{label} is sown in a host callback (jax.pure_callback, io_callback, jax.debug.callback), which "
+            "runs after the function was traced and collected. Return the value from the callback, and sow "
+            "it outside."
+        )
 
 
 @contextlib.contextmanager

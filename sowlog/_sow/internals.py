@@ -61,6 +61,11 @@ CHECKPOINT: Any = _private("ad_checkpoint:remat_p")
 CUSTOM_JVP: Any = _private("custom_derivatives:custom_jvp_call_p")
 CUSTOM_VJP: Any = _private("custom_derivatives:custom_vjp_call_p")
 SHARD_MAP: Any = _private("shard_map:shard_map_p")
+CALLBACKS: list[Any] = [
+    _private("callback:pure_callback_p"),
+    _private("callback:io_callback_p"),
+    _private("debugging:debug_callback_p"),
+]
 
 
 class _Sow(_Effect):

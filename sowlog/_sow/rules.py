@@ -5,6 +5,7 @@ grad see plain data flow. The jaxprs of a transform hold its own sows only, sinc
 bound before.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from sowlog._sow.collector import (
     collecting,
     emit_all,
     is_collecting,
+    on_host,
     once,
     silent,
     sows_of,
@@ -223,6 +225,21 @@ def _bind_shard_map(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     return results
 
 
+@dataclasses.dataclass(frozen=True)
+class _OnHost:
+    """A host callback in which sows are refused; equal for equal callbacks, as in the keys of caches."""
+
+    callback: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        with on_host():
+            return self.callback(*args)
+
+
+def _bind_callback(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    return bind(*args, **{**params, "callback": _OnHost(params["callback"])})
+
+
 def _of_all_devices(sown: Sown, axes: frozenset[Any] | None) -> Sown:
     """Merge the states of devices; a value that is known to be equal on all of an axis counts once.
 
@@ -253,6 +270,7 @@ _RULES: list[tuple[Any, internals.Rule]] = [
     (internals.CUSTOM_JVP, _bind_custom_derivative),
     (internals.CUSTOM_VJP, _bind_custom_derivative),
     (internals.SHARD_MAP, _bind_shard_map),
+    *((primitive, _bind_callback) for primitive in internals.CALLBACKS),
 ]
 
 

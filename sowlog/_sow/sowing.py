@@ -12,7 +12,7 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
 from sowlog._sow import foreign, linen, scopes
-from sowlog._sow.collector import METRICS, Label, emit, is_collecting, scope_path
+from sowlog._sow.collector import METRICS, Label, check_on_device, emit, is_collecting, scope_path
 from sowlog._tree import losses
 
 
@@ -166,6 +166,7 @@ def _sow(
     join: Callable[[State, State], State],
 ) -> bool:
     """Sow a state, made only if it is collected."""
+    check_on_device(name)
     if module is None or linen.is_collected(module, collection):
         if not is_collecting():
             return False
