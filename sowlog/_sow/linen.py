@@ -184,21 +184,26 @@ def _scan_after_rehearsal(scan: Callable[..., Any]) -> Callable[..., Any]:
     return scan_with_silence
 
 
-def _fingerprint_in_silence(fingerprint: Callable[..., Any]) -> Callable[..., Any]:
-    """Sow nothing while nn.jit looks at a module, for which it runs `setup` once more."""
+def _fingerprint_by_path(fingerprint: Callable[..., Any]) -> Callable[..., Any]:
+    """Let nn.jit trace the modules of each path: by its key two modules that differ in name alone are equal.
 
-    def in_silence(*args: Any, **kwargs: Any) -> Any:
-        with silent() if is_collecting() else contextlib.nullcontext():
-            return fingerprint(*args, **kwargs)
+    Nothing is sown while it makes the key, for which it runs `setup` once more.
+    """
 
-    return in_silence
+    def of_path(module: nn.Module) -> Any:
+        if not is_collecting():
+            return fingerprint(module)
+        with silent():
+            return fingerprint(module), module.path
+
+    return of_path
 
 
 _WRAPPED = [
     (flax.core, "apply", _apply_with_depth),
     (lift, "pack", _pack_with_stacks),
     (axes_scan, "scan", _scan_after_rehearsal),
-    (transforms, "_module_fingerprint", _fingerprint_in_silence),
+    (transforms, "_module_fingerprint", _fingerprint_by_path),
 ]
 
 

@@ -445,3 +445,25 @@ def test_a_start_that_is_not_of_the_states_kind_is_an_error():
 
     with pytest.raises(TypeError, match=r"(?s)float32\[\].*float32\[2\]"):
         sowlog.collect(model_of(lambda m, x: nn.cond(x[0] < 0, sow, lambda m, x: x, m, x)).apply)({}, X)
+
+
+class Named(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        sowlog.sow(self, "sum", x, sowlog.sum)
+        return x
+
+
+def test_each_module_of_a_jitted_class_sows_under_its_own_path():
+    """nn.jit keeps one traced function for all modules that differ in name alone."""
+    jitted = nn.jit(Named)
+
+    def call(module, x):
+        return jitted(name="one")(jitted(name="two")(x))
+
+    for _ in range(2):
+        _, updates = sowlog.collect(model_of(call).apply)({}, X)
+        total = np.sum(X)
+        assert sowlog.compute(updates["metrics"]) == {"one/sum": total, "two/sum": total}
+    _, updates = sowlog.collect(nn.Sequential([jitted(), jitted()]).apply)({}, X)
+    assert sorted(sowlog.compute(updates["metrics"])) == ["layers_0/sum", "layers_1/sum"]
