@@ -173,7 +173,7 @@ def silent() -> Generator[None]:
 
 @contextlib.contextmanager
 def on_host() -> Generator[None]:
-    """Let what is sown be refused: the host calls back when the collected function has been traced."""
+    """Refuse sows: the host calls back when the collected function has been traced."""
     token = _current.set(_HOST)
     try:
         yield

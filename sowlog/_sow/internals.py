@@ -84,9 +84,9 @@ for _set in _ALLOWED.split():
 
 if hasattr(jax, "make_user_context"):
     collecting: Any = jax.make_user_context(default_value=None)
-    """The scopes around what is sown in a `collect`, or None outside of one, in the keys of JAX's caches.
+    """The path of scopes in a `collect`, or None outside of one: part of the keys of JAX's caches.
 
-    What was traced outside of a `collect` has no sows, and what was traced in another scope has other tags.
+    A function traced outside of a `collect` has no sows; one traced in another scope has other tags.
     """
 else:
     _missing.append("jax.make_user_context")
