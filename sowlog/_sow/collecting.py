@@ -9,8 +9,9 @@ import numpy as np
 from flax import linen as nn
 
 from sowlog._sow import internals, linen
-from sowlog._sow.collector import METRICS, Label, Sown, collecting
+from sowlog._sow.collector import collecting
 from sowlog._sow.errors import LostMetricError
+from sowlog._sow.labels import METRICS, Label, Sown
 from sowlog._tree import losses
 from sowlog._tree.tags import empty_like
 

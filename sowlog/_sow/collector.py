@@ -7,8 +7,8 @@ vmap have no jaxpr: a sow passes through them, to the level below, at once.
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Generator, Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -17,87 +17,8 @@ from sowlog._reduce import ambient
 from sowlog._reduce.state import State
 from sowlog._sow import internals
 from sowlog._sow.errors import LostMetricError
-from sowlog._tree import losses
+from sowlog._sow.labels import Label, Sown
 from sowlog._tree.tags import empty_like
-
-METRICS = "metrics"
-"""The collection of statistics; that of losses is `losses.COLLECTION`."""
-
-
-class Functions(NamedTuple):
-    """The functions of a user's plain `module.sow`: all of one name are taken to be the same.
-
-    A lambda is another object at each call.
-    """
-
-    init_fn: Callable[[], Any]
-    reduce_fn: Callable[[Any, Any], Any]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Functions)
-
-    def __lt__(self, other: object) -> bool:
-        return False
-
-    def __hash__(self) -> int:
-        return hash(Functions)
-
-
-class Label(NamedTuple):
-    """The name that sown values arrive under.
-
-    Attributes:
-        collection: "metrics" or "losses".
-        path: the scopes and modules around the sow.
-        name: the metric's name.
-        stacks: how many of the mapping transforms around the sow, from the innermost, stack its states.
-        functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
-    """
-
-    collection: str
-    path: tuple[str, ...]
-    name: str
-    stacks: int = 0
-    functions: Functions | None = None
-
-    def __str__(self) -> str:
-        return "/".join((*self.path, self.name))
-
-    def join(self, old: Any, new: Any) -> Any:
-        """Return the state of two sows under this label."""
-        if self.functions is not None:
-            return old + new
-        try:
-            return losses.add_in_pass(old, new) if self.is_loss else old.merge(new)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"while sowing {self}")
-            raise
-
-    def unstacked(self) -> "Label":
-        """Return the label outside of a transform that stacked its states."""
-        return self._replace(stacks=self.stacks - 1)
-
-    @property
-    def is_loss(self) -> bool:
-        """Whether the values are of `sow_loss`."""
-        return self.collection == losses.COLLECTION and self.functions is None
-
-    def check_merges(self, transform: str) -> None:
-        """Raise if the values cannot be merged over the steps of a transform, or be absent in one.
-
-        Raises:
-            LostMetricError: They are accumulated by a user's functions, whose empty state is unknown.
-        """
-        if self.functions is not None:
-            raise LostMetricError(
-                f"{self} is sown inside {transform}, which needs its state before the first sow. With "
-                "functions of your own, or Flax's tuple that grows, that empty state is unknown. Write: "
-                f'module.sow("{self.collection}", "{self.name}", value, **sowlog.mean), or another reducer.'
-            )
-
-
-Sown = dict[Label, Any]
-"""The states that were sown, or tuples of values under a label with functions."""
 
 
 class Collector:
@@ -250,15 +171,15 @@ class _Sow(internals.Primitive):
         collector = _current.get()
         if collector is None:
             _refuse(**params)
-        if collector is _SILENCE or internals.is_rehearsal(trace):
+        if collector is _SILENCE:
             return []
         if collector.is_level(trace):
             collector.record(params["label"], params["structure"].unflatten(args))
             return []
-        if differentiated := internals.primals(trace, args):
-            below, values = differentiated
+        if evaluated := internals.evaluated(trace, args):
+            below, values = evaluated
             with internals.set_current_trace(below):
-                return self.bind(*values, **params)
+                return self.bind(*values, **params) if values is not None else _refuse_in_rule(**params)
         if batch := internals.mapped(trace, args):
             below, size, mapped = batch
             with internals.set_current_trace(below):
@@ -297,6 +218,14 @@ def _merge_axis(label: Label, state: State) -> State:
             merged = jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), merged, state)
         state = merged
     return jax.tree.map(lambda x: x[0], state)
+
+
+def _refuse_in_rule(*, label: Label, **_: Any) -> NoReturn:
+    raise LostMetricError(
+        f"{label} is sown in a rule of a custom derivative, and its value depends on a tangent, or JAX "
+        "evaluates the rule in parts, as in the gradient of a loop: it would be lost. Sow it in the function "
+        "itself, or outside."
+    )
 
 
 def _refuse(*_: Any, label: Label, **__: Any) -> NoReturn:

@@ -49,9 +49,11 @@ _register_lowering: Any = _private("interpreters.mlir:register_lowering")
 _wrap_init: Any = _private("linear_util:wrap_init")
 _flatten: Any = _private("flattree:flatten", "tree_util:FlatTree.flatten")
 _UNSPECIFIED: Any = _private("sharding_impls:UNSPECIFIED")
-_EAGER_JIT, _FORWARD_MODE = "pjit:_pjit_call_impl_python", "api:_jvp"
-_private(_EAGER_JIT)
-_private(_FORWARD_MODE)
+EAGER_JIT, FORWARD_MODE = "pjit:_pjit_call_impl_python", "api:_jvp"
+TRANSPOSE = "api:linear_transpose"
+_private(TRANSPOSE)
+_private(EAGER_JIT)
+_private(FORWARD_MODE)
 
 JIT: Any = _private("pjit:jit_p")
 SCAN: Any = _private("lax.control_flow.loops:scan_p")
@@ -127,6 +129,11 @@ def evaluate(jaxpr: Any, *args: Any) -> list[Any]:
     return _eval_jaxpr(getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ()), *args)
 
 
+def is_complete() -> bool:
+    """Return whether this JAX has all the internals."""
+    return not _missing
+
+
 def current_traces() -> Iterator[Any]:
     """Return the trace that runs, and those around it, whose values are its constants."""
     trace = _trace_context.trace
@@ -135,11 +142,18 @@ def current_traces() -> Iterator[Any]:
         trace = getattr(trace, "parent_trace", None)
 
 
-def primals(trace: Any, values: Sequence[Any]) -> tuple[Any, list[Any]] | None:
-    """Return the trace below one that differentiates, and the primal values there; None for another trace."""
-    if not isinstance(trace, (_JVPTrace, _LinearizeTrace)):
+def evaluated(trace: Any, values: Sequence[Any]) -> tuple[Any, list[Any] | None] | None:
+    """Return the trace below one that differentiates, and the primal values there; None for another trace.
+
+    There are no values if they depend on a tangent, which only the backward pass computes.
+    """
+    if isinstance(trace, (_JVPTrace, _LinearizeTrace)):
+        return trace.parent_trace, [trace.to_primal_tangent_pair(value)[0] for value in values]
+    if not isinstance(trace, _JaxprTrace):
         return None
-    return trace.parent_trace, [trace.to_primal_tangent_pair(value)[0] for value in values]
+    partial = [trace.to_jaxpr_tracer(value).pval for value in values]
+    known = all(value.is_known() for value in partial)
+    return trace.parent_trace, [value.get_known() for value in partial] if known else None
 
 
 def mapped(trace: Any, values: Sequence[Any]) -> tuple[Any, int, list[tuple[Any, int | None]]] | None:
@@ -147,71 +161,6 @@ def mapped(trace: Any, values: Sequence[Any]) -> tuple[Any, int, list[tuple[Any,
     if not isinstance(trace, _BatchTrace):
         return None
     return trace.parent_trace, trace.axis_data.size, [trace.to_batch_info(value) for value in values]
-
-
-def is_rehearsal(trace: Any) -> bool:
-    """Return whether a trace runs a function only to look at it, as Flax's does before each nn.scan."""
-    return isinstance(trace, _JaxprTrace)
-
-
-def wrap(primitive: Any, is_active: Callable[[], bool], rule: Rule) -> None:
-    """Let a primitive be bound by a rule while something is active."""
-    if _missing:
-        return
-    bind = primitive.bind
-
-    def bind_or_rule(*args: Any, **params: Any) -> Any:
-        return rule(bind, args, params) if is_active() else bind(*args, **params)
-
-    primitive.bind = bind_or_rule
-
-
-def _wrap_function(place: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    if _missing:
-        return
-    module, _, name = place.partition(":")
-    found = importlib.import_module(f"jax._src.{module}")
-    setattr(found, name, functools.wraps(getattr(found, name))(wrapper(getattr(found, name))))
-
-
-def wrap_eager_jit(is_active: Callable[[], bool]) -> None:
-    """Let a jitted function that sows be bound also where no trace runs, which JAX does not do."""
-
-    def wrapper(call: Callable[..., Any]) -> Callable[..., Any]:
-        def call_or_bind(*args: Any, **params: Any) -> Any:
-            if is_active() and holds_sows(params["jaxpr"]):
-                return JIT.bind(*args, **params), None, None, []
-            return call(*args, **params)
-
-        return call_or_bind
-
-    _wrap_function(_EAGER_JIT, wrapper)
-
-
-def wrap_forward_mode(
-    is_active: Callable[[], bool], once: Callable[[Any], contextlib.AbstractContextManager[None]]
-) -> None:
-    """Let a function run in a context, made of the trace, where vmap maps its tangents only: it runs once.
-
-    `jax.jacfwd` maps it so over a basis.
-    """
-
-    def wrapper(call: Callable[..., Any]) -> Callable[..., Any]:
-        def call_once(function: Any, values: Any, tangents: Any, *args: Any, **kwargs: Any) -> Any:
-            trace = _trace_context.trace
-            if not is_active() or _is_mapped(trace, values) or not _is_mapped(trace, tangents):
-                return call(function, values, tangents, *args, **kwargs)
-            with once(trace):
-                return call(function, values, tangents, *args, **kwargs)
-
-        return call_once
-
-    _wrap_function(_FORWARD_MODE, wrapper)
-
-
-def _is_mapped(trace: Any, tree: Any) -> bool:
-    batch = mapped(trace, jax.tree.leaves(tree))
-    return batch is not None and any(axis is not None for _, axis in batch[2])
 
 
 def jit_params(params: dict[str, Any], jaxpr: Any, more: int) -> dict[str, Any]:

@@ -20,17 +20,8 @@ from flax.linen import transforms
 from flax.linen.module import InterceptorContext
 
 from sowlog._reduce.reducer import Reducer
-from sowlog._sow.collector import (
-    METRICS,
-    Collector,
-    Functions,
-    Label,
-    collecting,
-    emit,
-    is_collecting,
-    scope_path,
-    silent,
-)
+from sowlog._sow.collector import Collector, collecting, emit, is_collecting, scope_path, silent
+from sowlog._sow.labels import METRICS, Functions, Label
 from sowlog._sow.scopes import emit_stacked
 from sowlog._tree import losses
 
@@ -147,12 +138,14 @@ def _with_stacks(fn: Callable[..., Any]) -> Callable[..., Any]:
             return fn(scope_fn, repack_fn, *args, **kwargs)
 
         def begin(*args: Any, **kwargs: Any) -> Any:
-            collectors.append(steps.enter_context(collecting()))
+            if is_collecting():
+                collectors.append(steps.enter_context(collecting()))
             return scope_fn(*args, **kwargs)
 
         def end(scopes: Any) -> Any:
             steps.close()
-            emit_stacked(collectors.pop().sown)
+            if collectors:
+                emit_stacked(collectors.pop().sown)
             return repack_fn(scopes)
 
         collectors: list[Collector] = []

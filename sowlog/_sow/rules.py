@@ -13,20 +13,11 @@ from typing import Any
 import jax
 
 from sowlog._reduce import ambient
-from sowlog._sow import internals
-from sowlog._sow.collector import (
-    Label,
-    Sown,
-    collecting,
-    emit_all,
-    is_collecting,
-    on_host,
-    once,
-    silent,
-    sows_of,
-)
+from sowlog._sow import internals, wrapping
+from sowlog._sow.collector import collecting, emit_all, is_collecting, on_host, once, silent, sows_of
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.internals import Bind
+from sowlog._sow.labels import Label, Sown
 from sowlog._tree import losses
 from sowlog._tree.replicas import all_reduce
 from sowlog._tree.tags import empty_like
@@ -277,6 +268,7 @@ _RULES: list[tuple[Any, internals.Rule]] = [
 def install() -> None:
     """Let JAX bind the transforms by these rules, while a `collect` runs."""
     for primitive, rule in _RULES:
-        internals.wrap(primitive, is_collecting, rule)
-    internals.wrap_eager_jit(is_collecting)
-    internals.wrap_forward_mode(is_collecting, once)
+        wrapping.wrap(primitive, is_collecting, rule)
+    wrapping.wrap_eager_jit(is_collecting)
+    wrapping.wrap_forward_mode(is_collecting, once)
+    wrapping.wrap_linear_transpose(is_collecting, silent)

@@ -12,7 +12,8 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
 from sowlog._sow import foreign, linen, scopes
-from sowlog._sow.collector import METRICS, Label, check_on_device, emit, is_collecting, scope_path
+from sowlog._sow.collector import check_on_device, emit, is_collecting, scope_path
+from sowlog._sow.labels import METRICS, Label
 from sowlog._tree import losses
 
 

@@ -45,6 +45,24 @@ def _(primals, tangents):
     return sow(*primals), jnp.cos(*primals) * tangents[0]
 
 
+@jax.custom_vjp
+def by_forward_rule(x):
+    return jnp.sin(x)
+
+
+by_forward_rule.defvjp(lambda x: (sow(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+@jax.custom_jvp
+def by_jvp_rule(x):
+    return jnp.sin(x)
+
+
+@by_jvp_rule.defjvp
+def _(primals, tangents):
+    return sow(*primals), jnp.cos(*primals) * tangents[0]
+
+
 def two_rows(x):
     """Sow in a loop whose length depends on the values, and only of rows below 3."""
     return jax.lax.while_loop(lambda i: x[i, 0] < 3, lambda i: i + 1 + 0 * sow(x[i])[0].astype(int), 0)
@@ -163,6 +181,13 @@ CASES = {
     "grad of custom_jvp": (jax.grad(lambda x: by_jvp(x).sum()), [ROWS]),
     "vmap of grad of custom_jvp": (jax.vmap(jax.grad(lambda row: by_jvp(row).sum())), BOTH_ROWS),
     "grad of scan of custom_jvp": (jax.grad(lambda x: scan(x, by_jvp)), BOTH_ROWS),
+    "grad of a forward rule": (jax.grad(lambda x: by_forward_rule(x).sum()), [ROWS]),
+    "grad of checkpoint of a forward rule": (
+        jax.grad(lambda x: jax.checkpoint(by_forward_rule)(x).sum()),
+        [ROWS],
+    ),
+    "jvp of a jvp rule": (lambda x: jax.jvp(by_jvp_rule, (x,), (x,))[1], [ROWS]),
+    "grad of a jvp rule": (jax.grad(lambda x: by_jvp_rule(x).sum()), [ROWS]),
     "shard_map": (sharded(sow), BOTH_ROWS),
     "shard_map, unchecked": (sharded(sow, check_vma=False), BOTH_ROWS),
     "shard_map of scan": (sharded(lambda x: jax.lax.map(sow, x)), BOTH_ROWS),

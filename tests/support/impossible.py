@@ -40,6 +40,12 @@ def _custom_jvp(x: jax.Array) -> jax.Array:
     return jax.jit(custom)(x)
 
 
+def _rule_in_a_loop(x: jax.Array) -> jax.Array:
+    custom = jax.custom_jvp(lambda x: 2 * x)
+    custom.defjvp(lambda x, t: (_sow(x[0]), 2 * t[0]))
+    return jax.grad(lambda x: jax.lax.fori_loop(0, 2, lambda i, x: custom(x), x).sum())(x)
+
+
 def _custom_vmap(x: jax.Array) -> jax.Array:
     custom = jax.custom_batching.custom_vmap(_sow)
     custom.def_vmap(lambda size, mapped, x: (x, True))
@@ -70,6 +76,10 @@ IMPOSSIBLE: dict[str, tuple[Callable[[jax.Array], Any], str]] = {
     "`sowlog.stacked` in a while loop": (_stacked_in_while, "norm is stacked inside a jax.lax.while_loop"),
     "a loss in jax.custom_vjp": (_custom_vjp, "loss is a loss sown inside a custom derivative"),
     "a loss in jax.custom_jvp": (_custom_jvp, "loss is a loss sown inside a custom derivative"),
+    "the rule of a derivative, in the gradient of a loop": (
+        _rule_in_a_loop,
+        "norm is sown in a rule of a custom derivative",
+    ),
     "a transform without a rule": (_custom_vmap, "norm is sown inside custom_vmap_call"),
     "`module.sow` without a reducer, in one branch": (
         _plain_in_a_branch,

@@ -1,0 +1,86 @@
+"""The labels of sown values, and how the values under one label are joined."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sowlog._sow.errors import LostMetricError
+from sowlog._tree import losses
+
+METRICS = "metrics"
+"""The collection of statistics; that of losses is `losses.COLLECTION`."""
+
+
+class Functions(NamedTuple):
+    """The functions of a user's plain `module.sow`: all of one name are taken to be the same.
+
+    A lambda is another object at each call.
+    """
+
+    init_fn: Callable[[], Any]
+    reduce_fn: Callable[[Any, Any], Any]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Functions)
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return hash(Functions)
+
+
+class Label(NamedTuple):
+    """The name that sown values arrive under.
+
+    Attributes:
+        collection: "metrics" or "losses".
+        path: the scopes and modules around the sow.
+        name: the metric's name.
+        stacks: how many of the mapping transforms around the sow, from the innermost, stack its states.
+        functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
+    """
+
+    collection: str
+    path: tuple[str, ...]
+    name: str
+    stacks: int = 0
+    functions: Functions | None = None
+
+    def __str__(self) -> str:
+        return "/".join((*self.path, self.name))
+
+    def join(self, old: Any, new: Any) -> Any:
+        """Return the state of two sows under this label."""
+        if self.functions is not None:
+            return old + new
+        try:
+            return losses.add_in_pass(old, new) if self.is_loss else old.merge(new)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"while sowing {self}")
+            raise
+
+    def unstacked(self) -> "Label":
+        """Return the label outside of a transform that stacked its states."""
+        return self._replace(stacks=self.stacks - 1)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the values are of `sow_loss`."""
+        return self.collection == losses.COLLECTION and self.functions is None
+
+    def check_merges(self, transform: str) -> None:
+        """Raise if the values cannot be merged over the steps of a transform, or be absent in one.
+
+        Raises:
+            LostMetricError: They are accumulated by a user's functions, whose empty state is unknown.
+        """
+        if self.functions is not None:
+            raise LostMetricError(
+                f"{self} is sown inside {transform}, which needs its state before the first sow. With "
+                "functions of your own, or Flax's tuple that grows, that empty state is unknown. Write: "
+                f'module.sow("{self.collection}", "{self.name}", value, **sowlog.mean), or another reducer.'
+            )
+
+
+Sown = dict[Label, Any]
+"""The states that were sown, or tuples of values under a label with functions."""
