@@ -7,7 +7,7 @@ vmap have no jaxpr: a sow passes through them, to the level below, at once.
 
 import contextlib
 import contextvars
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -130,6 +130,13 @@ def emit(label: Label, state: Any) -> None:
     """Sow a state, or a tuple of values for a label with functions, at the current level."""
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, state))
     _SOW.bind(*leaves, label=label, structure=structure)
+
+
+def emit_statistic(label: Label, make: Callable[..., State], *operands: Any) -> None:
+    """Sow a state made of values without their gradients: no rule of differentiation has to pass it by."""
+    trace, values = internals.undifferentiated(operands)
+    with internals.set_current_trace(trace):
+        emit(label, make(*values))
 
 
 def emit_all(sown: Sown) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.core
 
 Bind = Callable[..., Any]
 Rule = Callable[[Bind, Sequence[Any], dict[str, Any]], Any]
@@ -154,6 +155,20 @@ def evaluated(trace: Any, values: Sequence[Any]) -> tuple[Any, list[Any] | None]
     partial = [trace.to_jaxpr_tracer(value).pval for value in values]
     known = all(value.is_known() for value in partial)
     return trace.parent_trace, [value.get_known() for value in partial] if known else None
+
+
+def undifferentiated(tree: Any) -> tuple[Any, Any]:
+    """Return the trace below those that differentiate now, and a tree with the primal values there."""
+    trace = _trace_context.trace
+    leaves, structure = jax.tree.flatten(tree)
+    while isinstance(trace, (_JVPTrace, _LinearizeTrace)):
+        tracers = [isinstance(leaf, jax.core.Tracer) for leaf in leaves]
+        leaves = [
+            trace.to_primal_tangent_pair(leaf)[0] if is_tracer else leaf
+            for leaf, is_tracer in zip(leaves, tracers, strict=True)
+        ]
+        trace = trace.parent_trace
+    return trace, structure.unflatten(leaves)
 
 
 def mapped(trace: Any, values: Sequence[Any]) -> tuple[Any, int, list[tuple[Any, int | None]]] | None:

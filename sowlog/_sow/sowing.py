@@ -12,7 +12,7 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
 from sowlog._sow import foreign, linen, scopes
-from sowlog._sow.collector import check_on_device, emit, is_collecting, scope_path
+from sowlog._sow.collector import check_on_device, emit, emit_statistic, is_collecting, scope_path
 from sowlog._sow.labels import METRICS, Label
 from sowlog._tree import losses
 
@@ -87,10 +87,13 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
             f'write sowlog.sow_loss({"self, " if module is not None else ""}"{name}", value, weight=...).'
         )
 
-    def state() -> State:
-        return reducer.of(*_without_gradient((value, weight)))
+    def state(*values: Any) -> State:
+        return reducer.of(*_without_gradient(values))
 
-    return _sow(module, collection, name, state, State.merge)
+    def emit_state(label: Label) -> None:
+        emit_statistic(label, state, value, weight)
+
+    return _sow(module, collection, name, emit_state, lambda: state(value, weight), State.merge)
 
 
 @overload
@@ -132,7 +135,13 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
     """
     module, name, value = _arguments(args, kwargs, ("value",), {})
     _check_place(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
-    return _sow(module, losses.COLLECTION, name, lambda: losses.loss_state(value, weight), losses.add_in_pass)
+
+    def state() -> State:
+        return losses.loss_state(value, weight)
+
+    return _sow(
+        module, losses.COLLECTION, name, lambda label: emit(label, state()), state, losses.add_in_pass
+    )
 
 
 def _arguments(
@@ -163,17 +172,18 @@ def _sow(
     module: nn.Module | None,
     collection: str,
     name: str,
+    emit_state: Callable[[Label], None],
     state: Callable[[], State],
     join: Callable[[State, State], State],
 ) -> bool:
-    """Sow a state, made only if it is collected."""
+    """Sow a state, made only if it is collected, by `emit_state`, or stored in Flax's collection."""
     check_on_device(name)
     if module is None or linen.is_collected(module, collection):
         if not is_collecting():
             return False
         label = _label(module, collection, name)
         with _noting_place(module, name):
-            emit(label, state())
+            emit_state(label)
         return True
     if module.is_initializing() or not module.is_mutable_collection(collection):
         return False

@@ -103,7 +103,7 @@ def test_a_run_goes_on_on_other_devices(tmp_path: Path) -> None:
 def test_a_checkpoint_is_restored_bit_for_bit_where_the_state_is_to_live(tmp_path: Path) -> None:
     """From four devices that split it to one and back, at once as `fsdp` lays it out."""
     split = parts_of(moe(*MOE, "sharding=fsdp"), tmp_path, 4)
-    state, _ = split.step(split.state, split.batch(0))
+    state, _ = split.train_step(split.state, split.batch(0))
     with checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints:
         checkpoints.save(1, state)
     for count, sharding in ((1, "replicated"), (4, "replicated"), (4, "fsdp")):

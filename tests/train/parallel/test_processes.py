@@ -187,7 +187,7 @@ def test_processes_whose_function_draws_other_data_are_refused(tmp_path: Path) -
     first, second = Pair(*own).end()
     line = (
         "command line: the data of the processes differ; start all with the same arguments, on the same "
-        "files, with a fixed seed where a function draws or shuffles it\n"
+        "files, with a fixed seed where a function draws or shuffles it.\n"
     )
     assert (first, second) == ((2, "", line), (2, "", line))
 
