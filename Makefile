@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-matrix test-modes bench faults fuzz lint lock clean
+.PHONY: train test test-matrix test-modes bench faults fuzz properties lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
@@ -41,6 +41,9 @@ faults: $(READY)  ## More faults than every test run makes: 100 killed loggers, 
 fuzz: $(READY)  ## 20 000 random compositions of transforms around sows; a failure prints how to reproduce it.
 	SOWLOG_FUZZ=20000 JAX_ENABLE_COMPILATION_CACHE=0 $(BIN)/python -m pytest -n 0 --timeout 0 \
 		-o addopts= --hypothesis-show-statistics tests/sow/test_fuzz.py $(ARGS)
+
+properties: $(READY)  ## More examples of every property than each test run tries: make properties ARGS=tests/reduce
+	SOWLOG_EXAMPLES=500 $(BIN)/python -m pytest --timeout 0 $(ARGS)
 
 lint: $(READY)  ## Style, types, the import contracts, and the words of the text.
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ import pytest
 hypothesis.settings.register_profile(
     "sowlog",
     deadline=None,  # a first example pays for a compilation
-    max_examples=40,
+    max_examples=int(os.environ.get("SOWLOG_EXAMPLES", "20")),  # `make properties` tries more
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("sowlog")
