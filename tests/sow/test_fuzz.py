@@ -17,7 +17,7 @@ import sowlog
 from sowlog._tree.tags import leaves_by_tag
 from tests.support.programs import Dual, Entry, Log, Program, programs
 
-CASES = int(os.environ.get("SOWLOG_FUZZ", "12"))
+CASES = int(os.environ.get("SOWLOG_FUZZ", "5"))
 
 
 def _value_of(kind: str, entries: list[Entry]) -> Any:
