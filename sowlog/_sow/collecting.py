@@ -90,7 +90,7 @@ def _is_pair(y: Any) -> bool:
 
 
 def _tree_of(sown: Sown) -> dict[str, Any]:
-    """Return the nested dicts of what was sown, by collection and path."""
+    """Return the sown states as nested dicts, by collection and path."""
     tree: dict[str, Any] = {name: {} for name in _COLLECTIONS}
     sites: dict[tuple[str, ...], Label] = {}
     for label, state in sown.items():

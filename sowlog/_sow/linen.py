@@ -121,7 +121,7 @@ def _stacks(fn: Callable[..., Any], ins: Sequence[Any], outs: Sequence[Any]) -> 
         (METRICS, outs, "variable_out_axes"),
         ("params", ins, "variable_in_axes"),
     ):
-        # nn.scan has the filters of what it broadcasts and carries before those of what it stacks.
+        # nn.scan has the filters of broadcast and carried variables before those of stacked ones.
         unmapped = len(filters) - len(variables[axes])
         for filter, axis in zip(filters, (*[None] * unmapped, *variables[axes]), strict=True):
             if flax_scope.in_filter(filter, collection):

@@ -110,7 +110,7 @@ CASES = {
     "a jitted function traced before": (cached, [ROWS]),
     "jit, called twice": (lambda x: cached(x[:2]) + cached(x[2:]), [ROWS[:2], ROWS[2:]]),
     "vmap": (jax.vmap(sow), BOTH_ROWS),
-    "vmap of what it does not map": (jax.vmap(lambda row: row + sow(jnp.zeros(2))), [unmapped] * 4),
+    "vmap of an unmapped value": (jax.vmap(lambda row: row + sow(jnp.zeros(2))), [unmapped] * 4),
     "vmap of vmap": (jax.vmap(jax.vmap(sow)), [np.asarray(x) for x in jnp.ravel(ROWS)]),
     "vmap over a named axis": (
         jax.vmap(lambda row: sow(row - jax.lax.pmean(row, "rows")), axis_name="rows"),

@@ -17,8 +17,8 @@ _EMITTERS = "xla_cpu_use_fusion_emitters"
 def compiled_lightly() -> Iterator[None]:
     """Compile with less optimization, here and in the processes that are started meanwhile.
 
-    All programs of a test are compiled alike, so its runs are as equal as under full optimization. What is
-    compiled here is dropped at the end: tests of sowlog's own numbers run what users run.
+    All programs of a test are compiled alike, so its runs are as equal as under full optimization. These
+    programs are dropped at the end: tests of sowlog's own numbers run what users run.
 
     JAX has no setting for an XLA option of all programs of a process, hence the private name.
     """
@@ -38,7 +38,7 @@ def compiled_with_emitters() -> Iterator[None]:
     """Compile with the fusion emitters within `compiled_lightly`.
 
     They round alike in two programs that compute one number among others; without them the rounding depends
-    on what is computed beside it.
+    on the computations beside it.
     """
     jax.clear_caches()
     with mock.patch.object(compiler, "get_compile_options", _complete):

@@ -18,7 +18,7 @@ COMMAND = "python -m tests.support.transform_table"
 
 
 def make_table() -> str:
-    """Return the ways that tests prove equal, and the errors for what is impossible."""
+    """Return the ways that tests prove equal, and the errors for the impossible ones."""
     rows = ["| sown under | LostMetricError |", "| --- | --- |"]
     rows += [f"| {case} | {_error_of(function)} |" for case, (function, _) in IMPOSSIBLE.items()]
     return "\n\n".join(
