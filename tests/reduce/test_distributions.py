@@ -1,9 +1,7 @@
 """Histograms and quantiles against NumPy."""
 
-import functools
 from fractions import Fraction
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import sowlog
 from sowlog._reduce.bins import bin_edges
+from tests.support.jitted import compute, jit_of, merge
 from tests.support.oracles import DISTRIBUTIONS
 
 each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
@@ -24,19 +23,11 @@ _floats = st.floats(-(2.0**30), 2.0**30, width=32).filter(lambda x: x == 0 or ab
 _arrays = hnp.arrays(np.float32, st.sampled_from([(1,), (40,), (5, 8)]), elements=_floats)
 
 
-@functools.cache
-def _of(reducer):
-    # Operation by operation, thousands of bins cost a compilation each.
-    return jax.jit(reducer.of)
-
-
-_compute = jax.jit(sowlog.State.compute)
-_merge = jax.jit(sowlog.State.merge)
-_count = _of(sowlog.histogram)
+_count = jit_of(sowlog.histogram)
 
 
 def _quantiles(x):
-    return _compute(_of(sowlog.quantiles)(x))
+    return compute(jit_of(sowlog.quantiles)(x))
 
 
 def _sample(kind, size=10_001):
@@ -62,7 +53,7 @@ def _finite_edges(sub_bins=4):
 @given(x=_arrays)
 def test_counts_are_numpys(sub_bins, x):
     """Every element falls in the bin that NumPy finds for it between the same edges."""
-    histogram = _compute(_of(sowlog.histogram(sub_bins=sub_bins))(x))
+    histogram = compute(jit_of(sowlog.histogram(sub_bins=sub_bins))(x))
     # An edge belongs to the bin further from zero, so negative values are counted in the mirror.
     positive, _ = np.histogram(x[x >= 0].astype(np.float64), _finite_edges(sub_bins))
     negative, _ = np.histogram(-x[x < 0].astype(np.float64), _finite_edges(sub_bins))
@@ -76,7 +67,7 @@ def test_what_stands_beside_the_counts_is_exact(kind, dtype):
     """Smallest, largest, sum and sum of squares are those of the elements, not of the bins."""
     x = jnp.asarray(_sample(kind), dtype)
     exact = np.asarray(x.astype(jnp.float32), np.float64)
-    value = _compute(_count(x))
+    value = compute(_count(x))
     assert float(value.counts.sum()) == exact.size
     assert (float(value.min), float(value.max)) == (exact.min(), exact.max())
     np.testing.assert_allclose(value.sum, exact.sum(), rtol=1e-6, atol=1e-6 * np.abs(exact).sum())
@@ -107,7 +98,7 @@ def test_quantiles_of_few_elements_are_within_their_stated_error(x):
 
 def test_nan_and_infinities_are_counted_apart():
     """They fall in no bin and spoil neither sum nor bounds."""
-    value = _compute(_count(jnp.array([1.0, jnp.nan, jnp.inf, -jnp.inf, 3.0, jnp.nan])))
+    value = compute(_count(jnp.array([1.0, jnp.nan, jnp.inf, -jnp.inf, 3.0, jnp.nan])))
     assert float(value.counts.sum()) == 2.0
     assert (float(value.min), float(value.max), float(value.sum), float(value.sum_squares)) == (1, 3, 4, 10)
     assert (float(value.nan), float(value.positive_inf), float(value.negative_inf)) == (2, 1, 1)
@@ -117,7 +108,7 @@ def test_nan_and_infinities_are_counted_apart():
 def test_values_beyond_the_bins_are_counted_at_their_ends():
     """Magnitudes under 2^-32 count as zero, and those from 2^32 on in the outermost bins."""
     tiny, huge = 2.0**-33, 2.0**100
-    counts = np.asarray(_compute(_count(jnp.array([tiny, -tiny, 0.0, -0.0, huge, -huge]))).counts)
+    counts = np.asarray(compute(_count(jnp.array([tiny, -tiny, 0.0, -0.0, huge, -huge]))).counts)
     assert (counts[0], counts[counts.size // 2], counts[-1]) == (1, 4, 1)
     assert counts.sum() == 6
 
@@ -158,7 +149,7 @@ def test_nothing_sown_is_absent(name):
 )
 def test_counts_of_weights_do_not_stop_or_wrap(size, weight, wanted):
     """The sum of many weights in one bin is exact, for every dtype and magnitude."""
-    value = _compute(_count(np.full(size, 1.5, np.float32), np.full(size, weight)))
+    value = compute(_count(np.full(size, 1.5, np.float32), np.full(size, weight)))
     exact = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
     assert exact.max() == pytest.approx(wanted, rel=2.0**-45)
     assert exact.sum() == exact.max()
@@ -167,7 +158,7 @@ def test_counts_of_weights_do_not_stop_or_wrap(size, weight, wanted):
 def test_a_small_weight_beside_a_large_one_is_counted():
     """A bin of weights nine orders below the largest keeps six digits."""
     weight = np.array([1e9, 0.3, 0.3, 7e8], np.float32)
-    counts = _compute(_count(np.array([1.0, 100.0, 100.0, 1.0], np.float32), weight)).counts
+    counts = compute(_count(np.array([1.0, 100.0, 100.0, 1.0], np.float32), weight)).counts
     np.testing.assert_allclose(np.asarray(counts)[np.asarray(counts) > 0], [1.7e9, 0.6], rtol=1e-6)
 
 
@@ -175,21 +166,21 @@ def test_a_small_weight_beside_a_large_one_is_counted():
 def test_a_weight_that_is_not_finite_spoils_its_own_bin_alone(bad):
     """The count of its bin is NaN or infinite, the others are right, and no quantile is known."""
     x, weight = np.array([1.0, 2.0, 2.0], np.float32), np.array([0.5, bad, 1.0], np.float32)
-    counts = np.asarray(_compute(_count(x, weight)).counts)
+    counts = np.asarray(compute(_count(x, weight)).counts)
     np.testing.assert_equal(counts[counts != 0], [0.5, bad])
-    assert all(np.isnan(value) for value in _compute(_of(sowlog.quantiles)(x, weight)).values())
+    assert all(np.isnan(value) for value in compute(jit_of(sowlog.quantiles)(x, weight)).values())
 
 
 @pytest.mark.parametrize("size", [20, 21, 100, 1001])
 def test_a_quantile_is_the_element_of_its_rank_and_not_its_neighbour(size):
     """A step put at the element that holds the share, or just above it, is seen on the right side."""
     percents = (1, 5, 50, 99, 99.9)
-    quantiles = _of(sowlog.quantiles(percents=percents))
+    quantiles = jit_of(sowlog.quantiles(percents=percents))
     for percent in percents:
         rank = -(-Fraction(str(percent)) * size // 100)  # The first element, from 1, that holds the share.
         for below, wanted in ((rank - 1, 1000.0), (rank, 1.0)):
             x = np.where(np.arange(size) < below, 1.0, 1000.0).astype(np.float32)
-            result = float(_compute(quantiles(x))[f"p{percent:g}"])
+            result = float(compute(quantiles(x))[f"p{percent:g}"])
             assert result == pytest.approx(wanted, rel=ERROR), percent
 
 
@@ -197,15 +188,15 @@ def test_counts_are_exact_beyond_float32():
     """Ten million in one bin and three more are ten million and three: beyond 2^24 by merging."""
     state = _count(np.full(10_000_000, 1.5, np.float32))
     for _ in range(3):
-        state = _merge(state, state)
-    value = _compute(_merge(state, _count(np.full(3, 1.5, np.float32))))
+        state = merge(state, state)
+    value = compute(merge(state, _count(np.full(3, 1.5, np.float32))))
     exact = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
     assert exact.max() == exact.sum() == 80_000_003
 
 
 def test_quantiles_are_results_by_name_in_the_buffer():
     """Chosen percentages name the results."""
-    tree = {"act": _of(sowlog.quantiles(percents=(50, 99.9)))(np.arange(1.0, 1001.0))}
+    tree = {"act": jit_of(sowlog.quantiles(percents=(50, 99.9)))(np.arange(1.0, 1001.0))}
     computed = sowlog.compute(tree)
     assert set(computed) == {"act/p50", "act/p99.9"}
     assert computed["act/p99.9"] == pytest.approx(999.0, rel=ERROR)

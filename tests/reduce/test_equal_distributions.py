@@ -1,12 +1,11 @@
 """Histograms and quantiles of the same elements on several ways, compared with each other."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 
 import sowlog
+from tests.support.jitted import compute, jit_of, merge
 from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import DISTRIBUTIONS
 
@@ -22,15 +21,7 @@ def _compiled_lightly():
         yield
 
 
-@functools.cache
-def _of(reducer):
-    # Operation by operation, thousands of bins cost a compilation each.
-    return jax.jit(reducer.of)
-
-
-_compute = jax.jit(sowlog.State.compute)
-_merge = jax.jit(sowlog.State.merge)
-_count = _of(sowlog.histogram)
+_count = jit_of(sowlog.histogram)
 
 
 @pytest.mark.parametrize("weight_dtype", ["float32", "int32", "bool"])
@@ -38,21 +29,23 @@ def test_weights_weigh_the_counts(weight_dtype):
     """A weight counts an element so much, and a NaN of weight 0 not at all."""
     x = np.array([1.0, 2.0, np.nan, 5.0], np.float32)
     weight = np.array([1, 3, 0, 2]).astype(weight_dtype)
-    value = _compute(_count(x, weight))
-    repeated = _compute(_count(np.repeat(x[[0, 1, 3]], weight[[0, 1, 3]].astype(int))))
+    value = compute(_count(x, weight))
+    repeated = compute(_count(np.repeat(x[[0, 1, 3]], weight[[0, 1, 3]].astype(int))))
     for field in ("counts", "sum", "sum_squares", "min", "max", "nan"):
         np.testing.assert_array_equal(getattr(value, field), getattr(repeated, field))
-    median = _compute(_of(sowlog.quantiles)(x, weight))["p50"]
+    median = compute(jit_of(sowlog.quantiles)(x, weight))["p50"]
     assert float(median) == pytest.approx(2.0, rel=ERROR)
 
 
 WEIGHTINGS = {
-    "repeated": lambda x: _of(sowlog.quantiles)(np.repeat(x, 3)),
-    "merged": lambda x: _merge(_of(sowlog.quantiles)(x[:7]), _of(sowlog.quantiles)(x[7:])),
-    "bool": lambda x: _of(sowlog.quantiles)(x, np.ones(x.size, bool)),
-    "uint32": lambda x: _of(sowlog.quantiles)(x, np.full(x.size, 2**30, np.uint32)),
+    "repeated": lambda x: jit_of(sowlog.quantiles)(np.repeat(x, 3)),
+    "merged": lambda x: merge(jit_of(sowlog.quantiles)(x[:7]), jit_of(sowlog.quantiles)(x[7:])),
+    "bool": lambda x: jit_of(sowlog.quantiles)(x, np.ones(x.size, bool)),
+    "uint32": lambda x: jit_of(sowlog.quantiles)(x, np.full(x.size, 2**30, np.uint32)),
     **{
-        f"float {scale}": lambda x, scale=scale: _of(sowlog.quantiles)(x, np.full(x.size, scale, np.float32))
+        f"float {scale}": lambda x, scale=scale: jit_of(sowlog.quantiles)(
+            x, np.full(x.size, scale, np.float32)
+        )
         for scale in (1e-30, 0.1, 1 / 3, 7.0, 1e30)
     },
 }
@@ -63,9 +56,9 @@ WEIGHTINGS = {
 def test_a_quantile_is_a_property_of_the_distribution(way, size):
     """Counted, merged, weighted by any number, jitted or not, a quantile is one and the same element."""
     ranks = np.arange(size, dtype=np.float32) + 1
-    wanted = _compute(_of(sowlog.quantiles)(ranks))
+    wanted = compute(jit_of(sowlog.quantiles)(ranks))
     state = WEIGHTINGS[way](ranks)
-    for results in (_compute(state), state.compute()):
+    for results in (compute(state), state.compute()):
         assert {name: float(value) for name, value in results.items()} == {
             name: float(value) for name, value in wanted.items()
         }
@@ -75,9 +68,9 @@ def test_a_quantile_is_a_property_of_the_distribution(way, size):
 def test_parts_merge_to_the_whole(name):
     """The distribution of two halves, merged, is that of all, count by count."""
     x = np.random.default_rng(0).lognormal(0.0, 3.0, 10_001).astype(np.float32)
-    of = _of(getattr(sowlog, name))
-    merged = _compute(_merge(of(x[:3000]), of(x[3000:])))
-    for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(_compute(of(x))), strict=True):
+    of = jit_of(getattr(sowlog, name))
+    merged = compute(merge(of(x[:3000]), of(x[3000:])))
+    for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(compute(of(x))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
@@ -86,8 +79,8 @@ def test_kept_axes_have_their_own_distribution(name):
     """`axis=0` keeps the columns: each has the distribution of its own elements."""
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     reducer = getattr(sowlog, name)
-    kept = jax.tree.map(lambda leaf: leaf[1], _compute(_of(reducer(axis=0))(x)))
-    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(_compute(_of(reducer)(x[:, 1]))), strict=True):
+    kept = jax.tree.map(lambda leaf: leaf[1], compute(jit_of(reducer(axis=0))(x)))
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(compute(jit_of(reducer)(x[:, 1]))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
@@ -113,8 +106,8 @@ def test_histograms_travel_in_the_same_buffer():
     assert dict(zip(tags, values.tolist(), strict=True)) == {"loss": 2.0}
     histograms = packed.layout.decode_histograms(words)
     assert sorted(histograms) == ["act", "stack/00", "stack/01", "stack/02"]
-    _assert_same_histogram(histograms["act"], _compute(tree["act"]))
-    second = _compute(jax.tree.map(lambda leaf: leaf[1], tree["stack"]))
+    _assert_same_histogram(histograms["act"], compute(tree["act"]))
+    second = compute(jax.tree.map(lambda leaf: leaf[1], tree["stack"]))
     _assert_same_histogram(histograms["stack/01"], second)
     assert histograms["stack/01"].edges.size == histograms["stack/01"].counts.size + 1
 
