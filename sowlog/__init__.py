@@ -9,6 +9,7 @@ TensorBoard at every step:
     log(step, metrics)                                          # returns at once
 """
 
+import importlib as _importlib
 import inspect as _inspect
 import sys as _sys
 from types import ModuleType as _ModuleType
@@ -103,3 +104,10 @@ def _publish(module: _ModuleType) -> None:
 
 for _module in (_sys.modules[__name__], testing, writers):
     _publish(_module)
+
+
+def __getattr__(name: str) -> _ModuleType:
+    """Import `sowlog.nnx` where it is first used: Flax nnx takes a second to import."""
+    if name == "nnx":
+        return _importlib.import_module("sowlog.nnx")
+    raise AttributeError(f"module 'sowlog' has no attribute {name!r}")

@@ -27,8 +27,8 @@ DOCUMENTED = {
 
 
 def test_all_lists_the_public_names():
-    """__all__ lists all names without an underscore."""
-    reachable = {name for name in vars(sowlog) if not name.startswith("_")}
+    """__all__ lists all names without an underscore, but for `nnx`, which takes a second to import."""
+    reachable = {name for name in vars(sowlog) if not name.startswith("_")} - {"nnx"}
     assert reachable == set(sowlog.__all__)
     assert list(sowlog.__all__) == sorted(sowlog.__all__)
 

@@ -1,5 +1,6 @@
 """Collecting around a function: one pass, its sown values, and an error for each lost value."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from sowlog._sow import internals, linen
+from sowlog._sow import foreign, internals, linen
 from sowlog._sow.collector import collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import METRICS, Label, Sown
@@ -21,17 +22,20 @@ _Result = TypeVar("_Result")
 
 
 def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
-    """Wrap a function, a linen model's `apply` or any other, so that it also returns the sown values.
+    """Wrap a linen model's `apply`, an nnx model or any function, so that it also returns the sown values.
 
     A sow arrives from under every transform of JAX and of linen: a loop, a branch, vmap, checkpoint, grad,
     shard_map, a jitted function that was traced before. Lifted transforms need not name "metrics" or
     "losses". A sow that cannot arrive is an error. Eager code stays eager, and nothing is traced twice.
 
     A scan, map or vmap merges the states of its steps into one. `sowlog.stacked(body)` keeps a state for each
-    step, as do nn.scan and nn.vmap whose parameters, or "metrics", are stacked.
+    step, as do nn.scan, nn.vmap, nnx.scan and nnx.vmap whose parameters, or metrics, are stacked.
+
+    The paths of nnx modules begin at the models that `fn` is, is given, or holds: in its closure, as a
+    method, or as a global of its module.
 
     Args:
-        fn: `model.apply` of a linen model, or any function.
+        fn: `model.apply` of a linen model, an nnx model or a method of one, or any function.
 
     Returns:
         A function with the same arguments that returns `(y, updates)`: `updates["metrics"]` and
@@ -66,13 +70,17 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
     _check_function(fn)
     is_apply = isinstance(getattr(fn, "__self__", None), nn.Module)
 
-    @functools.wraps(fn)
+    # The attributes of a model are not those of the function.
+    @functools.wraps(fn, updated=() if foreign.library_of(fn) else functools.WRAPPER_UPDATES)
     def collected(*args: _Params.args, **kwargs: _Params.kwargs) -> tuple[Any, dict[str, Any]]:
         internals.check()
         linen.check()
         if is_apply:
             _check_variables(args[0] if args else kwargs.get("variables"))
-        with linen.outermost(), collecting() as collector, nn.intercept_methods(linen.collect_plain_sows):
+        nnx = foreign.loaded_nnx()
+        places = contextlib.nullcontext() if nnx is None else nnx.placing(fn, args, kwargs)
+        plain = nn.intercept_methods(linen.collect_plain_sows)
+        with linen.outermost(), places, collecting() as collector, plain:
             y: Any = fn(*args, **kwargs)
         updates: Mapping[str, Any] = {}
         if kwargs.get("mutable", False) is not False and _is_pair(y):
@@ -160,13 +168,13 @@ def sown_shapes(
     apply: Callable[..., Any], variables: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the updates of a pass as shapes and dtypes, without computing them."""
-    leaves, structure = jax.tree.flatten((variables, args))
+    leaves, structure = jax.tree.flatten((apply, variables, args))
     abstract = [isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves]
 
     def updates(arrays: list[Any]) -> dict[str, Any]:
         rest = iter(arrays)
         filled = [next(rest) if array else leaf for leaf, array in zip(leaves, abstract, strict=True)]
-        variables, args = structure.unflatten(filled)
+        apply, variables, args = structure.unflatten(filled)
         return collect(apply)(variables, *args, **kwargs)[1]
 
     return jax.eval_shape(updates, [leaf for leaf, array in zip(leaves, abstract, strict=True) if array])

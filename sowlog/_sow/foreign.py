@@ -1,5 +1,7 @@
 """Modules of other libraries than Flax linen: recognized by their class, so that nothing is imported."""
 
+import importlib
+import sys
 from typing import Any
 
 _LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
@@ -17,3 +19,12 @@ def library_of(value: Any) -> str | None:
 def described(value: Any, library: str) -> str:
     """Return the name of a value of another library in errors."""
     return f"{type(value).__name__}, a module of {library}"
+
+
+def loaded_nnx() -> Any:
+    """Return `sowlog._sow.nnx` if the program uses Flax nnx, or None: nnx takes a second to import."""
+    if "flax.nnx" not in sys.modules:
+        return None
+    nnx = importlib.import_module("sowlog._sow.nnx")
+    nnx.install()
+    return nnx

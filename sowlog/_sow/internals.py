@@ -64,6 +64,8 @@ CHECKPOINT: Any = _private("ad_checkpoint:remat_p")
 CUSTOM_JVP: Any = _private("custom_derivatives:custom_jvp_call_p")
 CUSTOM_VJP: Any = _private("custom_derivatives:custom_vjp_call_p")
 SHARD_MAP: Any = _private("shard_map:shard_map_p")
+TREE_UTIL: list[Any] = [jax.tree_util, importlib.import_module("jax._src.tree_util")]
+"""The modules that `jax.tree_util.tree_map` and `jax.tree.map` take their function from."""
 CALLBACKS: list[Any] = [
     _private("callback:pure_callback_p"),
     _private("callback:io_callback_p"),

@@ -79,12 +79,17 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
         {'largest': np.float32(4.0)}
     """
     module, name, value, reducer = _arguments(args, kwargs, ("value", "reducer"), {"reducer": mean})
-    _check_place(module, name, f"sowlog.sow(self, {name!r}, value)")
+    _check_module(module, name, f"sowlog.sow(self, {name!r}, value)")
     _check_reducer(module, name, reducer)
     if collection == losses.COLLECTION:
         raise ValueError(
             f'"{losses.COLLECTION}" holds losses with a weight in the objective, which a reducer has not: '
             f'write sowlog.sow_loss({"self, " if module is not None else ""}"{name}", value, weight=...).'
+        )
+    if collection != METRICS and not isinstance(module, nn.Module):
+        raise ValueError(
+            f'"{collection}" is no collection of {_place(module, name)}: only a linen module has others than '
+            f'"{METRICS}". Write: sowlog.sow(self, "{name}", value).'
         )
 
     def state(*values: Any) -> State:
@@ -134,7 +139,7 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
         {'l2': np.float32(10.0), 'l2/weighted': np.float32(5.0)}
     """
     module, name, value = _arguments(args, kwargs, ("value",), {})
-    _check_place(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
+    _check_module(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
 
     def state() -> State:
         return losses.loss_state(value, weight)
@@ -176,15 +181,14 @@ def _sow(
     state: Callable[[], State],
     join: Callable[[State, State], State],
 ) -> bool:
-    """Sow a state, made only if it is collected, by `emit_state`, or stored in Flax's collection."""
+    """Sow a state, made only if it is collected, by `emit_state`, or stored in linen's collection."""
     check_on_device(name)
-    if module is None or linen.is_collected(module, collection):
-        if not is_collecting():
-            return False
-        label = _label(module, collection, name)
+    if _is_collected(module, collection):
         with _noting_place(module, name):
-            emit_state(label)
+            emit_state(_label(module, collection, name))
         return True
+    if not isinstance(module, nn.Module):
+        return False
     if module.is_initializing() or not module.is_mutable_collection(collection):
         return False
     with _noting_place(module, name):
@@ -192,11 +196,21 @@ def _sow(
     return _store(module, collection, name, new, join)
 
 
-def _label(module: nn.Module | None, collection: str, name: str) -> Label:
-    if module is not None:
-        return linen.label_of(module, collection, name)
+def _is_collected(module: Any, collection: str) -> bool:
+    if module is None:
+        return is_collecting()
+    if isinstance(module, nn.Module):
+        return linen.is_collected(module, collection)
+    return foreign.loaded_nnx().is_collected(module)
+
+
+def _label(module: Any, collection: str, name: str) -> Label:
     *path, last = scopes.parts_of(name, "metric")
-    return Label(collection, (*scope_path(), *path), last)
+    if module is None:
+        return Label(collection, (*scope_path(), *path), last)
+    if isinstance(module, nn.Module):
+        return linen.label_of(module, collection, name)
+    return foreign.loaded_nnx().label_of(module, collection, name)
 
 
 def _store(
@@ -234,18 +248,21 @@ def _without_gradient(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x, tree)
 
 
-def _check_place(module: Any, name: Any, line: str) -> None:
+def _check_module(module: Any, name: Any, line: str) -> None:
     if module is None or isinstance(module, nn.Module):
+        return
+    nnx = foreign.loaded_nnx()
+    if nnx is not None and nnx.is_module(module):
         return
     library = foreign.library_of(module)
     if library:
         raise TypeError(
-            f"{name} is sown in {foreign.described(module, library)}, whose path sowlog does not know yet. "
+            f"{name} is sown in {foreign.described(module, library)}, whose path sowlog does not know. "
             f'Without the module write: sowlog.sow("{name}", value), in a sowlog.scope for the path.'
         )
     raise TypeError(
-        f"only a Flax linen module can sow under its path, got {type(module).__name__}. In a module write: "
-        f"{line}; elsewhere leave it out: {line.replace('self, ', '')}."
+        f"only a module of Flax, linen or nnx, can sow under its path, got {type(module).__name__}. In a "
+        f"module write: {line}; elsewhere leave it out: {line.replace('self, ', '')}."
     )
 
 
@@ -257,7 +274,9 @@ def _check_reducer(module: nn.Module | None, name: str, reducer: Any) -> None:
         )
 
 
-def _place(module: nn.Module | None, name: str) -> str:
+def _place(module: Any, name: str) -> str:
     if module is None:
         return "/".join((*scope_path(), str(name)))
-    return f"{'/'.join((*module.path, name))} (in {type(module).__name__})"
+    if isinstance(module, nn.Module):
+        return f"{'/'.join((*module.path, name))} (in {type(module).__name__})"
+    return foreign.loaded_nnx().described(module, name)

@@ -1,0 +1,369 @@
+"""Sows in nnx: the attribute path of a module, layers that a transform stacks, and Flax's own `module.sow`.
+
+An nnx module knows no parent, and the transforms of nnx make new modules. So a `collect` looks up the places
+of all modules in the models that its function is given or holds, and while it runs the structure of a module
+carries its place through split, merge and jit. The functions of Flax that this takes are wrapped, once, and
+pass through outside of a `collect`; `check` says if this version of Flax has them.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import flax
+import jax
+from flax import nnx
+from flax.nnx import filterlib, graphlib, pytreelib
+from flax.nnx.bridge import wrappers as bridge
+from flax.nnx.transforms import iteration
+
+from sowlog._reduce.reducer import Reducer
+from sowlog._sow import internals, linen
+from sowlog._sow.collector import emit, inside, is_collecting, scope_path
+from sowlog._sow.errors import LostMetricError
+from sowlog._sow.holding import objects_in, objects_of
+from sowlog._sow.labels import METRICS, Label
+from sowlog._sow.scopes import stacked
+from sowlog.nnx import Metric
+
+
+class Place(NamedTuple):
+    """The place of a module.
+
+    Attributes:
+        path: the attributes that lead to it from its model.
+        model: the number of the model among those that the function was given; None for one made meanwhile.
+    """
+
+    path: tuple[str, ...]
+    model: int | None = None
+
+    def __truediv__(self, keys: Iterable[Any]) -> "Place":
+        return self._replace(path=(*self.path, *map(str, keys)))
+
+
+class _Setup(int):
+    """The flag `is_setup` of a module, which is part of its structure, with the module's place.
+
+    Modules at two places are two structures to jit. The plain flag equals all, so that a structure made
+    outside of the `collect` fits; and `jax.tree.map` takes modules of all places together.
+    """
+
+    place: Place
+
+    def __eq__(self, other: object) -> bool:
+        same = not isinstance(other, _Setup) or self.place == other.place or _is_mapping.get()
+        return same and int(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+
+class Places:
+    """The places of the modules that a `collect` knows."""
+
+    def __init__(self, outer: "Places | None") -> None:
+        self._outer = outer
+        # A state is kept beside its place, so that no other gets its id.
+        self._known: dict[int, tuple[Any, Place]] = {}
+        self._models: list[nnx.Pytree] = []
+        self._sown_by: dict[Label, int] = {}
+
+    def add(self, models: Iterable[tuple[tuple[str, ...], nnx.Pytree]]) -> None:
+        """Add the modules of models, each with the path that leads to it."""
+        for path, model in models:
+            self._models.append(model)
+            for state, place in _places_in(model, Place(path, len(self._models))):
+                self._known.setdefault(id(state), (state, place))
+
+    def add_made(self, model: Any, path: tuple[str, ...]) -> None:
+        """Add the modules of a model that was made meanwhile, but for those that were known before."""
+        for state, place in _places_in(model, Place(path)):
+            known = self.of_state(state)
+            if known is None or known.model is None:
+                self._known[id(state)] = (state, place)
+
+    def of(self, module: Any) -> Place | None:
+        """Return the place of a module, if it is known."""
+        return self.of_state(module._pytree__state)
+
+    def of_state(self, state: Any) -> Place | None:
+        """Return the place of the module that a state of Flax belongs to."""
+        if id(state) in self._known:
+            return self._known[id(state)][1]
+        place = getattr(state._is_setup, "place", None)
+        return self._outer.of_state(state) if place is None and self._outer is not None else place
+
+    def check_model(self, label: Label, place: Place) -> None:
+        """Raise ValueError if modules of two models sow under one label."""
+        if place.model is None:
+            return
+        if self._sown_by.setdefault(label, place.model) != place.model:
+            raise ValueError(
+                f"{label} is sown by two models that the collected function was given, and would be one "
+                'number. Give one a scope: with sowlog.scope("teacher"): y = teacher(x).'
+            )
+
+    def forget(self) -> None:
+        """Remove the places that transforms left in the states of the models."""
+        for model in self._models:
+            for state, _ in _places_in(model, Place(())):
+                state._is_setup = bool(state._is_setup)
+
+
+def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[Any, Place]]:
+    """Return the states of a model's modules and their places: of several, the first by name."""
+    seen: set[int] = set()
+    below = [(place, model)]
+    while below:
+        place, module = below.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield module._pytree__state, place
+        inner = [
+            (place / (name, *keys), inner)
+            for name, value in sorted(vars(module).items())
+            for keys, inner in objects_in(value, nnx.Pytree)
+        ]
+        below.extend(reversed(inner))
+
+
+_is_mapping: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_mapping", default=False)
+_places: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_places", default=None)
+
+
+@contextlib.contextmanager
+def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
+    """Look up the places of the modules that a function is given, is, or holds."""
+    places = Places(_places.get())
+    for value in (*args, *kwargs.values()):
+        places.add(objects_in(value, nnx.Pytree))
+    places.add(objects_of(fn, nnx.Pytree))
+    token = _places.set(places)
+    try:
+        yield
+    finally:
+        _places.reset(token)
+        places.forget()
+
+
+def is_module(value: Any) -> bool:
+    """Return whether a value is a module, or another object, of nnx."""
+    return isinstance(value, nnx.Pytree)
+
+
+def is_collected(module: nnx.Pytree) -> bool:
+    """Return whether the sows of a module arrive at a `collect`; those of an initialization do not."""
+    if not is_collecting() or module._pytree__state.initializing:
+        return False
+    outer = bridge.current_linen_module()
+    return outer is None or not outer.is_initializing()
+
+
+def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
+    """Return the label of a sow in a module.
+
+    Raises:
+        LostMetricError: The module is in no model that the collected function was given or holds.
+        ValueError: Two models sow under the label.
+    """
+    places = _places.get()
+    place = None if places is None else places.of(module)
+    if places is None or place is None:
+        raise LostMetricError(
+            f"{name} is sown in {type(module).__name__}, an nnx module of a model that the collected "
+            "function neither was given nor holds, so its path is not known. Pass the model as an argument: "
+            "sowlog.collect(fn)(model, x)."
+        )
+    label = Label(collection, (*scope_path(), *place.path), name)
+    places.check_model(label, place)
+    return label
+
+
+def described(module: nnx.Pytree, name: str) -> str:
+    """Return the place of a sow in errors."""
+    places = _places.get()
+    place = None if places is None else places.of(module)
+    return f"{'/'.join((*(place.path if place else ()), name))} (in {type(module).__name__})"
+
+
+def _carry_place(_: property) -> property:
+    """Let the structure of a module carry its place: JAX and nnx read this flag when they flatten it."""
+
+    def with_place(state: Any) -> Any:
+        places, setup = _places.get(), state._is_setup
+        place = None if places is None else places.of_state(state)
+        if place is None:
+            return bool(setup)
+        flag = _Setup(setup)
+        flag.place = place
+        return flag
+
+    return property(with_place)
+
+
+def _place_made(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Place the modules of a model that is made inside of a `collect`: under the name of its class."""
+
+    def make_and_place(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        module = make(cls, *args, **kwargs)
+        places = _places.get()
+        if places is not None:
+            outer = bridge.current_linen_module()
+            is_bridged = isinstance(outer, bridge.ToLinen)
+            places.add_made(module, tuple(outer.path) if is_bridged else (cls.__name__,))
+        return module
+
+    return make_and_place
+
+
+def _place_merged(unflatten: Callable[..., Any]) -> Callable[..., Any]:
+    """Place the modules of a model that was split outside of the `collect`, and is merged inside."""
+
+    def unflatten_and_place(*args: Any, **kwargs: Any) -> Any:
+        merged = unflatten(*args, **kwargs)
+        places = _places.get()
+        if places is not None:
+            for keys, model in objects_in(merged, nnx.Pytree):
+                places.add_made(model, keys)
+        return merged
+
+    return unflatten_and_place
+
+
+def _with_stacks(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep a state for each layer where nnx.scan or nnx.vmap maps the parameters of a module."""
+
+    def call_with_stacks(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_collecting():
+            return call(self, *args, **kwargs)
+
+        @functools.wraps(self.f)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            maps = _maps_modules(self.in_axes, args, kwargs)
+            return (stacked(self.f) if maps else self.f)(*args, **kwargs)
+
+        return call(dataclasses.replace(self, f=run), *args, **kwargs)
+
+    return call_with_stacks
+
+
+def _maps_modules(in_axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+    values = [*zip(args, axes, strict=True), *((value, 0) for value in kwargs.values())]
+    return any(_maps_parameters(axis) and _has_parameters(value) for value, axis in values)
+
+
+def _has_parameters(value: Any) -> bool:
+    return any(
+        isinstance(node, nnx.Param)
+        for _, module in objects_in(value, nnx.Module)
+        for _, node in nnx.iter_graph(module, graph=True)
+    )
+
+
+def _maps_parameters(axes: Any) -> bool:
+    """Return whether axes of nnx map the metrics of a module, or if they do not name them, its parameters."""
+    if isinstance(axes, nnx.StateAxes):
+        named = [axis for filter, axis in axes.items() if filter is Metric]
+        parameters = [
+            axis for filter, axis in axes.items() if filterlib.to_predicate(filter)((), nnx.Param(0.0))
+        ]
+        return isinstance([*named, *parameters, None][0], int)
+    if isinstance(axes, nnx.Pytree | tuple | list | dict):
+        leaves = jax.tree.leaves(axes, is_leaf=lambda axis: isinstance(axis, nnx.StateAxes))
+        return any(map(_maps_parameters, leaves))
+    return isinstance(axes, int)
+
+
+def _sow_metric(sow: Callable[..., Any]) -> Callable[..., Any]:
+    """Collect Flax's own `module.sow(sowlog.nnx.Metric, ...)`; `nnx.capture` of the type hears it as well."""
+
+    def sow_or_collect(
+        module: nnx.Module, variable_type: Any, name: str, value: Any, **functions: Any
+    ) -> bool:
+        if variable_type is not Metric or not is_collected(module):
+            return sow(module, variable_type, name, value, **functions)
+        reducer = getattr(functions.get("reduce_fn"), "__self__", None)
+        if not isinstance(reducer, Reducer):
+            raise TypeError(
+                f"{described(module, name)} is sown as sowlog.nnx.Metric with functions that are not those "
+                f'of a reducer. Write: module.sow(sowlog.nnx.Metric, "{name}", value, **sowlog.mean).'
+            )
+        emit(label_of(module, METRICS, name), reducer.of(value))
+        if hasattr(module, "__captures__"):
+            sow(module, variable_type, name, value, **functions)
+        return True
+
+    return sow_or_collect
+
+
+def _bridge_path(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Put the path of an nnx module that wraps a linen model before the paths of that model."""
+
+    def call_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
+        places = _places.get()
+        place = None if places is None or not is_collecting() else places.of(self)
+        if place is None:
+            return call(self, *args, **kwargs)
+        with linen.outermost(), inside(place.path):
+            return call(self, *args, **kwargs)
+
+    return call_inside
+
+
+def _map_all_places(tree_map: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `jax.tree.map` take modules of several places together, as for the average of two models."""
+
+    def map_all(*args: Any, **kwargs: Any) -> Any:
+        if _places.get() is None:
+            return tree_map(*args, **kwargs)
+        token = _is_mapping.set(True)
+        try:
+            return tree_map(*args, **kwargs)
+        finally:
+            _is_mapping.reset(token)
+
+    return map_all
+
+
+_WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
+    (pytreelib.PytreeState, "is_setup", _carry_place),
+    (pytreelib, "_graph_node_meta_call", _place_made),
+    (graphlib, "unflatten", _place_merged),
+    (iteration.ScanFn, "__call__", _with_stacks),
+    (iteration.SimpleScanFn, "__call__", _with_stacks),
+    (iteration.VmapFn, "__call__", _with_stacks),
+    (iteration.SimpleVmapFn, "__call__", _with_stacks),
+    (nnx.Module, "sow", _sow_metric),
+    (bridge.ToNNX, "__call__", _bridge_path),
+    *((module, "tree_map", _map_all_places) for module in internals.TREE_UTIL),
+]
+
+
+@functools.cache
+def install() -> None:
+    """Wrap the functions of Flax.
+
+    Raises:
+        RuntimeError: This Flax lacks one, or its modules do not carry the flag; the message names it.
+    """
+    missing = [f"{owner.__name__}.{name}" for owner, name, _ in _WRAPPED if not hasattr(owner, name)]
+    if missing:
+        raise RuntimeError(
+            f"sowlog needs {', '.join(missing)}, which flax {flax.__version__} has not. Install the version "
+            "of flax that this sowlog was released with, or a newer sowlog."
+        )
+    for owner, name, wrapper in _WRAPPED:
+        function = getattr(owner, name)
+        wrapped = wrapper(function)
+        setattr(owner, name, wrapped if isinstance(wrapped, property) else functools.wraps(function)(wrapped))
