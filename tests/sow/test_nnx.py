@@ -476,11 +476,12 @@ def test_axes_made_from_the_model_fit(model):
     assert largest_of(call, model, X) == INPUTS
 
 
-def test_two_threads_collect_one_model(model):
+def test_threads_collect_one_model(model):
+    """Under jax.jit: the transforms of nnx themselves share what two threads must not."""
     found = {}
 
     def run(index):
-        found[index] = [largest_of(nnx.jit(lambda m, x: m(x)), model, X) for _ in range(3)]
+        found[index] = [largest_of(jax.jit(lambda m, x: m(x)), model, X) for _ in range(3)]
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(4)]
     for thread in threads:
