@@ -240,45 +240,55 @@ def _place_merged(unflatten: Callable[..., Any]) -> Callable[..., Any]:
     return unflatten_and_place
 
 
-def _with_stacks(call: Callable[..., Any]) -> Callable[..., Any]:
+def _with_stacks(maps: Callable[..., bool]) -> Callable[..., Any]:
     """Keep a state for each layer where nnx.scan or nnx.vmap maps the parameters of a module."""
 
-    def call_with_stacks(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_collecting():
-            return call(self, *args, **kwargs)
+    def wrapper(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_with_stacks(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not is_collecting():
+                return call(self, *args, **kwargs)
 
-        @functools.wraps(self.f)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            maps = _maps_modules(self.in_axes, args, kwargs)
-            return (stacked(self.f) if maps else self.f)(*args, **kwargs)
+            @functools.wraps(self.f)
+            def run(*args: Any, **kwargs: Any) -> Any:
+                return (stacked(self.f) if maps(self, args, kwargs) else self.f)(*args, **kwargs)
 
-        return call(dataclasses.replace(self, f=run), *args, **kwargs)
+            return call(dataclasses.replace(self, f=run), *args, **kwargs)
 
-    return call_with_stacks
+        return call_with_stacks
 
-
-def _maps_modules(in_axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-    values = [*zip(args, axes, strict=True), *((value, 0) for value in kwargs.values())]
-    return any(_maps_parameters(axis) and _has_parameters(value) for value, axis in values)
+    return wrapper
 
 
-def _has_parameters(value: Any) -> bool:
+def _vmap_maps(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether the vmap that runs maps parameters of modules among its arguments."""
+    parameters = [parameter for value in (args, kwargs) for parameter in _parameters_in(value)]
+    batch = internals.mapped(next(internals.current_traces()), jax.tree.leaves(parameters))
+    return batch is not None and any(axis is not None for _, axis in batch[2])
+
+
+def _scan_maps(scan: Any, args: tuple[Any, ...], _: Any) -> bool:
+    """Return whether the axes of an nnx.scan map parameters of modules among its arguments."""
+    axes = scan.in_axes if isinstance(scan.in_axes, tuple) else (scan.in_axes,) * len(args)
     return any(
-        isinstance(node, nnx.Param)
-        for _, module in objects_in(value, nnx.Module)
-        for _, node in nnx.iter_graph(module, graph=True)
+        _maps_parameters(axis) and any(True for _ in _parameters_in(value))
+        for value, axis in zip(args, axes, strict=True)
     )
 
 
+def _parameters_in(value: Any) -> Iterator[nnx.Param[Any]]:
+    for _, module in objects_in(value, nnx.Module):
+        for _, node in nnx.iter_graph(module, graph=True):
+            if isinstance(node, nnx.Param):
+                yield node
+
+
 def _maps_parameters(axes: Any) -> bool:
-    """Return whether axes of nnx map the metrics of a module, or if they do not name them, its parameters."""
     if isinstance(axes, nnx.StateAxes):
-        named = [axis for filter, axis in axes.items() if filter is Metric]
-        parameters = [
-            axis for filter, axis in axes.items() if filterlib.to_predicate(filter)((), nnx.Param(0.0))
-        ]
-        return isinstance([*named, *parameters, None][0], int)
+        return any(
+            isinstance(axis, int)
+            for filter, axis in axes.items()
+            if filterlib.to_predicate(filter)((), nnx.Param(0.0))
+        )
     if isinstance(axes, nnx.Pytree | tuple | list | dict):
         leaves = jax.tree.leaves(axes, is_leaf=lambda axis: isinstance(axis, nnx.StateAxes))
         return any(map(_maps_parameters, leaves))
@@ -340,10 +350,10 @@ _WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
     (pytreelib.PytreeState, "is_setup", _carry_place),
     (pytreelib, "_graph_node_meta_call", _place_made),
     (graphlib, "unflatten", _place_merged),
-    (iteration.ScanFn, "__call__", _with_stacks),
-    (iteration.SimpleScanFn, "__call__", _with_stacks),
-    (iteration.VmapFn, "__call__", _with_stacks),
-    (iteration.SimpleVmapFn, "__call__", _with_stacks),
+    (iteration.ScanFn, "__call__", _with_stacks(_scan_maps)),
+    (iteration.SimpleScanFn, "__call__", _with_stacks(_scan_maps)),
+    (iteration.VmapFn, "__call__", _with_stacks(_vmap_maps)),
+    (iteration.SimpleVmapFn, "__call__", _with_stacks(_vmap_maps)),
     (nnx.Module, "sow", _sow_metric),
     (bridge.ToNNX, "__call__", _bridge_path),
     *((module, "tree_map", _map_all_places) for module in internals.TREE_UTIL),
