@@ -8,15 +8,25 @@ from train.config.base import OWN, Better, Count, Fraction, NonNegative, Options
 from train.config.own import OwnTask, read_own_task
 
 
-class DigitsTask(Options):
+class _Cnn(Options):
+    needs: ClassVar[tuple[str, ...]] = ("image", "label")
+    better: ClassVar[Better] = "higher"
+    width: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="Channels of the first convolution.")
+    dropout: Fraction = Field(0.1, description="Probability that a feature is dropped before the last layer.")
+
+
+class DigitsTask(_Cnn):
     """A small convolutional classifier with BatchNorm and dropout."""
 
     builds: ClassVar[str] = "digits:Digits"
-    needs: ClassVar[tuple[str, ...]] = ("image", "label")
-    better: ClassVar[Better] = "higher"
     name: Literal["digits"]
-    width: Annotated[int, Field(ge=1, le=4096)] = Field(16, description="Channels of the first convolution.")
-    dropout: Fraction = Field(0.1, description="Probability that a feature is dropped before the last layer.")
+
+
+class DigitsNnxTask(_Cnn):
+    """The same classifier in Flax nnx."""
+
+    builds: ClassVar[str] = "digits_nnx:DigitsNnx"
+    name: Literal["digits_nnx"]
 
 
 class MoeLmTask(Options):
@@ -91,6 +101,7 @@ class VqvaeTask(Options):
 
 TaskOptions = (
     Annotated[DigitsTask, Tag("digits")]
+    | Annotated[DigitsNnxTask, Tag("digits_nnx")]
     | Annotated[MoeLmTask, Tag("moe_lm")]
     | Annotated[VaeTask, Tag("vae")]
     | Annotated[VqvaeTask, Tag("vqvae")]
