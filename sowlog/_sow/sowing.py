@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 from flax import linen as nn
@@ -16,12 +16,15 @@ from sowlog._sow.collector import check_on_device, emit, emit_statistic, is_coll
 from sowlog._sow.labels import METRICS, Label
 from sowlog._tree import losses
 
+if TYPE_CHECKING:
+    from flax import nnx
+
 
 @overload
 def sow(name: str, value: Value, reducer: Reducer = mean, /, *, weight: Value | None = None) -> bool: ...
 @overload
 def sow(
-    module: nn.Module,
+    module: "nn.Module | nnx.Pytree",
     name: str,
     value: Value,
     reducer: Reducer = mean,
@@ -32,9 +35,9 @@ def sow(
 def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kwargs: Any) -> bool:
     """Sow a statistic, to be logged under `<module path>/<name>`; under its name where there is no module.
 
-    Two forms: `sow(self, name, value, reducer)` in a linen module, `sow(name, value, reducer)` in any
-    function, where `sowlog.scope` adds a path. It may stand under any transform of JAX and of linen, and
-    arrives at the `collect` around it. Without one nothing is computed or compiled for it.
+    Two forms: `sow(self, name, value, reducer)` in a module of linen or nnx, `sow(name, value, reducer)` in
+    any function, where `sowlog.scope` adds a path. It may stand under any transform of JAX, linen and nnx,
+    and arrives at the `collect` around it. Without one nothing is computed or compiled for it.
 
     The value carries no gradient: a statistic observes, and `sow_loss` trains. Values of the same name (a
     second call, a shared module, the steps of a loop, the examples of a vmap) are accumulated by the reducer.
@@ -42,24 +45,25 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
     class made by a transform such as `nn.remat`.
 
     Args:
-        module: the linen module that sows, `self`; none in the second form.
+        module: the module of linen or nnx that sows, `self`; none in the second form.
         name: the metric's name, unique in the module.
         value: a real number or array.
         reducer: the accumulation of values of one name: `sowlog.mean`, `sowlog.max`, `sowlog.mean(axis=0)`
             ...
         weight: the weight of the value, or of each element (with as many axes as the value), such as a mask.
-        collection: in a module, the variable collection to write to; `collect` returns the sows of "metrics".
+        collection: in a linen module, the variable collection to write to; `collect` returns the sows of
+            "metrics".
 
     Returns:
         True if the value was sown; False if it is not collected.
 
     Raises:
-        TypeError: `module` is neither a linen module nor a name, `value` is not a real number, or `reducer`
+        TypeError: `module` is neither a module nor a name, `value` is not a real number, or `reducer`
             is not a reducer; or another reducer used the name.
         ValueError: `collection` is "losses"; the name has an empty part; or the value does not fit its
             `weight` or earlier values.
-        LostMetricError: Under `collect`, a transform would drop the value; or a submodule or scope that sows
-            has the name.
+        LostMetricError: Under `collect`, a transform would drop the value; a submodule or scope that sows
+            has the name; or the model of an nnx module is unknown.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
@@ -104,7 +108,7 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
 @overload
 def sow_loss(name: str, value: Value, /, *, weight: Value = 1.0) -> bool: ...
 @overload
-def sow_loss(module: nn.Module, name: str, value: Value, *, weight: Value = 1.0) -> bool: ...
+def sow_loss(module: "nn.Module | nnx.Pytree", name: str, value: Value, *, weight: Value = 1.0) -> bool: ...
 def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
     """Sow an auxiliary loss: `total_loss` adds weight * value to the objective, and both are logged.
 
@@ -113,7 +117,7 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
     and steps they are averaged, as the objective is.
 
     Args:
-        module: the linen module that sows, `self`; none in the second form.
+        module: the module of linen or nnx that sows, `self`; none in the second form.
         name: the loss's name, unique in the module.
         value: a real scalar; its gradient is kept.
         weight: a real scalar, which may be traced (a schedule). 0 logs the loss without training on it.
@@ -122,7 +126,7 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
         True if the loss was sown; False if it is not collected.
 
     Raises:
-        TypeError: `module` is neither a linen module nor a name; `value` or `weight` is complex or not a
+        TypeError: `module` is neither a module nor a name; `value` or `weight` is complex or not a
             number.
         ValueError: `value` or `weight` is not a scalar, or the name has an empty part.
         LostMetricError: Under `collect`, a transform would drop the value; a custom derivative would drop its
@@ -174,7 +178,7 @@ def _arguments(
 
 
 def _sow(
-    module: nn.Module | None,
+    module: Any,
     collection: str,
     name: str,
     emit_state: Callable[[Label], None],
@@ -235,7 +239,7 @@ def _store(
 
 
 @contextlib.contextmanager
-def _noting_place(module: nn.Module | None, name: str) -> Generator[None]:
+def _noting_place(module: Any, name: str) -> Generator[None]:
     """Add the place of a sow to its errors."""
     try:
         yield
@@ -266,7 +270,7 @@ def _check_module(module: Any, name: Any, line: str) -> None:
     )
 
 
-def _check_reducer(module: nn.Module | None, name: str, reducer: Any) -> None:
+def _check_reducer(module: Any, name: str, reducer: Any) -> None:
     if not isinstance(reducer, Reducer):
         raise TypeError(
             f"{_place(module, name)}: {reducer!r} is no sowlog reducer. Use sowlog.mean, sowlog.max ..., "
