@@ -37,7 +37,7 @@ def _blocks(text: str) -> list[str]:
 
 def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
     """Model and task in one file, data and a sweep, as a newcomer writes them in a folder of their own."""
-    model, _, task, *_ = _blocks(README.read_text())
+    model, *_, task = _blocks(README.read_text())
     (tmp_path / "mine.py").write_text(model.partition("model = ")[0] + task)
     (tmp_path / "mydata.py").write_text(
         "import numpy as np\n"
