@@ -46,6 +46,7 @@ _SILENCE: Any = object()
 _HOST: Any = object()
 _current: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("sowlog_collector", default=None)
 _path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sowlog_path", default=())
+_replays: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_replays", default=False)
 _once: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_once", default=())
 
 
@@ -73,11 +74,12 @@ def is_collecting() -> bool:
 @contextlib.contextmanager
 def collecting() -> Generator[Collector]:
     """Collect the sows of this context in a new collector."""
-    token = _current.set(Collector())
+    token, replays = _current.set(Collector()), _replays.set(False)
     try:
         with internals.collecting(_path.get()):
             yield _current.get()  # pyright: ignore[reportReturnType]  # set above
     finally:
+        _replays.reset(replays)
         _current.reset(token)
 
 
@@ -90,6 +92,19 @@ def silent() -> Generator[None]:
             yield
     finally:
         _current.reset(token)
+
+
+@contextlib.contextmanager
+def replaying() -> Generator[None]:
+    """Drop the sows in jaxprs of functions that ran before, which a backward rule evaluates again.
+
+    A rule's own sows are collected. The context may be outside of a `collect`.
+    """
+    token = _replays.set(True)
+    try:
+        yield
+    finally:
+        _replays.reset(token)
 
 
 @contextlib.contextmanager
@@ -129,7 +144,11 @@ def once(trace: Any) -> Generator[None]:
 def emit(label: Label, state: Any) -> None:
     """Sow a state, or a tuple of values for a label with functions, at the current level."""
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, state))
-    _SOW.bind(*leaves, label=label, structure=structure)
+    token = _replays.set(False)
+    try:
+        _SOW.bind(*leaves, label=label, structure=structure)
+    finally:
+        _replays.reset(token)
 
 
 def emit_statistic(label: Label, make: Callable[..., State], *operands: Any) -> None:
@@ -175,6 +194,8 @@ class _Sow(internals.Primitive):
 
     def bind_with_trace(self, trace: Any, args: Sequence[Any], *rest: Any) -> Any:
         params = rest[-1]
+        if _replays.get():
+            return []
         collector = _current.get()
         if collector is None:
             _refuse(**params)

@@ -17,6 +17,7 @@ import jax
 import jax.core
 
 Bind = Callable[..., Any]
+Context = Callable[[], contextlib.AbstractContextManager[None]]
 Rule = Callable[[Bind, Sequence[Any], dict[str, Any]], Any]
 """Binds a primitive anew, given the original, the operands and the parameters."""
 
@@ -233,20 +234,22 @@ def is_of_jax(params: dict[str, Any]) -> bool:
 _SOURCES = tuple(str(Path(jax.__file__).parent / "_src" / folder) for folder in ("nn", "numpy", "scipy"))
 
 
-def silenced(
-    params: dict[str, Any], silent: Callable[[], contextlib.AbstractContextManager[None]]
-) -> dict[str, Any]:
-    """Return the parameters of a custom derivative whose function and forward rule run in a context."""
+def silenced(params: dict[str, Any], silent: Context, replaying: Context) -> dict[str, Any]:
+    """Return the parameters of a custom derivative whose functions run in contexts.
 
-    def in_silence(function: Any) -> Any:
+    The function and its forward rule run in `silent`, a backward rule in `replaying`.
+    """
+
+    def within(context: Context, function: Any) -> Any:
         def run(*args: Any) -> Any:
-            with silent():
+            with context():
                 return function.call_wrapped(*args)
 
         return _wrap_init(run, debug_info=function.debug_info)
 
     function, forward, *backward = params["subfuns"]
-    return {**params, "subfuns": (in_silence(function), in_silence(forward), *backward)}
+    rules = (within(silent, forward), *(within(replaying, rule) for rule in backward))
+    return {**params, "subfuns": (within(silent, function), *rules)}
 
 
 def manual_axes(params: dict[str, Any]) -> frozenset[Any] | None:

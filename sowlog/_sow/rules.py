@@ -14,7 +14,16 @@ import jax
 
 from sowlog._reduce import ambient
 from sowlog._sow import internals, wrapping
-from sowlog._sow.collector import collecting, emit_all, is_collecting, on_host, once, silent, sows_of
+from sowlog._sow.collector import (
+    collecting,
+    emit_all,
+    is_collecting,
+    on_host,
+    once,
+    replaying,
+    silent,
+    sows_of,
+)
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.internals import Bind
 from sowlog._sow.labels import Label, Sown
@@ -196,7 +205,7 @@ def _bind_custom_derivative(bind: Bind, args: Sequence[Any], params: _Params) ->
                 f'sowlog.sow_loss("{label.name}", {label.name}).'
             )
     _, sown = _with_sown(jaxpr)(*map(jax.lax.stop_gradient, args))
-    results = bind(*args, **internals.silenced(params, silent))
+    results = bind(*args, **internals.silenced(params, silent, replaying))
     emit_all(jax.tree.map(jax.lax.stop_gradient, sown))
     return results
 

@@ -63,6 +63,22 @@ def _(primals, tangents):
     return sow(*primals), jnp.cos(*primals) * tangents[0]
 
 
+@jax.custom_vjp
+def by_backward_rule(x):
+    return jnp.sin(x)
+
+
+by_backward_rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x) + 0 * sow(x),))
+
+
+def evaluated_again(x):
+    """Call a function whose backward rule evaluates its jaxpr again, as jax.experimental.ode.odeint does."""
+    traced, _ = jax.closure_convert(sow, x)
+    function = jax.custom_vjp(traced)
+    function.defvjp(lambda x: (traced(x), x), lambda x, g: jax.vjp(traced, x)[1](g))
+    return function(x)
+
+
 def two_rows(x):
     """Sow in a loop whose length depends on the values, and only of rows below 3."""
     return jax.lax.while_loop(lambda i: x[i, 0] < 3, lambda i: i + 1 + 0 * sow(x[i])[0].astype(int), 0)
@@ -186,6 +202,12 @@ CASES = {
         jax.grad(lambda x: jax.checkpoint(by_forward_rule)(x).sum()),
         [ROWS],
     ),
+    "grad of a backward rule": (jax.grad(lambda x: by_backward_rule(x).sum()), [ROWS]),
+    "a backward rule that evaluates the function again": (
+        jax.grad(lambda x: evaluated_again(x).sum()),
+        [ROWS],
+    ),
+    "grad of scan of such a rule": (jax.grad(lambda x: scan(x, evaluated_again)), BOTH_ROWS),
     "jvp of a jvp rule": (lambda x: jax.jvp(by_jvp_rule, (x,), (x,))[1], [ROWS]),
     "grad of a jvp rule": (jax.grad(lambda x: by_jvp_rule(x).sum()), [ROWS]),
     "shard_map": (sharded(sow), BOTH_ROWS),
@@ -237,6 +259,20 @@ def test_a_collected_function_computes_what_it_does_without(case):
     function, _ = CASES[case]
     without = jax.jit(function)(ROWS)
     jax.tree.map(np.testing.assert_array_equal, jax.jit(sowlog.collect(function))(ROWS)[0], without)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_a_function_evaluated_again_after_the_collect_is_counted_once(jit):
+    """Its gradient is taken around the collect, and is that of the function without."""
+
+    def objective(x):
+        y, updates = sowlog.collect(evaluated_again)(x)
+        return y.sum(), updates
+
+    differentiate = jax.grad(objective, has_aux=True)
+    gradient, updates = (jax.jit(differentiate) if jit else differentiate)(ROWS)
+    assert_sown(updates["metrics"], [ROWS])
+    np.testing.assert_allclose(gradient, np.cos(ROWS), rtol=1e-6)
 
 
 def loss(row):
