@@ -15,7 +15,8 @@ _Result = TypeVar("_Result")
 def scope(name: str) -> Generator[None]:
     """Put a name before the tags of the values sown inside: a context, or a decorator of a function.
 
-    Scopes nest, and stand before the path of a module.
+    Scopes nest, and stand before the path of a linen module. A module of Equinox, Haiku or Penzai has no path
+    of its own: write the scope on its method, or around its call.
 
     Args:
         name: the name, or several joined by "/".
@@ -35,6 +36,21 @@ def scope(name: str) -> Generator[None]:
         >>> y, updates = sowlog.collect(model)(jnp.ones(3))
         >>> sowlog.compute(updates["metrics"])
         {'encoder/layer/rms': np.float32(1.0)}
+
+        >>> import equinox as eqx
+        >>> class Attention(eqx.Module):
+        ...     @sowlog.scope("attention")
+        ...     def __call__(self, x):
+        ...         sowlog.sow("rms", x, sowlog.rms)
+        ...         return jnp.tanh(x)
+        >>> def model(layers, x):
+        ...     for index, layer in enumerate(layers):
+        ...         with sowlog.scope(f"layer_{index}"):
+        ...             x = layer(x)
+        ...     return x
+        >>> y, updates = sowlog.collect(model)([Attention(), Attention()], jnp.ones(3))
+        >>> sorted(sowlog.compute(updates["metrics"]))
+        ['layer_0/attention/rms', 'layer_1/attention/rms']
     """
     with inside(parts_of(name, "scope")):
         yield

@@ -8,6 +8,7 @@ import textwrap
 import jax.numpy as jnp
 
 import sowlog
+from tests.sow.test_equinox import CASES as EQUINOX
 from tests.sow.test_linen import WAYS
 from tests.sow.test_transforms import CASES
 from tests.support.generated import write_part
@@ -29,6 +30,7 @@ def make_table() -> str:
             ),
             _sentence("In a function (`sow/test_transforms.py`)", list(CASES)),
             _sentence("In a linen module (`sow/test_linen.py`)", list(WAYS)),
+            _sentence("In an Equinox module (`sow/test_equinox.py`)", list(EQUINOX)),
             "\n".join(rows),
         ]
     )
