@@ -1,5 +1,6 @@
 """All ways to a number compute the same number."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -10,12 +11,21 @@ import pytest
 import sowlog
 from sowlog._tree.tags import is_state, leaves_by_tag
 from sowlog.testing import count_traces
-from tests.support import ways
-from tests.support.ways import EAGER, JITTED, LOSS_WEIGHT, REDUCERS, ROWS
+from tests.support.ways import EAGER, JITTED, base
+from tests.support.ways.base import LOSS_WEIGHT, REDUCERS, ROWS, Ways
 
 # JAX has no gradient of a loop of unknown length.
 IRREVERSIBLE = {"nn.while_loop"}
 VALUES = np.random.default_rng(0).normal(-50.0, 3.0, (3, ROWS, 3)).astype(np.float32)
+
+
+def _cases(table: dict[str, Ways], without: Collection[str] = ()) -> list[Any]:
+    return [
+        pytest.param(framework, way, id=f"{framework}: {way}")
+        for framework, ways in table.items()
+        for way in ways
+        if way not in without
+    ]
 
 
 def _merge_stacked(state: sowlog.State) -> sowlog.State:
@@ -49,7 +59,7 @@ def _structure(tree: Any) -> Any:
 
 def _assert_one_number(updates: dict[str, Any]) -> None:
     found = _by_name(updates["metrics"])
-    assert set(found) == set(REDUCERS)
+    assert set(found) == set(base.REDUCERS)
     for name, state in found.items():
         for ours, wanted in zip(
             jax.tree.leaves(state.compute()), jax.tree.leaves(_oracle(name, VALUES[0])), strict=True
@@ -67,10 +77,10 @@ def _assert_trained_as_logged(updates: dict[str, Any], passes: int) -> None:
     assert float(sowlog.total_loss(tree)) == pytest.approx(LOSS_WEIGHT * wanted, rel=1e-6)
 
 
-@pytest.mark.parametrize("way", list(JITTED))
-def test_every_way_gives_one_number_in_one_trace(way):
+@pytest.mark.parametrize(("framework", "way"), _cases(JITTED))
+def test_every_way_gives_one_number_in_one_trace(framework, way):
     """Each reducer has the oracle's result, losses are logged as trained on, three steps are one trace."""
-    function, passes = JITTED[way]
+    function, passes = JITTED[framework][way]
     step = count_traces(function)
     jitted = jax.jit(step)
     steps = [jitted(jnp.asarray(rows)) for rows in VALUES]
@@ -82,19 +92,19 @@ def test_every_way_gives_one_number_in_one_trace(way):
     assert not any(weak for _, _, weak in structures[0][1])
 
 
-@pytest.mark.parametrize("way", [way for way in JITTED if way not in IRREVERSIBLE])
-def test_every_way_has_the_gradient_of_its_losses(way, monkeypatch):
+@pytest.mark.parametrize(("framework", "way"), _cases(JITTED, without=IRREVERSIBLE))
+def test_every_way_has_the_gradient_of_its_losses(framework, way, monkeypatch):
     """The losses of each way are trained on: under a custom derivative each has a gradient."""
-    monkeypatch.setattr(ways, "REDUCERS", {})
-    function, passes = JITTED[way]
+    monkeypatch.setattr(base, "REDUCERS", {})
+    function, passes = JITTED[framework][way]
     gradient = jax.jit(jax.grad(lambda rows: sowlog.total_loss(function(rows))))(jnp.asarray(VALUES[0]))
     np.testing.assert_allclose(gradient, np.full_like(VALUES[0], LOSS_WEIGHT / passes), rtol=1e-6)
 
 
-@pytest.mark.parametrize("way", list(EAGER))
-def test_ways_outside_of_jit_give_one_number(way):
+@pytest.mark.parametrize(("framework", "way"), _cases(EAGER))
+def test_ways_outside_of_jit_give_one_number(framework, way):
     """The same holds where a way is no single jitted function; each counts its traces itself."""
-    function, passes = EAGER[way]
+    function, passes = EAGER[framework][way]
     updates = function(jnp.asarray(VALUES[0]))
     _assert_one_number(updates)
     _assert_trained_as_logged(updates, passes)
@@ -102,7 +112,7 @@ def test_ways_outside_of_jit_give_one_number(way):
 
 def test_passes_that_vmap_stacks_are_averaged_as_merged_ones():
     """The objective and the logged total of stacked passes are means, where stacked layers are summed."""
-    updates = jax.jit(JITTED["jax.vmap of collect"][0])(jnp.asarray(VALUES[0]))
+    updates = jax.jit(JITTED["linen"]["jax.vmap of collect"][0])(jnp.asarray(VALUES[0]))
     wanted = LOSS_WEIGHT * float(np.mean(np.sum(VALUES[0], axis=1, dtype=np.float64)))
     assert float(sowlog.total_loss(updates)) == pytest.approx(wanted, rel=1e-6)
     assert sowlog.compute(updates)["losses/total"] == pytest.approx(wanted, rel=1e-6)
@@ -110,7 +120,7 @@ def test_passes_that_vmap_stacks_are_averaged_as_merged_ones():
 
 def test_a_branch_not_taken_is_absent():
     """A value that a branch did not sow has no point: not inf, not 0, not NaN."""
-    function, _ = JITTED["nn.switch, different names"]
+    function, _ = JITTED["linen"]["nn.switch, different names"]
     computed = sowlog.compute(jax.jit(function)(jnp.asarray(VALUES[0]))["metrics"])
     assert computed
     assert not [tag for tag in computed if "never" in tag]

@@ -26,7 +26,7 @@ def make_table() -> str:
         [
             _sentence(
                 "All public reducers and losses, one structure and one trace (`sow/test_ways.py`)",
-                [*JITTED, *EAGER],
+                [*JITTED["linen"], *EAGER["linen"]],
             ),
             _sentence("In a function (`sow/test_transforms.py`)", list(CASES)),
             _sentence("In a linen module (`sow/test_linen.py`)", list(WAYS)),

@@ -10,7 +10,7 @@ import sowlog
 from sowlog.testing import count_traces
 from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import expected, public_reducers, scalar_reducers
-from tests.support.ways import shard_map_over
+from tests.support.ways.base import shard_map_over
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import sowlog
 from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import expected, public_reducers, scalar_reducers
-from tests.support.ways import batch_mesh, shard_map_over
+from tests.support.ways.base import batch_mesh, shard_map_over
 
 
 @pytest.fixture(scope="module", autouse=True)
