@@ -19,7 +19,7 @@ from train.tasks import Batch, Forward, Variables
 
 BYTES = 256
 BALANCE = "balance"
-"""The variable collection of the experts' biases, which no gradient reaches."""
+"""The variable collection of the experts' biases, which no gradient reaches, and of their loads in a step."""
 
 
 def entropy(p: jax.Array) -> jax.Array:
@@ -78,6 +78,8 @@ class Moe(nn.Module):
         probabilities_NE = jax.nn.softmax(logits_NE)
         gates_NR, experts_NR = self._choose(probabilities_NE)
         load_E = jnp.mean(jax.nn.one_hot(experts_NR, options.experts), axis=(0, 1))
+        if options.bias_rate and self.is_mutable_collection(BALANCE) and not self.is_initializing():
+            self.variable(BALANCE, "load", lambda: load_E).value = load_E
         # Switch Transformer, arXiv 2101.03961, equation 4: 1 when all experts get the same.
         balance = options.experts * jnp.sum(load_E * jnp.mean(probabilities_NE, axis=0))
         # ST-MoE, arXiv 2202.08906, equation 5.
@@ -190,9 +192,12 @@ class MoeLm:
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
         """Return the cross-entropy in nats per byte, and the same in bits; nothing here is random."""
-        del key
         tokens_BT = batch["tokens"].astype(jnp.int32)
-        logits_BTV, updates = sowlog.collect(self._model.apply)(variables, tokens_BT[:, :-1])
+        logits_BTV, updates = sowlog.collect(self._model.apply)(
+            variables,
+            tokens_BT[:, :-1],
+            mutable=[BALANCE] if key is not None and BALANCE in variables else False,
+        )
         logits_BTV = logits_BTV.astype(jnp.float32)
         loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, tokens_BT[:, 1:])
         metrics: dict[str, Any] = {"bits_per_byte": sowlog.mean.of(loss_BT / math.log(2))}
@@ -202,8 +207,8 @@ class MoeLm:
         """Move the bias of each expert against its load (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
         if BALANCE not in variables:
             return {}
-        moe = updates["metrics"]["blocks"]["moe"]
-        load_LE = moe["load"].compute()
+        # Not the statistic of that name: training is the same where nothing is sown.
+        load_LE = updates[BALANCE]["blocks"]["moe"]["load"]
         missing_LE = jnp.mean(load_LE, axis=-1, keepdims=True) - load_LE
         bias_LE = variables[BALANCE]["blocks"]["moe"]["bias"] + self._bias_rate * jnp.sign(missing_LE)
         return {BALANCE: {"blocks": {"moe": {"bias": bias_LE}}}}

@@ -280,7 +280,7 @@ def test_biases_balance_the_experts() -> None:
 
     @jax.jit
     def advance(variables: dict) -> tuple[dict, dict]:
-        updates = task.forward(variables, batch, None).updates
+        updates = task.forward(variables, batch, jax.random.key(0)).updates
         return {**variables, **task.advance(variables, updates)}, sowlog.compute(updates["metrics"])
 
     busiest = []
