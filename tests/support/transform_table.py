@@ -8,12 +8,12 @@ import textwrap
 import jax.numpy as jnp
 
 import sowlog
-from tests.sow.test_equinox import CASES as EQUINOX
+from tests.sow import test_equinox
 from tests.sow.test_linen import WAYS
 from tests.sow.test_transforms import CASES
 from tests.support.generated import write_part
 from tests.support.impossible import IMPOSSIBLE
-from tests.support.ways import EAGER, JITTED
+from tests.support.ways import EAGER, EQUINOX, FUNCTIONS, JITTED
 
 COMMAND = "python -m tests.support.transform_table"
 
@@ -25,12 +25,16 @@ def make_table() -> str:
     return "\n\n".join(
         [
             _sentence(
-                "All public reducers and losses, one structure and one trace (`sow/test_ways.py`)",
+                "All public reducers and losses, one structure and one trace (`sow/test_ways.py`), in linen",
                 [*JITTED["linen"], *EAGER["linen"]],
+            ),
+            *(
+                _sentence(f"The same in {place}, by its own transforms", list(framework.structures))
+                for place, framework in (("a function", FUNCTIONS), ("Equinox", EQUINOX))
             ),
             _sentence("In a function (`sow/test_transforms.py`)", list(CASES)),
             _sentence("In a linen module (`sow/test_linen.py`)", list(WAYS)),
-            _sentence("In an Equinox module (`sow/test_equinox.py`)", list(EQUINOX)),
+            _sentence("In an Equinox module (`sow/test_equinox.py`)", list(test_equinox.CASES)),
             "\n".join(rows),
         ]
     )
