@@ -8,6 +8,8 @@ from train import data
 from train.config.data import FunctionData
 
 HERE = "tests.train.data.test_grain"
+# By default 16 threads read 500 examples ahead.
+READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 
 def load(examples: int) -> tuple[grain.IterDataset, grain.MapDataset]:
@@ -17,7 +19,7 @@ def load(examples: int) -> tuple[grain.IterDataset, grain.MapDataset]:
         return {"image": np.full((8, 8, 1), number / 64, np.float32), "label": np.int32(number % 10)}
 
     dataset = grain.MapDataset.range(examples).map(example)
-    return dataset.shuffle(seed=1).repeat().batch(4).to_iter_dataset(), dataset.batch(8)
+    return dataset.shuffle(seed=1).repeat().batch(4).to_iter_dataset(READING), dataset.batch(8)
 
 
 def test_the_batches_are_those_of_the_loader() -> None:
