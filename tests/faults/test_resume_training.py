@@ -29,7 +29,7 @@ from tests.train.running import (
 
 # Thirty of each task by `make faults`, as each costs seconds; a few of one task in every test run.
 RESUMES = int(os.environ.get("SOWLOG_RESUMES", "4"))
-EVERY = 8
+EVERY = 16
 STEPS = 80 * RESUMES
 LONG = (f"steps={STEPS}", "eval.every=20", f"checkpoint.every={EVERY}", "ema=0.9", "microbatches=2")
 TINY = {"moe_lm": (TINY_MOE, moe), "digits": (TINY_DIGITS, digits)}
