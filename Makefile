@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-matrix test-modes matrix bench faults fuzz properties lint lock clean
+.PHONY: train test test-matrix matrix bench faults fuzz properties lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
@@ -28,11 +28,9 @@ test-matrix: $(FLOOR)/.ready  ## The tests of the device side on the lowest and 
 test-newest: $(NEWEST)/.ready
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(NEWEST)/jax $(NEWEST)/bin/python -m pytest $(MATRIX) $(ARGS)
 
-test-modes: $(READY)  ## A step of every reducer under each of JAX's modes of strictness and debugging.
-	SOWLOG_MODES=all $(BIN)/python -m pytest tests/reduce/test_ambient.py $(ARGS)
-
-matrix: $(READY)  ## Every way of every framework with every reducer; each test run has a few of the products.
-	SOWLOG_MATRIX=all $(BIN)/python -m pytest tests/sow/test_ways.py $(ARGS)
+matrix: $(READY)  ## Every product of cases, of which a test run has a few: JAX's modes, eager shard_map, ways.
+	SOWLOG_MATRIX=all $(BIN)/python -m pytest tests/reduce/test_ambient.py tests/sow/test_transforms.py \
+		tests/sow/test_ways.py $(ARGS)
 
 bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 
 import flax.linen as nn
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import sowlog
 from sowlog._reduce import state
 from tests.support.light_compilation import compiled_lightly
+from tests.support.matrix import cases
 from tests.support.oracles import public_reducers
 
 
@@ -202,7 +202,7 @@ SETTINGS = {
     "jax_explicit_x64_dtypes": "error",
     "jax_debug_key_reuse": True,
 }
-# Each costs ten seconds, and most compilations are not cached: `make test-modes` runs all.
+# Each costs ten seconds, and most compilations are not cached: `make matrix` runs all.
 MODES = {
     "modes that refuse": _refusing,
     "jax_enable_x64": lambda: jax.enable_x64(True),
@@ -210,7 +210,6 @@ MODES = {
     "jax_disable_jit": jax.disable_jit,
     **{name: functools.partial(_configured, name, value) for name, value in SETTINGS.items()},
 }
-RUN = list(MODES) if os.environ.get("SOWLOG_MODES") == "all" else list(MODES)[:1]
 
 
 def _mode_states(x, mask):
@@ -243,7 +242,7 @@ def _mode_step(params, x, mask, key):
     return sowlog.pack({"states": _mode_states(x, mask), "half": half, **window})
 
 
-@pytest.mark.parametrize("mode", RUN)
+@pytest.mark.parametrize("mode", cases(MODES, default=["modes that refuse"]))
 def test_a_mode_of_jax_changes_no_number(mode):
     """A step runs under the mode in jit, and reducers in plain Python; absent results raise nothing."""
     arguments = {"w": jnp.ones(4)}, jnp.asarray(X), jnp.asarray(X[:, :1] > 0), jax.random.key(0)
