@@ -46,15 +46,17 @@ def _has_option() -> bool:
 
 
 @contextlib.contextmanager
-def compiled_with_emitters() -> Iterator[None]:
-    """Compile with the fusion emitters within `compiled_lightly`.
+def compiled_fully() -> Iterator[None]:
+    """Compile as users do within `compiled_lightly`.
 
-    They round alike in two programs that compute one number among others; without them the rounding depends
-    on the computations beside it.
+    Two programs that compute one number among others then round it alike; with less optimization the rounding
+    depends on the computations beside it.
     """
     jax.clear_caches()
+    jax.config.update(_OPTIMIZATIONS, False)
     with mock.patch.object(compiler, "get_compile_options", _complete):
         yield
+    jax.config.update(_OPTIMIZATIONS, True)
     jax.clear_caches()
 
 

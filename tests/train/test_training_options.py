@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.support.light_compilation import compiled_with_emitters
+from tests.support.light_compilation import compiled_fully
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.config.test_experiment import errors_of
 from tests.train.running import CONFIGS, digits, moe, points, run, run_until, saved_arrays
@@ -118,7 +118,7 @@ def test_the_average_follows_the_parameters_and_is_evaluated() -> None:
 
 def test_a_run_evaluates_the_average(tmp_path: Path) -> None:
     """The training points are those of a run without it, the last evaluation is another."""
-    with compiled_with_emitters():
+    with compiled_fully():
         for name, ema in (("with", "0.9"), ("without", "null")):
             run(digits("steps=4", f"ema={ema}"), tmp_path / name)
     series = {name: tensorboard_scalars(tmp_path / name) for name in ("with", "without")}
