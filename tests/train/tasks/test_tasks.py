@@ -27,8 +27,8 @@ def apply_moe(options: MoeLmTask, seed: int = 0) -> tuple[np.ndarray, dict, np.n
     """Run one layer of experts; return its input, parameters, output and updates."""
     x = jax.random.normal(jax.random.key(seed), (2, TOKENS // 2, WIDTH)) * 3
     layer = moe_lm.Moe(options)
-    params = layer.init(jax.random.key(seed + 1), x)["params"]
-    y, updates = sowlog.collect(layer.apply)({"params": params}, x)
+    params = jax.jit(layer.init)(jax.random.key(seed + 1), x)["params"]
+    y, updates = jax.jit(sowlog.collect(layer.apply))({"params": params}, x)
     tokens = np.asarray(x, np.float64).reshape(TOKENS, WIDTH)
     return tokens, jax.tree.map(np.float64, params), np.asarray(y).reshape(TOKENS, WIDTH), updates
 
@@ -89,9 +89,9 @@ def test_a_model_with_room_for_all_sees_no_later_byte() -> None:
     """Where no expert is full, a byte changes nothing that is predicted before it."""
     model = moe_lm.Transformer(moe_options(capacity=EXPERTS / 2))
     tokens = jax.random.randint(jax.random.key(0), (2, 12), 0, 256)
-    params = model.init(jax.random.key(1), tokens)
-    before = model.apply(params, tokens)
-    after = model.apply(params, tokens.at[:, 7].add(1))
+    params, apply = jax.jit(model.init)(jax.random.key(1), tokens), jax.jit(model.apply)
+    before = apply(params, tokens)
+    after = apply(params, tokens.at[:, 7].add(1))
     np.testing.assert_allclose(before[:, :7], after[:, :7], atol=1e-5)
     assert not np.allclose(before[:, 7:], after[:, 7:], atol=1e-2)
 
@@ -100,8 +100,8 @@ def test_attention_statistics_equal_numpys() -> None:
     """The largest logit that is not masked, and the mean entropy of what each position attends to."""
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
     layer = moe_lm.Attention(2)
-    params = layer.init(jax.random.key(1), x)
-    _, updates = sowlog.collect(layer.apply)(params, x)
+    params = jax.jit(layer.init)(jax.random.key(1), x)
+    _, updates = jax.jit(sowlog.collect(layer.apply))(params, x)
     q, k, _ = np.moveaxis(np.einsum("btd,dchk->btchk", x, params["params"]["qkv"]["kernel"]), 2, 0)
     logits = np.einsum("bthk,bshk->bhts", q, k) / 2
     logits[..., np.triu_indices(5, 1)[0], np.triu_indices(5, 1)[1]] = -np.inf
@@ -233,9 +233,9 @@ def biased(seed: int, bias: list[float]) -> tuple[np.ndarray, np.ndarray, dict, 
     """Run experts with biases; return their input, probabilities, parameters, output and updates."""
     layer = moe_lm.Moe(moe_options(bias_rate=0.1, capacity=4.0))
     x = jax.random.normal(jax.random.key(seed), (2, TOKENS // 2, WIDTH)) * 3
-    params = layer.init(jax.random.key(seed + 1), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(seed + 1), x)["params"]
     variables = {"params": params, moe_lm.BALANCE: {"bias": jnp.array(bias)}}
-    y, updates = sowlog.collect(layer.apply)(variables, x)
+    y, updates = jax.jit(sowlog.collect(layer.apply))(variables, x)
     router = np.asarray(params["router"]["kernel"], np.float64)
     tokens = np.asarray(x, np.float64).reshape(TOKENS, WIDTH)
     return tokens, softmax(tokens @ router), params, np.asarray(y).reshape(TOKENS, WIDTH), updates
@@ -274,7 +274,7 @@ def test_biases_balance_the_experts() -> None:
     """Step by step, where nothing else moves, all get their share, however the router leans."""
     config = moe("task.bias_rate=0.01")
     task, batch = tasks.build(config.task), data.load(config.data).batch(0, 0)
-    variables = task.init(jax.random.key(0), batch)
+    variables = jax.jit(task.init)(jax.random.key(0), batch)
     router = variables["params"]["blocks"]["moe"]["router"]["kernel"]
     variables["params"]["blocks"]["moe"]["router"]["kernel"] = router.at[..., 0].add(1.0)
 

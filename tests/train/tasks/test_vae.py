@@ -29,11 +29,11 @@ def encode(
     """Run an encoder, some latents of which say nothing; return its outputs and its metrics."""
     encoder = vae.Encoder(VaeTask.model_validate({"name": "vae", "hidden": [5], "latents": 3, **options}))
     x = jax.random.normal(jax.random.key(0), (7, 4)) * 3
-    params = encoder.init(jax.random.key(1), x)["params"]
+    params = jax.jit(encoder.init)(jax.random.key(1), x)["params"]
     for latent in silent:
         params["mean"]["kernel"] = params["mean"]["kernel"].at[:, latent].set(0)
         params["mean"]["bias"] = params["mean"]["bias"].at[latent].set(4)
-    (mean, log_variance, kl), updates = sowlog.collect(encoder.apply)({"params": params}, x)
+    (mean, log_variance, kl), updates = jax.jit(sowlog.collect(encoder.apply))({"params": params}, x)
     outputs = {"mean": mean, "log_variance": log_variance, "kl": kl}
     sown = {**sowlog.compute(updates["metrics"]), **sowlog.compute({"losses": updates["losses"]})}
     return {name: np.asarray(array, np.float64) for name, array in outputs.items()}, sown
@@ -86,10 +86,8 @@ def test_a_vae_learns_digits(trained_vae: Trained) -> None:
 def test_a_vae_trains_on_new_draws_and_evaluates_on_the_same(trained_vae: Trained) -> None:
     """So that two evaluations differ by the model alone."""
     batch = trained_vae.data.batch(0, 0)
-    losses = [
-        float(trained_vae.task.forward(trained_vae.state.variables, batch, key).loss)
-        for key in (None, None, jax.random.key(1), jax.random.key(2))
-    ]
+    forward = jax.jit(lambda key: trained_vae.task.forward(trained_vae.state.variables, batch, key).loss)
+    losses = [float(forward(key)) for key in (None, None, jax.random.key(1), jax.random.key(2))]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
 
@@ -120,8 +118,8 @@ def test_each_vector_becomes_its_nearest_code() -> None:
     """The losses are equation 3's, by NumPy; the gradient passes straight through."""
     layer = vqvae.Quantizer(VqvaeTask(name="vqvae", codes=6, code_size=3, commitment=0.5))
     z = jax.random.normal(jax.random.key(0), (2, 2, 2, 3)) * 2
-    params = layer.init(jax.random.key(1), z)["params"]
-    q, updates = sowlog.collect(layer.apply)({"params": params}, z)
+    params = jax.jit(layer.init)(jax.random.key(1), z)["params"]
+    q, updates = jax.jit(sowlog.collect(layer.apply))({"params": params}, z)
     codes = np.asarray(params["codes"], np.float64)
     vectors = np.asarray(z, np.float64).reshape(-1, 3)
     distance = ((vectors[:, None] - codes[None]) ** 2).sum(-1)
@@ -130,14 +128,14 @@ def test_each_vector_becomes_its_nearest_code() -> None:
     assert losses["losses/commitment"] == pytest.approx(distance.min(1).mean(), rel=1e-5)
     assert losses["losses/total"] == pytest.approx(1.5 * distance.min(1).mean(), rel=1e-5)
     assert sowlog.compute(updates["metrics"])["usage/dead"] == 6 - len(set(distance.argmin(1)))
-    straight = jax.grad(lambda z: jnp.sum(layer.apply({"params": params}, z) * 3))(z)
+    straight = jax.jit(jax.grad(lambda z: jnp.sum(layer.apply({"params": params}, z) * 3)))(z)
     np.testing.assert_allclose(straight, 3 * np.ones(z.shape))
 
     def total(params: dict, z: jax.Array) -> jax.Array:
         return sowlog.total_loss(sowlog.collect(layer.apply)({"params": params}, z)[1])
 
     towards = 2 * (vectors - codes[distance.argmin(1)]) / len(vectors)
-    grads, grad_z = jax.grad(total, argnums=(0, 1))(params, z)
+    grads, grad_z = jax.jit(jax.grad(total, argnums=(0, 1)))(params, z)
     np.testing.assert_allclose(np.asarray(grad_z).reshape(-1, 3), 0.5 * towards, atol=1e-6)
     np.testing.assert_allclose(np.asarray(grads["codes"]).sum(0), -towards.sum(0), atol=1e-5)
 
