@@ -155,43 +155,72 @@ FORK = """
 import os, sys, threading, warnings
 warnings.simplefilter("ignore")  # Python and jax warn of any fork beside threads
 from sowlog._log.logger import Logger
-log = Logger(logdir, every=2)
-log(0, {"x": 1.0})
-held, forked = threading.Event(), threading.Event()
-def hold():
-    # The writer thread may hold the lock at a fork, and no thread of the child would release it.
-    with log._background._lock:
-        held.set()
-        forked.wait()
-threading.Thread(target=hold).start()
-held.wait()
-pid = os.fork()
-if pid == 0:
-    {child}
-    sys.exit(0)
-forked.set()
-status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-log(2, {"x": 1.0})
-log.close()
-sys.exit(status)
+
+def end_of_child(number, code):
+    log = Logger(f"{logdir}/{number}", every=2)
+    log(0, {"x": 1.0})
+    held, forked = threading.Event(), threading.Event()
+    def hold():
+        # The writer thread may hold the lock at a fork, and no thread of the child would release it.
+        with log._background._lock:
+            held.set()
+            forked.wait()
+    threading.Thread(target=hold).start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        with open(f"{logdir}/{number}.err", "w") as errors:
+            os.dup2(errors.fileno(), 2)
+        names = {"log": log}
+        del log
+        exec(code, names)
+        sys.exit(0)
+    forked.set()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    log(2, {"x": 1.0})
+    log.close()
+    return status
+
+for number, code in enumerate(codes):
+    print(end_of_child(number, code), flush=True)
 """
+FORKED = {
+    "pass": 0,
+    "log.close()": 0,
+    "del log": 0,
+    'log(4, {"x": 1.0})': 1,
+    'log(5, {"x": 1.0})': 1,
+    "log.flush()": 1,
+}
+"""What a forked child runs, and the status with which it ends."""
 
 
-@pytest.mark.parametrize("child", ["pass", "log.close()", "del log"])
-def test_a_forked_child_ends_and_leaves_the_parents_file_alone(tmp_path, run_script, child):
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """Fork a child for each code from one process, and return the folder with a run and errors of each."""
+    folder = tmp_path_factory.mktemp("forked")
+    script = f"logdir, codes = {str(folder)!r}, {list(FORKED)!r}\n{FORK}"
+    command = [sys.executable, "-W", "error", "-c", script]
+    parent = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (parent.returncode, parent.stderr) == (0, "")
+    assert parent.stdout.split() == [str(status) for status in FORKED.values()]
+    return folder
+
+
+@pytest.mark.parametrize("code", FORKED)
+def test_a_forked_child_ends_and_leaves_the_parents_file_alone(forked, code):
     """The child, which has no writer thread, neither hangs nor writes; the parent continues."""
-    result = run_script(FORK.replace("{child}", child))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert steps(tmp_path) == [0, 2]
+    assert steps(forked / str(list(FORKED).index(code))) == [0, 2]
 
 
-@pytest.mark.parametrize("child", ['log(4, {"x": 1.0})', 'log(5, {"x": 1.0})', "log.flush()"])
-def test_logging_in_a_forked_child_is_an_error(tmp_path, run_script, child):
+@pytest.mark.parametrize("code", FORKED)
+def test_logging_in_a_forked_child_is_an_error(forked, code):
     """The error has the remedy, at a skipped step as well."""
-    result = run_script(FORK.replace("{child}", child))
-    assert result.returncode == 1
-    assert "make a new Logger in the child" in result.stderr
-    assert steps(tmp_path) == [0, 2]
+    errors = (forked / f"{list(FORKED).index(code)}.err").read_text()
+    if FORKED[code]:
+        assert "make a new Logger in the child" in errors
+    else:
+        assert errors == ""
 
 
 def test_a_signal_handler_may_exit_in_the_middle_of_log(tmp_path, run_script):
