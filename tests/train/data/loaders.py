@@ -1,6 +1,13 @@
-"""Data of users: functions that a configuration names, good and odd."""
+"""Data of users: functions that a configuration names, good and odd.
+
+The processes that tests start import this module, so it imports little.
+"""
 
 import itertools
+import os
+import queue
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,3 +149,47 @@ def until(at: int, file: str) -> Iterator[dict[str, np.ndarray]]:
         if number == at and not Path(file).exists():
             raise FileNotFoundError(f"{file} is away")
         yield batch
+
+
+def stalling(folder: str) -> Iterator[dict[str, np.ndarray]]:
+    """Batches, of which the ninth never comes: one is held out, and seven are trained on."""
+    for number in range(8):
+        image = np.random.default_rng(number).random((4, 8, 8, 1), np.float32)
+        yield {"image": image, "label": np.arange(4, dtype=np.int32)}
+    (Path(folder) / f"stalled-{os.getpid()}").touch()
+    threading.Event().wait()
+
+
+def drawn() -> dict[str, np.ndarray]:
+    """Examples without a seed."""
+    generator = np.random.default_rng()
+    return {"image": generator.random((40, 8, 8, 1), np.float32), "label": np.arange(40) % 10}
+
+
+def producer(fails_at: int = -1) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of a thread that is no daemon, and waits for ever once its bounded queue is full."""
+    queued: queue.Queue[dict[str, np.ndarray]] = queue.Queue(2)
+
+    def produce() -> None:
+        for number in itertools.count():
+            image = np.full((4, 8, 8, 1), number % 8 / 8, np.float32)
+            queued.put({"image": image, "label": np.arange(4, dtype=np.int32)})
+
+    threading.Thread(target=produce).start()
+    for number in itertools.count():
+        if number == fails_at:
+            raise ValueError("a broken record")
+        yield queued.get()
+
+
+def mended(number: int, mended: str = "") -> dict[str, np.ndarray]:
+    """Examples that fail for one number, and keep another waiting, until there is a file."""
+    if number == 2 and not Path(mended).exists():
+        raise RuntimeError(f"no data for {number}")
+    if number == 3:
+        print("waits for its data", flush=True)
+        deadline = time.monotonic() + 300
+        while not Path(mended).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    images = np.random.default_rng(number).random((40, 8, 8, 1), np.float32)
+    return {"image": images, "label": np.arange(40, dtype=np.int32) % 10}

@@ -7,15 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.support.tensorboard_reading import wait_until
+from tests.train.data.loaders import HERE as LOADERS
 from tests.train.parallel.test_devices import DIGITS, assert_same_points, assert_same_state
 from tests.train.running import PROGRAM, ROOT, TINY_DIGITS, digits, one_device, run
 from train import __main__ as program
@@ -131,8 +130,8 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
 
 def test_two_processes_whose_loaders_stall_are_saved_on_a_signal_to_one(tmp_path: Path) -> None:
     """At the step that both wait for, in seconds."""
-    workdir, here = tmp_path / "run", "tests.train.parallel.test_processes:stalling"
-    own = ("data.name=" + here, f"data.arguments.folder={tmp_path}", "data.eval_batches=1")
+    workdir, own = tmp_path / "run", (f"data.name={LOADERS}:stalling", f"data.arguments.folder={tmp_path}")
+    own += ("data.eval_batches=1",)
     pair = Pair(*own, "--workdir", str(workdir))
     wait_until(lambda: pair.has_ended() or len(list(tmp_path.glob("stalled-*"))) == 2, seconds=SECONDS)
     begun = time.monotonic()
@@ -143,15 +142,6 @@ def test_two_processes_whose_loaders_stall_are_saved_on_a_signal_to_one(tmp_path
     assert "stopped by SIGUSR1, saved at step 7" in first[1]
     assert newest(workdir) == 7
     assert time.monotonic() - begun < 60
-
-
-def stalling(folder: str) -> Iterator[dict[str, np.ndarray]]:
-    """Batches, of which the ninth never comes: one is held out, and seven are trained on."""
-    for number in range(8):
-        image = np.random.default_rng(number).random((4, 8, 8, 1), np.float32)
-        yield {"image": image, "label": np.arange(4, dtype=np.int32)}
-    (Path(folder) / f"stalled-{os.getpid()}").touch()
-    threading.Event().wait()
 
 
 def test_a_process_that_fails_leaves_no_other_waiting() -> None:
@@ -183,19 +173,13 @@ def test_processes_that_do_not_train_the_same_are_refused(tmp_path: Path) -> Non
 
 def test_processes_whose_function_draws_other_data_are_refused(tmp_path: Path) -> None:
     """With the seed that it lacks."""
-    own = ("data.name=tests.train.parallel.test_processes:drawn", "--workdir", str(tmp_path / "run"))
+    own = (f"data.name={LOADERS}:drawn", "--workdir", str(tmp_path / "run"))
     first, second = Pair(*own).end()
     line = (
         "command line: the data of the processes differ; start all with the same arguments, on the same "
         "files, with a fixed seed where a function draws or shuffles it.\n"
     )
     assert (first, second) == ((2, "", line), (2, "", line))
-
-
-def drawn() -> dict[str, np.ndarray]:
-    """Examples without a seed."""
-    generator = np.random.default_rng()
-    return {"image": generator.random((40, 8, 8, 1), np.float32), "label": np.arange(40) % 10}
 
 
 def test_a_folder_that_process_0_cannot_have_is_refused_by_both(tmp_path: Path) -> None:

@@ -6,30 +6,18 @@ import signal
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.support.hparams_reading import hparams_table
 from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
+from tests.train.data.loaders import HERE as LOADERS
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS, one_device
 from train.runs import results
 
 DIGITS = CONFIGS / "digits.yaml"
-HERE = "tests.train.sweep.test_sweep_runs"
-TINY = (*TINY_DIGITS, f"data.name={HERE}:examples", "data.batch_size=2", "task.width=1")
+TINY = (*TINY_DIGITS, f"data.name={LOADERS}:mended", "data.batch_size=2", "task.width=1")
 STEPS = 1000
 LONG = (f"steps={STEPS}", "eval.every=100", "checkpoint.every=150")
-
-
-def examples(number: int, mended: str = "") -> dict[str, np.ndarray]:
-    """A user's data, which fails for one number, and keeps another waiting, until it is mended."""
-    if number == 2 and not Path(mended).exists():
-        raise RuntimeError(f"no data for {number}")
-    if number == 3:
-        print("waits for its data", flush=True)
-        wait_until(Path(mended).exists, seconds=300)
-    images = np.random.default_rng(number).random((40, 8, 8, 1), np.float32)
-    return {"image": images, "label": np.arange(40, dtype=np.int32) % 10}
 
 
 def start_sweep(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:

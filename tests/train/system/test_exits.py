@@ -1,19 +1,13 @@
-import itertools
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.train.data.loaders import HERE as LOADERS
 from tests.train.running import ROOT, one_device
-
-HERE = "tests.train.system.test_exits"
 
 FAILING_SAVE = """
 import errno, os, sys
@@ -72,22 +66,6 @@ def test_what_was_not_left_is_waited_for() -> None:
     assert (done.stdout, done.returncode) == ("done\n", 3)
 
 
-def producer(fails_at: int = -1) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of a thread that is no daemon, and waits for ever once its bounded queue is full."""
-    queued: queue.Queue[dict[str, np.ndarray]] = queue.Queue(2)
-
-    def produce() -> None:
-        for number in itertools.count():
-            image = np.full((4, 8, 8, 1), number % 8 / 8, np.float32)
-            queued.put({"image": image, "label": np.arange(4, dtype=np.int32)})
-
-    threading.Thread(target=produce).start()
-    for number in itertools.count():
-        if number == fails_at:
-            raise ValueError("a broken record")
-        yield queued.get()
-
-
 PRODUCED = """
 import sys
 from train import __main__
@@ -121,13 +99,13 @@ def test_threads_of_a_loader_hold_up_no_exit(how: str, status: int, said: str, t
         "steps=2",
         "eval.every=2",
         "data.eval_batches=1",
-        f"data.name={HERE}:producer",
+        f"data.name={LOADERS}:producer",
     )
     fails = ["data.arguments.fails_at=3"] if how == "failed" else []
     done = subprocess.run(
         [
             *(sys.executable, "-c", PRODUCED, how, "configs/digits.yaml", *settings, *fails),
-            *(f"data.name={HERE}:producer", "--workdir", str(tmp_path / "run")),
+            *(f"data.name={LOADERS}:producer", "--workdir", str(tmp_path / "run")),
         ],
         cwd=ROOT,
         env=one_device(),
