@@ -16,7 +16,7 @@ from tests.support.ways import EAGER, JITTED, base
 from tests.support.ways.base import LOSS_WEIGHT, REDUCERS, ROWS, Ways
 
 # JAX has no gradient of a loop of unknown length.
-IRREVERSIBLE = {"nn.while_loop", "jax.lax.while_loop"}
+IRREVERSIBLE = {"nn.while_loop", "nnx.while_loop", "jax.lax.while_loop"}
 # Each framework runs its own ways; of those that all have, the first one runs all, and the others with
 # SOWLOG_MATRIX=all, which also sows every reducer in every way.
 FIRST, ALL = "linen", os.environ.get("SOWLOG_MATRIX") == "all"

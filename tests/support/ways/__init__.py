@@ -9,8 +9,9 @@ from tests.support.ways.base import Ways
 from tests.support.ways.equinox import EQUINOX
 from tests.support.ways.functions import FUNCTIONS
 from tests.support.ways.linen import LINEN
+from tests.support.ways.nnx import NNX
 from tests.support.ways.passes import eager_ways, jitted_ways
 
-FRAMEWORKS = {framework.name: framework for framework in (LINEN, FUNCTIONS, EQUINOX)}
+FRAMEWORKS = {framework.name: framework for framework in (LINEN, NNX, FUNCTIONS, EQUINOX)}
 JITTED: dict[str, Ways] = {name: jitted_ways(framework) for name, framework in FRAMEWORKS.items()}
 EAGER: dict[str, Ways] = {name: eager_ways(framework) for name, framework in FRAMEWORKS.items()}
