@@ -29,6 +29,11 @@ TINY_MOE = (
     *("data.length=16", "data.batch_size=4", "data.eval_batches=2", "data.max_bytes=200000"),
     *("steps=7", "eval.every=3", "checkpoint.every=4"),
 )
+TINY_GRU = (
+    "task.width=8",
+    *("data.length=16", "data.batch_size=4", "data.eval_batches=2", "data.max_bytes=200000"),
+    *("steps=7", "eval.every=3", "checkpoint.every=4"),
+)
 
 
 def digits(*overrides: str) -> Config:

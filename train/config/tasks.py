@@ -29,6 +29,20 @@ class DigitsNnxTask(_Cnn):
     name: Literal["digits_nnx"]
 
 
+class GruTask(Options):
+    """A byte-level recurrent language model of plain JAX functions."""
+
+    builds: ClassVar[str] = "gru:Gru"
+    needs: ClassVar[tuple[str, ...]] = ("tokens",)
+    better: ClassVar[Better] = "lower"
+    name: Literal["gru"]
+    width: Annotated[int, Field(ge=1, le=65536)] = Field(64, description="Size of the state of a layer.")
+    layers: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="Number of recurrent layers.")
+    slowness: NonNegative = Field(
+        0.1, description="Weight of the mean squared change of a state in a step (arXiv 1708.02182)."
+    )
+
+
 class MoeLmTask(Options):
     """A byte-level transformer whose feed-forward layers are a top-k mixture of experts."""
 
@@ -102,6 +116,7 @@ class VqvaeTask(Options):
 TaskOptions = (
     Annotated[DigitsTask, Tag("digits")]
     | Annotated[DigitsNnxTask, Tag("digits_nnx")]
+    | Annotated[GruTask, Tag("gru")]
     | Annotated[MoeLmTask, Tag("moe_lm")]
     | Annotated[VaeTask, Tag("vae")]
     | Annotated[VqvaeTask, Tag("vqvae")]

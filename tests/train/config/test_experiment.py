@@ -196,7 +196,7 @@ def test_all_errors_are_reported_at_once_with_their_places(tmp_path: Path) -> No
     assert errors_of(file, "seed=x", "nonsense") == (
         "command line: nonsense: not of the form key=value, such as steps=100.",
         f"{file}:5: data.batch_size: stands here a second time; it is already at {file}:4.",
-        f"{file}:1: task.name: must be one of digits, digits_nnx, moe_lm, vae, vqvae, module:Class, "
+        f"{file}:1: task.name: must be one of digits, digits_nnx, gru, moe_lm, vae, vqvae, module:Class, "
         'got "digitz"; did you mean digits?',
         f"{file}:6: optimizer.learning_rat: unknown key; did you mean learning_rate?",
         f"{file}:7: steps: must be greater than or equal to 1, got 0.",

@@ -91,7 +91,7 @@ def test_what_is_not_found_is_named(write, tmp_path: Path) -> None:
     (found,) = errors_of("task.name=not-a-module:Mine")
     assert "must be of the form module:Class" in found
     (found,) = errors_of("task.name=min")
-    assert "must be one of digits, digits_nnx, moe_lm, vae, vqvae, module:Class" in found
+    assert "must be one of digits, digits_nnx, gru, moe_lm, vae, vqvae, module:Class" in found
 
 
 @pytest.mark.parametrize(
