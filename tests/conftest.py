@@ -4,6 +4,7 @@ import faulthandler
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before jax is imported anywhere: subprocesses that tests start inherit these.
@@ -40,6 +41,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Exempt imported modules from garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def light_compilation() -> Iterator[None]:
+    """Compile the programs of a module with less optimization; it checks no digits of sowlog's numerics."""
+    from tests.support.light_compilation import compiled_lightly  # noqa: PLC0415 - it imports JAX
+
+    with compiled_lightly():
+        yield
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings) -> bool:

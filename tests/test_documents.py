@@ -13,6 +13,8 @@ from tests.support.generated import ARCHITECTURE, part_of
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.support.transform_table import COMMAND, make_table
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 

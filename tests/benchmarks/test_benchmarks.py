@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +11,12 @@ import pytest
 from tests.benchmarks.__main__ import BENCHMARKS, main
 from tests.benchmarks.measure import SMOKE, Line, Spread, interleave, paired_ratio, spread_of
 from tests.benchmarks.report import table
-from tests.support.light_compilation import compiled_lightly
 
 ONE = Spread(1.0, 1.0, 1.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_lightly() -> Iterator[None]:
-    """A smoke run measures nothing."""
-    with compiled_lightly():
-        yield
+# A smoke run measures nothing.
+pytestmark = pytest.mark.usefixtures("light_compilation")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -12,17 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import sowlog
 from sowlog._reduce import state
-from tests.support.light_compilation import compiled_lightly
 from tests.support.matrix import cases
 from tests.support.oracles import public_reducers
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_lightly():
-    """All tests here compare a program with itself, on another mesh or under a mode."""
-    with compiled_lightly():
-        yield
-
+# All tests here compare a program with itself, on another mesh or under a mode.
+pytestmark = pytest.mark.usefixtures("light_compilation")
 
 X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 

@@ -6,7 +6,6 @@ import pytest
 
 import sowlog
 from tests.support.jitted import compute, jit_of, merge
-from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import DISTRIBUTIONS
 
 each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
@@ -14,12 +13,8 @@ each_distribution = pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 ERROR = 1 / 64
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_lightly():
-    """The numbers themselves are tested in test_distributions.py."""
-    with compiled_lightly():
-        yield
-
+# The numbers themselves are tested in test_distributions.py.
+pytestmark = pytest.mark.usefixtures("light_compilation")
 
 _count = jit_of(sowlog.histogram)
 

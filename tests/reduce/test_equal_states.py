@@ -10,7 +10,6 @@ import pytest
 
 import sowlog
 from sowlog.testing import assert_reducer_laws
-from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import public_reducers
 
 each_reducer = pytest.mark.parametrize("name", sorted(public_reducers()))
@@ -18,11 +17,8 @@ each_reducer = pytest.mark.parametrize("name", sorted(public_reducers()))
 _compute = jax.jit(sowlog.State.compute)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_lightly():
-    """The numbers themselves are tested in test_reducers.py and test_distributions.py."""
-    with compiled_lightly():
-        yield
+# The numbers themselves are tested in test_reducers.py and test_distributions.py.
+pytestmark = pytest.mark.usefixtures("light_compilation")
 
 
 @each_reducer

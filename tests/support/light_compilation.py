@@ -60,15 +60,6 @@ def compiled_fully() -> Iterator[None]:
     jax.clear_caches()
 
 
-@contextlib.contextmanager
-def compiled_fully() -> Iterator[None]:
-    """Compile as users do within `compiled_lightly`."""
-    jax.config.update(_OPTIMIZATIONS, False)
-    with compiled_with_emitters():
-        yield
-    jax.config.update(_OPTIMIZATIONS, True)
-
-
 _complete = compiler.get_compile_options
 
 

@@ -17,6 +17,8 @@ from sowlog.testing import (
     sown_structure,
 )
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 
 class Model(nn.Module):
     """Sows a statistic in a submodule and a loss."""

@@ -8,17 +8,11 @@ import pytest
 
 import sowlog
 from sowlog.testing import count_traces
-from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import expected, public_reducers, scalar_reducers
 from tests.support.ways.base import shard_map_over
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_lightly():
-    """All tests here compare a batch in parts with the whole."""
-    with compiled_lightly():
-        yield
-
+# All tests here compare a batch in parts with the whole.
+pytestmark = pytest.mark.usefixtures("light_compilation")
 
 REDUCERS = scalar_reducers()
 X = np.random.default_rng(0).normal(-5.0, 2.0, (12, 3)).astype(np.float32)

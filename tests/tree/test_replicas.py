@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.support.light_compilation import compiled_lightly
 from tests.support.oracles import expected, public_reducers, scalar_reducers
 from tests.support.ways.base import batch_mesh, shard_map_over
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_lightly():
-    """All tests here compare replicas with the whole, or count collectives."""
-    with compiled_lightly():
-        yield
-
+# All tests here compare replicas with the whole, or count collectives.
+pytestmark = pytest.mark.usefixtures("light_compilation")
 
 REDUCERS = public_reducers()
 X = np.random.default_rng(0).normal(-50.0, 3.0, (4, 6)).astype(np.float32)

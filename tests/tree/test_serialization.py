@@ -12,6 +12,8 @@ from sowlog._tree.losses import LOSS
 from sowlog._tree.serialization import _reducer_of_json, _reducer_to_json
 from tests.support.oracles import public_reducers
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 REDUCERS = public_reducers()
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 

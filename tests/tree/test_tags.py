@@ -8,6 +8,8 @@ import pytest
 import sowlog
 from tests.support.oracles import expected, scalar_reducers
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 REDUCERS = scalar_reducers()
 
 

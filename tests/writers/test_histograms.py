@@ -9,6 +9,8 @@ import sowlog
 from sowlog.testing import MemoryWriter
 from tests.support.tensorboard_reading import EventAccumulator, tensorboard_scalars
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 SAMPLE = np.random.default_rng(0).normal(2.0, 5.0, 10_000).astype(np.float32)
 
 
