@@ -71,6 +71,11 @@ def is_collecting() -> bool:
     return _current.get() not in (None, _SILENCE, _HOST)
 
 
+def is_inside() -> bool:
+    """Return whether the caller runs inside of a `collect`, be it in silence."""
+    return _current.get() not in (None, _HOST)
+
+
 @contextlib.contextmanager
 def collecting() -> Generator[Collector]:
     """Collect the sows of this context in a new collector."""

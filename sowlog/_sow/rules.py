@@ -18,6 +18,7 @@ from sowlog._sow.collector import (
     collecting,
     emit_all,
     is_collecting,
+    is_inside,
     on_host,
     once,
     replaying,
@@ -193,6 +194,9 @@ def _bind_custom_derivative(bind: Bind, args: Sequence[Any], params: _Params) ->
     """
     if internals.is_of_jax(params):
         return bind(*args, **params)
+    if not is_collecting():
+        # A later gradient may run the functions, outside of this silence.
+        return bind(*args, **internals.silenced(params, silent, replaying))
     jaxpr = jax.make_jaxpr(internals.custom_function(params))(*args)
     if not internals.holds_sows(jaxpr):
         return bind(*args, **params)
@@ -277,7 +281,8 @@ _RULES: list[tuple[Any, internals.Rule]] = [
 def install() -> None:
     """Let JAX bind the transforms by these rules, while a `collect` runs."""
     for primitive, rule in _RULES:
-        wrapping.wrap(primitive, is_collecting, rule)
+        is_derivative = rule is _bind_custom_derivative
+        wrapping.wrap(primitive, is_inside if is_derivative else is_collecting, rule)
     wrapping.wrap_eager_jit(is_collecting)
     wrapping.wrap_forward_mode(is_collecting, once)
     wrapping.wrap_linear_transpose(is_collecting, silent)

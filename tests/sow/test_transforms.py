@@ -80,6 +80,14 @@ def evaluated_again(x):
     return function(x)
 
 
+@jax.custom_vjp
+def by_itself(x):
+    return sow(x)
+
+
+by_itself.defvjp(lambda x: (jax.lax.stop_gradient(by_itself(x)), x), lambda x, g: (g * jnp.cos(x),))
+
+
 def two_rows(x):
     """Sow in a loop whose length depends on the values, and only of rows below 3."""
     return jax.lax.while_loop(lambda i: x[i, 0] < 3, lambda i: i + 1 + 0 * sow(x[i])[0].astype(int), 0)
@@ -275,18 +283,26 @@ def test_a_collected_function_computes_what_it_does_without(case):
     jax.tree.map(np.testing.assert_array_equal, jax.jit(sowlog.collect(function))(ROWS)[0], without)
 
 
+def within_vjp(x):
+    """Run a forward rule, which JAX runs again to differentiate the derivative."""
+    return jax.vjp(lambda x: jax.lax.map(by_itself, x), x)[0]
+
+
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-def test_a_function_evaluated_again_after_the_collect_is_counted_once(jit):
+@pytest.mark.parametrize(
+    ("function", "wanted"), [(evaluated_again, [ROWS]), (within_vjp, BOTH_ROWS)], ids=["again", "in vjp"]
+)
+def test_a_function_evaluated_again_after_the_collect_is_counted_once(function, wanted, jit):
     """Its gradient is taken around the collect, and is that of the function without."""
 
     def objective(x):
-        y, updates = sowlog.collect(evaluated_again)(x)
+        y, updates = sowlog.collect(function)(x)
         return y.sum(), updates
 
     differentiate = jax.grad(objective, has_aux=True)
     gradient, updates = (jax.jit(differentiate) if jit else differentiate)(ROWS)
-    assert_sown(updates["metrics"], [ROWS])
-    np.testing.assert_allclose(gradient, np.cos(ROWS), rtol=1e-6)
+    assert_sown(updates["metrics"], wanted)
+    np.testing.assert_allclose(gradient, jax.grad(lambda x: function(x).sum())(ROWS), rtol=1e-6)
 
 
 def loss(row):
