@@ -39,9 +39,9 @@ faults: $(READY)  ## More faults than every test run makes: 100 killed loggers, 
 	SOWLOG_KILLS=100 SOWLOG_RESUMES=30 SOWLOG_BROKEN=1000 $(BIN)/python -m pytest -n 0 \
 		tests/faults/test_kill.py tests/faults/test_resume_training.py tests/train/test_commands.py $(ARGS)
 
-fuzz: $(READY)  ## 20 000 random compositions of transforms around sows; a failure prints how to reproduce it.
-	SOWLOG_FUZZ=20000 JAX_ENABLE_COMPILATION_CACHE=0 $(BIN)/python -m pytest -n 0 --timeout 0 \
-		-o addopts= --hypothesis-show-statistics tests/sow/test_fuzz.py $(ARGS)
+FUZZ ?= 20000
+fuzz: $(READY)  ## Random compositions of transforms around sows, FUZZ of them; a failure prints how to reproduce it.
+	SOWLOG_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout 0 tests/sow/test_fuzz.py $(ARGS)
 
 properties: $(READY)  ## More examples of every property than each test run tries: make properties ARGS=tests/reduce
 	SOWLOG_EXAMPLES=500 $(BIN)/python -m pytest --timeout 0 $(ARGS)

@@ -1,23 +1,30 @@
-"""Random compositions of transforms sow what plain Python loops of the same meaning sow."""
+"""Random compositions of transforms sow what plain Python loops of the same meaning sow.
 
-import functools
-import itertools
+`make fuzz` has 20 000 of them; SOWLOG_SEED repeats a run.
+"""
+
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
 import sowlog
 from sowlog._tree.tags import leaves_by_tag
+from tests.support.interpreting import evaluate
 from tests.support.programs import Dual, Entry, Log, Program, programs
 
-CASES = int(os.environ.get("SOWLOG_FUZZ", "5"))
+# Each of these many groups is a test, so that processes share them.
+GROUPS = 4
+CASES = int(os.environ.get("SOWLOG_FUZZ", "40"))
+COMPILED = max(2, CASES // 1000)
+SEED = int(os.environ.get("SOWLOG_SEED", secrets.randbelow(2**32)))
 
 
 def _value_of(kind: str, entries: list[Entry]) -> Any:
@@ -61,7 +68,72 @@ def _assert_losses(losses: Any, entries: list[Entry]) -> None:
         np.testing.assert_allclose(value, wanted, rtol=2e-6, atol=1e-6, err_msg=tag)
 
 
-@pytest.fixture(autouse=True)
+def _objective(program: Program) -> Callable[[Any], Any]:
+    """Return the function to the sum of the losses, with the result and the sown states beside it."""
+
+    def objective(x: Any) -> Any:
+        y, updates = sowlog.collect(program.run)(x)
+        return sowlog.total_loss(updates), (y, updates)
+
+    return objective
+
+
+def _forward(program: Program) -> Callable[[Any], Any]:
+    """Return the same with the gradient of that sum, where JAX has it."""
+    objective = _objective(program)
+    if not program.reverse:
+        return objective
+
+    def forward(x: Any) -> Any:
+        (total, aux), gradient = jax.value_and_grad(objective, has_aux=True)(x)
+        return total, (*aux, gradient)
+
+    return forward
+
+
+def _assert_meant(program: Program, x: Any, results: Any) -> None:
+    """The results, the states, the losses and the gradient are those of the program in plain Python."""
+    log = Log()
+    meant = program.plain(Dual(np.asarray(x, float), np.ones(2)), log)
+    metrics = [entry for entry in log.entries if entry.kind != "loss"]
+    losses = [entry for entry in log.entries if entry.kind == "loss"]
+    total, (y, updates, *gradients) = results
+    np.testing.assert_array_equal(y, meant.value)
+    _assert_metrics(updates["metrics"], metrics)
+    _assert_losses(updates["losses"], losses)
+    wanted = sum(entry.share * np.sum(entry.value.value**2) / 2 for entry in losses)
+    np.testing.assert_allclose(total, wanted, rtol=2e-6)
+    for gradient in gradients:
+        slope = sum((entry.share * entry.value.value * entry.value.slope for entry in losses), np.zeros(2))
+        np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-5)
+
+
+def _input(start: int) -> np.ndarray:
+    return np.array([start, start + 1], np.float32)
+
+
+def _settings(cases: int) -> settings:
+    return settings(max_examples=cases, print_blob=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_a_random_program_sows_what_it_means(group: int) -> None:
+    """Its values, losses and gradient, traced by JAX and evaluated in NumPy."""
+
+    @_settings(-(-CASES // GROUPS))
+    @seed(SEED + group)
+    @given(programs(), st.integers(0, 5))
+    def check(program: Program, start: int) -> None:
+        note(program.text)
+        jaxpr, shapes = jax.make_jaxpr(_forward(program), return_shape=True)(_input(start))
+        results = jax.tree.unflatten(jax.tree.structure(shapes), evaluate(jaxpr, _input(start)))
+        _assert_meant(program, _input(start), results)
+
+    print(f"SOWLOG_SEED={SEED}")  # shown if it fails
+    check()
+
+
+@pytest.fixture
 def _uncached() -> Iterator[None]:
     """Write no random program to the cache of compilations on disk."""
     name = "jax_persistent_cache_min_compile_time_secs"
@@ -69,52 +141,16 @@ def _uncached() -> Iterator[None]:
     jax.config.update(name, 1e9)
     yield
     jax.config.update(name, before)
+    jax.clear_caches()
 
 
-@functools.cache
-def _count() -> Iterator[int]:
-    return itertools.count(1)
-
-
-def check(program: Program, start: float) -> None:
-    x = jnp.array([start, start + 1])
-    log = Log()
-    result = program.plain(Dual(np.asarray(x, float), np.ones(2)), log)
-    metrics = [entry for entry in log.entries if entry.kind != "loss"]
-    losses = [entry for entry in log.entries if entry.kind == "loss"]
-    without = jax.jit(program.run)(x)
-    np.testing.assert_array_equal(without, result.value)
-
-    def objective(x: Any) -> Any:
-        y, updates = sowlog.collect(program.run)(x)
-        return sowlog.total_loss(updates), (y, updates)
-
-    forward = objective
-    if program.reverse:
-
-        def forward(x: Any) -> Any:
-            (total, aux), gradient = jax.value_and_grad(objective, has_aux=True)(x)
-            return total, (*aux, gradient)
-
-    for run in (objective, jax.jit(forward)):
-        total, (y, updates, *gradients) = run(x)
-        np.testing.assert_array_equal(y, without)
-        _assert_metrics(updates["metrics"], metrics)
-        _assert_losses(updates["losses"], losses)
-        wanted = sum(entry.share * np.sum(entry.value.value**2) / 2 for entry in losses)
-        np.testing.assert_allclose(total, wanted, rtol=2e-6)
-        for gradient in gradients:
-            slope = sum(
-                (entry.share * entry.value.value * entry.value.slope for entry in losses), np.zeros(2)
-            )
-            np.testing.assert_allclose(gradient, slope, rtol=2e-5, atol=1e-5)
-
-
-@settings(max_examples=CASES, print_blob=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.usefixtures("_uncached")
+@_settings(COMPILED)
 @given(programs(), st.integers(0, 5))
-def test_a_random_program_sows_what_it_means(program: Program, start: int) -> None:
-    """Its values, losses and gradients, eager and under jit and grad; and its result is unchanged."""
+def test_a_random_program_is_compiled_to_what_it_means(program: Program, start: int) -> None:
+    """The same by XLA, eager and under jit; and its result is that without collect."""
     note(program.text)
-    check(program, float(start))
-    if next(_count()) % 100 == 0:
-        jax.clear_caches()  # compiled programs would fill the memory of a long run
+    x = jnp.asarray(_input(start))
+    np.testing.assert_array_equal(jax.jit(program.run)(x), program.plain(Dual(x, x), Log()).value)
+    for run in (_objective(program), jax.jit(_forward(program))):
+        _assert_meant(program, x, run(x))

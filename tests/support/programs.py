@@ -465,7 +465,7 @@ def _build(draw: Any, depth: int, place: Place, names: Iterator[str]) -> Program
 
 
 @st.composite
-def programs(draw: Any, depth: int = 4) -> Program:
+def programs(draw: Any, depth: int = 5) -> Program:
     """Draw a program of at most so many nested transforms."""
     names = (f"value{i}" for i in itertools.count())
     return _build(draw, draw(st.integers(1, depth)), Place(), names)
