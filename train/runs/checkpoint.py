@@ -25,6 +25,7 @@ from train.config.errors import RunWarning, one_line
 from train.runs.folder import RunFolderError
 from train.runs.provenance import free_name
 from train.system import files
+from train.system.event_loops import draining
 from train.system.exits import abandoned
 
 _ITEM = "default"
@@ -88,7 +89,7 @@ class Checkpoints:
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)})  # type: ignore[call-arg]
         part, folder = self._folder / f"{step}.{_PART}", self._folder / str(step)
         try:
-            with abandoned():
+            with abandoned(), draining():
                 self._writer.save(part, args=args)
             if jax.process_index() == 0:
                 _note_files(part)
@@ -154,7 +155,8 @@ class Checkpoints:
 
     def _restore(self, folder: Path, like: StateT) -> StateT:
         # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
-        return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
+        with draining():
+            return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
     def _quarantine(self, unread: dict[int, str], *, used: int) -> None:
         """Rename unreadable checkpoints: taken up later, one would skip the steps that are trained now."""
@@ -221,11 +223,7 @@ def _file(path: Path) -> _File:
 
 
 def _check_files(folder: Path) -> None:
-    """Raise an error if files are missing, cut off or changed.
-
-    Orbax never reads such a checkpoint: it keeps no checksum of arrays, and the threads of TensorStore that
-    read the other files would come back to an event loop that the error has closed, and print so.
-    """
+    """Raise an error if files are missing, cut off or changed: orbax keeps no checksum of arrays."""
     for name, noted in _noted_files(folder).items():
         if not (folder / name).is_file():
             raise FileNotFoundError(f"it has no file {name}")
