@@ -64,6 +64,7 @@ COND: Any = _private("lax.control_flow.conditionals:cond_p")
 CHECKPOINT: Any = _private("ad_checkpoint:remat_p")
 CUSTOM_JVP: Any = _private("custom_derivatives:custom_jvp_call_p")
 CUSTOM_VJP: Any = _private("custom_derivatives:custom_vjp_call_p")
+LINEAR_SOLVE: Any = _private("lax.control_flow.solves:linear_solve_p")
 SHARD_MAP: Any = _private("shard_map:shard_map_p")
 TREE_UTIL: list[Any] = [jax.tree_util, importlib.import_module("jax._src.tree_util")]
 """The modules that `jax.tree_util.tree_map` and `jax.tree.map` take their function from."""

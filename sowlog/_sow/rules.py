@@ -6,7 +6,6 @@ bound before.
 """
 
 import dataclasses
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,29 +20,19 @@ from sowlog._sow.collector import (
     is_inside,
     on_host,
     once,
-    replaying,
     silent,
     sows_of,
 )
+from sowlog._sow.derivatives import bind_custom_derivative, bind_linear_solve
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.internals import Bind
+from sowlog._sow.jaxprs import handed_out, with_sown
 from sowlog._sow.labels import Label, Sown
 from sowlog._tree import losses
 from sowlog._tree.replicas import all_reduce
 from sowlog._tree.tags import empty_like
 
 _Params = dict[str, Any]
-
-
-def _with_sown(jaxpr: Any) -> Callable[..., tuple[list[Any], Sown]]:
-    """Return a function that evaluates a jaxpr, and also returns the states of its sows."""
-
-    def run(*args: Any) -> tuple[list[Any], Sown]:
-        with collecting() as collector:
-            results = internals.evaluate(jaxpr, *args)
-        return list(results), collector.sown
-
-    return run
 
 
 def _starts(sows: list[tuple[Label, Any]], transform: str) -> Sown:
@@ -70,41 +59,17 @@ def _joined(totals: Sown, sown: Sown) -> Sown:
 def _bind_jit(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     if not internals.holds_sows(params["jaxpr"]):
         return bind(*args, **params)
-    jaxpr, structure, more = _handed_out(params["jaxpr"], args)
+    jaxpr, structure, more = handed_out(params["jaxpr"], args)
     results = bind(*args, **internals.jit_params(params, jaxpr, more))
     own = len(results) - more
     emit_all(structure.unflatten(results[own:]))
     return list(results[:own])
 
 
-_jitted: weakref.WeakKeyDictionary[Any, tuple[Any, Any, int]] = weakref.WeakKeyDictionary()
-
-
-def _handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
-    """Return a jaxpr with its sown states as further results, their structure, and their number.
-
-    A jitted function that is called again is not compiled again: the same jaxpr has the same answer.
-    """
-    if jaxpr in _jitted:
-        return _jitted[jaxpr]
-    structures: list[Any] = []
-
-    def run(*args: Any) -> list[Any]:
-        results, sown = _with_sown(jaxpr)(*args)
-        leaves, structure = jax.tree.flatten(sown)
-        structures.append(structure)
-        return [*results, *leaves]
-
-    sows_of(jaxpr)
-    traced = jax.make_jaxpr(run)(*args)
-    _jitted[jaxpr] = (traced, structures[0], structures[0].num_leaves)
-    return _jitted[jaxpr]
-
-
 def _bind_scan(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     if not internals.holds_sows(params["jaxpr"]):
         return bind(*args, **params)
-    run, (consts, start, arrays) = _with_sown(params["jaxpr"]), internals.split_scan(args, params)
+    run, (consts, start, arrays) = with_sown(params["jaxpr"]), internals.split_scan(args, params)
     starts = _starts([sow for sow in sows_of(params["jaxpr"]) if not sow[0].stacks], "jax.lax.scan")
 
     def body(carry: tuple[list[Any], Sown], elements: list[Any]) -> tuple[Any, Any]:
@@ -139,7 +104,7 @@ def _bind_while(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     of_condition = args[: params["cond_nconsts"]]
     of_body = args[len(of_condition) : len(of_condition) + params["body_nconsts"]]
     start = list(args[len(of_condition) + len(of_body) :])
-    run = _with_sown(body)
+    run = with_sown(body)
 
     def step(carry: tuple[list[Any], Sown]) -> tuple[list[Any], Sown]:
         results, sown = run(*of_body, *carry[0])
@@ -165,7 +130,7 @@ def _bind_cond(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 
     def with_all(branch: Any) -> Callable[..., tuple[list[Any], Sown]]:
         def run(*args: Any) -> tuple[list[Any], Sown]:
-            results, sown = _with_sown(branch)(*args)
+            results, sown = with_sown(branch)(*args)
             # All branches must vary over the same axes of a shard_map.
             sown = {label: ambient.varying_like(state, shapes[label]) for label, state in sown.items()}
             return results, {**starts, **sown}
@@ -181,36 +146,9 @@ def _bind_checkpoint(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     if not internals.holds_sows(params["jaxpr"]):
         return bind(*args, **params)
     sows_of(params["jaxpr"])
-    run = jax.checkpoint(_with_sown(params["jaxpr"]), **internals.checkpoint_settings(params))
+    run = jax.checkpoint(with_sown(params["jaxpr"]), **internals.checkpoint_settings(params))
     results, sown = run(*args)
     emit_all(sown)
-    return results
-
-
-def _bind_custom_derivative(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
-    """Bind it as it stands, without its sows, and evaluate the function beside it for their states.
-
-    Under a gradient JAX runs a rule in place of the function, and knows no results that it had not before.
-    """
-    if internals.is_of_jax(params):
-        return bind(*args, **params)
-    if not is_collecting():
-        # A later gradient may run the functions, outside of this silence.
-        return bind(*args, **internals.silenced(params, silent, replaying))
-    jaxpr = jax.make_jaxpr(internals.custom_function(params))(*args)
-    if not internals.holds_sows(jaxpr):
-        return bind(*args, **params)
-    for label, _ in sows_of(jaxpr):
-        if label.is_loss:
-            raise LostMetricError(
-                f"{label} is a loss sown inside a custom derivative (custom_vjp, custom_jvp), whose rule "
-                "takes the gradient of the function's result alone: it would be logged and not trained on. "
-                f"Return the value and sow it outside: y, {label.name} = f(...), then "
-                f'sowlog.sow_loss("{label.name}", {label.name}).'
-            )
-    _, sown = _with_sown(jaxpr)(*map(jax.lax.stop_gradient, args))
-    results = bind(*args, **internals.silenced(params, silent, replaying))
-    emit_all(jax.tree.map(jax.lax.stop_gradient, sown))
     return results
 
 
@@ -271,8 +209,9 @@ _RULES: list[tuple[Any, internals.Rule]] = [
     (internals.WHILE, _bind_while),
     (internals.COND, _bind_cond),
     (internals.CHECKPOINT, _bind_checkpoint),
-    (internals.CUSTOM_JVP, _bind_custom_derivative),
-    (internals.CUSTOM_VJP, _bind_custom_derivative),
+    (internals.CUSTOM_JVP, bind_custom_derivative),
+    (internals.CUSTOM_VJP, bind_custom_derivative),
+    (internals.LINEAR_SOLVE, bind_linear_solve),
     (internals.SHARD_MAP, _bind_shard_map),
     *((primitive, _bind_callback) for primitive in internals.CALLBACKS),
 ]
@@ -281,7 +220,7 @@ _RULES: list[tuple[Any, internals.Rule]] = [
 def install() -> None:
     """Let JAX bind the transforms by these rules, while a `collect` runs."""
     for primitive, rule in _RULES:
-        is_derivative = rule is _bind_custom_derivative
+        is_derivative = rule is bind_custom_derivative
         wrapping.wrap(primitive, is_inside if is_derivative else is_collecting, rule)
     wrapping.wrap_eager_jit(is_collecting)
     wrapping.wrap_forward_mode(is_collecting, once)

@@ -88,6 +88,20 @@ def by_itself(x):
 by_itself.defvjp(lambda x: (jax.lax.stop_gradient(by_itself(x)), x), lambda x, g: (g * jnp.cos(x),))
 
 
+def solved(x):
+    """Sow in the operator of a linear solve, which the solver calls once; the solution is the input."""
+
+    def operator(x):
+        sow(x)
+        return x
+
+    def solve(operator, b):
+        operator(b)
+        return b
+
+    return jax.lax.custom_linear_solve(operator, x, solve, solve)
+
+
 def two_rows(x):
     """Sow in a loop whose length depends on the values, and only of rows below 3."""
     return jax.lax.while_loop(lambda i: x[i, 0] < 3, lambda i: i + 1 + 0 * sow(x[i])[0].astype(int), 0)
@@ -217,6 +231,9 @@ CASES = {
         [ROWS],
     ),
     "grad of scan of such a rule": (jax.grad(lambda x: scan(x, evaluated_again)), BOTH_ROWS),
+    "custom_linear_solve": (solved, [ROWS]),
+    "grad of custom_linear_solve": (jax.grad(lambda x: solved(x).sum()), [ROWS]),
+    "vmap of custom_linear_solve": (jax.vmap(solved), BOTH_ROWS),
     "jvp of a jvp rule": (lambda x: jax.jvp(by_jvp_rule, (x,), (x,))[1], [ROWS]),
     "grad of a jvp rule": (jax.grad(lambda x: by_jvp_rule(x).sum()), [ROWS]),
     "shard_map": (sharded(sow), BOTH_ROWS),

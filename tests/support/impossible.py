@@ -40,6 +40,10 @@ def _custom_jvp(x: jax.Array) -> jax.Array:
     return jax.jit(custom)(x)
 
 
+def _linear_solve(x: jax.Array) -> jax.Array:
+    return jax.lax.custom_linear_solve(_loss, x, lambda operator, b: operator(b), symmetric=True)
+
+
 def _rule_in_a_loop(x: jax.Array) -> jax.Array:
     custom = jax.custom_jvp(lambda x: 2 * x)
     custom.defjvp(lambda x, t: (_sow(x[0]), 2 * t[0]))
@@ -76,6 +80,10 @@ IMPOSSIBLE: dict[str, tuple[Callable[[jax.Array], Any], str]] = {
     "`sowlog.stacked` in a while loop": (_stacked_in_while, "norm is stacked inside a jax.lax.while_loop"),
     "a loss in jax.custom_vjp": (_custom_vjp, "loss is a loss sown inside a custom derivative"),
     "a loss in jax.custom_jvp": (_custom_jvp, "loss is a loss sown inside a custom derivative"),
+    "a loss in jax.lax.custom_linear_solve": (
+        _linear_solve,
+        "loss is a loss sown inside jax.lax.custom_linear_solve",
+    ),
     "the rule of a derivative, in the gradient of a loop": (
         _rule_in_a_loop,
         "norm is sown in a rule of a custom derivative",

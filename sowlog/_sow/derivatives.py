@@ -1,0 +1,67 @@
+"""How sown values leave a custom derivative or a linear solve, whose gradient is that of a rule."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from sowlog._sow import internals
+from sowlog._sow.collector import emit_all, is_collecting, replaying, silent, sows_of
+from sowlog._sow.errors import LostMetricError
+from sowlog._sow.internals import Bind
+from sowlog._sow.jaxprs import handed_out, with_sown, without_sows
+
+
+def bind_custom_derivative(bind: Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Bind it as it stands, without its sows, and evaluate the function beside it for their states.
+
+    Under a gradient JAX runs a rule in place of the function, and knows no results that it had not before.
+    """
+    if internals.is_of_jax(params):
+        return bind(*args, **params)
+    if not is_collecting():
+        # A later gradient may run the functions, outside of this silence.
+        return bind(*args, **internals.silenced(params, silent, replaying))
+    jaxpr = jax.make_jaxpr(internals.custom_function(params))(*args)
+    if not internals.holds_sows(jaxpr):
+        return bind(*args, **params)
+    _check_losses(jaxpr, "a custom derivative (custom_vjp, custom_jvp)")
+    _, sown = with_sown(jaxpr)(*map(jax.lax.stop_gradient, args))
+    results = bind(*args, **internals.silenced(params, silent, replaying))
+    emit_all(jax.tree.map(jax.lax.stop_gradient, sown))
+    return results
+
+
+def _check_losses(jaxpr: Any, transform: str) -> None:
+    """Raise if a loss is sown where JAX takes the gradient by a rule."""
+    for label, _ in sows_of(jaxpr):
+        if label.is_loss:
+            raise LostMetricError(
+                f"{label} is a loss sown inside {transform}, whose rule takes the gradient of the function's "
+                "result alone: it would be logged and not trained on. Return the value and sow it outside: "
+                f'y, {label.name} = f(...), then sowlog.sow_loss("{label.name}", {label.name}).'
+            )
+
+
+def bind_linear_solve(bind: Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Hand the states out of the solver of a custom_linear_solve, which may return more than the solution.
+
+    Of its other functions only a derivative runs the copies that are kept; the transposed solver has to
+    return as many arrays as the solver.
+    """
+    functions = params["jaxprs"]._asdict()
+    if not any(internals.holds_sows(jaxpr) for jaxpr in functions.values() if jaxpr is not None):
+        return bind(*args, **params)
+    _check_losses(functions["solve"], "jax.lax.custom_linear_solve")
+    solve, structure, more = handed_out(functions["solve"], functions["solve"].in_avals)
+    states = solve.out_avals[len(solve.out_avals) - more :]
+    silenced = {
+        name: without_sows(jaxpr, states if name == "transpose_solve" else [])
+        for name, jaxpr in functions.items()
+        if jaxpr is not None
+    }
+    jaxprs = params["jaxprs"]._replace(**{**silenced, "solve": solve})
+    results = bind(*args, **{**params, "jaxprs": jaxprs})
+    own = len(results) - more
+    emit_all(structure.unflatten(results[own:]))
+    return list(results[:own])
