@@ -120,7 +120,7 @@ def test_a_run_evaluates_the_average(tmp_path: Path) -> None:
     """The training points are those of a run without it, the last evaluation is another."""
     with compiled_fully():
         for name, ema in (("with", "0.9"), ("without", "null")):
-            run(digits("steps=4", f"ema={ema}"), tmp_path / name)
+            run(vae("steps=4", f"ema={ema}"), tmp_path / name)
     series = {name: tensorboard_scalars(tmp_path / name) for name in ("with", "without")}
     assert series["with"]["loss"].values == series["without"]["loss"].values
     one, other = (series[name]["eval/loss"].values for name in ("with", "without"))
