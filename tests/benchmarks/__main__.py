@@ -21,6 +21,7 @@ from tests.benchmarks import (
     memory,
     program,
     reading,
+    sowing,
     step_time,
     steps,
     writer_cost,
@@ -61,6 +62,7 @@ BENCHMARKS = {
     "collecting": Benchmark(
         "Collecting in a real model", collecting.measure_collecting, collecting.two_devices
     ),
+    "sowing": Benchmark("Sows in a deep model, and sows that nobody collects", sowing.measure_sowing),
     "program": Benchmark("The program's loop", program.measure_program),
     "distributions": Benchmark(
         "Distributions, on the device", distributions.measure_distributions, steps.share_one_core
