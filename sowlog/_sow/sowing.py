@@ -261,8 +261,9 @@ def _check_module(module: Any, name: Any, line: str) -> None:
     library = foreign.library_of(module)
     if library:
         raise TypeError(
-            f"{name} is sown in {foreign.described(module, library)}, whose path sowlog does not know. "
-            f'Without the module write: sowlog.sow("{name}", value), in a sowlog.scope for the path.'
+            f"{name} is sown in {foreign.described(module, library)}, which sows by name: write "
+            f'sowlog.sow("{name}", value), and for a path `with sowlog.scope("layer"):` around the call, or '
+            '`@sowlog.scope("layer")` on the method.'
         )
     raise TypeError(
         f"only a module of Flax, linen or nnx, can sow under its path, got {type(module).__name__}. In a "

@@ -58,9 +58,7 @@ def _of_calls(size: Size, layers: int) -> Line:
 
     def calls(function: Callable[..., Any]) -> float:
         def run() -> None:
-            for _ in range(size.records):
-                y = function(kernels, x)
-            jax.block_until_ready(y)
+            jax.block_until_ready([function(kernels, x) for _ in range(size.records)])
 
         return cost_of(run).wall
 
