@@ -310,6 +310,6 @@ def test_the_module_as_an_argument_is_refused():
             sowlog.sow(self, "rms", x, sowlog.rms)
             return x
 
-    message = r'rms is sown in Wrong, a module of Equinox.*sowlog.sow\("rms", value\).*@sowlog.scope\("layer"\)'
+    message = r'Wrong, a module of Equinox.*sowlog.sow\("rms", value\).*@sowlog.scope\("layer"\)'
     with pytest.raises(TypeError, match=message):
         sowlog.collect(Wrong())(ROWS)
