@@ -1,69 +1,101 @@
-"""Which objects a value, or a function, holds: the models among arguments, in closures, in globals."""
+"""Which objects a value holds: the models in containers, functions and plain objects."""
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
+import jax
+import jax.core
+import numpy as np
+
 _T = TypeVar("_T")
-_LEAVES = (str, bytes, bool, int, float, complex, type(None), FunctionType, type)
 _Found = Iterator[tuple[tuple[str, ...], _T]]
+_LEAVES = (
+    *(str, bytes, bool, int, float, complex, type(None), type, ModuleType),
+    *(jax.Array, jax.core.Tracer, np.ndarray, np.generic),
+)
+# A search through the objects of a program has no end: attributes of attributes of attributes are the last.
+_HOPS = 3
+_LIBRARIES = {*sys.stdlib_module_names, "flax", "jax", "jaxlib", "numpy", "optax", "sowlog"}
+_OPAQUE = _LIBRARIES - {"argparse", "collections", "types"}
+"""Packages whose objects and functions name much, and no model of a user."""
 
 
-def objects_in(value: Any, kind: type[_T], keys: tuple[str, ...] = ()) -> _Found[_T]:
-    """Return the objects of a type in nested dicts, sequences and dataclasses, with the keys to each."""
-    if isinstance(value, kind):
+def objects_in(value: Any, kind: type[_T]) -> _Found[_T]:
+    """Return the objects of a type in nested containers, with the keys to each.
+
+    Containers are dicts, sequences, dataclasses and pytrees; one in two places is searched once.
+    """
+    return _search(value, kind, (), {}, None)
+
+
+def objects_held(value: Any, kind: type[_T]) -> _Found[_T]:
+    """Return the objects of a type that a value is or holds, also by functions and by attributes of objects.
+
+    A function holds what it is bound to, closes over, has as defaults, or names as globals. The keys are
+    those of the containers alone.
+    """
+    return _search(value, kind, (), {}, _HOPS)
+
+
+def _search(
+    value: Any, kind: type[_T], keys: tuple[str, ...], seen: dict[int, Any], hops: int | None
+) -> _Found[_T]:
+    # `isinstance` reads `__class__`, which a proxy may compute or refuse.
+    if issubclass(type(value), kind):
         yield keys, value
         return
-    if isinstance(value, _LEAVES):
+    if issubclass(type(value), _LEAVES) or id(value) in seen:
         return
+    seen[id(value)] = value
     for key, element in _elements(value):
-        yield from objects_in(element, kind, (*keys, key))
+        yield from _search(element, kind, (*keys, key), seen, hops)
+    if hops is None:
+        return
+    for held in _of_function(value):
+        yield from _search(held, kind, keys, seen, hops)
+    if hops and not _is_opaque(type(value)):
+        for held in list(getattr(value, "__dict__", {}).values()):
+            yield from _search(held, kind, keys, seen, hops - 1)
 
 
 def _elements(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        yield from ((str(key), element) for key, element in value.items())
+    """Return the elements of a container; a mapping that is no dict may read its values from a file."""
+    if isinstance(value, dict):
+        yield from ((str(key), element) for key, element in list(value.items()))
     elif isinstance(value, tuple) and (fields := getattr(value, "_fields", None)):
         yield from zip(fields, value, strict=True)
     elif isinstance(value, list | tuple):
         yield from ((str(index), element) for index, element in enumerate(value))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif dataclasses.is_dataclass(value):
         yield from ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
-
-
-def objects_of(function: Any, kind: type[_T]) -> _Found[_T]:
-    """Return the objects of a type that a function is, is bound to, closes over, or names as globals."""
-    for value in _values_of(function, {}):
-        if isinstance(value, type | ModuleType):
-            continue
-        yield from objects_in(value, kind)
-        if not isinstance(value, kind):
-            for attribute in getattr(value, "__dict__", {}).values():
-                yield from objects_in(attribute, kind)
-
-
-def _values_of(function: Any, seen: dict[int, Any]) -> Iterator[Any]:
-    """Return the values that a function holds, and those of the functions among them."""
-    if id(function) in seen:
+    elif isinstance(value, functools.partial):
         return
-    seen[id(function)] = function
+    elif node := jax.tree_util.default_registry.flatten_one_level_with_keys(value):
+        yield from ((jax.tree_util.keystr((key,), simple=True), element) for key, element in node[0])
+
+
+def _of_function(function: Any) -> Iterator[Any]:
+    """Return the values that a function holds, and the function that a wrapper wraps."""
     if isinstance(function, functools.partial):
-        held = [function.func, *function.args, *function.keywords.values()]
+        yield from (function.func, *function.args, *function.keywords.values())
     elif inspect.ismethod(function):
-        held = [function.__self__, function.__func__]
+        yield from (function.__self__, function.__func__)
     elif isinstance(function, FunctionType):
-        held = [*_cells_of(function), *_globals_of(function)]
-        held += [vars(function)["__wrapped__"]] if "__wrapped__" in vars(function) else []
-    elif hasattr(function, "__wrapped__"):
-        held = [function.__wrapped__]
-    else:
-        yield function
-        return
-    for value in held:
-        yield from _values_of(value, seen)
+        yield from _cells_of(function)
+        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        yield from _globals_of(function)
+    wrapped = getattr(function, "__dict__", {}).get("__wrapped__")
+    if wrapped is not None:
+        yield wrapped
+
+
+def _is_opaque(value: Any) -> bool:
+    return (value.__module__ or "").partition(".")[0] in _OPAQUE
 
 
 def _cells_of(function: FunctionType) -> Iterator[Any]:
@@ -76,6 +108,8 @@ def _cells_of(function: FunctionType) -> Iterator[Any]:
 
 def _globals_of(function: FunctionType) -> Iterator[Any]:
     """Return the globals that a function names; functions of other modules are a library's."""
+    if _is_opaque(function):
+        return
     for name in _names_in(function.__code__):
         value = function.__globals__.get(name)
         module = getattr(value, "__module__", None) if callable(value) else None

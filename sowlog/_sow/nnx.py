@@ -24,7 +24,7 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._sow import internals, linen
 from sowlog._sow.collector import emit, inside, is_collecting, scope_path
 from sowlog._sow.errors import LostMetricError
-from sowlog._sow.holding import objects_in, objects_of
+from sowlog._sow.holding import objects_held, objects_in
 from sowlog._sow.labels import METRICS, Label
 from sowlog._sow.scopes import stacked
 from sowlog.nnx import Metric
@@ -132,6 +132,7 @@ def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[Any, Place]]:
         inner = [
             (place / (name, *keys), inner)
             for name, value in sorted(vars(module).items())
+            if not isinstance(value, nnx.Variable | jax.Array)
             for keys, inner in objects_in(value, nnx.Pytree)
         ]
         below.extend(reversed(inner))
@@ -145,9 +146,8 @@ _places: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_
 def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
     """Look up the places of the modules that a function is given, is, or holds."""
     places = Places(_places.get())
-    for value in (*args, *kwargs.values()):
-        places.add(objects_in(value, nnx.Pytree))
-    places.add(objects_of(fn, nnx.Pytree))
+    for value in (*args, *kwargs.values(), fn):
+        places.add(objects_held(value, nnx.Pytree))
     token = _places.set(places)
     try:
         yield
