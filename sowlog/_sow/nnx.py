@@ -8,6 +8,7 @@ pass through outside of a `collect`; `check` says if this version of Flax has th
 
 import contextlib
 import contextvars
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -64,7 +65,9 @@ class _Setup(int):
     __hash__ = int.__hash__
 
     def __repr__(self) -> str:
-        return repr(bool(self))
+        if _places.get() is None:
+            return repr(bool(self))
+        return f"{bool(self)} at {'/'.join(self.place.path) or 'the model'}"
 
 
 class Places:
@@ -84,12 +87,18 @@ class Places:
             for state, place in _places_in(model, Place(path, len(self._models))):
                 self._known.setdefault(id(state), (state, place))
 
-    def add_made(self, model: Any, path: tuple[str, ...]) -> None:
-        """Add the modules of a model that was made meanwhile, but for those that were known before."""
-        for state, place in _places_in(model, Place(path)):
+    def add_made(self, model: nnx.Pytree, place: Place) -> None:
+        """Add the modules of a model that was made meanwhile, but for those of a model known before."""
+        for state, inner in _places_in(model, place):
             known = self.of_state(state)
             if known is None or known.model is None:
-                self._known[id(state)] = (state, place)
+                self._known[id(state)] = (state, inner)
+
+    def add_merged(self, model: nnx.Pytree, place: Place) -> None:
+        """Add the modules of a model whose structure carried no places."""
+        for state, inner in _places_in(model, place):
+            if self.of_state(state) is None:
+                self._known[id(state)] = (state, inner)
 
     def of(self, module: Any) -> Place | None:
         """Return the place of a module, if it is known."""
@@ -127,7 +136,10 @@ def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[Any, Place]]:
         place, module = below.pop()
         if id(module) in seen:
             continue
-        seen.add(id(module))
+        if id(module._pytree__state) in seen:
+            # `copy.copy` of a module copies no state, and two modules have two places.
+            object.__setattr__(module, "_pytree__state", copy.copy(module._pytree__state))
+        seen |= {id(module), id(module._pytree__state)}
         yield module._pytree__state, place
         inner = [
             (place / (name, *keys), inner)
@@ -220,10 +232,24 @@ def _place_made(make: Callable[..., Any]) -> Callable[..., Any]:
         if places is not None:
             outer = bridge.current_linen_module()
             is_bridged = isinstance(outer, bridge.ToLinen)
-            places.add_made(module, tuple(outer.path) if is_bridged else (cls.__name__,))
+            places.add_made(module, Place(tuple(outer.path) if is_bridged else (cls.__name__,)))
         return module
 
     return make_and_place
+
+
+def _place_assigned(assign: Callable[..., None]) -> Callable[..., None]:
+    """Place the modules that were made inside of a `collect`, and become an attribute of another."""
+
+    def assign_and_place(module: nnx.Pytree, name: str, value: Any) -> None:
+        assign(module, name, value)
+        places = _places.get()
+        place = None if places is None else places.of(module)
+        if places is not None and place is not None:
+            for keys, made in objects_in(value, nnx.Pytree):
+                places.add_made(made, place / (name, *keys))
+
+    return assign_and_place
 
 
 def _place_merged(unflatten: Callable[..., Any]) -> Callable[..., Any]:
@@ -234,7 +260,7 @@ def _place_merged(unflatten: Callable[..., Any]) -> Callable[..., Any]:
         places = _places.get()
         if places is not None:
             for keys, model in objects_in(merged, nnx.Pytree):
-                places.add_made(model, keys)
+                places.add_merged(model, Place(keys))
         return merged
 
     return unflatten_and_place
@@ -349,6 +375,7 @@ def _map_all_places(tree_map: Callable[..., Any]) -> Callable[..., Any]:
 _WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
     (pytreelib.PytreeState, "is_setup", _carry_place),
     (pytreelib, "_graph_node_meta_call", _place_made),
+    (pytreelib.Pytree, "_setattr", _place_assigned),
     (graphlib, "unflatten", _place_merged),
     (iteration.ScanFn, "__call__", _with_stacks(_scan_maps)),
     (iteration.SimpleScanFn, "__call__", _with_stacks(_scan_maps)),

@@ -1,5 +1,6 @@
 """Places of nnx modules: models in odd holders, modules that are made, copied or moved in the call."""
 
+import copy
 import functools
 import types
 
@@ -7,8 +8,10 @@ import flax.struct
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
-from tests.support.nnx_models import INPUTS, Model, X, largest_of
+import sowlog
+from tests.support.nnx_models import INPUTS, Model, Scale, X, largest_of
 
 
 @pytest.fixture
@@ -114,3 +117,96 @@ def test_archives_are_not_read(tmp_path, model):
     with np.load(tmp_path / "arrays.npz") as archive:
         assert largest_of(lambda x: (archive, model(x))[1], X) == INPUTS
         assert largest_of(lambda archive, x: model(x), archive, X) == INPUTS
+
+
+# Modules that are made, copied or moved ---------------------------------------------------------------------
+
+
+class Late(nnx.Module):
+    """Makes its modules in the first call."""
+
+    def __init__(self):
+        self.head = nnx.data(None)
+        self.blocks = nnx.List([])
+
+    def __call__(self, x):
+        if self.head is None:
+            self.head = Scale()
+            self.blocks.append(Scale())
+        return nnx.jit(lambda block, x: block(x))(self.blocks[0], self.head(x))
+
+
+def test_a_module_that_becomes_an_attribute_has_its_path():
+    """The first call, which makes it, and the second have the same tags."""
+    for jit in (lambda f: f, nnx.jit):
+        late = Late()
+        for _ in range(2):
+            assert largest_of(jit(lambda late, x: late(x)), late, X) == {"head": 5.0, "blocks/0": 10.0}
+
+
+def test_a_made_module_keeps_its_class_through_transforms():
+    class Maker(nnx.Module):
+        def __call__(self, x):
+            return nnx.jit(lambda scale, x: scale(x))(Scale(), x)
+
+    assert largest_of(Maker(), X) == {"Scale": 5.0}
+
+
+def test_shallow_copies_are_modules_of_their_own():
+    class Copies(nnx.Module):
+        def __init__(self):
+            self.a = Scale()
+            self.b = copy.copy(self.a)
+
+        def __call__(self, x):
+            return self.b(self.a(x))
+
+    assert largest_of(Copies(), X) == {"a": 5.0, "b": 10.0}
+    assert largest_of(nnx.jit(lambda m, x: m(x)), Copies(), X) == {"a": 5.0, "b": 10.0}
+
+
+def test_clones_and_views_have_the_path_of_their_module():
+    class Two(nnx.Module):
+        def __init__(self):
+            self.a, self.b = Scale(), Scale()
+
+        def __call__(self, x):
+            return copy.deepcopy(nnx.view(self.b))(nnx.clone(self.a)(x))
+
+    assert largest_of(Two(), X) == {"a": 5.0, "b": 10.0}
+
+
+def test_modules_of_the_bridge_have_the_paths_of_their_attributes():
+    """Those of `compact` and of `setup` are made in each call."""
+
+    class Inner(nnx.bridge.Module):
+        @nnx.bridge.compact
+        def __call__(self, x):
+            sowlog.sow(self, "largest", x, sowlog.max)
+            return 2 * x
+
+    class Compact(nnx.bridge.Module):
+        @nnx.bridge.compact
+        def __call__(self, x):
+            return Inner()(Inner(name="named")(x))
+
+    class Setup(nnx.bridge.Module):
+        def setup(self):
+            self.a, self.b = Scale(), Scale()
+
+        def __call__(self, x):
+            return self.b(self.a(x))
+
+    for module, wanted in ((Compact(), {"named": 5.0, "Inner_0": 10.0}), (Setup(), {"a": 5.0, "b": 10.0})):
+        variables = module.init(0, X)
+        assert largest_of(jax.jit(module.apply), variables, X) == wanted
+
+
+def test_structures_of_two_places_differ_by_the_place(model):
+    """A branch that picks a layer hides which one sows: an error of JAX, which names both places."""
+
+    def call(model, x):
+        return jax.lax.cond(x[0, 0] < 1, lambda: model.blocks[0], lambda: model.blocks[1])(x)
+
+    with pytest.raises(TypeError, match=r"at blocks/0.* at blocks/1"):
+        sowlog.collect(jax.jit(call))(model, X)
