@@ -137,16 +137,14 @@ def _value_of(label: Label, state: Any) -> Any:
     return functools.reduce(reduce_fn, state, init_fn())
 
 
-def discover(
-    apply: Callable[..., Any], variables: Mapping[str, Any], *args: Any, **kwargs: Any
-) -> dict[str, Any]:
-    """Find the values that a model sows, without computing them.
+def discover(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Find the values that a model or a function sows, without computing them.
 
     Args:
-        apply: `model.apply`.
-        variables: the model's variables; shapes and dtypes suffice (`jax.eval_shape` of `init`).
-        *args: the inputs, or their shapes and dtypes; other objects (a flag, a name) are passed unchanged.
-        **kwargs: as for `collect(apply)`.
+        fn: as for `collect`: `model.apply` of a linen model, an nnx model, or any function.
+        *args: the arguments of `fn`; shapes and dtypes suffice, as of `jax.ShapeDtypeStruct` or
+            `jax.eval_shape`. Other objects (a flag, a name) are passed unchanged.
+        **kwargs: as for `collect(fn)`.
 
     Returns:
         `{"metrics": ..., "losses": ...}` of empty states: the start of a scan over microbatches.
@@ -160,22 +158,30 @@ def discover(
         >>> sowlog.discover(Block().apply, {}, jnp.ones(3))
         {'losses': {}, 'metrics': {'rms': State(rms, nothing sown)}}
     """
-    updates = sown_shapes(apply, variables, args, kwargs)
+    updates = sown_shapes(fn, args, kwargs)
     return empty_like({name: updates[name] for name in _COLLECTIONS})
 
 
-def sown_shapes(
-    apply: Callable[..., Any], variables: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Any]:
+def function_of(model: Any) -> Callable[..., Any]:
+    """Return the function to collect of a model of Flax, or a function itself."""
+    return model.apply if isinstance(model, nn.Module) else model
+
+
+def sown_shapes(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the updates of a pass as shapes and dtypes, without computing them."""
-    leaves, structure = jax.tree.flatten((apply, variables, args))
+    nnx = foreign.loaded_nnx()
+    if nnx is None:
+        call, joined = (fn, args, kwargs), lambda call: call
+    else:
+        call, joined = nnx.split_models(nnx.without_self(fn, args, kwargs))
+    leaves, structure = jax.tree.flatten(call)
     abstract = [isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves]
 
     def updates(arrays: list[Any]) -> dict[str, Any]:
         rest = iter(arrays)
         filled = [next(rest) if array else leaf for leaf, array in zip(leaves, abstract, strict=True)]
-        apply, variables, args = structure.unflatten(filled)
-        return collect(apply)(variables, *args, **kwargs)[1]
+        fn, args, kwargs = joined(structure.unflatten(filled))
+        return collect(fn)(*args, **kwargs)[1]
 
     return jax.eval_shape(updates, [leaf for leaf, array in zip(leaves, abstract, strict=True) if array])
 

@@ -11,6 +11,7 @@ import contextvars
 import copy
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -171,6 +172,30 @@ def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
 def is_module(value: Any) -> bool:
     """Return whether a value is a module, or another object, of nnx."""
     return isinstance(value, nnx.Pytree)
+
+
+def without_self(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Return a call in which a model, whose method is called, is the first argument."""
+    if inspect.ismethod(fn) and is_module(fn.__self__):
+        return fn.__func__, (fn.__self__, *args), kwargs
+    return fn, args, kwargs
+
+
+def split_models(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return a tree with the state of the models in it, and a function that makes the models of such a tree.
+
+    The models are graphs: as pytrees, a shared module would be two, and a cycle would have no end.
+    """
+    leaves, structure = jax.tree.flatten(tree, is_leaf=is_module)
+    graphs, state = nnx.split([leaf for leaf in leaves if is_module(leaf)], graph=True)
+
+    def joined(split: tuple[list[Any], Any]) -> Any:
+        others, state = split
+        models = iter(nnx.merge(graphs, state))
+        both = zip(leaves, others, strict=True)
+        return structure.unflatten([next(models) if is_module(leaf) else other for leaf, other in both])
+
+    return ([None if is_module(leaf) else leaf for leaf in leaves], state), joined
 
 
 def is_collected(module: nnx.Pytree) -> bool:

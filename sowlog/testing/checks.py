@@ -4,7 +4,7 @@ import contextlib
 import fnmatch
 import functools
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, final
 
 import jax
@@ -15,24 +15,17 @@ from sowlog._tree.layout import is_packed
 from sowlog._tree.tags import is_state, leaves_by_tag
 
 
-def assert_sown(
-    model: Any,
-    variables: Mapping[str, Any],
-    *args: Any,
-    names: str | Iterable[str],
-    mutable: Any = False,
-    **kwargs: Any,
-) -> list[str]:
+def assert_sown(model: Any, *args: Any, names: str | Iterable[str], **kwargs: Any) -> list[str]:
     """Assert that a forward pass sows the expected names; the pass is abstract, so nothing is computed.
 
     Args:
-        model: a Flax module.
-        variables: its variables, without sown collections.
-        *args: the inputs of its `__call__`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
+        model: a linen or nnx model, or any function.
+        *args: the arguments of its call, for a linen model after its variables, which hold no sown
+            collections; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
         names: tags or globs that must each match a sown tag: "blocks/attn/entropy", "*/entropy", "losses/*".
             A tag is the module path and the name; losses are under "losses".
-        mutable: further mutable collections, as for `collect`.
-        **kwargs: passed to `apply`: rngs=, method=, ...
+        **kwargs: further arguments of the call; for a linen model those of `apply`: mutable=, rngs=, method=
+            ...
 
     Returns:
         All sown tags, sorted, without the indices of stacked axes and the names of results.
@@ -49,28 +42,26 @@ def assert_sown(
         >>> sowlog.testing.assert_sown(Block(), {}, jnp.ones(3), names="rms")
         ['rms']
     """
-    sown = list(sown_structure(model, variables, *args, mutable=mutable, **kwargs))
+    sown = list(sown_structure(model, *args, **kwargs))
     wanted = [names] if isinstance(names, str) else list(names)
     missing = [name for name in wanted if not any(fnmatch.fnmatchcase(tag, name) for tag in sown)]
     if missing:
         raise AssertionError(
-            f"{type(model).__name__} does not sow {', '.join(missing)}; "
+            f"{getattr(model, '__qualname__', type(model).__name__)} does not sow {', '.join(missing)}; "
             f"it sows: {', '.join(sown) or 'nothing'}."
         )
     return sown
 
 
-def sown_structure(
-    model: Any, variables: Mapping[str, Any], *args: Any, mutable: Any = False, **kwargs: Any
-) -> dict[str, str]:
+def sown_structure(model: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
     """Describe the values that a forward pass sows, as a snapshot for a test that detects changes.
 
     Args:
-        model: a Flax module.
-        variables: its variables, without sown collections.
-        *args: the inputs of its `__call__`; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
-        mutable: further mutable collections, as for `collect`.
-        **kwargs: passed to `apply`: rngs=, method=, ...
+        model: a linen or nnx model, or any function.
+        *args: the arguments of its call, for a linen model after its variables, which hold no sown
+            collections; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
+        **kwargs: further arguments of the call; for a linen model those of `apply`: mutable=, rngs=, method=
+            ...
 
     Returns:
         A dict, sorted by tag, of the reducer and the shape of the kept and stacked axes; for values of Flax's
@@ -84,8 +75,16 @@ def sown_structure(
         ...         return x
         >>> sowlog.testing.sown_structure(Block(), {}, jnp.ones((5, 3)))
         {'load': 'mean(axis=0)[3]'}
+
+        >>> from flax import nnx
+        >>> class Block(nnx.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow(self, "load", x, sowlog.mean(axis=0))
+        ...         return x
+        >>> sowlog.testing.sown_structure(Block(), jnp.ones((5, 3)))
+        {'load': 'mean(axis=0)[3]'}
     """
-    updates = collecting.sown_shapes(model.apply, variables, args, {**kwargs, "mutable": mutable})
+    updates = collecting.sown_shapes(collecting.function_of(model), args, kwargs)
     tree = {**updates["metrics"], "losses": updates["losses"]}
     return dict(sorted((tag, _describe(leaf)) for tag, leaf in leaves_by_tag(tree)))
 

@@ -6,6 +6,7 @@ import types
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -210,3 +211,44 @@ def test_structures_of_two_places_differ_by_the_place(model):
 
     with pytest.raises(TypeError, match=r"at blocks/0.* at blocks/1"):
         sowlog.collect(jax.jit(call))(model, X)
+
+
+# What a model sows, without computing it --------------------------------------------------------------------
+
+
+class Cyclic(nnx.Module):
+    """Holds itself, and one module twice; a call changes its state."""
+
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.itself = self
+        self.b = Scale()
+        self.a = self.b
+
+    def __call__(self, x, *, train=True):
+        return self.a(self.b(self.norm(x, use_running_average=not train)))
+
+    def forward(self, x):
+        return self(x)
+
+
+def test_discover_takes_models_as_graphs():
+    """A shared module is one, a cycle ends, and the state of the model is left as it was."""
+    model = Cyclic(nnx.Rngs(0))
+    before = jax.tree.map(jnp.array, nnx.state(model))
+    abstract = nnx.eval_shape(lambda: Cyclic(nnx.Rngs(0)))
+    shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    for call in (
+        functools.partial(sowlog.discover, model, X),
+        functools.partial(sowlog.discover, model.forward, shape),
+        functools.partial(sowlog.discover, abstract, shape, train=False),
+        functools.partial(sowlog.discover, lambda m, x: m(x), m=model, x=shape),
+        functools.partial(sowlog.discover, lambda x, models: models["a"](x), shape, {"a": model}),
+    ):
+        metrics = call()["metrics"]
+        assert list(metrics.get("a", metrics)) in (["a"], ["largest", "size"])
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), before)
+
+
+def test_discover_takes_functions_without_arguments():
+    assert list(sowlog.discover(lambda: sowlog.sow("x", 1.0))["metrics"]) == ["x"]

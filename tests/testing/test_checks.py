@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import sowlog
 from sowlog.testing import (
@@ -59,6 +60,62 @@ def test_assert_sown_names_what_is_missing_and_what_is_there():
     """A name that matches nothing fails with the list of sown tags; arguments reach the model."""
     with pytest.raises(AssertionError, match="Model does not sow hidden_rms; it sows: losses/l2"):
         assert_sown(Model(), VARIABLES, X, names="hidden_rms", loud=False)
+
+
+class NnxModel(nnx.Module):
+    """Sows a statistic in a submodule and a loss, and changes its state in a call."""
+
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.hidden = Hidden()
+
+    def __call__(self, x, *, train=True):
+        return self.hidden(self.norm(x, use_running_average=not train))
+
+
+class Hidden(nnx.Module):
+    def __call__(self, x):
+        sowlog.sow(self, "load", x, sowlog.mean(axis=0))
+        sowlog.sow_loss(self, "l2", jnp.sum(x**2))
+        return x
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_nnx_models_and_functions_are_checked(train):
+    """A model, abstract or not, a method, a function of it, a jitted one, and a function without a model."""
+    model = NnxModel(nnx.Rngs(0))
+    abstract = nnx.eval_shape(lambda: NnxModel(nnx.Rngs(0)))
+    wanted = {"hidden/load": "mean(axis=0)[4]", "losses/hidden/l2": "loss"}
+    for called in (
+        model,
+        abstract,
+        model.__call__,
+        nnx.jit(model.__class__.__call__, static_argnames="train"),
+    ):
+        args = () if isinstance(getattr(called, "__self__", called), NnxModel) else (model,)
+        assert sown_structure(called, *args, X, train=train) == wanted
+        assert assert_sown(called, *args, X, names=["*/load", "losses/*"], train=train) == list(wanted)
+    assert assert_sown(lambda x: sowlog.sow("largest", x, sowlog.max), X, names="largest") == ["largest"]
+    assert model.norm.mean[...].tolist() == [0.0] * 4
+
+
+def test_assert_sown_names_an_nnx_model_or_a_function():
+    """The error names the class of a model, or the function."""
+    model = NnxModel(nnx.Rngs(0))
+    with pytest.raises(AssertionError, match=r"NnxModel does not sow rms; it sows: hidden/load, losses/"):
+        assert_sown(model, X, names="rms")
+    with pytest.raises(AssertionError, match=r"NnxModel.__call__ does not sow rms"):
+        assert_sown(model.__call__, X, names="rms")
+
+
+def test_metrics_of_nnx_models_are_invariant():
+    """The function closes over the model, in the mode that changes no state."""
+    model = NnxModel(nnx.Rngs(0))
+
+    def metrics(batch):
+        return sowlog.collect(model)(batch, train=False)[1]["metrics"]
+
+    assert_invariant(metrics, jnp.arange(24.0).reshape(6, 4))
 
 
 def test_count_traces_counts_retraces():
