@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
+import numpy as np
 from flax import nnx
 from flax.nnx import filterlib, graphlib, pytreelib
 from flax.nnx.bridge import wrappers as bridge
@@ -50,25 +51,34 @@ class Place(NamedTuple):
 class _Setup(int):
     """The flag `is_setup` of a module, which is part of its structure, with the module's place.
 
-    Modules at two places are two structures to jit. The plain flag equals all, so that a structure made
-    outside of the `collect` fits; and `jax.tree.map` takes modules of all places together.
+    Modules at two places, or at one and at none, are two structures to jit. The plain flag equals all, so
+    that axes or shardings made outside of the `collect` fit; and `jax.tree.map` takes modules of all places
+    together. Two GraphDefs are keys of caches only: there the plain flag equals itself.
+
+    Attributes:
+        place: the place, or None for a module that the `collect` does not know.
     """
 
-    place: Place
+    place: Place | None
 
     def __eq__(self, other: object) -> bool:
-        same = not isinstance(other, _Setup) or self.place == other.place or _is_mapping.get()
-        return same and int(self) == other
+        if isinstance(other, _Setup):
+            same = self.place == other.place or _is_mapping.get()
+        else:
+            same = not _is_key.get()
+        return same and isinstance(other, int) and int(self) == int(other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = int.__hash__
+    def __hash__(self) -> int:
+        return hash((int(self), self.place))
 
     def __repr__(self) -> str:
         if _places.get() is None:
             return repr(bool(self))
-        return f"{bool(self)} at {'/'.join(self.place.path) or 'the model'}"
+        place = "a place unknown" if self.place is None else "/".join(self.place.path) or "the model"
+        return f"{bool(self)} at {place}"
 
 
 class Places:
@@ -79,14 +89,22 @@ class Places:
         # A state is kept beside its place, so that no other gets its id.
         self._known: dict[int, tuple[Any, Place]] = {}
         self._models: list[nnx.Pytree] = []
+        self._prefixes: dict[int, Any] = {}
         self._sown_by: dict[Label, int] = {}
 
     def add(self, models: Iterable[tuple[tuple[str, ...], nnx.Pytree]]) -> None:
         """Add the modules of models, each with the path that leads to it."""
         for path, model in models:
             self._models.append(model)
+            is_prefix = _is_prefix(model)
             for state, place in _places_in(model, Place(path, len(self._models))):
                 self._known.setdefault(id(state), (state, place))
+                if is_prefix:
+                    self._prefixes[id(state)] = state
+
+    def is_prefix(self, state: Any) -> bool:
+        """Return whether a state is of a module that stands for the axes or shardings of another."""
+        return id(state) in self._prefixes or (self._outer is not None and self._outer.is_prefix(state))
 
     def add_made(self, model: nnx.Pytree, place: Place) -> None:
         """Add the modules of a model that was made meanwhile, but for those of a model known before."""
@@ -98,7 +116,7 @@ class Places:
     def add_merged(self, model: nnx.Pytree, place: Place) -> None:
         """Add the modules of a model whose structure carried no places."""
         for state, inner in _places_in(model, place):
-            if self.of_state(state) is None:
+            if self.of_state(state) is None and not isinstance(state._is_setup, _Setup):
                 self._known[id(state)] = (state, inner)
 
     def of(self, module: Any) -> Place | None:
@@ -151,6 +169,20 @@ def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[Any, Place]]:
         below.extend(reversed(inner))
 
 
+def _is_prefix(model: nnx.Pytree) -> bool:
+    """Return whether a model has axes or shardings in place of its arrays, as `nnx.prefix` makes it."""
+    found = False
+    for _, node in nnx.iter_graph(model, graph=True):
+        if isinstance(node, nnx.Variable | jax.Array | np.ndarray):
+            return False
+        if isinstance(node, nnx.Pytree):
+            data = [vars(node).get(name, node) for name, is_data in node._pytree__nodes.items() if is_data]
+            found = found or any(value is None or isinstance(value, _AXES) for value in data)
+    return found
+
+
+_AXES = (int, jax.sharding.Sharding, jax.sharding.PartitionSpec)
+_is_key: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_key", default=False)
 _is_mapping: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_mapping", default=False)
 _places: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_places", default=None)
 
@@ -238,11 +270,10 @@ def _carry_place(_: property) -> property:
 
     def with_place(state: Any) -> Any:
         places, setup = _places.get(), state._is_setup
-        place = None if places is None else places.of_state(state)
-        if place is None:
+        if places is None or places.is_prefix(state):
             return bool(setup)
         flag = _Setup(setup)
-        flag.place = place
+        flag.place = places.of_state(state)
         return flag
 
     return property(with_place)
@@ -382,6 +413,23 @@ def _bridge_path(call: Callable[..., Any]) -> Callable[..., Any]:
     return call_inside
 
 
+def _compare_places(equal: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Let a GraphDef that carries no places differ from one that does, as long as a `collect` runs."""
+
+    def equal_with_places(one: Any, other: Any) -> Any:
+        if _places.get() is None:
+            return equal(one, other)
+        token = _is_key.set(True)
+        try:
+            # A plain flag on the left compares as an int.
+            same = equal(one, other)
+            return same and (same is NotImplemented or equal(other, one))
+        finally:
+            _is_key.reset(token)
+
+    return equal_with_places
+
+
 def _map_all_places(tree_map: Callable[..., Any]) -> Callable[..., Any]:
     """Let `jax.tree.map` take modules of several places together, as for the average of two models."""
 
@@ -402,6 +450,8 @@ _WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
     (pytreelib, "_graph_node_meta_call", _place_made),
     (pytreelib.Pytree, "_setattr", _place_assigned),
     (graphlib, "unflatten", _place_merged),
+    (graphlib.GraphDef, "__eq__", _compare_places),
+    (graphlib.TreeNodeDef, "__eq__", _compare_places),
     (iteration.ScanFn, "__call__", _with_stacks(_scan_maps)),
     (iteration.SimpleScanFn, "__call__", _with_stacks(_scan_maps)),
     (iteration.VmapFn, "__call__", _with_stacks(_vmap_maps)),

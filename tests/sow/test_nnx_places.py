@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 import sowlog
-from tests.support.nnx_models import INPUTS, Model, Scale, X, largest_of
+from tests.support.nnx_models import INPUTS, Model, Scale, X, largest_of, metrics_of
 
 
 @pytest.fixture
@@ -211,6 +211,54 @@ def test_structures_of_two_places_differ_by_the_place(model):
 
     with pytest.raises(TypeError, match=r"at blocks/0.* at blocks/1"):
         sowlog.collect(jax.jit(call))(model, X)
+
+
+JITS = {
+    "jax.jit": jax.jit,
+    "nnx.jit with graph updates": functools.partial(nnx.jit, graph=True, graph_updates=True),
+    "nnx.jit of a graph": functools.partial(nnx.jit, graph=True, graph_updates=False),
+    "nnx.jit of a tree": functools.partial(nnx.jit, graph=False, graph_updates=False),
+}
+
+
+@pytest.mark.parametrize("jit", list(JITS))
+def test_an_unknown_model_does_not_sow_under_the_place_of_another(jit, model):
+    """A jitted function is traced anew for a module that the collect does not know, which is an error."""
+    call = JITS[jit](lambda module, x: module(x))
+    slot = type("Slot", (), {"__slots__": ("module",)})()
+    slot.module = Scale()
+
+    assert largest_of(lambda m, x: call(m.first, x), model, X) == {"first": 5.0}
+    with pytest.raises(sowlog.LostMetricError, match="largest is sown in Scale"):
+        sowlog.collect(lambda x: call(slot.module, x))(X)
+    assert largest_of(lambda m, x: call(m.blocks[1], x), model, X) == {"blocks/1": 5.0}
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_a_structure_without_places_is_not_that_of_a_place(is_static, model):
+    """One jitted function is given a structure split inside of the collect, and one split outside."""
+    call = jax.jit(lambda graph, state, x: nnx.merge(graph, state)(x), static_argnums=0 if is_static else ())
+    outside = nnx.split(Scale())
+
+    def inside_first(model, x):
+        return call(*outside, call(*nnx.split(model.first), x))
+
+    def outside_first(model, x):
+        return call(*nnx.split(model.first), call(*outside, x))
+
+    values = metrics_of(inside_first, model, X)
+    assert (values["first/largest"], values["largest"]) == (5.0, 10.0)
+    values = metrics_of(outside_first, model, X)
+    assert (values["first/largest"], values["largest"]) == (10.0, 5.0)
+
+
+@pytest.mark.parametrize("library", ["jax", "nnx"])
+def test_axes_made_outside_of_the_collect_fit(library, model):
+    """The function holds the axes, which are modules too, in the wrapper that vmap returned."""
+    axes = (nnx.prefix(model, {nnx.Param: None}, graph=False), 0)
+    vmap = jax.vmap if library == "jax" else functools.partial(nnx.vmap, graph=False)
+    outside = vmap(lambda m, x: m(x), in_axes=axes)
+    assert largest_of(jax.jit(lambda m, x: outside(m, x)), model, X) == INPUTS
 
 
 # What a model sows, without computing it --------------------------------------------------------------------
