@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
-import numpy as np
 from flax import nnx
 from flax.nnx import filterlib, graphlib, pytreelib
 from flax.nnx.bridge import wrappers as bridge
@@ -57,13 +56,17 @@ class _Setup(int):
 
     Attributes:
         place: the place, or None for a module that the `collect` does not know.
+        is_prefix: whether the module may stand for the axes or shardings of another, which it then fits: it
+            holds no array, or its structure was made outside of the `collect`.
     """
 
     place: Place | None
+    is_prefix: bool
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, _Setup):
-            same = self.place == other.place or _is_mapping.get()
+            fits = self.is_prefix != other.is_prefix or _is_mapping.get()
+            same = self.place == other.place or fits
         else:
             same = not _is_key.get()
         return same and isinstance(other, int) and int(self) == int(other)
@@ -71,8 +74,7 @@ class _Setup(int):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __hash__(self) -> int:
-        return hash((int(self), self.place))
+    __hash__ = int.__hash__
 
     def __repr__(self) -> str:
         if _places.get() is None:
@@ -81,12 +83,19 @@ class _Setup(int):
         return f"{bool(self)} at {place}"
 
 
+def _flag(setup: int, place: Place | None, *, is_prefix: bool) -> _Setup:
+    flag = _Setup(setup)
+    flag.place, flag.is_prefix = place, is_prefix
+    return flag
+
+
 class Places:
     """The places of the modules that a `collect` knows."""
 
     def __init__(self, outer: "Places | None") -> None:
         self._outer = outer
-        # A state is kept beside its place, so that no other gets its id.
+        # Modules and their states, each kept beside its place, so that no other gets its id. Transforms of
+        # nnx give the modules of a model other states, and flatten reads the state alone.
         self._known: dict[int, tuple[Any, Place]] = {}
         self._models: list[nnx.Pytree] = []
         self._prefixes: dict[int, Any] = {}
@@ -97,31 +106,51 @@ class Places:
         for path, model in models:
             self._models.append(model)
             is_prefix = _is_prefix(model)
-            for state, place in _places_in(model, Place(path, len(self._models))):
-                self._known.setdefault(id(state), (state, place))
+            for module, place in _places_in(model, Place(path, len(self._models))):
+                for level in self._around():
+                    if outer := level.of(module):
+                        level._note(module, outer)
+                if id(module) not in self._known:
+                    self._note(module, place)
                 if is_prefix:
-                    self._prefixes[id(state)] = state
+                    self._prefixes[id(module._pytree__state)] = module._pytree__state
+
+    def _note(self, module: nnx.Pytree, place: Place) -> None:
+        for known in (module, module._pytree__state):
+            self._known[id(known)] = (known, place)
 
     def is_prefix(self, state: Any) -> bool:
         """Return whether a state is of a module that stands for the axes or shardings of another."""
-        return id(state) in self._prefixes or (self._outer is not None and self._outer.is_prefix(state))
+        known = next((level for level in self.levels() if id(state) in level._known), None)
+        if known is not None:
+            return id(state) in known._prefixes
+        return getattr(state._is_setup, "is_prefix", False)
+
+    def levels(self) -> "Iterator[Places]":
+        """Return the places of this `collect`, and of those around it."""
+        yield self
+        yield from self._around()
+
+    def _around(self) -> "Iterator[Places]":
+        return iter(()) if self._outer is None else self._outer.levels()
 
     def add_made(self, model: nnx.Pytree, place: Place) -> None:
         """Add the modules of a model that was made meanwhile, but for those of a model known before."""
-        for state, inner in _places_in(model, place):
-            known = self.of_state(state)
+        for module, inner in _places_in(model, place):
+            known = self.of(module)
             if known is None or known.model is None:
-                self._known[id(state)] = (state, inner)
+                self._note(module, inner)
 
     def add_merged(self, model: nnx.Pytree, place: Place) -> None:
         """Add the modules of a model whose structure carried no places."""
-        for state, inner in _places_in(model, place):
-            if self.of_state(state) is None and not isinstance(state._is_setup, _Setup):
-                self._known[id(state)] = (state, inner)
+        for module, inner in _places_in(model, place):
+            if self.of(module) is None and self.is_prefix(module._pytree__state):
+                self._note(module, inner)
 
     def of(self, module: Any) -> Place | None:
         """Return the place of a module, if it is known."""
-        return self.of_state(module._pytree__state)
+        _, place = self._known.get(id(module), (None, None))
+        return self.of_state(module._pytree__state) if place is None else place
 
     def of_state(self, state: Any) -> Place | None:
         """Return the place of the module that a state of Flax belongs to."""
@@ -141,14 +170,17 @@ class Places:
             )
 
     def forget(self) -> None:
-        """Remove the places that transforms left in the states of the models."""
+        """Remove the places that transforms left in the states of the models: those around have their own."""
         for model in self._models:
-            for state, _ in _places_in(model, Place(())):
-                state._is_setup = bool(state._is_setup)
+            for module, _ in _places_in(model, Place(())):
+                module._pytree__state._is_setup = bool(module._pytree__state._is_setup)
+                for level in self._around():
+                    if id(module) in level._known:
+                        level._note(*level._known[id(module)])
 
 
-def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[Any, Place]]:
-    """Return the states of a model's modules and their places: of several, the first by name."""
+def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[nnx.Pytree, Place]]:
+    """Return a model's modules and their places: of several, the first by name."""
     seen: set[int] = set()
     below = [(place, model)]
     while below:
@@ -159,7 +191,7 @@ def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[Any, Place]]:
             # `copy.copy` of a module copies no state, and two modules have two places.
             object.__setattr__(module, "_pytree__state", copy.copy(module._pytree__state))
         seen |= {id(module), id(module._pytree__state)}
-        yield module._pytree__state, place
+        yield module, place
         inner = [
             (place / (name, *keys), inner)
             for name, value in sorted(vars(module).items())
@@ -173,11 +205,13 @@ def _is_prefix(model: nnx.Pytree) -> bool:
     """Return whether a model has axes or shardings in place of its arrays, as `nnx.prefix` makes it."""
     found = False
     for _, node in nnx.iter_graph(model, graph=True):
-        if isinstance(node, nnx.Variable | jax.Array | np.ndarray):
-            return False
         if isinstance(node, nnx.Pytree):
             data = [vars(node).get(name, node) for name, is_data in node._pytree__nodes.items() if is_data]
-            found = found or any(value is None or isinstance(value, _AXES) for value in data)
+        else:
+            data = [node.get_raw_value()] if isinstance(node, nnx.Variable) else [node]
+            if hasattr(data[0], "dtype"):
+                return False
+        found = found or any(value is None or isinstance(value, _AXES) for value in data)
     return found
 
 
@@ -270,13 +304,22 @@ def _carry_place(_: property) -> property:
 
     def with_place(state: Any) -> Any:
         places, setup = _places.get(), state._is_setup
-        if places is None or places.is_prefix(state):
+        if places is None:
             return bool(setup)
-        flag = _Setup(setup)
-        flag.place = places.of_state(state)
-        return flag
+        return _flag(setup, places.of_state(state), is_prefix=places.is_prefix(state))
 
     return property(with_place)
+
+
+def _mark_unflattened(init: Callable[..., None]) -> Callable[..., None]:
+    """Mark the modules that a structure from outside makes inside of a `collect`: they fit all places."""
+
+    def init_and_mark(state: Any, *args: Any, **kwargs: Any) -> None:
+        init(state, *args, **kwargs)
+        if _places.get() is not None and not isinstance(state._is_setup, _Setup):
+            state._is_setup = _flag(state._is_setup, None, is_prefix=True)
+
+    return init_and_mark
 
 
 def _place_made(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -288,7 +331,8 @@ def _place_made(make: Callable[..., Any]) -> Callable[..., Any]:
         if places is not None:
             outer = bridge.current_linen_module()
             is_bridged = isinstance(outer, bridge.ToLinen)
-            places.add_made(module, Place(tuple(outer.path) if is_bridged else (cls.__name__,)))
+            for level in places.levels():
+                level.add_made(module, Place(tuple(outer.path) if is_bridged else (cls.__name__,)))
         return module
 
     return make_and_place
@@ -300,10 +344,10 @@ def _place_assigned(assign: Callable[..., None]) -> Callable[..., None]:
     def assign_and_place(module: nnx.Pytree, name: str, value: Any) -> None:
         assign(module, name, value)
         places = _places.get()
-        place = None if places is None else places.of(module)
-        if places is not None and place is not None:
-            for keys, made in objects_in(value, nnx.Pytree):
-                places.add_made(made, place / (name, *keys))
+        for level in () if places is None else places.levels():
+            if place := level.of(module):
+                for keys, made in objects_in(value, nnx.Pytree):
+                    level.add_made(made, place / (name, *keys))
 
     return assign_and_place
 
@@ -447,6 +491,7 @@ def _map_all_places(tree_map: Callable[..., Any]) -> Callable[..., Any]:
 
 _WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
     (pytreelib.PytreeState, "is_setup", _carry_place),
+    (pytreelib.PytreeState, "__init__", _mark_unflattened),
     (pytreelib, "_graph_node_meta_call", _place_made),
     (pytreelib.Pytree, "_setattr", _place_assigned),
     (graphlib, "unflatten", _place_merged),

@@ -145,6 +145,31 @@ def test_a_module_that_becomes_an_attribute_has_its_path():
             assert largest_of(jit(lambda late, x: late(x)), late, X) == {"head": 5.0, "blocks/0": 10.0}
 
 
+def test_a_module_that_an_inner_collect_made_is_known_around_it():
+    late = Late()
+
+    def call(late, x):
+        sowlog.collect(late)(x)
+        return late(x)
+
+    assert largest_of(call, late, X) == {"head": 5.0, "blocks/0": 10.0}
+
+
+def test_a_model_of_two_collects_is_known_to_both(model):
+    """The inner one leaves no place behind; nnx.jit gives the modules new states in it."""
+    call = nnx.jit(lambda m, x: m(x))
+
+    def call_twice(model, x):
+        _, updates = sowlog.collect(call)(model.first, x)
+        return model(x), updates["metrics"]
+
+    for jit in (lambda f: f, nnx.jit):
+        (_, inner), updates = sowlog.collect(jit(call_twice))(model, X)
+        assert sowlog.compute(inner)["largest"] == 5.0
+        values = sowlog.compute(updates["metrics"])
+        assert [values[f"{path}/largest"] for path in INPUTS] == list(INPUTS.values())
+
+
 def test_a_made_module_keeps_its_class_through_transforms():
     class Maker(nnx.Module):
         def __call__(self, x):
@@ -259,6 +284,38 @@ def test_axes_made_outside_of_the_collect_fit(library, model):
     vmap = jax.vmap if library == "jax" else functools.partial(nnx.vmap, graph=False)
     outside = vmap(lambda m, x: m(x), in_axes=axes)
     assert largest_of(jax.jit(lambda m, x: outside(m, x)), model, X) == INPUTS
+
+
+def test_shardings_made_outside_of_the_collect_fit(model):
+    """A module of shardings is an argument of jit, or is closed over."""
+    mesh = jax.make_mesh((2,), ("d",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    shardings = jax.tree.map(lambda _: jax.sharding.NamedSharding(mesh, jax.P()), model)
+    call = jax.jit(lambda m, x: m(x), in_shardings=(shardings, None))
+    assert largest_of(call, model, X) == INPUTS
+    call = jax.jit(lambda m, x: jax.lax.with_sharding_constraint(m, shardings)(x))
+    assert largest_of(call, model, X) == INPUTS
+
+
+def test_modules_without_arrays_have_places_of_their_own():
+    """Data that is no array makes a module look like axes, which fit all places."""
+
+    class Counted(nnx.Module):
+        def __init__(self):
+            self.count = nnx.data(3)
+
+        def __call__(self, x):
+            sowlog.sow(self, "largest", x, sowlog.max)
+            return 2 * x
+
+    class Two(nnx.Module):
+        def __init__(self):
+            self.a, self.b = Counted(), Counted()
+
+        def __call__(self, x):
+            call = nnx.jit(lambda counted, x: counted(x))
+            return call(self.b, call(self.a, x))
+
+    assert largest_of(Two(), X) == {"a": 5.0, "b": 10.0}
 
 
 # What a model sows, without computing it --------------------------------------------------------------------
