@@ -3,17 +3,15 @@
 An nnx module knows no parent, and the transforms of nnx make new modules. So a `collect` looks up the places
 of all modules in the models that its function is given or holds, and while it runs the structure of a module
 carries its place through split, merge and jit. The functions of Flax that this takes are wrapped, once, and
-pass through outside of a `collect`; `check` says if this version of Flax has them.
+pass through outside of a `collect`; `install` says if this version of Flax lacks one.
 """
 
 import contextlib
-import contextvars
-import copy
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import flax
 import jax
@@ -28,210 +26,31 @@ from sowlog._sow.collector import emit, inside, is_collecting, scope_path
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.holding import objects_held, objects_in
 from sowlog._sow.labels import METRICS, Label
+from sowlog._sow.nnx_places import Places, current
+from sowlog._sow.nnx_structure import (
+    carry_place,
+    compare_places,
+    map_all_places,
+    mark_unflattened,
+    place_assigned,
+    place_made,
+    place_merged,
+)
 from sowlog._sow.scopes import stacked
 from sowlog.nnx import Metric
-
-
-class Place(NamedTuple):
-    """The place of a module.
-
-    Attributes:
-        path: the attributes that lead to it from its model.
-        model: the number of the model among those that the function was given; None for one made meanwhile.
-    """
-
-    path: tuple[str, ...]
-    model: int | None = None
-
-    def __truediv__(self, keys: Iterable[Any]) -> "Place":
-        return self._replace(path=(*self.path, *map(str, keys)))
-
-
-class _Setup(int):
-    """The flag `is_setup` of a module, which is part of its structure, with the module's place.
-
-    Modules at two places, or at one and at none, are two structures to jit. The plain flag equals all, so
-    that axes or shardings made outside of the `collect` fit; and `jax.tree.map` takes modules of all places
-    together. Two GraphDefs are keys of caches only: there the plain flag equals itself.
-
-    Attributes:
-        place: the place, or None for a module that the `collect` does not know.
-        is_prefix: whether the module may stand for the axes or shardings of another, which it then fits: it
-            holds no array, or its structure was made outside of the `collect`.
-    """
-
-    place: Place | None
-    is_prefix: bool
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, _Setup):
-            fits = self.is_prefix != other.is_prefix or _is_mapping.get()
-            same = self.place == other.place or fits
-        else:
-            same = not _is_key.get()
-        return same and isinstance(other, int) and int(self) == int(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = int.__hash__
-
-    def __repr__(self) -> str:
-        if _places.get() is None:
-            return repr(bool(self))
-        place = "a place unknown" if self.place is None else "/".join(self.place.path) or "the model"
-        return f"{bool(self)} at {place}"
-
-
-def _flag(setup: int, place: Place | None, *, is_prefix: bool) -> _Setup:
-    flag = _Setup(setup)
-    flag.place, flag.is_prefix = place, is_prefix
-    return flag
-
-
-class Places:
-    """The places of the modules that a `collect` knows."""
-
-    def __init__(self, outer: "Places | None") -> None:
-        self._outer = outer
-        # Modules and their states, each kept beside its place, so that no other gets its id. Transforms of
-        # nnx give the modules of a model other states, and flatten reads the state alone.
-        self._known: dict[int, tuple[Any, Place]] = {}
-        self._models: list[nnx.Pytree] = []
-        self._prefixes: dict[int, Any] = {}
-        self._sown_by: dict[Label, int] = {}
-
-    def add(self, models: Iterable[tuple[tuple[str, ...], nnx.Pytree]]) -> None:
-        """Add the modules of models, each with the path that leads to it."""
-        for path, model in models:
-            self._models.append(model)
-            is_prefix = _is_prefix(model)
-            for module, place in _places_in(model, Place(path, len(self._models))):
-                for level in self._around():
-                    if outer := level.of(module):
-                        level._note(module, outer)
-                if id(module) not in self._known:
-                    self._note(module, place)
-                if is_prefix:
-                    self._prefixes[id(module._pytree__state)] = module._pytree__state
-
-    def _note(self, module: nnx.Pytree, place: Place) -> None:
-        for known in (module, module._pytree__state):
-            self._known[id(known)] = (known, place)
-
-    def is_prefix(self, state: Any) -> bool:
-        """Return whether a state is of a module that stands for the axes or shardings of another."""
-        known = next((level for level in self.levels() if id(state) in level._known), None)
-        if known is not None:
-            return id(state) in known._prefixes
-        return getattr(state._is_setup, "is_prefix", False)
-
-    def levels(self) -> "Iterator[Places]":
-        """Return the places of this `collect`, and of those around it."""
-        yield self
-        yield from self._around()
-
-    def _around(self) -> "Iterator[Places]":
-        return iter(()) if self._outer is None else self._outer.levels()
-
-    def add_made(self, model: nnx.Pytree, place: Place) -> None:
-        """Add the modules of a model that was made meanwhile, but for those of a model known before."""
-        for module, inner in _places_in(model, place):
-            known = self.of(module)
-            if known is None or known.model is None:
-                self._note(module, inner)
-
-    def add_merged(self, model: nnx.Pytree, place: Place) -> None:
-        """Add the modules of a model whose structure carried no places."""
-        for module, inner in _places_in(model, place):
-            if self.of(module) is None and self.is_prefix(module._pytree__state):
-                self._note(module, inner)
-
-    def of(self, module: Any) -> Place | None:
-        """Return the place of a module, if it is known."""
-        _, place = self._known.get(id(module), (None, None))
-        return self.of_state(module._pytree__state) if place is None else place
-
-    def of_state(self, state: Any) -> Place | None:
-        """Return the place of the module that a state of Flax belongs to."""
-        if id(state) in self._known:
-            return self._known[id(state)][1]
-        place = getattr(state._is_setup, "place", None)
-        return self._outer.of_state(state) if place is None and self._outer is not None else place
-
-    def check_model(self, label: Label, place: Place) -> None:
-        """Raise ValueError if modules of two models sow under one label."""
-        if place.model is None:
-            return
-        if self._sown_by.setdefault(label, place.model) != place.model:
-            raise ValueError(
-                f"{label} is sown by two models that the collected function was given, and would be one "
-                'number. Give one a scope: with sowlog.scope("teacher"): y = teacher(x).'
-            )
-
-    def forget(self) -> None:
-        """Remove the places that transforms left in the states of the models: those around have their own."""
-        for model in self._models:
-            for module, _ in _places_in(model, Place(())):
-                module._pytree__state._is_setup = bool(module._pytree__state._is_setup)
-                for level in self._around():
-                    if id(module) in level._known:
-                        level._note(*level._known[id(module)])
-
-
-def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[nnx.Pytree, Place]]:
-    """Return a model's modules and their places: of several, the first by name."""
-    seen: set[int] = set()
-    below = [(place, model)]
-    while below:
-        place, module = below.pop()
-        if id(module) in seen:
-            continue
-        if id(module._pytree__state) in seen:
-            # `copy.copy` of a module copies no state, and two modules have two places.
-            object.__setattr__(module, "_pytree__state", copy.copy(module._pytree__state))
-        seen |= {id(module), id(module._pytree__state)}
-        yield module, place
-        inner = [
-            (place / (name, *keys), inner)
-            for name, value in sorted(vars(module).items())
-            if not isinstance(value, nnx.Variable | jax.Array)
-            for keys, inner in objects_in(value, nnx.Pytree)
-        ]
-        below.extend(reversed(inner))
-
-
-def _is_prefix(model: nnx.Pytree) -> bool:
-    """Return whether a model has axes or shardings in place of its arrays, as `nnx.prefix` makes it."""
-    found = False
-    for _, node in nnx.iter_graph(model, graph=True):
-        if isinstance(node, nnx.Pytree):
-            data = [vars(node).get(name, node) for name, is_data in node._pytree__nodes.items() if is_data]
-        else:
-            data = [node.get_raw_value()] if isinstance(node, nnx.Variable) else [node]
-            if hasattr(data[0], "dtype"):
-                return False
-        found = found or any(value is None or isinstance(value, _AXES) for value in data)
-    return found
-
-
-_AXES = (int, jax.sharding.Sharding, jax.sharding.PartitionSpec)
-_is_key: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_key", default=False)
-_is_mapping: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_mapping", default=False)
-_places: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_places", default=None)
 
 
 @contextlib.contextmanager
 def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
     """Look up the places of the modules that a function is given, is, or holds."""
-    places = Places(_places.get())
+    places = Places(current.get())
     for value in (*args, *kwargs.values(), fn):
         places.add(objects_held(value, nnx.Pytree))
-    token = _places.set(places)
+    token = current.set(places)
     try:
         yield
     finally:
-        _places.reset(token)
+        current.reset(token)
         places.forget()
 
 
@@ -279,7 +98,7 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
         LostMetricError: The module is in no model that the collected function was given or holds.
         ValueError: Two models sow under the label.
     """
-    places = _places.get()
+    places = current.get()
     place = None if places is None else places.of(module)
     if places is None or place is None:
         raise LostMetricError(
@@ -294,76 +113,9 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
 
 def described(module: nnx.Pytree, name: str) -> str:
     """Return the place of a sow in errors."""
-    places = _places.get()
+    places = current.get()
     place = None if places is None else places.of(module)
     return f"{'/'.join((*(place.path if place else ()), name))} (in {type(module).__name__})"
-
-
-def _carry_place(_: property) -> property:
-    """Let the structure of a module carry its place: JAX and nnx read this flag when they flatten it."""
-
-    def with_place(state: Any) -> Any:
-        places, setup = _places.get(), state._is_setup
-        if places is None:
-            return bool(setup)
-        return _flag(setup, places.of_state(state), is_prefix=places.is_prefix(state))
-
-    return property(with_place)
-
-
-def _mark_unflattened(init: Callable[..., None]) -> Callable[..., None]:
-    """Mark the modules that a structure from outside makes inside of a `collect`: they fit all places."""
-
-    def init_and_mark(state: Any, *args: Any, **kwargs: Any) -> None:
-        init(state, *args, **kwargs)
-        if _places.get() is not None and not isinstance(state._is_setup, _Setup):
-            state._is_setup = _flag(state._is_setup, None, is_prefix=True)
-
-    return init_and_mark
-
-
-def _place_made(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Place the modules of a model that is made inside of a `collect`: under the name of its class."""
-
-    def make_and_place(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        module = make(cls, *args, **kwargs)
-        places = _places.get()
-        if places is not None:
-            outer = bridge.current_linen_module()
-            is_bridged = isinstance(outer, bridge.ToLinen)
-            for level in places.levels():
-                level.add_made(module, Place(tuple(outer.path) if is_bridged else (cls.__name__,)))
-        return module
-
-    return make_and_place
-
-
-def _place_assigned(assign: Callable[..., None]) -> Callable[..., None]:
-    """Place the modules that were made inside of a `collect`, and become an attribute of another."""
-
-    def assign_and_place(module: nnx.Pytree, name: str, value: Any) -> None:
-        assign(module, name, value)
-        places = _places.get()
-        for level in () if places is None else places.levels():
-            if place := level.of(module):
-                for keys, made in objects_in(value, nnx.Pytree):
-                    level.add_made(made, place / (name, *keys))
-
-    return assign_and_place
-
-
-def _place_merged(unflatten: Callable[..., Any]) -> Callable[..., Any]:
-    """Place the modules of a model that was split outside of the `collect`, and is merged inside."""
-
-    def unflatten_and_place(*args: Any, **kwargs: Any) -> Any:
-        merged = unflatten(*args, **kwargs)
-        places = _places.get()
-        if places is not None:
-            for keys, model in objects_in(merged, nnx.Pytree):
-                places.add_merged(model, Place(keys))
-        return merged
-
-    return unflatten_and_place
 
 
 def _with_stacks(maps: Callable[..., bool]) -> Callable[..., Any]:
@@ -447,7 +199,7 @@ def _bridge_path(call: Callable[..., Any]) -> Callable[..., Any]:
     """Put the path of an nnx module that wraps a linen model before the paths of that model."""
 
     def call_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
-        places = _places.get()
+        places = current.get()
         place = None if places is None or not is_collecting() else places.of(self)
         if place is None:
             return call(self, *args, **kwargs)
@@ -457,53 +209,21 @@ def _bridge_path(call: Callable[..., Any]) -> Callable[..., Any]:
     return call_inside
 
 
-def _compare_places(equal: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Let a GraphDef that carries no places differ from one that does, as long as a `collect` runs."""
-
-    def equal_with_places(one: Any, other: Any) -> Any:
-        if _places.get() is None:
-            return equal(one, other)
-        token = _is_key.set(True)
-        try:
-            # A plain flag on the left compares as an int.
-            same = equal(one, other)
-            return same and (same is NotImplemented or equal(other, one))
-        finally:
-            _is_key.reset(token)
-
-    return equal_with_places
-
-
-def _map_all_places(tree_map: Callable[..., Any]) -> Callable[..., Any]:
-    """Let `jax.tree.map` take modules of several places together, as for the average of two models."""
-
-    def map_all(*args: Any, **kwargs: Any) -> Any:
-        if _places.get() is None:
-            return tree_map(*args, **kwargs)
-        token = _is_mapping.set(True)
-        try:
-            return tree_map(*args, **kwargs)
-        finally:
-            _is_mapping.reset(token)
-
-    return map_all
-
-
 _WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
-    (pytreelib.PytreeState, "is_setup", _carry_place),
-    (pytreelib.PytreeState, "__init__", _mark_unflattened),
-    (pytreelib, "_graph_node_meta_call", _place_made),
-    (pytreelib.Pytree, "_setattr", _place_assigned),
-    (graphlib, "unflatten", _place_merged),
-    (graphlib.GraphDef, "__eq__", _compare_places),
-    (graphlib.TreeNodeDef, "__eq__", _compare_places),
+    (pytreelib.PytreeState, "is_setup", carry_place),
+    (pytreelib.PytreeState, "__init__", mark_unflattened),
+    (pytreelib, "_graph_node_meta_call", place_made),
+    (pytreelib.Pytree, "_setattr", place_assigned),
+    (graphlib, "unflatten", place_merged),
+    (graphlib.GraphDef, "__eq__", compare_places),
+    (graphlib.TreeNodeDef, "__eq__", compare_places),
     (iteration.ScanFn, "__call__", _with_stacks(_scan_maps)),
     (iteration.SimpleScanFn, "__call__", _with_stacks(_scan_maps)),
     (iteration.VmapFn, "__call__", _with_stacks(_vmap_maps)),
     (iteration.SimpleVmapFn, "__call__", _with_stacks(_vmap_maps)),
     (nnx.Module, "sow", _sow_metric),
     (bridge.ToNNX, "__call__", _bridge_path),
-    *((module, "tree_map", _map_all_places) for module in internals.TREE_UTIL),
+    *((module, "tree_map", map_all_places) for module in internals.TREE_UTIL),
 ]
 
 
