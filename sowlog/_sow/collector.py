@@ -264,8 +264,9 @@ def _refuse_in_rule(*, label: Label, **_: Any) -> NoReturn:
 def _refuse(*_: Any, label: Label, **__: Any) -> NoReturn:
     """Raise where a sow is compiled, or evaluated outside of a `collect`: all rules take it out before."""
     raise LostMetricError(
-        f"{label} is sown inside a transform that sowlog knows no rule for, or in a function traced inside "
-        "of a collect and run outside: it would be lost. Return the value, and sow it outside."
+        f"{label} is sown inside a transform that sowlog knows no rule for, such as a Pallas kernel, or in a "
+        "function traced inside of a collect and run outside: it would be lost. Return the value, or write "
+        "it to an output of the kernel, and sow it outside."
     )
 
 

@@ -49,6 +49,12 @@ def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
     token = current.set(places)
     try:
         yield
+    except flax.errors.TraceContextError as error:
+        error.add_note(
+            "A module is changed inside of a transform, and was made outside. Pass its model to the "
+            "transformed function as an argument: nnx.jit(lambda model, x: model(x))(model, x)."
+        )
+        raise
     finally:
         current.reset(token)
         places.forget()

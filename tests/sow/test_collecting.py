@@ -260,3 +260,31 @@ def test_a_pass_keeps_no_tracer_of_a_transform(transform):
     with jax.check_tracer_leaks():
         _, updates = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
     assert sowlog.compute(updates["metrics"]) == {"inner/x": 1.0}
+
+
+USERS = {
+    "none": lambda f: f,
+    "jit": jax.jit,
+    "vmap": jax.vmap,
+    "checkpoint": jax.checkpoint,
+    "grad": jax.grad,
+    "scan": lambda f: lambda x: jax.lax.scan(lambda x, _: (f(x), None), x, length=2)[0],
+    "jit of cond": lambda f: jax.jit(lambda x: jax.lax.cond(x[0] > 0, f, lambda x: x, x)),
+}
+
+
+@pytest.mark.parametrize("transform", list(USERS))
+def test_an_error_of_the_users_function_reaches_him_once(transform):
+    """With his own line last, and nothing is run a second time because of it."""
+    runs = []
+
+    def user(x):
+        runs.append(1)
+        sowlog.sow("norm", x)
+        return x + "text"
+
+    with pytest.raises(TypeError, match="unsupported operand") as caught:
+        sowlog.collect(USERS[transform](user))(X)
+    assert runs == [1]
+    assert caught.traceback[-1].name == "user"
+    assert caught.value.__cause__ is None or "norm" not in str(caught.value.__cause__)

@@ -4,6 +4,7 @@ import copy
 import functools
 import types
 
+import flax.errors
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -357,3 +358,11 @@ def test_discover_takes_models_as_graphs():
 
 def test_discover_takes_functions_without_arguments():
     assert list(sowlog.discover(lambda: sowlog.sow("x", 1.0))["metrics"]) == ["x"]
+
+
+def test_a_model_changed_at_another_trace_level_gets_the_line_to_write():
+    """Nnx refuses it; the error of a collected function has the line."""
+    norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+    with pytest.raises(flax.errors.TraceContextError, match="different trace level") as caught:
+        sowlog.collect(lambda x: jax.jit(lambda x: norm(x))(x))(X)
+    assert "nnx.jit(lambda model, x: model(x))(model, x)" in caught.value.__notes__[-1]

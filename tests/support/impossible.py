@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas
 
 import sowlog
 
@@ -56,6 +57,13 @@ def _custom_vmap(x: jax.Array) -> jax.Array:
     return jax.jit(custom)(x)
 
 
+def _pallas_kernel(x: jax.Array) -> jax.Array:
+    def kernel(x_ref: Any, y_ref: Any) -> None:
+        y_ref[...] = _sow(x_ref[...])
+
+    return pallas.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+
 class _Plain(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         self.sow("metrics", "norm", jnp.sum(x))
@@ -88,6 +96,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[jax.Array], Any], str]] = {
         _rule_in_a_loop,
         "norm is sown in a rule of a custom derivative",
     ),
+    "a Pallas kernel": (_pallas_kernel, "norm is sown inside a transform .*, such as a Pallas kernel"),
     "a transform without a rule": (_custom_vmap, "norm is sown inside custom_vmap_call"),
     "`module.sow` without a reducer, in one branch": (
         _plain_in_a_branch,
