@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import flax
+import flax.errors
 import jax
 from flax import nnx
 from flax.nnx import filterlib, graphlib, pytreelib
