@@ -234,20 +234,36 @@ _WRAPPED: list[tuple[Any, str, Callable[[Any], Any]]] = [
 ]
 
 
+class _Probe(nnx.Module):
+    """A module whose place is looked for after a split and a merge."""
+
+
 @functools.cache
 def install() -> None:
     """Wrap the functions of Flax.
 
     Raises:
-        RuntimeError: This Flax lacks one, or its modules do not carry the flag; the message names it.
+        RuntimeError: This Flax lacks one, or its modules do not carry their places; the message says which.
     """
     missing = [f"{owner.__name__}.{name}" for owner, name, _ in _WRAPPED if not hasattr(owner, name)]
-    if missing:
+    if not missing:
+        for owner, name, wrapper in _WRAPPED:
+            function = getattr(owner, name)
+            wrapped = wrapper(function)
+            is_property = isinstance(wrapped, property)
+            setattr(owner, name, wrapped if is_property else functools.wraps(function)(wrapped))
+    if missing or not _carries_places():
         raise RuntimeError(
-            f"sowlog needs {', '.join(missing)}, which flax {flax.__version__} has not. Install the version "
-            "of flax that this sowlog was released with, or a newer sowlog."
+            f"sowlog needs {', '.join(missing) or 'modules whose flag is_setup outlives a split'}, which "
+            f"flax {flax.__version__} has not. Install the version of flax that this sowlog was released "
+            "with, or a newer sowlog."
         )
-    for owner, name, wrapper in _WRAPPED:
-        function = getattr(owner, name)
-        wrapped = wrapper(function)
-        setattr(owner, name, wrapped if isinstance(wrapped, property) else functools.wraps(function)(wrapped))
+
+
+def _carries_places() -> bool:
+    """Return whether a split and a merge, of a graph and of a pytree, keep the place of a module."""
+    probe = _Probe()
+    with placing(_Probe, (probe,), {}):
+        places = current.get()
+        merged = [nnx.merge(*nnx.split(probe)), jax.tree.map(lambda leaf: leaf, probe)]
+        return places is not None and all(places.of(module) == places.of(probe) for module in merged)

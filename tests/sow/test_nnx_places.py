@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.nnx import graphlib, pytreelib
 
 import sowlog
+from sowlog._sow import nnx as sow_nnx
 from tests.support.nnx_models import INPUTS, Model, Scale, X, largest_of, metrics_of
 
 
@@ -366,3 +368,18 @@ def test_a_model_changed_at_another_trace_level_gets_the_line_to_write():
     with pytest.raises(flax.errors.TraceContextError, match="different trace level") as caught:
         sowlog.collect(lambda x: jax.jit(lambda x: norm(x))(x))(X)
     assert "nnx.jit(lambda model, x: model(x))(model, x)" in caught.value.__notes__[-1]
+
+
+def test_a_flax_that_lacks_what_places_need_is_an_error(monkeypatch):
+    """At the first collect of a program that uses nnx."""
+    monkeypatch.setattr(sow_nnx, "_WRAPPED", [(graphlib, "unflatten_all", lambda function: function)])
+    with pytest.raises(RuntimeError, match=r"flax.nnx.graphlib.unflatten_all.*Install the version of flax"):
+        sow_nnx.install.__wrapped__()
+
+
+def test_modules_that_carry_no_place_are_an_error(monkeypatch):
+    """As if a newer Flax no longer flattened the flag."""
+    monkeypatch.setattr(sow_nnx, "_WRAPPED", [])
+    monkeypatch.setattr(pytreelib.PytreeState, "is_setup", False)
+    with pytest.raises(RuntimeError, match="modules whose flag is_setup outlives a split"):
+        sow_nnx.install.__wrapped__()
