@@ -86,7 +86,7 @@ class EventFile:
         """Write one framed record after the last whole one.
 
         Raises:
-            OSError: if the record cannot be written whole; the file then holds nothing of it.
+            OSError: The record cannot be written whole; the file then holds nothing of it.
         """
         if len(self._unsynced) > _UNSYNCED:
             self.sync()
@@ -118,7 +118,7 @@ class EventFile:
         """Return once all records are on the disk itself.
 
         Raises:
-            OSError: if the sync fails; the next call writes the unsynced bytes again.
+            OSError: The sync fails; the next call writes the unsynced bytes again.
         """
         try:
             if self._sync_failed:

@@ -21,7 +21,7 @@ def local_folder(path: str | PathLike[str]) -> Path:
         path: the path of a folder or a file, which need not exist.
 
     Raises:
-        ValueError: if the path is empty, has a scheme as in `gs://bucket/run`, contains a null character, or
+        ValueError: The path is empty, has a scheme as in `gs://bucket/run`, contains a null character, or
             begins with a `~user` without a home directory.
 
     Example:

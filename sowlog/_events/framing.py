@@ -101,8 +101,8 @@ def read_payloads(path: Path) -> Iterator[bytes]:
     The largest record bounds the memory, since a damaged length field is compared with the file.
 
     Raises:
-        CorruptEventFile: at the first record that is cut short or fails a checksum.
-        OSError: if the file cannot be read, or is not regular.
+        CorruptEventFile: A record is cut short or fails a checksum.
+        OSError: The file cannot be read, or is not regular.
     """
     # Most records have one of a few sizes, so each distinct header is checked once.
     known: dict[bytes, int] = {}
@@ -123,7 +123,7 @@ def read_head(path: Path, count: int) -> list[bytes]:
     """Return the first payloads of an event file, up to the first damage.
 
     Raises:
-        OSError: if the file cannot be read, or is not regular.
+        OSError: The file cannot be read, or is not regular.
     """
     payloads: list[bytes] = []
     with contextlib.suppress(CorruptEventFile):
@@ -137,7 +137,7 @@ def read_tail(path: Path, size: int) -> Iterator[bytes]:
     The first record is found by the checksums of its length and its payload.
 
     Raises:
-        OSError: if the file cannot be read, or is not regular.
+        OSError: The file cannot be read, or is not regular.
     """
     with open_regular(path) as file:
         start = max(0, os.fstat(file.fileno()).st_size - size)
@@ -176,7 +176,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, without blocking on a FIFO.
 
     Raises:
-        OSError: if the file cannot be opened, or is not regular.
+        OSError: The file cannot be opened, or is not regular.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = stat.S_IFMT(os.fstat(fd).st_mode)
@@ -222,7 +222,7 @@ def event_files(path: Path) -> list[Path]:
     They are found by name, so a folder, a FIFO or a dangling link may be among them.
 
     Raises:
-        FileNotFoundError: if the path does not exist, or the folder has no event file.
+        FileNotFoundError: The path does not exist, or the folder has no event file.
     """
     if path.is_file():
         return [path]

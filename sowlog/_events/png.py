@@ -24,7 +24,7 @@ def require_encoder() -> None:
     """Raise if images cannot be encoded.
 
     Raises:
-        ModuleNotFoundError: if Pillow is not installed.
+        ModuleNotFoundError: Pillow is not installed.
     """
     try:
         importlib.import_module("PIL.Image")

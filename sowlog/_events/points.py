@@ -80,7 +80,7 @@ def parse_event(payload: bytes) -> ParsedEvent:
     """Parse one serialized Event.
 
     Raises:
-        ValueError: if the payload is no Event.
+        ValueError: The payload is no Event.
     """
     try:
         event = Event.FromString(payload)

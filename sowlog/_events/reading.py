@@ -100,8 +100,8 @@ def read(path: str | PathLike[str]) -> Run:
         The run.
 
     Raises:
-        FileNotFoundError: if the path has no event file.
-        ValueError: if the path is not on this machine, as in `gs://bucket/run`.
+        FileNotFoundError: The path has no event file.
+        ValueError: The path is not on this machine, as in `gs://bucket/run`.
 
     Example:
         >>> import tempfile, sowlog

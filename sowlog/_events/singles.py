@@ -100,7 +100,7 @@ class Singles:
         """Return the number of the tag of a plain scalar value.
 
         Raises:
-            ValueError: if the value is no plain scalar.
+            ValueError: The value is no plain scalar.
         """
         last = stop - 5
         if payload[start] != _VALUE or last < body or stop > len(payload) or payload[last] != _SIMPLE:
@@ -131,8 +131,8 @@ def _head(payload: bytes) -> tuple[int, int]:
     """Return the step of an event, and the start of the first value of its summary.
 
     Raises:
-        ValueError: if the event has other fields than the events of our writer.
-        IndexError: if the event is too short.
+        ValueError: The event has other fields than the events of our writer.
+        IndexError: The event is too short.
     """
     start = 9 if payload[0] == _TIME else 0
     step = 0

@@ -104,9 +104,9 @@ class Background(Generic[ItemT]):
             is_kept: whether the bound is ignored, so that the item is never dropped or refused.
 
         Raises:
-            RuntimeError: after `end`, or in a forked child.
-            QueueFullError: if the queue is full and the rule is "error"; the item is not queued then.
-            TimeoutError: if the queue is full and the thread makes no progress within the patience; the item
+            RuntimeError: The call follows `end`, or is made in a forked child.
+            QueueFullError: The queue is full and the rule is "error"; the item is not queued then.
+            TimeoutError: The queue is full and the thread makes no progress within the patience; the item
                 is not queued then.
         """
         self._require_own_process()
@@ -136,7 +136,7 @@ class Background(Generic[ItemT]):
         """Raise if `put` would refuse an item.
 
         Raises:
-            RuntimeError: after `end`, or in a forked child.
+            RuntimeError: The call follows `end`, or is made in a forked child.
         """
         self._require_own_process()
         if self._ending:
@@ -146,9 +146,9 @@ class Background(Generic[ItemT]):
         """Call `function` on the thread after all items queued before, and wait for its return.
 
         Raises:
-            BaseException: the exception of `function`, or else an earlier one of the thread.
-            RuntimeError: after `end`, or in a forked child.
-            TimeoutError: if the thread made no progress within the patience.
+            BaseException: `function` failed, or the thread failed earlier.
+            RuntimeError: The call follows `end`, or is made in a forked child.
+            TimeoutError: The thread made no progress within the patience.
         """
         self._require_own_process()
         call = Call(function)
@@ -161,8 +161,8 @@ class Background(Generic[ItemT]):
         """Do all queued items, then `finish`, then end the thread; a second call waits for the first.
 
         Raises:
-            BaseException: the exception of `finish`, or else an earlier one of the thread.
-            TimeoutError: if the thread made no progress within the patience.
+            BaseException: `finish` failed, or the thread failed earlier.
+            TimeoutError: The thread made no progress within the patience.
         """
         if os.getpid() != self._pid:
             return

@@ -48,7 +48,7 @@ class Delivery:
             pause: waits a moment, in which the device may finish more steps.
 
         Raises:
-            WriterError: if a writer, or the read, begins to fail; every other writer has the records.
+            WriterError: A writer, or the read, begins to fail; every other writer has the records.
             LossWarning: if a writer begins to stall.
         """
         outcomes: list[Exception | None] = []
@@ -93,7 +93,7 @@ class Delivery:
         """Flush every writer, so that all delivered records are durable.
 
         Raises:
-            WriterError: if a flush fails, a stalled writer has late records, or records were lost since the
+            WriterError: A flush fails, a stalled writer has late records, or records were lost since the
                 last flush.
         """
         _raise_first([*[sink.flush() for sink in self._sinks], self._read_losses.take_error()])
@@ -106,7 +106,7 @@ class Delivery:
         """Write the last item, and close every writer.
 
         Raises:
-            WriterError: if a close fails, or records were lost since the last flush.
+            WriterError: A close fails, or records were lost since the last flush.
             LossWarning: if steps were dropped by a full queue.
         """
         if self._last is not None:

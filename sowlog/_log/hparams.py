@@ -21,8 +21,8 @@ def check_hparams(values: Any, metrics: Any) -> HParams:
     """Return the settings by dotted name, each a finite number, a bool or text.
 
     Raises:
-        TypeError: if a name is not text, a value has an unsupported type, or the metrics are no list of tags.
-        ValueError: if there are no settings, two have one name, or a mapping contains itself.
+        TypeError: A name is not text, a value has an unsupported type, or the metrics are no list of tags.
+        ValueError: There are no settings, two have one name, or a mapping contains itself.
     """
     tags = _check_metrics(metrics)
     if not _is_mapping(values):

@@ -32,8 +32,8 @@ def check_image(tag: object, image: object) -> Pixels:
     """Return a valid image; an array on the host is copied, since the caller may write to it.
 
     Raises:
-        TypeError: if it is not an array, or has another dtype.
-        ValueError: if it has another shape, no pixels, or no tag.
+        TypeError: The image is not an array, or has another dtype.
+        ValueError: The image has another shape, no pixels, or no tag.
     """
     if not isinstance(tag, str) or not tag:
         raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image).")

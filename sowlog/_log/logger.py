@@ -54,8 +54,8 @@ class Logger:
             one of the two points.
 
     Raises:
-        OSError: if the event file cannot be created.
-        ValueError: if `every`, `queue_size` or `on_full` is out of range, `logdir` is no local folder (as
+        OSError: The event file cannot be created.
+        ValueError: `every`, `queue_size` or `on_full` is out of range, `logdir` is no local folder (as
             `gs://bucket/run`), or `resume_from` is passed with `writers`, which take it themselves.
 
     Example:
@@ -125,14 +125,14 @@ class Logger:
                 histogram: of a tag that is both, TensorBoard shows the kind that came first.
 
         Raises:
-            WriterError: if a writer failed at an earlier step. This step is queued nevertheless.
-            QueueFullError: if the queue is full and `on_full` is "error".
-            TimeoutError: if the queue is full, and the device or the disk hangs.
-            TypeError: if the step is not an integer, or is on a device; or a metric is not a real number,
+            WriterError: A writer failed at an earlier step. This step is queued nevertheless.
+            QueueFullError: The queue is full and `on_full` is "error".
+            TimeoutError: The queue is full, and the device or the disk hangs.
+            TypeError: The step is not an integer, or is on a device; or a metric is not a real number,
                 array or state, or is traced: inside jit, return `sowlog.pack(metrics)` and log it outside.
-            ValueError: if the step is beyond int64; or a metric has no name, a name used twice, or too many
+            ValueError: The step is beyond int64; or a metric has no name, a name used twice, or too many
                 elements.
-            RuntimeError: after `close`, or if an array was donated before the call.
+            RuntimeError: The logger is closed, or an array was donated before the call.
 
         Example:
             >>> import jax, sowlog, sowlog.testing
@@ -172,10 +172,10 @@ class Logger:
                 device array must not be donated afterwards.
 
         Raises:
-            ModuleNotFoundError: if Pillow is not installed.
-            ValueError: if the image has another shape, or no tag.
-            TypeError: if the image is not an array, or has another dtype.
-            Exception: all other errors of `log`.
+            ModuleNotFoundError: Pillow is not installed.
+            ValueError: The image has another shape, or no tag.
+            TypeError: The image is not an array, or has another dtype.
+            Exception: As for `log`.
 
         Example:
             >>> import tempfile, jax.numpy as jnp, sowlog
@@ -212,10 +212,10 @@ class Logger:
                 comparison.
 
         Raises:
-            TypeError: if a name or a value has an unsupported type.
-            ValueError: if there are no values, or two have one name.
-            RuntimeError: at a second call, or after `close`.
-            WriterError: if a writer failed at an earlier step. The hyperparameters are queued nevertheless.
+            TypeError: A name or a value has an unsupported type.
+            ValueError: There are no values, or two have one name.
+            RuntimeError: Hyperparameters were logged before, or the logger is closed.
+            WriterError: A writer failed at an earlier step. The hyperparameters are queued nevertheless.
 
         Example:
             >>> import tempfile, sowlog
@@ -238,8 +238,8 @@ class Logger:
         """Wait until all records logged before are on disk.
 
         Raises:
-            WriterError: if records are lost or late; `lost` and `late` have the numbers.
-            TimeoutError: if the device or the disk hangs.
+            WriterError: Records are lost or late; `lost` and `late` have the numbers.
+            TimeoutError: The device or the disk hangs.
 
         Example:
             >>> import tempfile, sowlog
@@ -260,8 +260,8 @@ class Logger:
                 ending, for a run that will continue.
 
         Raises:
-            WriterError: if records were lost since the last flush; `lost` has the number.
-            TimeoutError: if the device or the disk hangs.
+            WriterError: Records were lost since the last flush; `lost` has the number.
+            TimeoutError: The device or the disk hangs.
 
         Example:
             >>> import tempfile, sowlog

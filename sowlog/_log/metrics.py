@@ -23,9 +23,9 @@ def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
     names.
 
     Raises:
-        TypeError: if a leaf is not a metric, or is traced.
-        ValueError: if a metric has no name, two have one tag, or an array is too large.
-        RuntimeError: if an array was donated or deleted.
+        TypeError: A leaf is not a metric, or is traced.
+        ValueError: A metric has no name, two have one tag, or an array is too large.
+        RuntimeError: An array was donated or deleted.
     """
     if is_packed(metrics):
         return _checked(metrics), {}

@@ -44,8 +44,8 @@ def check_bounds(size: int, on_full: OnFull) -> None:
     """Check the size of a queue and its rule for a full one.
 
     Raises:
-        TypeError: if the size is not an integer.
-        ValueError: if the size is below 1, or the rule is unknown.
+        TypeError: The size is not an integer.
+        ValueError: The size is below 1, or the rule is unknown.
     """
     check_count(size, "queue_size", "it must hold at least 1 record")
     if on_full not in get_args(OnFull):
@@ -119,7 +119,7 @@ class Bounds(Generic[ItemT]):
         """Apply the rule for a full queue; return False if the item has to wait for room.
 
         Raises:
-            QueueFullError: if the queue is full and the rule is "error".
+            QueueFullError: The queue is full and the rule is "error".
         """
         if self._on_full == "error":
             self._on_drop()

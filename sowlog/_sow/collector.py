@@ -126,7 +126,7 @@ def check_on_device(label: Any) -> None:
     """Raise if the caller is a host callback of a collected function.
 
     Raises:
-        LostMetricError: It is.
+        LostMetricError: The caller is one.
     """
     if _current.get() is _HOST:
         raise LostMetricError(

@@ -72,7 +72,7 @@ class Label(NamedTuple):
         """Raise if the values cannot be merged over the steps of a transform, or be absent in one.
 
         Raises:
-            LostMetricError: They are accumulated by a user's functions, whose empty state is unknown.
+            LostMetricError: A user's functions accumulate the values, and their empty state is unknown.
         """
         if self.functions is not None:
             raise LostMetricError(

@@ -18,8 +18,8 @@ def check_count(value: Any, name: str, rule: str) -> int:
     """Return an integer of at least 1.
 
     Raises:
-        TypeError: if the value is not an integer.
-        ValueError: if the value is less than 1.
+        TypeError: The value is not an integer.
+        ValueError: The value is less than 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; it must be an integer.")
@@ -32,8 +32,8 @@ def check_resume(step: Any) -> int | None:
     """Return the step that a run is resumed from, or None.
 
     Raises:
-        TypeError: if the step is not an integer.
-        ValueError: if the step is beyond int64.
+        TypeError: The step is not an integer.
+        ValueError: The step is beyond int64.
     """
     if step is None:
         return None
@@ -51,8 +51,8 @@ def check_writers(writers: Any, resume_from: Any) -> list[Any]:
     """Return the writers of a logger as a list.
 
     Raises:
-        TypeError: if they are not iterable, or one of them is not a writer.
-        ValueError: if there is a step to resume from, which a writer takes itself.
+        TypeError: The writers are not iterable, or one of them is not a writer.
+        ValueError: There is a step to resume from, which a writer takes itself.
     """
     if check_resume(resume_from) is not None:
         raise ValueError(
@@ -74,7 +74,7 @@ def check_writer(writer: Any) -> None:
     """Check that an object is a writer.
 
     Raises:
-        TypeError: if the object lacks a method of a writer, or is a class.
+        TypeError: The object lacks a method of a writer, or is a class.
     """
     if isinstance(writer, type):
         raise TypeError(f"{writer.__name__} is a class; give a writer, {writer.__name__}(...).")

@@ -44,8 +44,8 @@ class TensorBoardWriter:
         clock: returns seconds since the epoch, for the name of the file and its first events.
 
     Raises:
-        OSError: if the file cannot be created.
-        ValueError: if `logdir` is no local folder, as in `gs://bucket/run`.
+        OSError: The file cannot be created.
+        ValueError: `logdir` is no local folder, as in `gs://bucket/run`.
 
     Example:
         >>> import tempfile, sowlog
@@ -82,7 +82,7 @@ class TensorBoardWriter:
         """Append one event with the scalars of the record, and one with its other values if it has any.
 
         Raises:
-            StalledError: if the events cannot be written now.
+            StalledError: The events cannot be written now.
         """
         self.write_all([record])
 
@@ -90,7 +90,7 @@ class TensorBoardWriter:
         """Append the events of all records in one write, at little more than the cost of one.
 
         Raises:
-            StalledError: if the events cannot be written now; the file then holds none of them.
+            StalledError: The events cannot be written now; the file then holds none of them.
         """
         events = bytearray()
         records = tuple(records)
@@ -155,7 +155,7 @@ class TensorBoardWriter:
         """Return once all written records are on the disk itself.
 
         Raises:
-            OSError: if the file cannot be synced, or was deleted.
+            OSError: The file cannot be synced, or was deleted.
         """
         if self._file.deleted:
             raise self._deleted_error()
@@ -165,7 +165,7 @@ class TensorBoardWriter:
         """Flush and close the file.
 
         Raises:
-            OSError: for the same reasons as `flush`; the file is closed nevertheless.
+            OSError: As for `flush`; the file is closed nevertheless.
         """
         deleted = self._file.deleted
         if self._superseded and self._resume_from is not None and not deleted:
