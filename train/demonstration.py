@@ -128,7 +128,7 @@ def curve(run: sowlog.Run, quantity: Quantity) -> Curve:
     """Read a quantity, of all layers, at every evaluation of a run.
 
     Raises:
-        KeyError: the run has no such tags.
+        KeyError: The run has no such tags.
     """
     found = [series for tag, series in run.scalars.items() if _belongs(tag, quantity.tags)]
     if not found:

@@ -21,7 +21,7 @@ def describe(config: Config, dataset: Dataset) -> str:
         dataset: its data, of which the shapes are looked at.
 
     Raises:
-        ConfigError: no evaluation has a metric that the task or early stopping names.
+        ConfigError: No evaluation has a metric that the task or early stopping names.
     """
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)

@@ -158,7 +158,7 @@ def ranked(task: Task, tags: Iterable[str]) -> list[str]:
 
 
 def check_results(config: Config, task: Task, logged: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags of a task's results and of what early stopping watches, the most important first.
+    """Return the tags of a task's results and of early stopping's metric, the most important first.
 
     Args:
         config: the experiment.
@@ -166,7 +166,7 @@ def check_results(config: Config, task: Task, logged: Iterable[str]) -> tuple[st
         logged: tags of the evaluation, each after eval/.
 
     Raises:
-        ConfigError: one of them is no tag of the evaluation, or their directions contradict each other.
+        ConfigError: A result is no tag of the evaluation, or two directions contradict each other.
     """
     tags = sorted(tag.removeprefix("eval/") for tag in logged)
     watched = [] if config.early_stop is None else [config.early_stop.metric]

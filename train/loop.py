@@ -75,7 +75,7 @@ def train(
         hparams: settings by which the run is to be compared with others, with its results.
 
     Raises:
-        StopRequestedError: a signal came while the first batch was waited for: nothing was trained.
+        StopRequestedError: A signal came before the first batch: nothing was trained.
     """
     config, on = with_end(config, folder.decay_steps), Devices(config.sharding, devices)
     with usable(folder.path):

@@ -48,7 +48,7 @@ def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices
         devices: the mesh of the run.
 
     Raises:
-        ConfigError: the batches do not spread evenly over the devices, or no evaluation has a metric that the
+        ConfigError: The batches do not spread evenly over the devices, or no evaluation has a metric that the
             task or early stopping names.
     """
     task = tasks.build(config.task)

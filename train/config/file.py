@@ -32,7 +32,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False
             configuration of an earlier run is read as it stands.
 
     Raises:
-        ConfigError: with every error that can be found, each with its place and its dotted key.
+        ConfigError: The configuration has errors; the message has all, each with its place and dotted key.
     """
     draft = _Draft()
     assignments = list(_parse_overrides(overrides, draft.errors))
@@ -97,7 +97,7 @@ class _Draft:
             within: the files that led to it, each based on the next.
 
         Raises:
-            ConfigError: the bases are more than `MAX_FILES`; files that name each other may be without end.
+            ConfigError: The bases are more than `MAX_FILES`; files that name each other have no end.
         """
         self._laid += 1
         if self._laid > MAX_FILES:

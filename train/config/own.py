@@ -27,14 +27,14 @@ def check_reference(name: str, form: str) -> str:
 
 
 def find(reference: str, kind: str) -> Any:
-    """Return what "module:name" names, imported from the working folder or Python's path.
+    """Return the object that "module:name" names, imported from the working folder or Python's path.
 
     Args:
         reference: the name.
         kind: "function" or "class", for the error.
 
     Raises:
-        LookupError: there is no such module, or it has no such name.
+        LookupError: There is no such module, or it has no such name.
     """
     module_name, _, name = reference.partition(":")
     # As `python -m` has it; the command of an installed package has not.
@@ -95,7 +95,7 @@ def options_of(name: str) -> type[OwnTask]:
         name: module:Class.
 
     Raises:
-        PydanticCustomError: there is no such class, or it has not the form of a task.
+        PydanticCustomError: There is no such class, or it has not the form of a task.
     """
     try:
         task = find(name, "class")

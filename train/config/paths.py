@@ -17,7 +17,7 @@ def local(text: str, place: str) -> Path:
         place: where it was given, which begins the line of the error.
 
     Raises:
-        ConfigError: it is empty, a URL, or begins with a home that is not known.
+        ConfigError: The text is empty, is a URL, or begins with an unknown home directory.
     """
     if not _ODD.match(text):
         return Path(text)

@@ -37,7 +37,7 @@ def load(options: DataOptions, *, needs: tuple[str, ...] = ()) -> Dataset:
         needs: the arrays that the task takes from a batch, which a user's own data must have.
 
     Raises:
-        DataError: where it is absent, unreadable, too small, or not what the task learns from.
+        DataError: The data is absent, unreadable or too small, or lacks an array that the task needs.
     """
     match options:
         case DigitsData():

@@ -36,7 +36,7 @@ class Batches:
         thread: the same.
 
     Raises:
-        DataError: there is no batch to train or to evaluate on, held-out batches differ in their shapes, or a
+        DataError: There is no batch to train or to evaluate on, held-out batches differ in their shapes, or a
             second pass begins with other batches than those that are held out.
     """
 
@@ -171,7 +171,7 @@ class Batches:
         """Draw the first batches of another pass, as of a run that is taken up, and compare them.
 
         Raises:
-            DataError: held-out batches are others.
+            DataError: The held-out batches are others.
         """
         train, held_out = self._open(self._make())
         if self._is_pair:

@@ -86,7 +86,7 @@ class Drawing:
         """Return the batch of a step.
 
         Raises:
-            StopRequestedError: a signal came, and the batch did not.
+            StopRequestedError: A signal came before the batch.
         """
         if self._is_abandoned:
             self._raise_if(self._leaving.leave())

@@ -31,7 +31,7 @@ def as_batch(given: Any, where: str, needs: tuple[str, ...], *, copy: bool = Fal
             the program, or a device that reads the host's memory, still has the batch before.
 
     Raises:
-        DataError: it is no mapping of arrays of numbers, or one of `needs` is not there.
+        DataError: The batch is no mapping of arrays of numbers, or lacks one of `needs`.
     """
     if not isinstance(given, Mapping):
         raise DataError(f"{where} returns {kinds(given)} where a dict of arrays belongs.")

@@ -32,7 +32,7 @@ def load(options: FunctionData, needs: tuple[str, ...]) -> "Arrays | Batches":
         needs: the arrays that the task takes from a batch.
 
     Raises:
-        DataError: there is no such function, it returns something else than arrays or batches, or it needs
+        DataError: There is no such function, it returns neither arrays nor batches, or it needs
             the main thread.
     """
     function = _find(options.name)

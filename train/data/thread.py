@@ -24,10 +24,10 @@ class OneThread:
         self._end = weakref.finalize(self, self._asked.put, None)
 
     def ask(self, call: Callable[[], T]) -> Future[T]:
-        """Return what a call will return or raise, which begins after those that were asked for before.
+        """Return the future of a call, which begins after all earlier ones.
 
         Raises:
-            RuntimeError: the thread was closed.
+            RuntimeError: The thread was closed.
         """
         if not self._end.alive:
             raise RuntimeError("the thread that draws this data has ended with its run: load the data again.")

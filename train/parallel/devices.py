@@ -59,7 +59,7 @@ class Devices:
             microbatches: how many to cut it into, as `cut` does.
 
         Raises:
-            ConfigError: devices and microbatches do not divide its size.
+            ConfigError: Devices and microbatches do not divide the size of the batch.
         """
         self._check_size(batch, microbatches)
         axis = int(microbatches > 1)

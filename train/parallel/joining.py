@@ -43,7 +43,7 @@ def joined(group: Group, *, seconds: float = JOINING) -> Generator[None]:
         seconds: how long to wait for them.
 
     Raises:
-        ConfigError: there is no such group to join.
+        ConfigError: There is no such group to join.
     """
     _initialize(group, seconds)
     try:
@@ -64,7 +64,7 @@ def check_alike(config: Config, dataset: Dataset) -> None:
     """Raise an error in every process if they do not all train the same on the same data.
 
     Raises:
-        ConfigError: their configurations or their data differ.
+        ConfigError: The configurations or the data of two processes differ.
     """
     checks = [
         ("configurations", config_file.dump(config), ""),
@@ -93,7 +93,7 @@ def shared_folder(take: Callable[[], RunFolder]) -> Generator[RunFolder | Shared
     """Hold the run folder in process 0 while it is entered, and yield a view of it in the others.
 
     Raises:
-        RunFolderError: in all of them, if process 0 cannot have it.
+        RunFolderError: Process 0 cannot have the folder; raised in all processes.
     """
     with contextlib.ExitStack() as held:
         own, shared = None, dict[str, Any]()

@@ -42,7 +42,7 @@ def group_of(options: Namespace) -> Group | None:
     """Return the processes that the options name; None if this one is alone.
 
     Raises:
-        ConfigError: they contradict each other.
+        ConfigError: The options contradict each other.
     """
     given = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in _FLAGS}
     missing = [flag for flag, value in given.items() if value is None]
@@ -63,7 +63,7 @@ def check_alone(group: Group | None, flag: str) -> None:
     """Raise an error if there are several processes, for a flag that is of one.
 
     Raises:
-        ConfigError: naming the flag that asks for it.
+        ConfigError: There are several processes; the message names the flag.
     """
     if group is not None:
         raise _config_error(

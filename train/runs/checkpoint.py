@@ -82,7 +82,7 @@ class Checkpoints:
         A state is donated to the next step as soon as it is saved.
 
         Raises:
-            NotSavedError: it cannot be written; nothing is left of it, and the one before stays.
+            NotSavedError: The checkpoint cannot be written; nothing of it is left, and the one before stays.
         """
         if step == self.newest:
             return
@@ -114,7 +114,7 @@ class Checkpoints:
             The state and its step; None if there is no checkpoint at all.
 
         Raises:
-            RunFolderError: there are checkpoints, and none can be read.
+            RunFolderError: There are checkpoints, and none can be read.
         """
         unread: dict[int, str] = {}
         for step in self._steps():

@@ -66,7 +66,7 @@ class RunFolder:
         """Take the folder, made if it is not there.
 
         Raises:
-            RunFolderError: another process trains there, or it holds another configuration.
+            RunFolderError: Another process trains there, or the folder holds another configuration.
         """
         self.path = path
         self.checkpoints = path / CHECKPOINTS
@@ -134,7 +134,7 @@ def usable(path: Path) -> Generator[None]:
     """Raise an OSError over a run folder as an error of the run.
 
     Raises:
-        RunFolderError: for every OSError.
+        RunFolderError: The folder raised an OSError.
     """
     try:
         yield
@@ -146,7 +146,7 @@ def check_same_config(path: Path, config: Config) -> bool:
     """Return whether a run folder holds this configuration; False if it holds none.
 
     Raises:
-        RunFolderError: it holds another, which is more than a longer run of the same, or a longer run that
+        RunFolderError: The folder's configuration differs in more than the length of the run, or a longer run
             would learn nothing.
     """
     return _check(path, config) is not None
@@ -156,7 +156,7 @@ def read_config(path: Path) -> Config | None:
     """Return the configuration of a run folder; None if no run was begun there.
 
     Raises:
-        UnreadableFolderError: it is absent beside checkpoints, or cannot be read.
+        UnreadableFolderError: The configuration is absent beside checkpoints, or cannot be read.
     """
     file = path / CONFIG
     if not os.path.lexists(file):

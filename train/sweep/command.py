@@ -57,7 +57,7 @@ def check(options: argparse.Namespace) -> bool:
     """Return whether a sweep is asked for.
 
     Raises:
-        ConfigError: options of a sweep stand without one, or beside options of a run.
+        ConfigError: Options of a sweep stand without one, or beside options of a run.
     """
     wrong: list[str] = []
     if not options.sweep:
@@ -146,7 +146,7 @@ def parse_jobs(given: str | None) -> int | None:
     """Read `--jobs`.
 
     Raises:
-        ConfigError: it is no whole number of 1 or more.
+        ConfigError: The value is no whole number of 1 or more.
     """
     if given is None:
         return None

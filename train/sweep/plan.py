@@ -75,8 +75,8 @@ def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Pa
         folder: where the run folders are.
 
     Raises:
-        ConfigError: with every error in the varied settings and in the configurations that result.
-        RunFolderError: a point's folder holds another configuration.
+        ConfigError: The varied settings, or the configurations that result, have errors; the message has all.
+        RunFolderError: A point's folder holds another configuration.
     """
     axes = dict(_parse_all(sweeps))
     points: list[Point] = []

@@ -83,7 +83,7 @@ def write(points: Sequence[Point], folder: Path) -> list[Path]:
     """Write the tables into the sweep's folder, all digits of their numbers, and return the files.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: A table cannot be written.
     """
     written: list[Path] = []
     for name, table in ((FILE, of_points(points)), (SEEDS_FILE, of_seeds(points))):

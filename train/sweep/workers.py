@@ -179,7 +179,7 @@ class Cluster:
         folder: where submitit keeps its files.
 
     Raises:
-        ConfigError: submitit is not installed, there is no such cluster, or it has no such parameter.
+        ConfigError: Submitit is not installed, there is no such cluster, or it has no such parameter.
     """
 
     def __init__(self, kind: str, settings: Mapping[str, Any], folder: Path):

@@ -59,7 +59,7 @@ def open_regular(file: Path, mode: Literal["rb", "ab"]) -> BinaryIO:
     """Open a regular file, and for appending make it if it is not there: no folder, pipe or device.
 
     Raises:
-        OSError: it cannot be opened; for appending also if it is a link, whose target is none of ours.
+        OSError: The file cannot be opened; or, for appending, is a link, whose target is another's file.
     """
     flags = os.O_RDONLY if mode == "rb" else os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     # Without O_NONBLOCK the open of a FIFO waits for its other end.
@@ -85,19 +85,19 @@ def read(file: Path, *, limit: int = LIMIT) -> str:
     """Read a regular file as UTF-8.
 
     Raises:
-        OSError: it cannot be read, or is none.
-        ValueError: it is larger than the limit, or no UTF-8.
+        OSError: The file cannot be read, or is not regular.
+        ValueError: The file is larger than the limit, or not UTF-8.
     """
     with open_regular(file, "rb") as opened:
         return _decode(opened.read(limit + 1), limit)
 
 
 def read_stream(file: Path, *, limit: int = LIMIT) -> str:
-    """Read a file, or what a pipe, a terminal or a device has, as UTF-8.
+    """Read a file, or the content of a pipe, a terminal or a device, as UTF-8.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger than the limit, no UTF-8, or a pipe that nothing comes through.
+        OSError: The file cannot be read.
+        ValueError: The file is larger than the limit, not UTF-8, or a pipe without a writer.
     """
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     try:
