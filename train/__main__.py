@@ -1,11 +1,15 @@
 """`python -m train [CONFIG.yaml] [dotted.key=value ...] [--workdir DIR]`, and `--help` for all of it.
 
-Exit status: 0 when the run is finished, or the help or list is shown; 2 for an error in configuration, data
-or run folder, before anything is trained, or for data that fails later; 3 when the objective or its gradient
-became NaN or infinite; 128 and the signal's number, the run saved, after one that asks a process to leave:
-130 after Ctrl-C, 143 after SIGTERM, and so on for SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU; 1 with a line when
-something of the run could not be written, or with a traceback for all else. Of a sweep: 0 when every point is
-finished, 1 when one failed, 2 and those of signals as of a run.
+Exit status of a run:
+
+    0    The run is finished, or the help or list is shown.
+    1    A part of the run could not be written (one line), or any other error (a traceback).
+    2    The configuration, the data or the run folder has an error, or data fails during the training.
+    3    The objective or its gradient became NaN or infinite.
+    128+ A signal ended the run, which is saved: 130 after Ctrl-C, 143 after SIGTERM, and 128 plus the number
+         of SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU.
+
+A sweep exits with 0 when every point is finished, 1 when one failed, and 2 or 128+ as a run.
 """
 
 import signal

@@ -62,9 +62,9 @@ def _part(parts: Batch, key: jax.Array, number: jax.Array) -> tuple[Batch, jax.A
 def _scales(
     forward: RunForward, variables: Variables, parts: Batch, key: jax.Array, microbatches: int
 ) -> jax.Array | None:
-    """Return by how much the loss of each part counts in their mean, 1 on average; None if all count alike.
+    """Return the weight of each part's loss in their mean, 1 on average; None if all weigh alike.
 
-    It takes a forward pass of each, of which the compiler keeps what the weight needs: a sum over a mask.
+    Each weight takes a forward pass, of which the compiler keeps only its computation: a sum over a mask.
     """
 
     def weight(number: jax.Array) -> jax.Array | None:

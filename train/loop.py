@@ -1,8 +1,8 @@
 """The training loop: batch, step, log, save, and every so often an evaluation.
 
-Whatever is logged at step s belongs to the model after s updates: the metrics of the update that follows, and
-an evaluation before it. A checkpoint of step s is taken up at s, so each point of a run that was stopped
-is logged as if it had not been.
+The values logged at step s belong to the model after s updates: the metrics of the next update, and an
+evaluation before it. A run resumes from a checkpoint of step s at step s, so a stopped and resumed run logs
+the points of an uninterrupted one.
 """
 
 import time
@@ -38,7 +38,7 @@ Values = dict[str, jax.Array]
 
 
 class RunView(Protocol):
-    """Where a run is shown. Its values are on their way: to read one at once would make the device wait."""
+    """The display of a run. Its values may not be computed yet: a read at once would make the device wait."""
 
     def trained(self, step: int, values: Values) -> None:
         """Take the values of the update made at a step."""
@@ -65,14 +65,14 @@ def train(
     Args:
         config: the experiment.
         dataset: the training and held-out batches.
-        folder: where it is kept. If its run has a checkpoint, it goes on from there. Of several processes,
-            only the one with the `RunFolder` writes more there than its part of the checkpoints.
-        view: where it is shown.
-        stop: ends the loop after the step in which a signal comes, or as a user's loader is waited for; of
-            several processes, a few steps later, or as all of them wait for the same batch.
+        folder: the run folder. A run with a checkpoint resumes from it. Of several processes, only the one
+            with the `RunFolder` writes more than its part of the checkpoints.
+        view: the display.
+        stop: the flag of a signal, which ends the loop after the running step or during the wait for a
+            batch; of several processes, a few steps later or once all wait for the same batch.
         devices: JAX's devices to run on; by default all devices of all processes.
-        argv: the arguments that the program was given, for the record.
-        hparams: settings by which the run is to be compared with others, with its results.
+        argv: the arguments of the program, kept in the run folder.
+        hparams: settings for TensorBoard's HParams tab, which compares runs by them.
 
     Raises:
         StopRequestedError: A signal came before the first batch: nothing was trained.
@@ -101,10 +101,10 @@ class Loop:
     Args:
         config: the experiment.
         parts: the compiled functions, the batches and the state.
-        saver: where metrics and states go.
-        view: where they are shown.
-        agreement: what all processes stop by.
-        profiler: what records some of the steps.
+        saver: the logger of the metrics, and the checkpoints of the states.
+        view: the display.
+        agreement: the signals of all processes.
+        profiler: the profiler of some of the steps.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Loop:
             raise
 
     def _log(self, summary: Summary) -> None:
-        """Log and show an update; its values are read once the device has made them."""
+        """Log and show an update; its values are read once the device has computed them."""
         self._saver.log(self.step, summary.packed)
         self._view.trained(self.step, summary.shown)
         self._trained = summary.shown
@@ -183,7 +183,7 @@ class Loop:
         self._profiler.after(self.step, summary.shown)
 
     def _evaluate(self) -> Values:
-        """Evaluate the state on the held-out data, log and show it; return while the device works on it."""
+        """Evaluate the state on the held-out data, log and show it; return while the device computes."""
         summary = self._parts.evaluate(self.state)
         self._saver.log(self.step, summary.packed, images=summary.images)
         self._view.evaluated(self.step, summary.shown)
@@ -193,7 +193,8 @@ class Loop:
     def _save_if_finite(self) -> bool:
         """Save, unless a step was not finite; return whether all were.
 
-        A checkpoint waits for the device anyway, and must not hold what training cannot recover from.
+        Training cannot recover from a state that is not finite. A checkpoint waits for the device anyway, so
+        the check costs no further wait.
         """
         self._finite.settle()
         if self._finite.failed is None:

@@ -17,14 +17,14 @@ from train.tasks import Batch, Task
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of, compiled for its devices.
+    """The parts of a run, compiled for its devices.
 
     Attributes:
         task: the model with its loss.
-        batch: the function from a step to its batch, on the way to the devices.
-        train_step: the jitted training step, which takes the state over.
+        batch: the function from a step to its batch, whose copy to the devices has begun.
+        train_step: the jitted training step, to which the state is donated.
         evaluate: the function from a state to the summary on all held-out data.
-        state: the state to begin with, new or of a checkpoint.
+        state: the first state, new or of a checkpoint.
         at: the step of that state.
         result_tags: tags of the task's results, the most important first.
     """
@@ -39,12 +39,12 @@ class Parts:
 
 
 def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices: Devices) -> Parts:
-    """Build the parts of a run from its configuration: the only place that does.
+    """Build the parts of a run from its configuration.
 
     Args:
         config: the experiment.
         dataset: the training and held-out batches.
-        checkpoints: where its state is kept, and taken up from if one is there.
+        checkpoints: the checkpoints of the run; the newest, if there is one, has the first state.
         devices: the mesh of the run.
 
     Raises:

@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
         variables: the model's collections, "params" among them.
         optimizer: optax's state.
         average: the moving average of the parameters; empty without one.
-        patience: what early stopping remembers.
+        patience: the state of early stopping.
     """
 
     step: jax.Array
@@ -36,13 +36,13 @@ class TrainState(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a step or an evaluation reports.
+    """The report of a step or an evaluation.
 
     Attributes:
         packed: every metric, for the logger.
-        shown: the few that a person reads, float32 scalars by tag.
+        shown: the task's results, for the display, float32 scalars by tag.
         finite: bool scalar, whether the objective and its gradient (in an evaluation the loss) are finite.
-        images: what an evaluation draws, uint8 [H, W, C] by tag.
+        images: the images of an evaluation, uint8 [H, W, C] by tag; empty in a training step.
     """
 
     packed: sowlog.Packed
@@ -64,13 +64,13 @@ def make_init(
     *,
     shardings: TrainState | None = None,
 ) -> Callable[[HostBatch], TrainState]:
-    """Return the jitted function from a first batch, of which it takes only the shapes, to a new state.
+    """Return the jitted function from a first batch, of which only the shapes matter, to a new state.
 
     Args:
-        task: whose variables are drawn.
-        optimizer: its state is made beside them.
+        task: the task that draws the variables.
+        optimizer: the optimizer, for its first state.
         config: the experiment.
-        shardings: where each array is to live, as `Devices.shardings` says; None leaves it to JAX.
+        shardings: the sharding of each array, from `Devices.shardings`; None leaves it to JAX.
     """
 
     def init(batch: Batch) -> TrainState:
@@ -90,15 +90,15 @@ def make_train_step(
     *,
     shardings: tuple[TrainState, Any] | None = None,
 ) -> TrainStep:
-    """Return the jitted training step. It takes the state over: the old one cannot be used again.
+    """Return the jitted training step. The state is donated: the old one cannot be used again.
 
     Args:
         task: the model with its loss.
         optimizer: the rule of the update.
-        schedule: of its learning rate, to be logged.
+        schedule: the schedule of the learning rate, which is logged.
         config: the experiment.
-        shardings: where the next state and the summary are to live; None leaves it to JAX. A state that lives
-            where it did before is given back in the memory of the one that was taken over.
+        shardings: the shardings of the next state and of the summary; None leaves them to JAX. A next state
+            with the shardings of the donated one reuses its memory.
     """
     update = make_update(task, optimizer, schedule, config)
 
@@ -113,9 +113,9 @@ def make_train_step(
 def make_update(
     task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Config
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Return the function from a state and a batch, as `devices.cut` returns it, to the next and to metrics.
+    """Return the function from a state and a batch, as `devices.cut` returns it, to next state and metrics.
 
-    Its randomness comes from seed and step alone, so a run that is taken up repeats it.
+    Its randomness comes from seed and step alone, so a resumed run repeats it.
     """
     forward = functools.partial(run_forward, task, config)
     differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
@@ -143,7 +143,12 @@ def make_update(
 def run_forward(
     task: Task, config: Config, variables: Variables, batch: Batch, key: jax.Array | None
 ) -> Forward:
-    """Run the task with parameters in the precision to compute in; the rest is as it is kept."""
+    """Run the task with its parameters cast to `config.precision`; the other variables keep their dtypes.
+
+    Raises:
+        TypeError: The loss is bfloat16.
+        ValueError: The weight of the loss is not a scalar.
+    """
     if config.precision == "bfloat16":
         variables = {**variables, "params": _halve(variables["params"])}
     forward = task.forward(variables, batch, key)
@@ -169,7 +174,7 @@ def _halve(tree: Any) -> Any:
 
 
 def _average(ema: float, state: TrainState, params: Any) -> Any:
-    """Move the average towards the parameters; at first faster, as it began at random ones."""
+    """Move the average towards the parameters; at first faster, since it began at random parameters."""
     decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
 
@@ -189,7 +194,7 @@ def metrics_of(forward: Forward) -> Metrics:
 def summarize(
     metrics: Metrics, results: tuple[str, ...], finite: jax.Array, prefix: str | None = None
 ) -> Summary:
-    """Return metrics packed for the logger, and of them those that match a task's results."""
+    """Return a summary of metrics: all packed for the logger, those of a task's results to be shown."""
     packed = sowlog.pack({prefix: metrics} if prefix else metrics)
     computed = sowlog.compute(metrics)
     shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}

@@ -14,7 +14,7 @@ LAG = 8
 
 
 class Patience(NamedTuple):
-    """What early stopping remembers. It is saved with the state, so that a resumed run decides alike.
+    """The state of early stopping, saved with the training state, so that a resumed run decides alike.
 
     Attributes:
         best: float32 scalar, the best value so far, negated where higher is better.
@@ -52,7 +52,7 @@ class EarlyStopping:
         return self._options is not None and bool(jax.device_get(patience.waited) >= self._options.patience)
 
     def describe(self) -> str:
-        """Return why a run with exhausted patience ends."""
+        """Return the reason for which a run with exhausted patience ends."""
         if self._options is None:
             return ""
         return f"{self._options.metric} did not get better in {self._options.patience} evaluations"

@@ -1,12 +1,14 @@
 """Tasks: one file for each, a model that sows and a class with the form of `Task`.
 
 A task of your own is a subclass of `Task` in a module of your own, chosen by `task.name=module:Class` and
-found from the working folder. Beside what `Task` has, its class may say:
+found from the working folder. Its class may have three more attributes:
 
-    needs: arrays that it takes from a batch, which the data is checked for; by default none.
-    better: "lower" or "higher", which way the first of its results gets better; by default "lower".
-    Options: a pydantic model of its settings, which come with `--help`, defaults and checks like all others;
-        the class is built with an instance of it.
+    needs: names of the arrays that the task takes from a batch. Data without one is an error before the
+        training. By default none.
+    better: "lower" or "higher", the direction in which the first of the results gets better; by default
+        "lower".
+    Options: a pydantic model of the task's settings, which have `--help`, defaults and checks like all
+        others. The class is called with an instance of it.
 """
 
 import importlib
@@ -19,7 +21,7 @@ from train.config.own import OwnTask
 from train.config.tasks import TaskOptions
 
 Variables = dict[str, Any]
-"""Flax variable collections: "params", and what else the model keeps (such as "batch_stats")."""
+"""Flax variable collections: "params", and others of the model (such as "batch_stats")."""
 
 Batch = dict[str, jax.Array]
 
@@ -28,14 +30,13 @@ class Forward(NamedTuple):
     """The result of one forward pass.
 
     Attributes:
-        loss: the task's own loss, a float32 scalar, without what the model sowed.
+        loss: the task's own loss, a float32 scalar, without the sown losses.
         metrics: sowlog states computed outside the model, by name.
-        updates: what `sowlog.collect` returned: "metrics", "losses" and the mutable collections.
-        weight: how much the loss counts where batches are averaged, over microbatches and in an evaluation:
-            a scalar, the number of elements that it averages, such as `mask.sum()` of a loss over tokens that
-            are not padding. Where it is 0 the loss is to be finite still: divide by `jnp.maximum(..., 1)`.
-            None counts the examples, of which the loss is then a mean. Losses that the model sows are
-            averaged over examples in any case.
+        updates: the updates from `sowlog.collect`: "metrics", "losses" and the mutable collections.
+        weight: the weight of the loss in averages over microbatches and over the batches of an evaluation: a
+            scalar, the number of elements of which the loss is the mean, such as `mask.sum()` for a loss over
+            tokens without padding. A loss of weight 0 must be finite: divide by `jnp.maximum(..., 1)`. None
+            is the number of examples. Sown losses are always averaged over examples.
     """
 
     loss: jax.Array
@@ -48,9 +49,9 @@ class Task(Protocol):
     """A model with its loss.
 
     Attributes:
-        losses: names of the losses that the model must sow; one that is missing is an error, never 0.
+        losses: names of the losses that the model must sow; a missing one is an error, never 0.
         results: tags (or globs of them) of an evaluation that the final table shows, the most important
-            first; a sweep is ranked by it.
+            first. The first ranks a sweep.
     """
 
     losses: tuple[str, ...] = ()
@@ -61,14 +62,20 @@ class Task(Protocol):
         ...
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Run the model on a batch: to train with `key`, the randomness of this step; None to evaluate."""
+        """Run the model on a batch.
+
+        Args:
+            variables: the variables of this step, with parameters in the precision of the run.
+            batch: arrays with the examples on their first axis, as the data has them.
+            key: the randomness of a training step; None in an evaluation.
+        """
         ...
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
         """Return the variables beside "params" for the next step, outside the gradient; by default none.
 
         Args:
-            variables: those of this step, before the parameters were updated.
+            variables: the variables of this step, before the update of the parameters.
             updates: `Forward.updates` of the whole batch: merged over microbatches, arrays averaged.
         """
         return {}
@@ -76,24 +83,24 @@ class Task(Protocol):
 
 @runtime_checkable
 class Draws(Protocol):
-    """A task with pictures: its `draw`, which is optional, is called at each evaluation."""
+    """A task with the optional method `draw`, which is called at each evaluation."""
 
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        """Return images [H, W, C] in 0 … 1 by tag, of a held-out batch; inside the jitted evaluation."""
+        """Return images of a held-out batch by tag, [H, W, C] in 0 … 1; traced in the evaluation."""
         ...
 
 
 def as_input(x: jax.Array, variables: Variables) -> jax.Array:
-    """Return a floating-point input of a model in the precision of its parameters, to compute in it.
+    """Return a floating-point input of a model, cast to the dtype of its parameters.
 
-    Under `precision=bfloat16` these are bfloat16, while a batch is as the data has it, since its arrays may
-    be targets: a layer computes in float32 whatever it takes as float32, which is right and slow.
+    Under `precision=bfloat16` parameters are bfloat16, and a batch keeps the dtypes of the data, since its
+    arrays may be targets. A layer computes in float32 with a float32 input: correct, but slow.
     """
     return x.astype(jnp.result_type(*jax.tree.leaves(variables["params"])))
 
 
 def build(options: TaskOptions) -> Task:
-    """Build the task that the configuration names; of those here, only its own file is imported."""
+    """Build the task that the configuration names; other built-in tasks are not imported."""
     if isinstance(options, OwnTask):
         return options.builds(options)
     file, _, name = options.builds.partition(":")

@@ -14,7 +14,7 @@ from train.tasks import Batch, Forward, Variables, as_input
 
 
 class ConvBlock(nn.Module):
-    """Convolution, BatchNorm and ReLU; sows what becomes of the activations."""
+    """Convolution, BatchNorm and ReLU; sows statistics of the activations."""
 
     width: int
     stride: int = 1

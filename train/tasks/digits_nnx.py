@@ -16,7 +16,7 @@ _SIDE, _CLASSES = 8, 10
 
 
 class ConvBlock(nnx.Module):
-    """Convolution, BatchNorm and ReLU; sows what becomes of the activations."""
+    """Convolution, BatchNorm and ReLU; sows statistics of the activations."""
 
     def __init__(self, channels: int, width: int, stride: int, *, rngs: nnx.Rngs):
         self.conv = nnx.Conv(channels, width, (3, 3), stride, use_bias=False, rngs=rngs)

@@ -1,5 +1,5 @@
 # ruff: noqa: N803, N806 - names of arrays end in their axes
-"""A byte-level recurrent language model of plain JAX functions, which shows how its gates and memory behave.
+"""A byte-level recurrent language model of plain JAX functions, which sow its gates and its memory.
 
 Names of arrays end in their axes: B batch, T time, D width, G = 3 * D gates, V bytes.
 """
@@ -44,7 +44,7 @@ def rms_norm(x_BTD: jax.Array) -> jax.Array:
 
 
 def cell(state_DG: jax.Array, h_BD: jax.Array, x_BG: jax.Array) -> jax.Array:
-    """Return the next state of a gated recurrent unit (arXiv 1412.3555); sow how its gates are set."""
+    """Return the next state of a gated recurrent unit (arXiv 1412.3555); sow its gates."""
     width = h_BD.shape[-1]
     x_reset_BD, x_keep_BD, x_new_BD = jnp.split(x_BG, 3, axis=-1)
     reset_BD, keep_BD = jnp.split(
@@ -58,7 +58,7 @@ def cell(state_DG: jax.Array, h_BD: jax.Array, x_BG: jax.Array) -> jax.Array:
 
 
 def run_layer(params: Params, x_BTD: jax.Array, slowness: float) -> jax.Array:
-    """Run one layer over time; sow how fast its state changes as a loss."""
+    """Run one layer over time; sow the speed of its state as a loss."""
     x_TBG = jnp.moveaxis(x_BTD @ params["input_DG"] + params["bias_G"][None, None], 1, 0)
     length, batch, _ = x_TBG.shape
 
@@ -78,7 +78,7 @@ def run_layer(params: Params, x_BTD: jax.Array, slowness: float) -> jax.Array:
 def predict(params: dict[str, Any], tokens_BT: jax.Array, slowness: float) -> jax.Array:
     """Map bytes [B, T] to the logits [B, T, V] of the next ones."""
 
-    # One layer is compiled for all; each keeps states of its own.
+    # One layer is compiled for all layers, and `stacked` keeps a state for each.
     @sowlog.stacked
     @sowlog.scope("layers")
     def layer(x_BTD: jax.Array, params: Params) -> tuple[jax.Array, None]:
