@@ -1,4 +1,4 @@
-"""What sowlog adds to Flax nnx: the type of variable that nnx's own `module.sow` names."""
+"""The variable type for Flax nnx's own `module.sow`."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from flax import nnx
 
 
 class Metric(nnx.Variable[Any]):
-    """The type of the values that an nnx module sows for `sowlog.collect` by Flax's own `sow`.
+    """The variable type of values that an nnx module sows by Flax's own `module.sow`; `collect` returns them.
 
-    `sowlog.sow(self, name, value, reducer)` needs no type. `nnx.capture` takes this one, too.
+    `sowlog.sow(self, name, value, reducer)` needs no variable type. `nnx.capture(model, sowlog.nnx.Metric)`
+    returns the values of `module.sow` as well.
 
     Example:
         >>> import jax.numpy as jnp, sowlog, sowlog.nnx

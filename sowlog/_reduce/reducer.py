@@ -173,6 +173,7 @@ class Reducer(abc.ABC):
         Raises:
             TypeError: `value` or `weight` is complex or not a number.
             ValueError: `weight` or `axis` does not fit `value`, or there are two weights.
+            RuntimeError: `value` or `weight` was donated or deleted.
 
         Example:
             >>> import sowlog

@@ -35,6 +35,9 @@ def weighted(value: Value, weight: Value) -> Weighted:
         value: a real number or array.
         weight: a number, or an array with as many axes as `value` that broadcasts to it.
 
+    Returns:
+        The pair, which a reducer accepts in place of a value.
+
     Example:
         >>> import sowlog
         >>> sowlog.mean.reduce_fn(sowlog.mean.init_fn(), sowlog.weighted([1.0, 5.0], [3, 1]))

@@ -24,15 +24,17 @@ _Result = TypeVar("_Result")
 def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
     """Wrap a linen model's `apply`, an nnx model or any function, so that it also returns the sown values.
 
-    A sow arrives from under every transform of JAX and of linen: a loop, a branch, vmap, checkpoint, grad,
+    A sow may stand under any transform of JAX, linen and nnx: a loop, a branch, vmap, checkpoint, grad,
     shard_map, a jitted function that was traced before. Lifted transforms need not name "metrics" or
-    "losses". A sow that cannot arrive is an error. Eager code stays eager, and nothing is traced twice.
+    "losses". A value that cannot be returned is an error. Eager code stays eager, and nothing is traced
+    twice.
 
     A scan, map or vmap merges the states of its steps into one. `sowlog.stacked(body)` keeps a state for each
     step, as do nn.scan, nn.vmap, nnx.scan and nnx.vmap whose parameters, or metrics, are stacked.
 
-    The paths of nnx modules begin at the models that `fn` is, is given, or holds: in its closure, as a
-    method, or as a global of its module.
+    The path of an nnx module begins at its model, which is `fn` itself, the object of a method `fn`, an
+    argument, or a value that `fn` closes over or names as a global of its module. A container or an object
+    may hold the model; the keys of a container join the path.
 
     Args:
         fn: `model.apply` of a linen model, an nnx model or a method of one, or any function.
@@ -43,9 +45,10 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
         named in `mutable=`, an argument of `apply`.
 
     Raises:
-        TypeError: The argument is a model and no function, or cannot be called; or (when called) the first
-            argument of `model.apply` is not variables.
-        ValueError: (when called) The variables already hold sown values, which would be counted again.
+        TypeError: `fn` is a linen model and not its `apply`, or cannot be called; or (when called) the first
+            argument of `model.apply` is not variables, or two sows of one name have different reducers.
+        ValueError: (when called) The variables already hold sown values, which would be counted again; or
+            two nnx models sow under one tag.
         LostMetricError: (when called) A sown value would be lost or wrong.
         RuntimeError: (when called) This version of Flax or JAX has internals that sowlog does not know.
 
@@ -66,6 +69,15 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
         >>> y, updates = sowlog.collect(total)(jnp.array([3.0, 1.0]))
         >>> sowlog.compute(updates["metrics"])
         {'smallest': np.float32(1.0)}
+
+        >>> from flax import nnx
+        >>> class Block(nnx.Module):
+        ...     def __call__(self, x):
+        ...         sowlog.sow(self, "rms", x, sowlog.rms)
+        ...         return x
+        >>> y, updates = sowlog.collect(nnx.Sequential(Block(), Block()))(jnp.ones(3))
+        >>> sorted(sowlog.compute(updates["metrics"]))
+        ['layers/0/rms', 'layers/1/rms']
     """
     _check_function(fn)
     is_apply = isinstance(getattr(fn, "__self__", None), nn.Module)
@@ -144,10 +156,13 @@ def discover(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, 
         fn: as for `collect`: `model.apply` of a linen model, an nnx model, or any function.
         *args: the arguments of `fn`; shapes and dtypes suffice, as of `jax.ShapeDtypeStruct` or
             `jax.eval_shape`. Other objects (a flag, a name) are passed unchanged.
-        **kwargs: as for `collect(fn)`.
+        **kwargs: the keyword arguments of `fn`, likewise.
 
     Returns:
         `{"metrics": ..., "losses": ...}` of empty states: the start of a scan over microbatches.
+
+    Raises:
+        Exception: As for a call of `collect(fn)`.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog

@@ -13,16 +13,17 @@ _Result = TypeVar("_Result")
 
 @contextlib.contextmanager
 def scope(name: str) -> Generator[None]:
-    """Put a name before the tags of the values sown inside: a context, or a decorator of a function.
+    """Put a name before the tags of the values sown inside: a context manager, or a decorator of a function.
 
-    Scopes nest, and stand before the path of a linen module. A module of Equinox, Haiku or Penzai has no path
-    of its own: write the scope on its method, or around its call.
+    Scopes nest, and stand before the path of a module of linen or nnx. A module of Equinox, Haiku or Penzai
+    has no path of its own: write the scope on its method, or around its call.
 
     Args:
         name: the name, or several joined by "/".
 
     Raises:
-        ValueError: The name or a part of it is empty.
+        TypeError: (when entered) The name is no string.
+        ValueError: (when entered) The name or a part of it is empty.
 
     Example:
         >>> import jax, jax.numpy as jnp, sowlog
@@ -74,10 +75,17 @@ def parts_of(name: Any, what: str) -> tuple[str, ...]:
 def stacked(body: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     """Wrap the body of a scan, map or vmap so that each of its steps keeps a state of its own.
 
-    The index of the step ends the tag. Without it the steps are merged into one state.
+    The index of the step ends the tag. Without `stacked` the steps are merged into one state. A loss is
+    summed over the steps in any case.
 
     Args:
-        body: the function given to `jax.lax.scan`, `jax.lax.map` or `jax.vmap`.
+        body: the argument of `jax.lax.scan`, `jax.lax.map` or `jax.vmap`.
+
+    Returns:
+        A function with the same arguments and result.
+
+    Raises:
+        LostMetricError: (when called) The body of a while loop, which has no known number of steps, sows.
 
     Example:
         >>> import jax, jax.numpy as jnp, sowlog

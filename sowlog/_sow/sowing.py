@@ -36,8 +36,8 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
     """Sow a statistic, to be logged under `<module path>/<name>`; under its name where there is no module.
 
     Two forms: `sow(self, name, value, reducer)` in a module of linen or nnx, `sow(name, value, reducer)` in
-    any function, where `sowlog.scope` adds a path. It may stand under any transform of JAX, linen and nnx,
-    and arrives at the `collect` around it. Without one nothing is computed or compiled for it.
+    any function, where `sowlog.scope` adds a path. A sow may stand under any transform of JAX, linen and nnx;
+    the `collect` around it returns the value. Without a `collect` nothing is computed or compiled for it.
 
     The value carries no gradient: a statistic observes, and `sow_loss` trains. Values of the same name (a
     second call, a shared module, the steps of a loop, the examples of a vmap) are accumulated by the reducer.
@@ -60,10 +60,12 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
     Raises:
         TypeError: `module` is neither a module nor a name, `value` is not a real number, or `reducer`
             is not a reducer; or another reducer used the name.
-        ValueError: `collection` is "losses"; the name has an empty part; or the value does not fit its
-            `weight` or earlier values.
+        ValueError: `collection` is "losses", or is not "metrics" outside of linen; the name has an empty
+            part; the value does not fit its `weight` or earlier values; or another nnx model sows under the
+            tag.
         LostMetricError: Under `collect`, a transform would drop the value; a submodule or scope that sows
             has the name; or the model of an nnx module is unknown.
+        RuntimeError: `value` or `weight` was donated or deleted.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog
@@ -128,9 +130,11 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
     Raises:
         TypeError: `module` is neither a module nor a name; `value` or `weight` is complex or not a
             number.
-        ValueError: `value` or `weight` is not a scalar, or the name has an empty part.
+        ValueError: `value` or `weight` is not a scalar; the name has an empty part; or another nnx model sows
+            under the tag.
         LostMetricError: Under `collect`, a transform would drop the value; a custom derivative would drop its
-            gradient; or a submodule or scope that sows has the name.
+            gradient; a submodule or scope that sows has the name; or the model of an nnx module is unknown.
+        RuntimeError: `value` or `weight` was donated or deleted.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog
