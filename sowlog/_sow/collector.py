@@ -114,7 +114,7 @@ def replaying() -> Generator[None]:
 
 @contextlib.contextmanager
 def on_host() -> Generator[None]:
-    """Refuse sows: the host calls back when the collected function has been traced."""
+    """Refuse sows: a host callback runs after the collected function was traced."""
     token = _current.set(_HOST)
     try:
         yield
@@ -138,7 +138,7 @@ def check_on_device(label: Any) -> None:
 
 @contextlib.contextmanager
 def once(trace: Any) -> Generator[None]:
-    """Let a value that a vmap does not map be sown once, and not for each of its elements."""
+    """Sow a value that the vmap of a trace does not map once, and not for each of the mapped elements."""
     token = _once.set((*_once.get(), trace))
     try:
         yield
@@ -157,7 +157,7 @@ def emit(label: Label, state: Any) -> None:
 
 
 def emit_statistic(label: Label, make: Callable[..., State], *operands: Any) -> None:
-    """Sow a state made of values without their gradients: no rule of differentiation has to pass it by."""
+    """Sow a state made of primal values, below the traces that differentiate: it has no tangent."""
     trace, values = internals.undifferentiated(operands)
     with internals.set_current_trace(trace):
         emit(label, make(*values))

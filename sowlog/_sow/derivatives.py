@@ -1,4 +1,4 @@
-"""How sown values leave a custom derivative or a linear solve, whose gradient is that of a rule."""
+"""The rules of custom derivatives and linear solves, whose gradient is that of a user's or JAX's own rule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from sowlog._sow.jaxprs import handed_out, with_sown, without_sows
 
 
 def bind_custom_derivative(bind: Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Bind it as it stands, without its sows, and evaluate the function beside it for their states.
+    """Bind a custom derivative without its sows, and evaluate its function once more for their states.
 
-    Under a gradient JAX runs a rule in place of the function, and knows no results that it had not before.
+    Under a gradient JAX runs a rule in place of the function, and a rule cannot return further results.
     """
     if internals.is_of_jax(params):
         return bind(*args, **params)
     if not is_collecting():
-        # A later gradient may run the functions, outside of this silence.
+        # A later gradient may run the functions when the context of this silence has ended.
         return bind(*args, **internals.silenced(params, silent, replaying))
     jaxpr = jax.make_jaxpr(internals.custom_function(params))(*args)
     if not internals.holds_sows(jaxpr):
@@ -44,10 +44,10 @@ def _check_losses(jaxpr: Any, transform: str) -> None:
 
 
 def bind_linear_solve(bind: Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Hand the states out of the solver of a custom_linear_solve, which may return more than the solution.
+    """Return the states from the solver of a custom_linear_solve, which may return more than the solution.
 
-    Of its other functions only a derivative runs the copies that are kept; the transposed solver has to
-    return as many arrays as the solver.
+    JAX runs the other functions in derivatives only, so their sows are dropped. The transposed solver must
+    return as many arrays as the solver: zeros stand for the states.
     """
     functions = params["jaxprs"]._asdict()
     if not any(internals.holds_sows(jaxpr) for jaxpr in functions.values() if jaxpr is not None):

@@ -1,4 +1,4 @@
-"""Which objects a value holds: the models in containers, functions and plain objects."""
+"""The search for the models that a value holds: in containers, functions and plain objects."""
 
 import dataclasses
 import functools
@@ -18,11 +18,11 @@ _LEAVES = (
     *(str, bytes, bool, int, float, complex, type(None), type, ModuleType),
     *(jax.Array, jax.core.Tracer, np.ndarray, np.generic),
 )
-# A search through the objects of a program has no end: attributes of attributes of attributes are the last.
+# The objects of a program may lead to all others, so the search follows three attributes in a row at most.
 _HOPS = 3
 _LIBRARIES = {*sys.stdlib_module_names, "flax", "jax", "jaxlib", "numpy", "optax", "sowlog"}
 _OPAQUE = _LIBRARIES - {"argparse", "collections", "types"}
-"""Packages whose objects and functions name much, and no model of a user."""
+"""Packages whose objects and functions are not searched: they name many objects, and no model of a user."""
 
 
 def objects_in(value: Any, kind: type[_T]) -> _Found[_T]:
@@ -34,10 +34,10 @@ def objects_in(value: Any, kind: type[_T]) -> _Found[_T]:
 
 
 def objects_held(value: Any, kind: type[_T]) -> _Found[_T]:
-    """Return the objects of a type that a value is or holds, also by functions and by attributes of objects.
+    """Return the objects of a type in a value, also those held by functions and by attributes of objects.
 
-    A function holds what it is bound to, closes over, has as defaults, or names as globals. The keys are
-    those of the containers alone.
+    A function holds the object of a method, its closure, its defaults, and the globals that it names. The
+    keys are those of the containers alone.
     """
     return _search(value, kind, (), {}, _HOPS)
 
@@ -64,7 +64,7 @@ def _search(
 
 
 def _elements(value: Any) -> Iterator[tuple[str, Any]]:
-    """Return the elements of a container; a mapping that is no dict may read its values from a file."""
+    """Return the elements of a container. Mappings other than dicts have none: they may read from a file."""
     if isinstance(value, dict):
         yield from ((str(key), element) for key, element in list(value.items()))
     elif isinstance(value, tuple) and (fields := getattr(value, "_fields", None)):
@@ -107,7 +107,7 @@ def _cells_of(function: FunctionType) -> Iterator[Any]:
 
 
 def _globals_of(function: FunctionType) -> Iterator[Any]:
-    """Return the globals that a function names; functions of other modules are a library's."""
+    """Return the globals that a function names, without the functions and classes of other modules."""
     if _is_opaque(function):
         return
     for name in _names_in(function.__code__):

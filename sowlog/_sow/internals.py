@@ -1,4 +1,4 @@
-"""The internals of JAX that sows rest on: all are in this file, looked up once, and checked.
+"""The internals of JAX that sows need: all are in this file, looked up once, and checked.
 
 A sow is an equation of a primitive of our own, which every transform of JAX must carry. JAX has no public
 names for what this takes: the effect that keeps an equation without results, the traces that a value passes
@@ -19,7 +19,7 @@ import jax.core
 Bind = Callable[..., Any]
 Context = Callable[[], contextlib.AbstractContextManager[None]]
 Rule = Callable[[Bind, Sequence[Any], dict[str, Any]], Any]
-"""Binds a primitive anew, given the original, the operands and the parameters."""
+"""A function of the original `bind`, the operands and the parameters, which binds a primitive anew."""
 
 _missing: list[str] = []
 
@@ -110,7 +110,7 @@ def check() -> None:
 
 
 def set_rules(primitive: Any, refuse: Callable[..., Any]) -> None:
-    """Give a primitive without results the effect of a sow; `refuse` raises where one is compiled or run."""
+    """Set the effect of a sow on a primitive without results; `refuse` raises where it is compiled or run."""
     if _missing:
         return
     primitive.multiple_results = True
@@ -130,7 +130,7 @@ def equations(jaxpr: Any) -> Sequence[Any]:
 
 
 def evaluate(jaxpr: Any, *args: Any) -> list[Any]:
-    """Evaluate a jaxpr, closed or not: of the transforms' parameters some are."""
+    """Evaluate a jaxpr, closed or not: the parameters of transforms hold both."""
     return _eval_jaxpr(getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ()), *args)
 
 

@@ -1,4 +1,4 @@
-"""Jaxprs that sow: evaluated beside their states, with these among their results, and without them."""
+"""Jaxprs that sow: their evaluation, and copies with the states as results, or without sows."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -29,7 +29,10 @@ _jitted: weakref.WeakKeyDictionary[Any, tuple[Any, Any, int]] = weakref.WeakKeyD
 def handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
     """Return a jaxpr with its sown states as further results, their structure, and their number.
 
-    A jitted function that is called again is not compiled again: the same jaxpr has the same answer.
+    The result is cached by jaxpr, so that a jitted function that is called again is not compiled again.
+
+    Raises:
+        LostMetricError: A transform in the jaxpr that has no rule holds a sow.
     """
     if jaxpr in _jitted:
         return _jitted[jaxpr]
@@ -41,6 +44,7 @@ def handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
         structures.append(structure)
         return [*results, *leaves]
 
+    # Raise where a transform without a rule sows: an evaluation would only bind it again.
     sows_of(jaxpr)
     traced = jax.make_jaxpr(run)(*args)
     _jitted[jaxpr] = (traced, structures[0], structures[0].num_leaves)
@@ -48,7 +52,7 @@ def handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
 
 
 def without_sows(jaxpr: Any, more: Sequence[Any]) -> Any:
-    """Return a jaxpr without its sows, which also returns zeros."""
+    """Return a jaxpr without its sows, with zeros of the abstract values `more` as further results."""
 
     def run(*args: Any) -> list[Any]:
         with silent():

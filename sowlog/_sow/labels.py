@@ -11,9 +11,10 @@ METRICS = "metrics"
 
 
 class Functions(NamedTuple):
-    """The functions of a user's plain `module.sow`: all of one name are taken to be the same.
+    """The functions of a user's plain `module.sow`.
 
-    A lambda is another object at each call.
+    A lambda is another object at each call, so all functions compare equal. They have an order because JAX
+    sorts the labels of sown states, which are keys of a dict.
     """
 
     init_fn: Callable[[], Any]

@@ -1,7 +1,7 @@
 """Sows in linen: the module's path, layers that a transform stacks, and Flax's own `module.sow`.
 
-Four functions of Flax are wrapped, once, and pass through outside of a `collect`. `check` says if this
-version of Flax has them.
+Four functions of Flax are wrapped, once, and pass through outside of a `collect`. `check` raises if this
+version of Flax lacks one.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """Sows in nnx: the attribute path of a module, layers that a transform stacks, and Flax's own `module.sow`.
 
 An nnx module knows no parent, and the transforms of nnx make new modules. So a `collect` looks up the places
-of all modules in the models that its function is given or holds, and while it runs the structure of a module
-carries its place through split, merge and jit. The functions of Flax that this takes are wrapped, once, and
-pass through outside of a `collect`; `install` says if this version of Flax lacks one.
+of all modules in the models that its function takes or holds, and while it runs the structure of a module
+carries its place through split, merge and jit. For this, functions of Flax are wrapped, once, and pass
+through outside of a `collect`; `install` raises if this version of Flax lacks one.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from sowlog.nnx import Metric
 
 @contextlib.contextmanager
 def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
-    """Look up the places of the modules that a function is given, is, or holds."""
+    """Look up the places of the modules in a function's arguments, and in the function itself."""
     places = Places(current.get())
     for value in (*args, *kwargs.values(), fn):
         places.add(objects_held(value, nnx.Pytree))
@@ -67,7 +67,7 @@ def is_module(value: Any) -> bool:
 
 
 def without_self(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a call in which a model, whose method is called, is the first argument."""
+    """Return a call of the function of a bound method, with its model as the first argument."""
     if inspect.ismethod(fn) and is_module(fn.__self__):
         return fn.__func__, (fn.__self__, *args), kwargs
     return fn, args, kwargs
@@ -76,7 +76,7 @@ def without_self(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 def split_models(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Return a tree with the state of the models in it, and a function that makes the models of such a tree.
 
-    The models are graphs: as pytrees, a shared module would be two, and a cycle would have no end.
+    The models are split as graphs: as pytrees, a shared module would be two modules, and a cycle infinite.
     """
     leaves, structure = jax.tree.flatten(tree, is_leaf=is_module)
     graphs, state = nnx.split([leaf for leaf in leaves if is_module(leaf)], graph=True)
@@ -181,7 +181,7 @@ def _maps_parameters(axes: Any) -> bool:
 
 
 def _sow_metric(sow: Callable[..., Any]) -> Callable[..., Any]:
-    """Collect Flax's own `module.sow(sowlog.nnx.Metric, ...)`; `nnx.capture` of the type hears it as well."""
+    """Collect Flax's own `module.sow(sowlog.nnx.Metric, ...)`; an `nnx.capture` has the values as well."""
 
     def sow_or_collect(
         module: nnx.Module, variable_type: Any, name: str, value: Any, **functions: Any

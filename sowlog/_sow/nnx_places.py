@@ -16,8 +16,9 @@ class Place(NamedTuple):
     """The place of a module.
 
     Attributes:
-        path: the attributes that lead to it from its model.
-        model: the number of the model among those that the function was given; None for one made meanwhile.
+        path: the attributes that lead to the module from its model.
+        model: the number of the model among those found when the `collect` began; None for a model made
+            during the `collect`.
     """
 
     path: tuple[str, ...]
@@ -30,14 +31,15 @@ class Place(NamedTuple):
 class Setup(int):
     """The flag `is_setup` of a module, which is part of its structure, with the module's place.
 
-    Modules at two places, or at one and at none, are two structures to jit. The plain flag equals all, so
-    that axes or shardings made outside of the `collect` fit; and `jax.tree.map` takes modules of all places
-    together. Two GraphDefs are keys of caches only: there the plain flag equals itself.
+    Modules at two places, or at one and at none, are two structures to jit. Axes and shardings made outside
+    of the `collect` have a plain flag, so that equals every flag. GraphDefs are compared as keys of caches
+    only, and there a plain flag equals plain flags only. Under `jax.tree.map` the flags of all places are
+    equal.
 
     Attributes:
         place: the place, or None for a module that the `collect` does not know.
-        is_prefix: whether the module may stand for the axes or shardings of another, which it then fits: it
-            holds no array, or its structure was made outside of the `collect`.
+        is_prefix: whether the module may hold the axes or shardings of another module, and then fits it: it
+            has no array, or its structure was made outside of the `collect`.
     """
 
     place: Place | None
@@ -75,8 +77,8 @@ class Places:
 
     def __init__(self, outer: "Places | None") -> None:
         self._outer = outer
-        # Modules and their states, each kept beside its place, so that no other gets its id. Transforms of
-        # nnx give the modules of a model other states, and flatten reads the state alone.
+        # Modules and their states by id. Each is kept alive beside its place, so that no other object gets
+        # its id. A transform of nnx replaces the states of a model's modules, and a flatten has only a state.
         self._known: dict[int, tuple[Any, Place]] = {}
         self._models: list[nnx.Pytree] = []
         self._prefixes: dict[int, Any] = {}
@@ -101,7 +103,7 @@ class Places:
             self._known[id(known)] = (known, place)
 
     def is_prefix(self, state: Any) -> bool:
-        """Return whether a state is of a module that stands for the axes or shardings of another."""
+        """Return whether a state is of a module that holds the axes or shardings of another."""
         known = next((level for level in self.levels() if id(state) in level._known), None)
         if known is not None:
             return id(state) in known._prefixes
@@ -116,7 +118,7 @@ class Places:
         return iter(()) if self._outer is None else self._outer.levels()
 
     def add_made(self, model: nnx.Pytree, place: Place) -> None:
-        """Add the modules of a model that was made meanwhile, but for those of a model known before."""
+        """Add the modules of a model made during the `collect`, except those of a model found before."""
         for module, inner in _places_in(model, place):
             known = self.of(module)
             if known is None or known.model is None:
@@ -129,12 +131,12 @@ class Places:
                 self._note(module, inner)
 
     def of(self, module: Any) -> Place | None:
-        """Return the place of a module, if it is known."""
+        """Return the place of a module; None for an unknown module."""
         _, place = self._known.get(id(module), (None, None))
         return self.of_state(module._pytree__state) if place is None else place
 
     def of_state(self, state: Any) -> Place | None:
-        """Return the place of the module that a state of Flax belongs to."""
+        """Return the place of the module with a state of Flax; None for an unknown module."""
         if id(state) in self._known:
             return self._known[id(state)][1]
         place = getattr(state._is_setup, "place", None)
@@ -151,7 +153,10 @@ class Places:
             )
 
     def forget(self) -> None:
-        """Remove the places that transforms left in the states of the models: those around have their own."""
+        """Remove the places that transforms left in the states of the models.
+
+        A transform replaces states, so the `collect`s around note the present ones.
+        """
         for model in self._models:
             for module, _ in _places_in(model, Place(())):
                 module._pytree__state._is_setup = bool(module._pytree__state._is_setup)
@@ -161,7 +166,7 @@ class Places:
 
 
 def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[nnx.Pytree, Place]]:
-    """Return a model's modules and their places: of several, the first by name."""
+    """Return a model's modules and their places; a shared module has the first of its places by name."""
     seen: set[int] = set()
     below = [(place, model)]
     while below:
@@ -169,7 +174,7 @@ def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[nnx.Pytree, Pl
         if id(module) in seen:
             continue
         if id(module._pytree__state) in seen:
-            # `copy.copy` of a module copies no state, and two modules have two places.
+            # `copy.copy` of a module shares the state, and two modules need two places.
             object.__setattr__(module, "_pytree__state", copy.copy(module._pytree__state))
         seen |= {id(module), id(module._pytree__state)}
         yield module, place
@@ -183,7 +188,7 @@ def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[nnx.Pytree, Pl
 
 
 def _is_prefix(model: nnx.Pytree) -> bool:
-    """Return whether a model has axes or shardings in place of its arrays, as `nnx.prefix` makes it."""
+    """Return whether a model has axes or shardings in place of its arrays, as one made by `nnx.prefix`."""
     found = False
     for _, node in nnx.iter_graph(model, graph=True):
         if isinstance(node, nnx.Pytree):
@@ -197,7 +202,7 @@ def _is_prefix(model: nnx.Pytree) -> bool:
 
 
 _AXES = (int, jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Two structures are compared as keys of caches, or by `jax.tree.map`.
+# Whether structures are compared as keys of caches, and whether by `jax.tree.map`.
 is_key: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_key", default=False)
 is_mapping: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_mapping", default=False)
 current: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_places", default=None)

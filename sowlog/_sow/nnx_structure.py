@@ -1,4 +1,4 @@
-"""What places nnx modules while a `collect` runs: wrappers of how Flax makes, flattens and compares them."""
+"""Wrappers of the functions by which Flax makes, flattens and compares nnx modules: they keep the places."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from sowlog._sow.nnx_places import Place, Setup, current, is_key, is_mapping, se
 
 
 def carry_place(_: property) -> property:
-    """Let the structure of a module carry its place: JAX and nnx read this flag when they flatten it."""
+    """Let the structure of a module carry its place: a flatten, of JAX or of nnx, reads `is_setup`."""
 
     def with_place(state: Any) -> Any:
         places, setup = current.get(), state._is_setup
@@ -23,7 +23,7 @@ def carry_place(_: property) -> property:
 
 
 def mark_unflattened(init: Callable[..., None]) -> Callable[..., None]:
-    """Mark the modules that a structure from outside makes inside of a `collect`: they fit all places."""
+    """Mark the modules made inside of a `collect` from a structure of outside: they fit all places."""
 
     def init_and_mark(state: Any, *args: Any, **kwargs: Any) -> None:
         init(state, *args, **kwargs)
@@ -85,7 +85,7 @@ def compare_places(equal: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
             return equal(one, other)
         token = is_key.set(True)
         try:
-            # A plain flag on the left compares as an int.
+            # `int.__eq__` runs for a plain flag on the left, so both orders are compared.
             same = equal(one, other)
             return same and (same is NotImplemented or equal(other, one))
         finally:

@@ -1,4 +1,4 @@
-"""How sown values leave each transform: it is bound anew, with their states among its results.
+"""The rule of each transform, by which sown values leave it: it is bound anew, with states as results.
 
 A rule meets a transform where the user's program binds it, before it is batched or differentiated: vmap and
 grad see plain data flow. The jaxprs of a transform hold its own sows only, since the transforms inside were
@@ -145,6 +145,7 @@ def _bind_cond(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 def _bind_checkpoint(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     if not internals.holds_sows(params["jaxpr"]):
         return bind(*args, **params)
+    # Raise where a transform without a rule sows: an evaluation would only bind it again.
     sows_of(params["jaxpr"])
     run = jax.checkpoint(with_sown(params["jaxpr"]), **internals.checkpoint_settings(params))
     results, sown = run(*args)
