@@ -1,4 +1,4 @@
-"""`python -m train.demonstration [key=value ...]`: what a model loses without its auxiliary losses.
+"""`python -m train.demonstration [key=value ...]`: the effect of a model's auxiliary losses.
 
 It trains the default experiment with its load-balance and router losses and without them, on three seeds
 each, and shows metrics of held-out text as a table and as curves: bits per byte, the share of the
@@ -173,7 +173,7 @@ def _draw_panel(axes: Any, quantity: Quantity, curves: Curves) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m train.demonstration", description="Shows what a model loses without its auxiliary losses."
+        "python -m train.demonstration", description="Shows the effect of a model's auxiliary losses."
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="a setting of all runs")
     parser.add_argument("--workdir", default="runs/demonstration", metavar="DIR", help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""What a run would be, from the shapes alone: nothing is compiled, and nothing computed."""
+"""A preview of a run from its shapes alone: nothing is compiled, and nothing computed."""
 
 from collections.abc import Iterator
 from typing import Any

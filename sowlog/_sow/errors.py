@@ -1,4 +1,4 @@
-"""The error for a value that cannot come back to its `collect`."""
+"""The error for a sown value that its `collect` cannot return."""
 
 
 class LostMetricError(RuntimeError):

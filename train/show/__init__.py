@@ -1,1 +1,1 @@
-"""What the program writes to a terminal."""
+"""The output of the program on a terminal."""

@@ -1,1 +1,1 @@
-"""What the program asks of the operating system: files, signals, standard streams and the exit."""
+"""The interface to the operating system: files, signals, standard streams and the exit."""
