@@ -19,8 +19,8 @@ class Measured(NamedTuple):
     """Metrics of one batch, or of several.
 
     Attributes:
-        by_element: what weighs itself, as a mean of elements does.
-        by_pass: means over the examples of a batch, which know nothing of their number: losses.
+        by_element: states that hold their own weight, as a mean over elements does.
+        by_pass: losses, each a mean over the examples of a batch, without their number.
     """
 
     by_element: Metrics
@@ -34,9 +34,9 @@ class Measure(Protocol):
         """Return the metrics.
 
         Args:
-            variables: the model's.
-            batches: of one size, stacked along a first axis.
-            remainder: a stack of one batch of fewer examples, if some are left over.
+            variables: the variables of the model.
+            batches: batches of one size, stacked along a first axis.
+            remainder: a stack of one smaller batch, if examples are left over.
         """
         ...
 
@@ -44,8 +44,8 @@ class Measure(Protocol):
 def measure_all(measure: Callable[[Variables, Batch], Measured]) -> Measure:
     """Return the function that measures all held-out data, by one that measures a batch.
 
-    The remainder is run in its true size, a second shape in the same program: padded to that of a batch it
-    would need a mask in each task, model and statistic, a user's too.
+    The remainder keeps its size, a second shape in the same program: a padded one would need a mask in each
+    task, model and statistic, a user's too.
     """
 
     def measured(variables: Variables, batches: Batch) -> Measured:
@@ -77,7 +77,7 @@ def _examples(batches: Batch) -> int:
 
 
 def _repeat(states: Metrics, times: int) -> Metrics:
-    """Return states merged with themselves, as if all that they have seen had come so many times."""
+    """Return states merged with themselves, as if each of their values had been sown so many times."""
     if times == 1:
         return states
     half = _repeat(states, times // 2)
@@ -86,7 +86,7 @@ def _repeat(states: Metrics, times: int) -> Metrics:
 
 
 def evaluated(state: TrainState) -> Variables:
-    """Return the variables that an evaluation sees: the averaged parameters, if there are any."""
+    """Return the variables of an evaluation, with the averaged parameters if there are any."""
     return {**state.variables, "params": state.average} if state.average else state.variables
 
 
@@ -94,7 +94,7 @@ class Evaluate(Protocol):
     """The jitted function from variables and held-out data, as `Measure` takes them, to a summary."""
 
     def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Summary:
-        """Return the summary; the device may still be at work on it."""
+        """Return the summary, which the device may still compute."""
         ...
 
 
@@ -104,7 +104,7 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
     Args:
         task: the model with its loss.
         config: the experiment.
-        sharding: where the summary is to live; None leaves it to JAX.
+        sharding: the sharding of the summary; None leaves it to JAX.
     """
     measure = make_measure(task, config)
     watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
@@ -141,7 +141,7 @@ def _measured(forward: Forward) -> Measured:
 
 
 def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-    """Return what the task draws of a batch, in bytes, of which a few kB then leave the device."""
+    """Return the images that the task draws of a batch, as uint8: a few kB are copied off the device."""
     if not isinstance(task, Draws):
         return {}
     images = task.draw(variables, batch)

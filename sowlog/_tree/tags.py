@@ -106,6 +106,9 @@ def merge(a: Any, b: Any) -> Any:
         a: a tree of states, for example `updates["metrics"]` of one microbatch.
         b: the tree of the next microbatch.
 
+    Returns:
+        A tree of the same structure.
+
     Raises:
         ValueError: Only one of the trees has a state; the message names it.
         TypeError: A leaf is not a state, so its merge is undefined.
@@ -124,7 +127,13 @@ def empty_like(tree: Any) -> Any:
     """Return a tree of empty states with the structure, shapes and dtypes of `tree`.
 
     It is the start of a `lax.scan` over microbatches, where zeros would be wrong (the max of negative values
-    is not 0). `tree` may hold `jax.ShapeDtypeStruct`s, such as `jax.eval_shape` of a step.
+    is not 0).
+
+    Args:
+        tree: a tree of states, of arrays or of `jax.ShapeDtypeStruct`s, as from `jax.eval_shape` of a step.
+
+    Returns:
+        A tree of the same structure, in which nothing is sown.
 
     Raises:
         TypeError: A leaf is not a state, so its empty value is undefined.

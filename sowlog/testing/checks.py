@@ -24,8 +24,8 @@ def assert_sown(model: Any, *args: Any, names: str | Iterable[str], **kwargs: An
             collections; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
         names: tags or globs that must each match a sown tag: "blocks/attn/entropy", "*/entropy", "losses/*".
             A tag is the module path and the name; losses are under "losses".
-        **kwargs: further arguments of the call; for a linen model those of `apply`: mutable=, rngs=, method=
-            ...
+        **kwargs: the keyword arguments of the call; for a linen model those of `apply`, such as mutable=,
+            rngs= and method=.
 
     Returns:
         All sown tags, sorted, without the indices of stacked axes and the names of results.
@@ -60,12 +60,12 @@ def sown_structure(model: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
         model: a linen or nnx model, or any function.
         *args: the arguments of its call, for a linen model after its variables, which hold no sown
             collections; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
-        **kwargs: further arguments of the call; for a linen model those of `apply`: mutable=, rngs=, method=
-            ...
+        **kwargs: the keyword arguments of the call; for a linen model those of `apply`, such as mutable=,
+            rngs= and method=.
 
     Returns:
-        A dict, sorted by tag, of the reducer and the shape of the kept and stacked axes; for values of Flax's
-        own `sow`, of the dtype and shape.
+        Text by tag, sorted by tag: the reducer and the shape of the kept and stacked axes. For values of
+        Flax's own `sow` it has the dtype and shape.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
@@ -163,6 +163,9 @@ def _forbidden(name: str, original: Callable[..., Any], thread: int) -> Callable
 @final
 class count_traces:  # noqa: N801  # used as a function, and reads as one
     """A wrapper of a function that counts its traces by JAX: a test asserts one trace of a step.
+
+    Args:
+        function: the function, to be passed to `jax.jit` once wrapped.
 
     Attributes:
         traces: the number of calls of the function in Python.

@@ -26,7 +26,11 @@ class MemoryWriter:
         self.closed = False
 
     def write(self, record: Record) -> None:
-        """Keep one record."""
+        """Keep one record.
+
+        Raises:
+            RuntimeError: The writer is closed.
+        """
         if self.closed:
             raise RuntimeError(f"step {record.step} was written after close.")
         self.records.append(record)

@@ -14,6 +14,10 @@ class Every:
         steps: the cadence; a record is forwarded if its step is a multiple of it.
         writer: the other writer.
 
+    Raises:
+        TypeError: `steps` is not an integer, or `writer` is not a writer.
+        ValueError: `steps` is less than 1.
+
     Example:
         >>> import sowlog, sowlog.testing
         >>> from sowlog.writers import Every

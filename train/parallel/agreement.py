@@ -11,7 +11,7 @@ from train.stop_rules import LateValues
 from train.system.signals import SignalFlag
 
 LAG = 2
-"""Steps between a question and the look at its answer: one is on the device, and one behind it."""
+"""Steps between a question and the read of its answer: one step is on the device, one is queued."""
 
 
 class Agreement:
@@ -26,7 +26,7 @@ class Agreement:
         devices: those of all processes.
 
     Attributes:
-        signal: what the run is stopped by, None so far.
+        signal: the signal that stops the run, None so far.
     """
 
     def __init__(self, stop: SignalFlag, devices: Devices):

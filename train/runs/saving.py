@@ -1,4 +1,4 @@
-"""Putting on disk what a run makes; where that fails, training goes on, and the end of the run reports it."""
+"""The writing of metrics and checkpoints: training survives a failure, and the end of the run reports it."""
 
 import functools
 import warnings
@@ -13,20 +13,20 @@ from train.runs.checkpoint import Checkpoints, NotSavedError
 
 
 class Saver:
-    """Logs, and saves states once all that was logged before them is on disk: a resumed run misses nothing.
+    """Logs metrics, and saves states once all earlier points are on disk: a resumed run misses no point.
 
-    A full disk need not end a run of days. A write that fails is a warning: the logger keeps its
-    records and tries them again, and at the next save both are tried. Of several processes none could go on
-    alone, as a checkpoint is written by all of them: there an error ends the run.
+    A full disk must not end a run of days. So a failed write is a warning: the logger keeps the records, and
+    the next save retries records and checkpoint. All processes of a run write a checkpoint together, so with
+    several processes an error ends the run.
 
     Args:
-        log: where metrics go.
-        checkpoints: where states go.
+        log: the logger of the metrics.
+        checkpoints: the checkpoints of the states.
         every: steps between two saves.
-        steps: length of the run, at whose end there is another.
+        steps: length of the run, which ends with a save.
 
     Attributes:
-        failures: writes that failed, each in a line; empty if none did, or all are tried again.
+        failures: failed writes, each in a line; empty if none failed, or all are retried.
     """
 
     def __init__(self, log: sowlog.Logger, checkpoints: Checkpoints, *, every: int, steps: int):
