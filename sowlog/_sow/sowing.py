@@ -95,7 +95,7 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
     if collection != METRICS and not isinstance(module, nn.Module):
         raise ValueError(
             f'"{collection}" is no collection of {_place(module, name)}: only a linen module has others than '
-            f'"{METRICS}". Write: sowlog.sow(self, "{name}", value).'
+            f'"{METRICS}". Write: sowlog.sow({"self, " if module is not None else ""}"{name}", value).'
         )
 
     def state(*values: Any) -> State:

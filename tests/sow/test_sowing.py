@@ -333,6 +333,12 @@ def test_other_collections_are_free():
     assert sowlog.compute(updates["diagnostics"]) == {"value": 2.0}
 
 
+def test_a_sow_by_name_has_no_other_collection():
+    """The line to write is that of a sow by name."""
+    with pytest.raises(ValueError, match=r'"other" is no collection of x: .*Write: sowlog.sow\("x", value\)'):
+        sowlog.sow("x", X, collection="other")
+
+
 @pytest.mark.parametrize("reducer", [sowlog.sum, sowlog.sum(axis=())], ids=str)
 def test_constants_under_remat_are_arrays_outside_of_jit_too(reducer):
     """jax.checkpoint returns a constant as a Python bool there: calls still merge, and states compute."""
