@@ -11,7 +11,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Better = Literal["lower", "higher"]
-"""Which way a metric gets better; of a task, the first of its results."""
+"""The direction in which a metric improves; of a task, the first of its results."""
 
 OWN = "own"
 """The choice of what a user names as module:name."""

@@ -17,7 +17,7 @@ class DigitsData(Options):
     arrays: ClassVar[tuple[str, ...]] = ("image", "label")
     name: Literal["digits"]
     batch_size: Annotated[int, Field(ge=2, le=1437)] = Field(
-        64, description="Images that a step sees; the last held-out batch is the remainder."
+        64, description="Images of a training step; the last held-out batch is the remainder."
     )
 
 
@@ -31,7 +31,7 @@ class TextData(Options):
     )
     max_bytes: Annotated[int, Field(ge=1)] = Field(16_000_000, description="Read no more bytes than this.")
     length: Count = Field(64, description="Bytes of one sequence.")
-    batch_size: Count = Field(16, description="Sequences a training step sees.")
+    batch_size: Count = Field(16, description="Sequences of a training step.")
     eval_batches: Count = Field(32, description="Held-out batches an evaluation sees, spread evenly.")
 
 
@@ -78,8 +78,8 @@ class FunctionData(Options):
     )
     eval_batches: Count = Field(
         32,
-        description="Batches of an iterable that are held out: of a pair's second, else its first, which are "
-        "then to be the same at each call.",
+        description="Number of held-out batches of an iterable: those of the second of a pair, or else its "
+        "first batches. They must be the same at each call.",
     )
 
 

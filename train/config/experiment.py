@@ -14,29 +14,29 @@ from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.tasks import TaskOptions
 
 # What a task says of itself: `builds`, its class, as file:Class in train/tasks; `learns_from`, the data made
-# for it; `needs`, the arrays of a batch; `better`, which way the first of its results gets better.
+# for it; `needs`, the arrays of a batch; `better`, the direction in which its first result improves.
 
 
 class EvalOptions(Options):
-    """When the held-out data is looked at."""
+    """The times of evaluations on the held-out data."""
 
     every: Count = Field(100, description="Steps between two evaluations; one more follows the last step.")
 
 
 class CheckpointOptions(Options):
-    """When the run is saved."""
+    """The times of checkpoints, and their number."""
 
     every: Count = Field(200, description="Steps between two checkpoints; one more follows the last step.")
     keep: Count = Field(2, description="Number of checkpoints that are kept.")
 
 
 class EarlyStopOptions(Options):
-    """When a run ends before its last step, as an evaluation no longer gets better."""
+    """The end of a run before its last step, when its evaluations no longer improve."""
 
-    metric: str = Field("eval/loss", description="Tag of the evaluation's metric that is watched.")
-    better: Better = Field("lower", description="Which way the metric gets better.")
-    patience: Count = Field(5, description="Evaluations in a row that bring nothing better before the end.")
-    min_change: NonNegative = Field(0.0, description="A change that is no more than this is not better.")
+    metric: str = Field("eval/loss", description="Tag of the watched metric of the evaluation.")
+    better: Better = Field("lower", description="Direction in which the metric improves.")
+    patience: Count = Field(5, description="Evaluations without an improvement, in a row, that end the run.")
+    min_change: NonNegative = Field(0.0, description="An improvement must be larger than this.")
 
 
 def _check_window(text: str) -> str:
@@ -53,40 +53,40 @@ class Config(Options):
 
     task: TaskOptions = Field(discriminator=Discriminator(tag_of), description="Model and loss.")
     data: DataOptions = Field(discriminator=Discriminator(tag_of), description="Training and held-out data.")
-    optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(
-        discriminator="name", description="How it learns."
-    )
+    optimizer: AdamOptions | AdamWOptions | SgdOptions = Field(discriminator="name", description="Optimizer.")
     steps: Annotated[int, Field(ge=1, le=10**12)] = Field(
-        description="Length of the run. A finished run goes on when this is raised; with a cosine, when "
-        "optimizer.decay_steps is, too."
+        description="Length of the run. A finished run continues when this is raised; with a cosine, "
+        "optimizer.decay_steps must be raised, too."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="Decides weights, batches and dropout."
+        0, description="Seed of weights, batches and dropout."
     )
     microbatches: Count = Field(
-        1, description="Parts that a batch is cut into, one after the other; they divide its size."
+        1, description="Number of sequential parts of a batch; it divides the batch size."
     )
     sharding: Literal["replicated", "fsdp"] = Field(
         "replicated",
-        description="Over several devices, each of which gets its share of a batch: whether each keeps the "
-        "whole state, or large arrays of it are split among them.",
+        description="Placement of the state on several devices, which always share each batch. replicated: "
+        "each device has the whole state; fsdp: its large arrays are split among the devices.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="bfloat16: the dtype of the layers, by a cast of the parameters and of the inputs that "
-        "the task casts (`as_input`; those here do). Stored parameters, targets, losses and metrics "
-        "are float32.",
+        description="dtype of the layers' computation. For bfloat16 the parameters are cast, and the inputs "
+        "if the task casts them (`as_input`), as all built-in tasks do. Stored parameters, targets, losses "
+        "and metrics stay float32.",
     )
     ema: Fraction | None = Field(
-        None, description="Decay of the parameters' moving average, which is then evaluated; null: none."
+        None,
+        description="Decay of a moving average of the parameters, which replaces them in evaluations; null: "
+        "none.",
     )
     stop_on_nan: bool = Field(
         True,  # noqa: FBT003 - pydantic's form
-        description="End, saving nothing more, once the objective or its gradient is NaN or infinite.",
+        description="End the run, without a checkpoint, once the objective or its gradient is not finite.",
     )
-    early_stop: EarlyStopOptions | None = Field(None, description="Early end; null: at the last step.")
+    early_stop: EarlyStopOptions | None = Field(None, description="Early stopping; null: none.")
     profile: Annotated[str, AfterValidator(_check_window)] | None = Field(
-        None, description="Steps to profile for TensorBoard, FIRST:LAST, of which LAST is the first without."
+        None, description="Steps to profile for TensorBoard, FIRST:LAST, without the step LAST."
     )
     eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
     checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")

@@ -20,7 +20,9 @@ class OptimizerOptions(Options):
         description="Step at which the cosine reaches 0; null: the run's first `steps`, also if they are "
         "raised later.",
     )
-    warmup: Annotated[int, Field(ge=0)] = Field(0, description="Steps of the linear rise from 0.")
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        0, description="Steps of the linear rise from learning_rate / (warmup + 1)."
+    )
     clip_norm: Positive | None = Field(1.0, description="Clip the gradient to this global norm; null: never.")
 
 

@@ -68,8 +68,8 @@ class MoeLmTask(Options):
     )
     bias_rate: NonNegative = Field(
         0.0,
-        description="What a step adds to or takes from an expert's bias, by which experts are chosen and not "
-        "weighed, to balance them without a loss (DeepSeek-V3, arXiv 2412.19437); 0: no bias.",
+        description="Change of an expert's bias in each step, which balances the experts without a loss. The "
+        "bias enters the choice of experts, not their weights (DeepSeek-V3, arXiv 2412.19437). 0: no bias.",
     )
 
     @model_validator(mode="after")
@@ -94,7 +94,7 @@ class VaeTask(Options):
     latents: Count = Field(8, description="Number of latent variables.")
     beta: NonNegative = Field(1.0, description="Weight of the KL divergence; 1 is the ELBO.")
     free_bits: NonNegative = Field(
-        0.0, description="Nats that each latent may say free of charge (arXiv 1606.04934)."
+        0.0, description="Nats of each latent's KL divergence without a penalty (arXiv 1606.04934)."
     )
 
 

@@ -25,7 +25,7 @@ class Results:
         steps: the length that the run was to have.
         step: the updates that it made.
         ended_early: why these are fewer; empty if they are not.
-        better: which way the first of `held_out` gets better.
+        better: the direction in which the first of `held_out` improves.
         held_out: values of the last evaluation by tag, the most important first; None is NaN or infinite.
     """
 
