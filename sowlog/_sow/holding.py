@@ -113,8 +113,8 @@ def _globals_of(function: FunctionType) -> Iterator[Any]:
     for name in _names_in(function.__code__):
         value = function.__globals__.get(name)
         module = getattr(value, "__module__", None) if callable(value) else None
-        is_model = not isinstance(value, type | FunctionType)
-        if is_model or module == function.__module__:
+        is_data = not isinstance(value, type | FunctionType)
+        if is_data or module == function.__module__:
             yield value
 
 

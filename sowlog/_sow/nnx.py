@@ -27,7 +27,7 @@ from sowlog._sow.collector import emit, inside, is_collecting, scope_path
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.holding import objects_held, objects_in
 from sowlog._sow.labels import METRICS, Label
-from sowlog._sow.nnx_places import Places, current
+from sowlog._sow.nnx_places import Places, current_places
 from sowlog._sow.nnx_structure import (
     carry_place,
     compare_places,
@@ -44,10 +44,10 @@ from sowlog.nnx import Metric
 @contextlib.contextmanager
 def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
     """Look up the places of the modules in a function's arguments, and in the function itself."""
-    places = Places(current.get())
+    places = Places(current_places.get())
     for value in (*args, *kwargs.values(), fn):
         places.add(objects_held(value, nnx.Pytree))
-    token = current.set(places)
+    token = current_places.set(places)
     try:
         yield
     except flax.errors.TraceContextError as error:
@@ -57,7 +57,7 @@ def placing(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
         )
         raise
     finally:
-        current.reset(token)
+        current_places.reset(token)
         places.forget()
 
 
@@ -105,7 +105,7 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
         LostMetricError: The module is in no model that the collected function was given or holds.
         ValueError: Two models sow under the label.
     """
-    places = current.get()
+    places = current_places.get()
     place = None if places is None else places.of(module)
     if places is None or place is None:
         raise LostMetricError(
@@ -120,7 +120,7 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
 
 def described(module: nnx.Pytree, name: str) -> str:
     """Return the place of a sow in errors."""
-    places = current.get()
+    places = current_places.get()
     place = None if places is None else places.of(module)
     return f"{'/'.join((*(place.path if place else ()), name))} (in {type(module).__name__})"
 
@@ -206,7 +206,7 @@ def _bridge_path(call: Callable[..., Any]) -> Callable[..., Any]:
     """Put the path of an nnx module that wraps a linen model before the paths of that model."""
 
     def call_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
-        places = current.get()
+        places = current_places.get()
         place = None if places is None or not is_collecting() else places.of(self)
         if place is None:
             return call(self, *args, **kwargs)

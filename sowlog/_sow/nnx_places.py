@@ -59,7 +59,7 @@ class Setup(int):
     __hash__ = int.__hash__
 
     def __repr__(self) -> str:
-        if current.get() is None:
+        if current_places.get() is None:
             return repr(bool(self))
         place = "a place unknown" if self.place is None else "/".join(self.place.path) or "the model"
         return f"{bool(self)} at {place}"
@@ -205,4 +205,4 @@ _AXES = (int, jax.sharding.Sharding, jax.sharding.PartitionSpec)
 # Whether structures are compared as keys of caches, and whether by `jax.tree.map`.
 is_key: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_key", default=False)
 is_mapping: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_is_mapping", default=False)
-current: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_places", default=None)
+current_places: contextvars.ContextVar[Places | None] = contextvars.ContextVar("sowlog_places", default=None)

@@ -7,14 +7,14 @@ from flax import nnx
 from flax.nnx.bridge import wrappers as bridge
 
 from sowlog._sow.holding import objects_in
-from sowlog._sow.nnx_places import Place, Setup, current, is_key, is_mapping, setup_at
+from sowlog._sow.nnx_places import Place, Setup, current_places, is_key, is_mapping, setup_at
 
 
 def carry_place(_: property) -> property:
     """Let the structure of a module carry its place: a flatten, of JAX or of nnx, reads `is_setup`."""
 
     def with_place(state: Any) -> Any:
-        places, setup = current.get(), state._is_setup
+        places, setup = current_places.get(), state._is_setup
         if places is None:
             return bool(setup)
         return setup_at(setup, places.of_state(state), is_prefix=places.is_prefix(state))
@@ -27,7 +27,7 @@ def mark_unflattened(init: Callable[..., None]) -> Callable[..., None]:
 
     def init_and_mark(state: Any, *args: Any, **kwargs: Any) -> None:
         init(state, *args, **kwargs)
-        if current.get() is not None and not isinstance(state._is_setup, Setup):
+        if current_places.get() is not None and not isinstance(state._is_setup, Setup):
             state._is_setup = setup_at(state._is_setup, None, is_prefix=True)
 
     return init_and_mark
@@ -38,7 +38,7 @@ def place_made(make: Callable[..., Any]) -> Callable[..., Any]:
 
     def make_and_place(cls: Any, *args: Any, **kwargs: Any) -> Any:
         module = make(cls, *args, **kwargs)
-        places = current.get()
+        places = current_places.get()
         if places is not None:
             outer = bridge.current_linen_module()
             is_bridged = isinstance(outer, bridge.ToLinen)
@@ -54,7 +54,7 @@ def place_assigned(assign: Callable[..., None]) -> Callable[..., None]:
 
     def assign_and_place(module: nnx.Pytree, name: str, value: Any) -> None:
         assign(module, name, value)
-        places = current.get()
+        places = current_places.get()
         for level in () if places is None else places.levels():
             if place := level.of(module):
                 for keys, made in objects_in(value, nnx.Pytree):
@@ -68,7 +68,7 @@ def place_merged(unflatten: Callable[..., Any]) -> Callable[..., Any]:
 
     def unflatten_and_place(*args: Any, **kwargs: Any) -> Any:
         merged = unflatten(*args, **kwargs)
-        places = current.get()
+        places = current_places.get()
         if places is not None:
             for keys, model in objects_in(merged, nnx.Pytree):
                 places.add_merged(model, Place(keys))
@@ -81,7 +81,7 @@ def compare_places(equal: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
     """Let a GraphDef that carries no places differ from one that does, as long as a `collect` runs."""
 
     def equal_with_places(one: Any, other: Any) -> Any:
-        if current.get() is None:
+        if current_places.get() is None:
             return equal(one, other)
         token = is_key.set(True)
         try:
@@ -98,7 +98,7 @@ def map_all_places(tree_map: Callable[..., Any]) -> Callable[..., Any]:
     """Let `jax.tree.map` take modules of several places together, as for the average of two models."""
 
     def map_all(*args: Any, **kwargs: Any) -> Any:
-        if current.get() is None:
+        if current_places.get() is None:
             return tree_map(*args, **kwargs)
         token = is_mapping.set(True)
         try:
