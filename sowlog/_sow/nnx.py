@@ -264,6 +264,6 @@ def _carries_places() -> bool:
     """Return whether a split and a merge, of a graph and of a pytree, keep the place of a module."""
     probe = _Probe()
     with placing(_Probe, (probe,), {}):
-        places = current.get()
+        places = current_places.get()
         merged = [nnx.merge(*nnx.split(probe)), jax.tree.map(lambda leaf: leaf, probe)]
         return places is not None and all(places.of(module) == places.of(probe) for module in merged)

@@ -23,7 +23,7 @@ SMALL = {
     "digits": TINY_DIGITS,
     "digits_nnx": TINY_DIGITS,
     "gru": TINY_GRU,
-    "moe_lm": (*TINY_MOE, "task.bias_rate=0.01"),
+    "moe_lm": (*TINY_MOE, "task.layers=1", "task.bias_rate=0.01"),
     "vae": ("task.hidden=[4]", "task.latents=2", "data.batch_size=8"),
     "vqvae": ("task.width=4", "task.codes=8", "data.batch_size=8"),
 }
