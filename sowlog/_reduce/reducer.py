@@ -209,12 +209,17 @@ class Reducer(abc.ABC):
         return State(self.from_value(value, weight), seen, self)
 
     @final
-    def __call__(self, **settings: Any) -> Self:
+    def __call__(self, *values: Any, **settings: Any) -> Self:
         """Return the same reducer, configured: `sowlog.mean(axis=0)`.
 
         Raises:
-            TypeError: The reducer does not have a setting.
+            TypeError: The reducer does not have a setting, or is called with a value.
         """
+        if values:
+            raise TypeError(
+                f"{self} is called with its settings, such as axis=0, and got a value. To reduce a value, "
+                "write `.of(value)`."
+            )
         names = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in settings if name not in names]
         if unknown:

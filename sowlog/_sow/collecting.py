@@ -153,7 +153,7 @@ def discover(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, 
     """Find the values that a model or a function sows, without computing them.
 
     Args:
-        fn: as for `collect`: `model.apply` of a linen model, an nnx model, or any function.
+        fn: a linen model or its `apply`, an nnx model, or any function.
         *args: the arguments of `fn`; shapes and dtypes suffice, as of `jax.ShapeDtypeStruct` or
             `jax.eval_shape`. Other objects (a flag, a name) are passed unchanged.
         **kwargs: the keyword arguments of `fn`, likewise.
@@ -170,10 +170,10 @@ def discover(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[str, 
         ...     def __call__(self, x):
         ...         sowlog.sow(self, "rms", x, sowlog.rms)
         ...         return x
-        >>> sowlog.discover(Block().apply, {}, jnp.ones(3))
+        >>> sowlog.discover(Block(), {}, jnp.ones(3))
         {'losses': {}, 'metrics': {'rms': State(rms, nothing sown)}}
     """
-    updates = sown_shapes(fn, args, kwargs)
+    updates = sown_shapes(function_of(fn), args, kwargs)
     return empty_like({name: updates[name] for name in _COLLECTIONS})
 
 

@@ -13,8 +13,8 @@ METRICS = "metrics"
 class Functions(NamedTuple):
     """The functions of a user's plain `module.sow`.
 
-    A lambda is another object at each call, so all functions compare equal. They have an order because JAX
-    sorts the labels of sown states, which are keys of a dict.
+    A lambda is another object at each call, so all functions compare equal. They have an order, behind the
+    None of a reducer's label, because JAX sorts the labels of sown states, which are keys of a dict.
     """
 
     init_fn: Callable[[], Any]
@@ -25,6 +25,9 @@ class Functions(NamedTuple):
 
     def __lt__(self, other: object) -> bool:
         return False
+
+    def __gt__(self, other: object) -> bool:
+        return not isinstance(other, Functions)
 
     def __hash__(self) -> int:
         return hash(Functions)

@@ -112,3 +112,21 @@ def test_plain_sows_arrive_as_flax_documents(way):
     if not way.startswith("jax."):
         _, by_flax = model.apply({}, X, mutable=["metrics"])
         jax.tree.map(np.testing.assert_array_equal, found, by_flax["metrics"]["s"]["value"])
+
+
+@pytest.mark.parametrize("plain_first", [False, True])
+def test_a_plain_sow_and_a_reducer_under_one_name_are_an_error_in_either_order(plain_first):
+    """Under jit JAX sorts the labels of both."""
+
+    class Both(nn.Module):
+        def __call__(self, x):
+            sows = [
+                lambda: self.sow("metrics", "x", x),
+                lambda: sowlog.sow(self, "x", x),
+            ]
+            for sow in sows if plain_first else reversed(sows):
+                sow()
+            return x
+
+    with pytest.raises(TypeError, match="another sow left a value of another kind under this name"):
+        sowlog.collect(jax.jit(Both().apply))({}, jnp.ones(2))
