@@ -9,6 +9,7 @@ through, the primitives of the transforms and their parameters. With a JAX that 
 import contextlib
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ CUSTOM_JVP: Any = _private("custom_derivatives:custom_jvp_call_p")
 CUSTOM_VJP: Any = _private("custom_derivatives:custom_vjp_call_p")
 LINEAR_SOLVE: Any = _private("lax.control_flow.solves:linear_solve_p")
 SHARD_MAP: Any = _private("shard_map:shard_map_p")
-TREE_UTIL: list[Any] = [jax.tree_util, importlib.import_module("jax._src.tree_util")]
+_private("tree_util:tree_map")
+TREE_UTIL: list[Any] = [jax.tree_util, sys.modules.get("jax._src.tree_util", jax.tree_util)]
 """The modules that `jax.tree_util.tree_map` and `jax.tree.map` take their function from."""
 CALLBACKS: list[Any] = [
     _private("callback:pure_callback_p"),
