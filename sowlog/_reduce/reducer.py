@@ -216,10 +216,7 @@ class Reducer(abc.ABC):
             TypeError: The reducer does not have a setting, or is called with a value.
         """
         if values:
-            raise TypeError(
-                f"{self} is called with its settings, such as axis=0, and got a value. To reduce a value, "
-                "write `.of(value)`."
-            )
+            raise TypeError(f"{self} takes settings, such as axis=0. To reduce a value, write `.of(value)`.")
         names = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in settings if name not in names]
         if unknown:

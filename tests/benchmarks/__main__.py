@@ -62,7 +62,7 @@ BENCHMARKS = {
     "collecting": Benchmark(
         "Collecting in a real model", collecting.measure_collecting, collecting.two_devices
     ),
-    "sowing": Benchmark("Sows in a deep model, and sows that nobody collects", sowing.measure_sowing),
+    "sowing": Benchmark("Sows in a deep model, and sows that are not collected", sowing.measure_sowing),
     "program": Benchmark("The program's loop", program.measure_program),
     "distributions": Benchmark(
         "Distributions, on the device", distributions.measure_distributions, steps.share_one_core

@@ -1,4 +1,4 @@
-"""The cost of sows in a deep model while JAX traces it, and of sows that nobody collects."""
+"""The cost of sows in a deep model while JAX traces it, and of sows that are not collected."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _of_traces(size: Size, layers: int) -> Line:
 
 
 def _of_calls(size: Size, layers: int) -> Line:
-    """Call a jitted function whose sows nobody collects."""
+    """Call a jitted function whose sows are not collected."""
     x, kernels = jnp.ones((4, _WIDTH)), jnp.ones((layers, _SOWS, _WIDTH, _WIDTH))
     functions = {name: jax.jit(functools.partial(_model, sows=name == "sown")) for name in ("sown", "bare")}
 

@@ -361,7 +361,7 @@ def test_settings_may_be_lists_and_numpy_numbers(axis):
 
 def test_an_unknown_setting_is_refused():
     """A setting that does not exist lists those that do; a value is no setting."""
-    with pytest.raises(TypeError, match=r"mean is called with its settings.*write `.of\(value\)`"):
+    with pytest.raises(TypeError, match=r"mean takes settings.*write `.of\(value\)`"):
         sowlog.mean(3.0)
     with pytest.raises(TypeError, match="mean has no setting axes; it has: axis"):
         sowlog.mean(axes=0)
