@@ -529,7 +529,7 @@ def test_metrics_of_nnx_are_logged(tmp_path):
     assert sowlog.read(tmp_path).scalars["accuracy"].values.tolist() == [0.5]
 
 
-# What cannot be ---------------------------------------------------------------------------------------------
+# Errors -----------------------------------------------------------------------------------------------------
 
 
 def test_two_models_under_one_tag_are_an_error(model):

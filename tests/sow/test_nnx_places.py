@@ -159,7 +159,7 @@ def test_a_module_that_an_inner_collect_made_is_known_around_it():
 
 
 def test_a_model_of_two_collects_is_known_to_both(model):
-    """The inner one leaves no place behind; nnx.jit gives the modules new states in it."""
+    """The inner one leaves no place behind, though nnx.jit makes new states of the modules in it."""
     call = nnx.jit(lambda m, x: m(x))
 
     def call_twice(model, x):

@@ -1,4 +1,4 @@
-"""What all ways to one number have in common: the rows, what is sown of them, and the form of a way."""
+"""The common parts of all ways to one number: the rows, their sows, and the form of a way."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
 """The ways of Equinox: its filtered transforms, and scans over stacked modules.
 
-JAX caches what it traced by the function, and tests change what is sown: so each way makes new functions.
+JAX caches a trace by its function, and tests change the sows: so each way makes new functions.
 """
 
 from collections.abc import Callable

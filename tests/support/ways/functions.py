@@ -1,6 +1,6 @@
 """The ways of plain functions: JAX's own transforms.
 
-JAX caches what it traced by the function, and tests change what is sown: so each way makes new functions.
+JAX caches a trace by its function, and tests change the sows: so each way makes new functions.
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def _switch(rows: jax.Array) -> None:
 
 
 def _of_total(transform: Callable[[Function], Function]) -> Way:
-    """Transform the function from the rows to the sum of what is sown of them."""
+    """Transform the function from the rows to their sum, which sows them."""
 
     def call(rows: jax.Array) -> None:
         sow = _sower()

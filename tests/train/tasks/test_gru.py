@@ -25,7 +25,7 @@ def rms_norm(x: np.ndarray) -> np.ndarray:
 
 
 def by_hand(params: dict) -> tuple[np.ndarray, dict[str, float]]:
-    """Run the model in NumPy, one step and one layer at a time; return its logits and what it sows."""
+    """Run the model in NumPy, one step and one layer at a time; return its logits and its sown values."""
     params = jax.tree.map(np.float64, params)
     x, sown = params["embed"][TOKENS], {"slowness": 0.0}
     for index in range(OPTIONS.layers):
