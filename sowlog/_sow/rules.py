@@ -195,7 +195,8 @@ def _of_all_devices(sown: Sown, axes: frozenset[Any] | None) -> Sown:
         label.check_merges("jax.shard_map")
         varying = axes or frozenset[Any]().union(*map(ambient.varying_axes, jax.tree.leaves(state)))
         group = tuple(sorted(varying, key=str))
-        groups.setdefault(group, {})[label] = ambient.varying_like(state, state)
+        own = losses.in_one_pass(state) if label.is_loss else state
+        groups.setdefault(group, {})[label] = ambient.varying_like(own, state)
     reduced: Sown = {}
     for group, states in groups.items():
         reduced |= all_reduce(states, group) if group else states

@@ -357,3 +357,29 @@ def test_a_loss_is_trained_on_as_it_is_logged(case):
     assert sowlog.compute(updates["losses"]) == {"square": wanted, "square/weighted": 0.5 * wanted}
     assert total == 0.5 * wanted
     np.testing.assert_allclose(gradient, ROWS / (4 if case == "shard_map" else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["one", "a stack"])
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
+def test_a_loss_of_some_devices_is_a_mean_over_all(checked, stacked):
+    """A device whose branch sows no loss adds 0 to the mean, as such a microbatch does."""
+
+    def branch(rows):
+        return jax.lax.cond(is_long(rows[0]), loss, jnp.sin, rows)
+
+    def on_device(rows):
+        return jax.lax.map(sowlog.stacked(branch), rows[None])[0] if stacked else branch(rows)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def objective(x):
+        _, updates = sowlog.collect(sharded(on_device, check_vma=checked))(x)
+        return sowlog.total_loss(updates), updates
+
+    (total, updates), gradient = objective(ROWS)
+    sown = np.array([bool(is_long(row)) for row in ROWS])[:, None]
+    wanted = np.sum(sown * ROWS**2) / 4
+    assert 0 < sown.sum() < 4
+    assert sowlog.compute(updates["losses"]) == {"square": wanted, "square/weighted": 0.5 * wanted}
+    assert total == 0.5 * wanted
+    np.testing.assert_allclose(gradient, sown * ROWS / 4, rtol=1e-6)

@@ -326,7 +326,12 @@ def _scoped(p: Plain) -> Plain:
 
 
 def _branch(p: Plain) -> Plain:
-    return lambda x, log: p(x, log) if x.value[0] > 2 else x
+    return lambda x, log: p(x, log) if x.value[0] % 2 else x
+
+
+def _is_odd(x: Any) -> Any:
+    """Return a predicate that differs from row to row."""
+    return jnp.mod(x[0], 2) == 1
 
 
 # The name of a transform, its form in JAX, and its meaning.
@@ -364,8 +369,8 @@ TRANSFORMS: dict[str, tuple[Callable[[Run], Run], Callable[[Plain], Plain]]] = {
         lambda p: _aside(_each_row(p, add=0)),
     ),
     "while": (_while, _plain_while),
-    "cond": (lambda f: lambda x: jax.lax.cond(x[0] > 2, f, lambda x: x, x), _branch),
-    "cond, closed over": (lambda f: lambda x: jax.lax.cond(x[0] > 2, lambda: f(x), lambda: x), _branch),
+    "cond": (lambda f: lambda x: jax.lax.cond(_is_odd(x), f, lambda x: x, x), _branch),
+    "cond, closed over": (lambda f: lambda x: jax.lax.cond(_is_odd(x), lambda: f(x), lambda: x), _branch),
     "checkpoint": (jax.checkpoint, lambda p: p),
     "checkpoint, saveable": (
         lambda f: jax.checkpoint(f, policy=jax.checkpoint_policies.everything_saveable),
