@@ -113,7 +113,7 @@ def _tree_of(sown: Sown) -> dict[str, Any]:
     """Return the sown states as nested dicts, by collection and path."""
     tree: dict[str, Any] = {name: {} for name in _COLLECTIONS}
     sites: dict[tuple[str, ...], Label] = {}
-    for label, state in sown.items():
+    for label, state in _of_all_models(sown).items():
         site = (label.collection, *label.path, label.name)
         for end in range(1, len(site)):
             if site[:end] in sites:
@@ -133,6 +133,25 @@ def _tree_of(sown: Sown) -> dict[str, Any]:
             )
         node[label.name] = _value_of(label, state)
     return tree
+
+
+def _of_all_models(sown: Sown) -> Sown:
+    """Join the states under one label of an nnx model, and of a module that was made in the pass.
+
+    Raises:
+        ValueError: Modules of two models sow under one label.
+    """
+    joined: Sown = {}
+    models: dict[Label, int] = {}
+    for of_model, state in sown.items():
+        label = of_model._replace(model=0)
+        if of_model.model and models.setdefault(label, of_model.model) != of_model.model:
+            raise ValueError(
+                f"{label} is sown by two models that the collected function was given, and would be one "
+                'number. Give one a scope: with sowlog.scope("teacher"): y = teacher(x).'
+            )
+        joined[label] = label.join(joined[label], state) if label in joined else state
+    return joined
 
 
 def _taken_message(label: Label, inner: Label) -> str:

@@ -18,6 +18,7 @@ from sowlog._reduce.state import State
 from sowlog._sow import internals
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import Label, Sown
+from sowlog._sow.paths import outer_path, scope_path, whole_path
 from sowlog._tree.tags import empty_like
 
 
@@ -45,25 +46,8 @@ class Collector:
 _SILENCE: Any = object()
 _HOST: Any = object()
 _current: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("sowlog_collector", default=None)
-_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("sowlog_path", default=())
 _replays: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_replays", default=False)
 _once: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_once", default=())
-
-
-def scope_path() -> tuple[str, ...]:
-    """Return the names of the scopes around the caller, the outermost first."""
-    return _path.get()
-
-
-@contextlib.contextmanager
-def inside(parts: tuple[str, ...]) -> Generator[None]:
-    """Add names to the path; a function that JAX has traced under another path is traced anew."""
-    token = _path.set((*_path.get(), *parts))
-    try:
-        with internals.collecting(_path.get()) if is_collecting() else contextlib.nullcontext():
-            yield
-    finally:
-        _path.reset(token)
 
 
 def is_collecting() -> bool:
@@ -81,7 +65,7 @@ def collecting() -> Generator[Collector]:
     """Collect the sows of this context in a new collector."""
     token, replays = _current.set(Collector()), _replays.set(False)
     try:
-        with internals.collecting(_path.get()):
+        with internals.cache_key(collects=True):
             yield _current.get()  # pyright: ignore[reportReturnType]  # set above
     finally:
         _replays.reset(replays)
@@ -93,7 +77,7 @@ def silent() -> Generator[None]:
     """Drop the sows of this context, as outside of a `collect`."""
     token = _current.set(_SILENCE)
     try:
-        with internals.collecting(None):
+        with internals.cache_key(collects=False):
             yield
     finally:
         _current.reset(token)
@@ -164,9 +148,10 @@ def emit_statistic(label: Label, make: Callable[..., State], *operands: Any) -> 
 
 
 def emit_all(sown: Sown) -> None:
-    """Sow at the current level the states that a transform returned."""
+    """Sow at the current level the states that a transform returned, within the scopes around it."""
+    path = scope_path()
     for label, state in sown.items():
-        emit(label, state)
+        emit(label.within(path), state)
 
 
 def sows_of(jaxpr: Any) -> list[tuple[Label, Any]]:
@@ -182,7 +167,7 @@ def sows_of(jaxpr: Any) -> list[tuple[Label, Any]]:
             found.append((equation.params["label"], equation.params["structure"].unflatten(avals)))
         elif internals.holds_sows(equation):
             inner = [
-                label
+                label.within(whole_path())
                 for jaxpr in jax.tree.leaves(equation.params)
                 if hasattr(jaxpr, "eqns")
                 for label, _ in sows_of(jaxpr)
@@ -230,7 +215,7 @@ class _Sow(internals.Primitive):
         if label.stacks:
             emit(label.unstacked(), state)
             return
-        label.check_merges("jax.vmap")
+        label.within(outer_path()).check_merges("jax.vmap")
         emit(label, ambient.isolated(lambda state: _merge_axis(label, state), state))
 
 
@@ -254,8 +239,9 @@ def _merge_axis(label: Label, state: State) -> State:
 
 
 def _refuse_in_rule(*, label: Label, **_: Any) -> NoReturn:
+    tag = label.within(outer_path())
     raise LostMetricError(
-        f"{label} is sown in a rule of a custom derivative, and its value depends on a tangent, or JAX "
+        f"{tag} is sown in a rule of a custom derivative, and its value depends on a tangent, or JAX "
         "evaluates the rule in parts, as in the gradient of a loop: it would be lost. Sow it in the function "
         "itself, or outside."
     )

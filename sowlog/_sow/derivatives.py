@@ -10,6 +10,7 @@ from sowlog._sow.collector import emit_all, is_collecting, replaying, silent, so
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.internals import Bind
 from sowlog._sow.jaxprs import handed_out, with_sown, without_sows
+from sowlog._sow.paths import whole_path
 
 
 def bind_custom_derivative(bind: Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -36,8 +37,9 @@ def _check_losses(jaxpr: Any, transform: str) -> None:
     """Raise if a loss is sown where JAX takes the gradient by a rule."""
     for label, _ in sows_of(jaxpr):
         if label.is_loss:
+            tag = label.within(whole_path())
             raise LostMetricError(
-                f"{label} is a loss sown inside {transform}, whose rule takes the gradient of the function's "
+                f"{tag} is a loss sown inside {transform}, whose rule takes the gradient of the function's "
                 "result alone: it would be logged and not trained on. Return the value and sow it outside: "
                 f'y, {label.name} = f(...), then sowlog.sow_loss("{label.name}", {label.name}).'
             )

@@ -92,11 +92,7 @@ for _set in _ALLOWED.split():
         _effects.add_type(_Sow)
 
 if hasattr(jax, "make_user_context"):
-    collecting: Any = jax.make_user_context(default_value=None)
-    """The path of scopes in a `collect`, or None outside of one: part of the keys of JAX's caches.
-
-    A function traced outside of a `collect` has no sows; one traced in another scope has other tags.
-    """
+    _is_collecting: Any = jax.make_user_context(default_value=False)
 else:
     _missing.append("jax.make_user_context")
 
@@ -109,6 +105,11 @@ def check() -> None:
             f"sowlog carries sown values through transforms by internals, and jax {jax.__version__} has no "
             f"{', '.join(_missing)}. Install the jax that this sowlog was released with, or a newer sowlog."
         )
+
+
+def cache_key(*, collects: bool) -> contextlib.AbstractContextManager[None]:
+    """Return a context whose traces JAX caches apart, since a function traced in no `collect` has no sows."""
+    return _is_collecting(collects)
 
 
 def set_rules(primitive: Any, refuse: Callable[..., Any]) -> None:
@@ -143,10 +144,16 @@ def is_complete() -> bool:
 
 def current_traces() -> Iterator[Any]:
     """Return the trace that runs, and those around it, whose values are its constants."""
-    trace = _trace_context.trace
+    trace = _trace_context.trace if is_complete() else None
     while trace is not None:
         yield trace
         trace = getattr(trace, "parent_trace", None)
+
+
+def level() -> Any:
+    """Return the nearest trace that neither differentiates nor maps: a sow passes through those that do."""
+    passing = (_JVPTrace, _LinearizeTrace, _BatchTrace, _JaxprTrace)
+    return next((trace for trace in current_traces() if not isinstance(trace, passing)), None)
 
 
 def evaluated(trace: Any, values: Sequence[Any]) -> tuple[Any, list[Any] | None] | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sowlog._sow.errors import LostMetricError
+from sowlog._sow.paths import outer_path
 from sowlog._tree import losses
 
 METRICS = "metrics"
@@ -38,10 +39,11 @@ class Label(NamedTuple):
 
     Attributes:
         collection: "metrics" or "losses".
-        path: the scopes and modules around the sow.
+        path: the scopes and modules around the sow, those inside of the transform that it is in.
         name: the metric's name.
         stacks: how many of the mapping transforms around the sow, from the innermost, stack its states.
         functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
+        model: the number of the nnx model that sows, from 1; 0 for another.
     """
 
     collection: str
@@ -49,6 +51,7 @@ class Label(NamedTuple):
     name: str
     stacks: int = 0
     functions: Functions | None = None
+    model: int = 0
 
     def __str__(self) -> str:
         return "/".join((*self.path, self.name))
@@ -60,8 +63,12 @@ class Label(NamedTuple):
         try:
             return losses.add_in_pass(old, new) if self.is_loss else old.merge(new)
         except (TypeError, ValueError) as error:
-            error.add_note(f"while sowing {self}")
+            error.add_note(f"while sowing {self.within(outer_path())}")
             raise
+
+    def within(self, path: tuple[str, ...]) -> "Label":
+        """Return the label outside of scopes."""
+        return self._replace(path=(*path, *self.path))
 
     def unstacked(self) -> "Label":
         """Return the label outside of a transform that stacked its states."""

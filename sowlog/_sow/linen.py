@@ -20,8 +20,9 @@ from flax.linen import transforms
 from flax.linen.module import InterceptorContext
 
 from sowlog._reduce.reducer import Reducer
-from sowlog._sow.collector import Collector, collecting, emit, is_collecting, scope_path, silent
+from sowlog._sow.collector import Collector, collecting, emit, is_collecting, silent
 from sowlog._sow.labels import METRICS, Functions, Label
+from sowlog._sow.paths import scope_path
 from sowlog._sow.scopes import emit_stacked
 from sowlog._tree import losses
 

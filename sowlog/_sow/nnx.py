@@ -23,7 +23,7 @@ from flax.nnx.transforms import iteration
 
 from sowlog._reduce.reducer import Reducer
 from sowlog._sow import internals, linen
-from sowlog._sow.collector import emit, inside, is_collecting, scope_path
+from sowlog._sow.collector import emit, is_collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.holding import objects_held, objects_in
 from sowlog._sow.labels import METRICS, Label
@@ -37,6 +37,7 @@ from sowlog._sow.nnx_structure import (
     place_made,
     place_merged,
 )
+from sowlog._sow.paths import inside, scope_path
 from sowlog._sow.scopes import stacked
 from sowlog.nnx import Metric
 
@@ -103,19 +104,16 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
 
     Raises:
         LostMetricError: The module is in no model that the collected function was given or holds.
-        ValueError: Two models sow under the label.
     """
     places = current_places.get()
     place = None if places is None else places.of(module)
-    if places is None or place is None:
+    if place is None:
         raise LostMetricError(
             f"{name} is sown in {type(module).__name__}, an nnx module of a model that the collected "
             "function neither was given nor holds, so its path is not known. Pass the model as an argument: "
             "sowlog.collect(fn)(model, x)."
         )
-    label = Label(collection, (*scope_path(), *place.path), name)
-    places.check_model(label, place)
-    return label
+    return Label(collection, (*scope_path(), *place.path), name, model=place.model or 0)
 
 
 def described(module: nnx.Pytree, name: str) -> str:

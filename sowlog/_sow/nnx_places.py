@@ -2,6 +2,7 @@
 
 import contextvars
 import copy
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,7 +10,6 @@ import jax
 from flax import nnx
 
 from sowlog._sow.holding import objects_in
-from sowlog._sow.labels import Label
 
 
 class Place(NamedTuple):
@@ -77,12 +77,12 @@ class Places:
 
     def __init__(self, outer: "Places | None") -> None:
         self._outer = outer
-        # Modules and their states by id. Each is kept alive beside its place, so that no other object gets
-        # its id. A transform of nnx replaces the states of a model's modules, and a flatten has only a state.
+        # Modules and their states by id. A transform of nnx replaces the states of a model's modules, and a
+        # flatten has only a state. An entry keeps its state alive and ends with its module, so that no other
+        # object gets the id; a module is not kept alive, since one made inside of a transform holds tracers.
         self._known: dict[int, tuple[Any, Place]] = {}
         self._models: list[nnx.Pytree] = []
         self._prefixes: dict[int, Any] = {}
-        self._sown_by: dict[Label, int] = {}
 
     def add(self, models: Iterable[tuple[tuple[str, ...], nnx.Pytree]]) -> None:
         """Add the modules of models, each with the path that leads to it."""
@@ -99,8 +99,14 @@ class Places:
                     self._prefixes[id(module._pytree__state)] = module._pytree__state
 
     def _note(self, module: nnx.Pytree, place: Place) -> None:
-        for known in (module, module._pytree__state):
-            self._known[id(known)] = (known, place)
+        state = module._pytree__state
+        ids = (id(module), id(state))
+        self._known[id(module)] = (weakref.ref(module, lambda _: self._end(ids)), place)
+        self._known[id(state)] = (state, place)
+
+    def _end(self, ids: tuple[int, ...]) -> None:
+        for known in ids:
+            self._known.pop(known, None)
 
     def is_prefix(self, state: Any) -> bool:
         """Return whether a state is of a module that holds the axes or shardings of another."""
@@ -142,16 +148,6 @@ class Places:
         place = getattr(state._is_setup, "place", None)
         return self._outer.of_state(state) if place is None and self._outer is not None else place
 
-    def check_model(self, label: Label, place: Place) -> None:
-        """Raise ValueError if modules of two models sow under one label."""
-        if place.model is None:
-            return
-        if self._sown_by.setdefault(label, place.model) != place.model:
-            raise ValueError(
-                f"{label} is sown by two models that the collected function was given, and would be one "
-                'number. Give one a scope: with sowlog.scope("teacher"): y = teacher(x).'
-            )
-
     def forget(self) -> None:
         """Remove the places that transforms left in the states of the models.
 
@@ -162,7 +158,7 @@ class Places:
                 module._pytree__state._is_setup = bool(module._pytree__state._is_setup)
                 for level in self._around():
                     if id(module) in level._known:
-                        level._note(*level._known[id(module)])
+                        level._note(module, level._known[id(module)][1])
 
 
 def _places_in(model: nnx.Pytree, place: Place) -> Iterator[tuple[nnx.Pytree, Place]]:

@@ -28,6 +28,7 @@ from sowlog._sow.errors import LostMetricError
 from sowlog._sow.internals import Bind
 from sowlog._sow.jaxprs import handed_out, with_sown
 from sowlog._sow.labels import Label, Sown
+from sowlog._sow.paths import whole_path
 from sowlog._tree import losses
 from sowlog._tree.replicas import all_reduce
 from sowlog._tree.tags import empty_like
@@ -38,7 +39,7 @@ _Params = dict[str, Any]
 def _starts(sows: list[tuple[Label, Any]], transform: str) -> Sown:
     """Return the empty states of sows, for a loop that may run no step or a branch that is not taken."""
     for label, _ in sows:
-        label.check_merges(transform)
+        label.within(whole_path()).check_merges(transform)
     return {
         label: ambient.varying_like(empty_like(of_label[0]), of_label)
         for label, of_label in _by_label(sows).items()
@@ -88,16 +89,18 @@ def _bind_scan(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 def _bind_while(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     condition, body = params["cond_jaxpr"], params["body_jaxpr"]
     for label, _ in sows_of(condition):
+        tag = label.within(whole_path())
         raise LostMetricError(
-            f"{label} is sown in the cond_fn of a jax.lax.while_loop, which hands back nothing: sow it in "
+            f"{tag} is sown in the cond_fn of a jax.lax.while_loop, which hands back nothing: sow it in "
             "body_fn, or after the loop."
         )
     if not internals.holds_sows(body):
         return bind(*args, **params)
     for label, _ in sows_of(body):
         if label.stacks:
+            tag = label.within(whole_path())
             raise LostMetricError(
-                f"{label} is stacked inside a jax.lax.while_loop, whose number of steps is unknown. Use "
+                f"{tag} is stacked inside a jax.lax.while_loop, whose number of steps is unknown. Use "
                 "jax.lax.scan, or sow it outside of sowlog.stacked."
             )
     starts = _starts(sows_of(body), "jax.lax.while_loop")
@@ -192,7 +195,7 @@ def _of_all_devices(sown: Sown, axes: frozenset[Any] | None) -> Sown:
     """
     groups: dict[tuple[Any, ...], Sown] = {}
     for label, state in sown.items():
-        label.check_merges("jax.shard_map")
+        label.within(whole_path()).check_merges("jax.shard_map")
         varying = axes or frozenset[Any]().union(*map(ambient.varying_axes, jax.tree.leaves(state)))
         group = tuple(sorted(varying, key=str))
         own = losses.in_one_pass(state) if label.is_loss else state

@@ -5,7 +5,8 @@ import functools
 from collections.abc import Callable, Generator
 from typing import Any, ParamSpec, TypeVar
 
-from sowlog._sow.collector import collecting, emit, inside, is_collecting
+from sowlog._sow.collector import collecting, emit, is_collecting
+from sowlog._sow.paths import inside
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")

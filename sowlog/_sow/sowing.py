@@ -12,8 +12,9 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
 from sowlog._sow import foreign, linen, scopes
-from sowlog._sow.collector import check_on_device, emit, emit_statistic, is_collecting, scope_path
+from sowlog._sow.collector import check_on_device, emit, emit_statistic, is_collecting
 from sowlog._sow.labels import METRICS, Label
+from sowlog._sow.paths import scope_path, whole_path
 from sowlog._tree import losses
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def _check_reducer(module: Any, name: str, reducer: Any) -> None:
 
 def _place(module: Any, name: str) -> str:
     if module is None:
-        return "/".join((*scope_path(), str(name)))
+        return "/".join((*whole_path(), str(name)))
     if isinstance(module, nn.Module):
         return f"{'/'.join((*module.path, name))} (in {type(module).__name__})"
     return foreign.loaded_nnx().described(module, name)

@@ -61,7 +61,7 @@ CACHED = {
 @pytest.mark.parametrize("traced_in", ["eager", "jit"])
 @pytest.mark.parametrize("transform", list(CACHED))
 def test_a_function_that_jax_has_cached_sows_in_the_scope_of_each_call(transform, traced_in):
-    """It was traced outside, in one scope, and in another; and is not traced again for a scope it knows."""
+    """It was traced outside, and in one scope; and has the names of another where it is called there."""
 
     def model(x):
         for name in ("a", "b", "a"):
@@ -76,8 +76,64 @@ def test_a_function_that_jax_has_cached_sows_in_the_scope_of_each_call(transform
         assert sowlog.compute(updates["metrics"]) == {"a/max": 5.0, "b/max": 5.0, "max": 0.0}
 
 
-def test_a_scope_that_nobody_collects_in_traces_nothing_again():
-    """The path is part of a cache's key only inside of a collect."""
+def test_a_scope_traces_nothing_again():
+    """Neither a function that sows, nor one that does not, nor functions of JAX."""
+    traced, silent = count_traces(sowlog.scope("inner")(sow)), count_traces(jnp.sin)
+    jitted = [jax.jit(lambda x: traced(x)), jax.jit(lambda x: silent(x))]
+
+    def model(x):
+        for name in ("a", "b", "c/d"):
+            with sowlog.scope(name):
+                for function in jitted:
+                    x = function(x)
+        return x
+
+    _, updates = jax.jit(sowlog.collect(model))(ROWS)
+    assert list(sowlog.compute(updates["metrics"])) == ["a/inner/max", "b/inner/max", "c/d/inner/max"]
+    assert (traced.traces, silent.traces) == (1, 1)
+
+
+def test_scopes_between_transforms_nest():
+    """In and around the bodies of jit, scan, vmap, grad, checkpoint, cond and shard_map."""
+    mesh, spec = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("shards",)), jax.sharding.PartitionSpec()
+    transforms = {
+        "jit": jax.jit,
+        "scan": lambda f: lambda x: jax.lax.scan(lambda c, _: (f(c), None), x, length=2)[0],
+        "vmap": lambda f: lambda x: jax.vmap(f)(x[None])[0],
+        "grad": lambda f: lambda x: jax.grad(lambda x: f(x).sum())(x) * x,
+        "linearize": lambda f: lambda x: jax.linearize(f, x)[0],
+        "checkpoint": jax.checkpoint,
+        "cond": lambda f: lambda x: jax.lax.cond(x[0] < 9, f, lambda x: x, x),
+        "shard_map": lambda f: jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec),
+    }
+    model, path = sow, "max"
+    for name, transform in transforms.items():
+        model = sowlog.scope(f"around_{name}")(transform(sowlog.scope(f"in_{name}")(model)))
+        path = f"around_{name}/in_{name}/{path}"
+    for run in (sowlog.collect(model), jax.jit(sowlog.collect(model))):
+        assert sowlog.compute(run(ROWS[0])[1]["metrics"]) == {path: 1.0}
+
+
+def test_an_error_inside_a_transform_names_the_whole_path():
+    """Of a rule, and of two reducers of one name."""
+
+    def by_two(x):
+        sowlog.sow("max", sow(x), sowlog.min)
+        return x + 1
+
+    def model(body):
+        looped = sowlog.scope("inner")(lambda x: jax.lax.while_loop(lambda x: x[0] < 3, body, x))
+        return sowlog.scope("outer")(jax.jit(looped))
+
+    with pytest.raises(sowlog.LostMetricError, match="outer/inner/max is stacked inside a "):
+        sowlog.collect(model(sowlog.stacked(lambda x: sow(x) + 1)))(ROWS[0])
+    with pytest.raises(TypeError) as error:
+        sowlog.collect(model(by_two))(ROWS[0])
+    assert "while sowing outer/inner/max" in error.value.__notes__
+
+
+def test_a_scope_around_a_collect_counts_at_its_own_level():
+    """Whether or not a function has been traced before; a jitted function hides its scopes from a collect."""
     traced = count_traces(sow)
     jitted = jax.jit(lambda x: traced(x))
     for name in ("a", "b"):
@@ -86,7 +142,11 @@ def test_a_scope_that_nobody_collects_in_traces_nothing_again():
     assert traced.traces == 1
     with sowlog.scope("outer"):
         _, updates = sowlog.collect(jitted)(ROWS)
-    assert sowlog.compute(updates["metrics"]) == {"outer/max": 5.0}
+        assert sowlog.compute(updates["metrics"]) == {"outer/max": 5.0}
+    step = jax.jit(lambda x: sowlog.collect(jitted)(x)[1]["metrics"])
+    for name in ("a", "b"):
+        with sowlog.scope(name):
+            assert sowlog.compute(step(ROWS)) == {"max": 5.0}
 
 
 def test_a_jitted_function_that_is_cached_keeps_the_scopes_inside():

@@ -1,0 +1,44 @@
+"""The path of scopes around a sow, in parts: each level of tracing has the names that are entered in it.
+
+JAX keeps the jaxpr of a function and uses it again in another scope. So the labels of its sows have the names
+inside of the function alone, and the rule of its transform adds those around: `sowlog._sow.rules`.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Generator
+from typing import Any
+
+from sowlog._sow import internals
+
+_names: contextvars.ContextVar[tuple[tuple[Any, str], ...]] = contextvars.ContextVar(
+    "sowlog_names", default=()
+)
+
+
+@contextlib.contextmanager
+def inside(parts: tuple[str, ...]) -> Generator[None]:
+    """Add names to the path."""
+    level = internals.level()
+    token = _names.set((*_names.get(), *((level, part) for part in parts)))
+    try:
+        yield
+    finally:
+        _names.reset(token)
+
+
+def scope_path() -> tuple[str, ...]:
+    """Return the names of the scopes that are entered at the level of the caller, the outermost first."""
+    own = internals.level()
+    return tuple(name for level, name in _names.get() if level is own)
+
+
+def outer_path() -> tuple[str, ...]:
+    """Return the names of the scopes around the level of the caller."""
+    own = internals.level()
+    return tuple(name for level, name in _names.get() if level is not own)
+
+
+def whole_path() -> tuple[str, ...]:
+    """Return the names of all scopes around the caller."""
+    return tuple(name for _, name in _names.get())
