@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sowlog._reduce import ambient
 from sowlog._reduce.reducer import Exchange
 from sowlog._reduce.state import State
 from sowlog._tree.tags import check_states, is_state, unstack
@@ -47,6 +48,11 @@ def all_reduce(tree: Any, axis_name: Axis) -> Any:
         [3.0, 3.0, 3.0]
     """
     check_states(tree)
+    with ambient.unchecked():
+        return _all_reduce(tree, axis_name)
+
+
+def _all_reduce(tree: Any, axis_name: Axis) -> Any:
     states, structure = jax.tree.flatten(tree, is_leaf=is_state)
     replica = jax.lax.axis_index(axis_name)
     exchanges = [state.reducer.exchange(state.parts, state.seen, replica) for state in states]
