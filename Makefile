@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-matrix matrix bench faults fuzz properties lint lock clean
+.PHONY: train test test-matrix matrix modes bench faults fuzz properties lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
@@ -31,6 +31,13 @@ test-newest: $(NEWEST)/.ready
 matrix: $(READY)  ## Every product of cases, of which a test run has a few: JAX's modes, eager shard_map, ways.
 	SOWLOG_MATRIX=all $(BIN)/python -m pytest tests/reduce/test_ambient.py tests/sow/test_transforms.py \
 		tests/sow/test_ways.py $(ARGS)
+
+# JAX's transfer guard would refuse the input of every test: tests/reduce/test_ambient.py covers it.
+MODES := JAX_ENABLE_CHECKS=1 JAX_CHECK_TRACER_LEAKS=1 JAX_DEBUG_NANS=1 JAX_DEBUG_INFS=1 JAX_ENABLE_X64=1 \
+	JAX_NUMPY_DTYPE_PROMOTION=strict
+modes: $(READY)  ## The tests of the device side under each of JAX's modes: about five minutes a mode.
+	@for mode in $(MODES); do echo "modes: $$mode"; \
+	env $$mode $(BIN)/python -m pytest tests/reduce tests/tree tests/sow $(ARGS) || exit 1; done
 
 bench: $(READY)  ## Measure speed in ratios: make bench ARGS="log_latency writer_cost --json figures.json"
 	$(BIN)/python -m tests.benchmarks $(ARGS)

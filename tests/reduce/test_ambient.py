@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import sowlog
 from sowlog._reduce import state
+from tests.support import modes
 from tests.support.matrix import cases
 from tests.support.oracles import public_reducers
 
@@ -236,6 +237,7 @@ def _mode_step(params, x, mask, key):
     return sowlog.pack({"states": _mode_states(x, mask), "half": half, **window})
 
 
+@modes.wide
 @pytest.mark.parametrize("mode", cases(MODES, default=["modes that refuse"]))
 def test_a_mode_of_jax_changes_no_number(mode):
     """A step runs under the mode in jit, and reducers in plain Python; absent results raise nothing."""
@@ -265,3 +267,15 @@ def test_the_first_result_of_a_jitted_state_raises_nothing(mode):
     state._widths.cache_clear()
     with mode():
         sowlog.compute({"x": reduced})
+
+
+def test_replicas_without_a_value_are_reduced_where_infinities_are_errors():
+    """Outside of jit; the start of a maximum is -Inf."""
+
+    def absent(x):
+        states = {"max": sowlog.max.of(x, weight=0 * x), "bins": sowlog.histogram.of(x, weight=0 * x)}
+        return sowlog.pack(sowlog.all_reduce(states, "rows")).buffer
+
+    with jax.debug_infs(True):
+        packed = jax.vmap(absent, axis_name="rows")(jnp.asarray(X))
+    np.testing.assert_array_equal(packed, packed[:1].repeat(len(X), axis=0))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sowlog._reduce import compensated
 from sowlog._reduce.limbs import count_limbs, cumulative, of_limbs
 from sowlog._reduce.squares import add_squares, root_mean, squares_of, zero_squares
+from tests.support import modes
 
 _floats = st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=False)
 _add = jax.jit(compensated.add)
@@ -57,6 +58,7 @@ def test_totals_of_flags_are_counts():
     assert _exact(compensated.total(jnp.ones((5, 1000), jnp.bool_))) == 5000
 
 
+@modes.infinite
 def test_an_infinite_total_stays_infinite():
     """Two-sum's error of an infinite sum is NaN by itself; it must not reach the value."""
     total = _add(_pair(np.inf), _pair(1.0))

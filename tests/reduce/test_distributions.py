@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import sowlog
 from sowlog._reduce.bins import bin_edges
+from tests.support import modes
 from tests.support.jitted import compute, jit_of, merge
 from tests.support.oracles import DISTRIBUTIONS
 
@@ -96,6 +97,7 @@ def test_quantiles_of_few_elements_are_within_their_stated_error(x):
         assert float(results[f"p{percent}"]) == pytest.approx(quantile, rel=ERROR, abs=0)
 
 
+@modes.infinite
 def test_nan_and_infinities_are_counted_apart():
     """They fall in no bin and spoil neither sum nor bounds."""
     value = compute(_count(jnp.array([1.0, jnp.nan, jnp.inf, -jnp.inf, 3.0, jnp.nan])))
@@ -217,6 +219,7 @@ def test_impossible_settings_are_refused(reducer, settings, message):
         getattr(sowlog, reducer)(**settings)
 
 
+@modes.infinite
 def test_values_left_out_of_a_histogram_are_reported():
     """NaN and infinities show up as `<tag>/nonfinite`, and only when there are any."""
     assert set(sowlog.compute({"act": _count(jnp.array([1.0, 2.0]))})) == {"act"}

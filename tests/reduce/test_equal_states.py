@@ -10,6 +10,7 @@ import pytest
 
 import sowlog
 from sowlog.testing import assert_reducer_laws
+from tests.support import modes
 from tests.support.oracles import public_reducers
 
 each_reducer = pytest.mark.parametrize("name", sorted(public_reducers()))
@@ -40,6 +41,7 @@ def test_a_mask_is_the_same_in_every_dtype(name):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@modes.infinite
 @each_reducer
 def test_a_fetched_state_is_the_state(name):
     """On the host, as NumPy arrays or copied back, a state merges and computes as on the device."""

@@ -7,6 +7,7 @@ import pytest
 
 import sowlog
 from sowlog.testing import assert_reducer_laws
+from tests.support import modes
 
 
 class GeometricMean(sowlog.Reducer):
@@ -70,6 +71,7 @@ def _broken(**changes):
     return sowlog.Reducer.build(**{**functions, **changes}, name="broken")
 
 
+@modes.promoting
 @pytest.mark.parametrize(
     ("changes", "law"),
     [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import sowlog
+from tests.support import modes
 from tests.support.oracles import (
     DISTRIBUTIONS,
     ORACLES,
@@ -56,6 +57,7 @@ def test_values_in_several_calls_give_the_oracles_number(name, values):
     assert result == pytest.approx(expected(name, values), rel=1e-6, abs=tolerance(name, values) or 1e-12)
 
 
+@modes.infinite
 @each_reducer
 @given(data=st.data())
 def test_weights_count_by_element(name, data):
@@ -163,6 +165,7 @@ def test_absent_is_not_nan(name):
     assert float(sown.compute()) == 1.0 if name == "nonfinite" else np.isnan(sown.compute())
 
 
+@modes.infinite
 @each_reducer
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nonfinite_values_are_shown_as_numpy_would(name, bad):
@@ -238,6 +241,7 @@ def _over_replicas(collective, a, b):
     return jax.tree.map(lambda leaf: leaf[0], reduced)
 
 
+@modes.promoting
 @pytest.mark.parametrize("way", ARITHMETIC)
 @pytest.mark.parametrize(
     "use",

@@ -7,6 +7,7 @@ import pytest
 
 import sowlog
 import sowlog.testing
+from tests.support import modes
 
 MEDIAN = sowlog.quantiles(percents=(50,))
 SPIKE = "HistogramValue(2 elements, 1 nonfinite, min=1.0, max=1.0)"
@@ -55,6 +56,7 @@ def test_a_traced_state_shows_its_shape():
     ]
 
 
+@modes.promoting
 def test_the_repr_of_a_state_raises_nothing():
     """Of a deleted state, an averaged one, one of strings, and one that a guard forbids to read."""
     deleted = sowlog.mean.of(1.0)

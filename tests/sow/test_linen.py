@@ -10,6 +10,7 @@ import pytest
 
 import sowlog
 from sowlog import LostMetricError
+from tests.support import modes
 
 X = -np.arange(1.0, 4.0, dtype=np.float32)
 
@@ -238,6 +239,7 @@ def _raw_custom_jvp(function):
     return custom
 
 
+@modes.promoting
 @pytest.mark.parametrize("custom", [_raw_custom_vjp, _raw_custom_jvp])
 @pytest.mark.parametrize("form", ["collect in jit", "collect in grad"])
 def test_a_loss_in_a_raw_custom_derivative_raises(custom, form):
@@ -275,6 +277,7 @@ def test_a_statistic_in_a_raw_custom_derivative_does_not_vanish_under_a_gradient
     assert sowlog.compute(updates) == {"metrics/value": -2.0}
 
 
+@modes.infinite
 def test_a_method_called_under_a_raw_transform_is_collected():
     """Also if the module is older than the transform, or comes from outside of a branch."""
 
@@ -400,6 +403,7 @@ def test_branches_that_differ_in_their_results_stay_an_error():
         sowlog.collect(model_of(call).apply)({}, X)
 
 
+@modes.infinite
 @pytest.mark.parametrize("reducer", [sowlog.histogram, sowlog.quantiles], ids=str)
 def test_layers_are_stacked_in_front_of_the_bins(reducer):
     """A state's own axes come last, also if the transform stacks the collection at -1."""

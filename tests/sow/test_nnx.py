@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 import sowlog
 import sowlog.nnx
 from sowlog.testing import count_traces
+from tests.support import modes
 from tests.support.nnx_models import INPUTS, Model, Scale, X, largest_of, metrics_of
 
 # Ways to the model ------------------------------------------------------------------------------------------
@@ -521,6 +522,8 @@ def test_sequential():
     assert largest_of(nnx.Sequential(Scale(), Scale()), X) == {"layers/0": 5.0, "layers/1": 10.0}
 
 
+@modes.wide
+@modes.promoting
 def test_metrics_of_nnx_are_logged(tmp_path):
     metrics = nnx.MultiMetric(accuracy=nnx.metrics.Average("accuracy"))
     metrics.update(accuracy=jnp.array([0.25, 0.75]))

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import sowlog
 from sowlog.testing import count_traces
+from tests.support import modes
 from tests.support.matrix import cases
 
 ROWS = jnp.arange(8.0).reshape(4, 2)
@@ -342,6 +343,7 @@ LOSSES = {
 }
 
 
+@modes.leaking
 @pytest.mark.parametrize("case", list(LOSSES))
 def test_a_loss_is_trained_on_as_it_is_logged(case):
     """Its value, its weighted value, and the gradient written by hand."""
@@ -359,6 +361,7 @@ def test_a_loss_is_trained_on_as_it_is_logged(case):
     np.testing.assert_allclose(gradient, ROWS / (4 if case == "shard_map" else 1), rtol=1e-6)
 
 
+@modes.leaking
 @pytest.mark.parametrize("stacked", [False, True], ids=["one", "a stack"])
 @pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
 def test_a_loss_of_some_devices_is_a_mean_over_all(checked, stacked):

@@ -8,6 +8,7 @@ import pytest
 
 import sowlog
 from sowlog._tree.losses import LOSS
+from tests.support import modes
 
 
 class Quadratic(nn.Module):
@@ -81,6 +82,7 @@ def test_a_fetched_pass_without_the_loss_counts(move):
         assert float(sowlog.total_loss({"losses": sowlog.merge(*move(order))})) == 2.0
 
 
+@modes.promoting
 def test_averaged_losses_are_an_error():
     """A loss is a state too: an average of its arrays would be an average of totals."""
     passes = [_pass(X)[1], _pass(2 * X)[1]]

@@ -8,6 +8,7 @@ import pytest
 
 import sowlog
 from sowlog.testing import count_traces
+from tests.support import modes
 from tests.support.oracles import expected, public_reducers, scalar_reducers
 from tests.support.ways.base import shard_map_over
 
@@ -213,6 +214,7 @@ def test_a_key_for_each_example_is_cut_like_the_examples(make):
     assert float(found) == pytest.approx(float(jnp.mean(jax.vmap(jax.random.uniform)(keys))), rel=1e-6)
 
 
+@modes.promoting
 def test_two_examples_of_uint32_are_no_key():
     """They have a key's form; the arrays beside them have as many examples."""
     found = sowlog.accumulate(lambda _, x, n: jnp.mean(x * n), 2)(None, jnp.ones(2), jnp.uint32([1, 5]))

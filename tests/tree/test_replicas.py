@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sowlog
+from tests.support import modes
 from tests.support.oracles import expected, public_reducers, scalar_reducers
 from tests.support.ways.base import batch_mesh, shard_map_over
 
@@ -65,6 +66,7 @@ def test_an_uneven_mask_over_replicas_counts_by_element(name):
     assert float(state.compute()) == pytest.approx(expected(name, [X], [mask]), rel=1e-6)
 
 
+@modes.infinite
 @pytest.mark.parametrize("name", sorted(REDUCERS))
 def test_nothing_sown_on_any_replica_is_absent(name):
     """Merged empties are empty."""
@@ -129,6 +131,7 @@ def test_counts_stay_exact_over_replicas():
     assert int(weight.hi) + int(weight.lo) == 2**27 + 3
 
 
+@modes.infinite
 def test_nan_and_infinities_pass_over_replicas():
     """A NaN on one replica is a NaN for all, an infinity an infinity."""
     values = jnp.array([[1.0], [jnp.inf], [2.0], [3.0]])
@@ -197,6 +200,7 @@ class Memory(sowlog.Reducer):
         return parts
 
 
+@modes.infinite
 @pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
 @pytest.mark.parametrize("first", [-0.0, np.nan, np.inf, 3.0])
 def test_users_reducers_leave_a_shard_map(check, first):

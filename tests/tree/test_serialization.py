@@ -10,6 +10,7 @@ import pytest
 import sowlog
 from sowlog._tree.losses import LOSS
 from sowlog._tree.serialization import _reducer_of_json, _reducer_to_json
+from tests.support import modes
 from tests.support.oracles import public_reducers
 
 pytestmark = pytest.mark.usefixtures("light_compilation")
@@ -35,6 +36,7 @@ def _assert_same(found, wanted):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@modes.infinite
 def test_a_window_of_steps_goes_on_after_msgpack():
     """A state written within a window is restored into a new program's empty window, bit for bit."""
     step = jax.jit(lambda window, x: sowlog.merge(window, _window(x)))
@@ -75,6 +77,7 @@ def _exported(function, *args):
     return jax.export.deserialize(exported.serialize()).call(*args)
 
 
+@modes.infinite
 def test_an_exported_step_returns_what_can_be_logged(tmp_path):
     """States go in and come out of a program that was serialized, and so does a packed buffer."""
 
