@@ -103,6 +103,7 @@ class Place(NamedTuple):
         shards: whether it may hold a shard_map: all use one mesh axis.
         ordered: whether it may sow a `last`: undefined if a function runs twice under vmap.
         stacked: whether it may stack, as outside of a while loop.
+        derivatives: the number of derivatives around it that a custom derivative has not taken.
     """
 
     reverse: bool = False
@@ -111,6 +112,7 @@ class Place(NamedTuple):
     shards: bool = True
     ordered: bool = True
     stacked: bool = True
+    derivatives: int = 0
 
 
 KINDS = {
@@ -217,6 +219,10 @@ def _custom_jvp(f: Run) -> Run:
 
 def _own_slope(p: Plain) -> Plain:
     return lambda x, log: Dual(p(x, log).value, x.slope)
+
+
+def _without_slope(p: Plain) -> Plain:
+    return lambda x, log: p(x, log)._replace(slope=0 * x.slope)
 
 
 def _gradient(f: Run) -> Run:
@@ -399,6 +405,7 @@ _BACKWARD = {"grad", "vjp", "linearize", "hessian"}
 _FORWARD = {"jvp", "linearize", "hessian"}
 _CUSTOM_VJP = {"custom_vjp", "custom_vjp, called by its rule"}
 _CUSTOM = {*_CUSTOM_VJP, "custom_jvp"}
+_DERIVATIVES = {"grad": 1, "vjp": 1, "jvp": 1, "linearize": 1, "hessian": 2, **dict.fromkeys(_CUSTOM, -1)}
 _SHARDS = {"shard_map", "shard_map, unchecked", "shard_map, equal"}
 _STACKED = {"stacked scan", "stacked vmap"}
 
@@ -421,7 +428,19 @@ def _inside(name: str, place: Place) -> Place:
         loss=place.loss and name not in _CUSTOM,
         shards=place.shards and name not in _SHARDS,
         stacked=place.stacked and name != "while",
+        derivatives=max(0, place.derivatives + _DERIVATIVES.get(name, 0)),
     )
+
+
+def _meaning(name: str, place: Place) -> Callable[[Plain], Plain]:
+    """Return the meaning of a transform in a place.
+
+    A custom derivative is taken by the innermost derivative around it. The ones outside of that differentiate
+    its rule: that is the function itself, or has no slope where it stops the gradient.
+    """
+    if name not in _CUSTOM or not place.derivatives:
+        return TRANSFORMS[name][1]
+    return _without_slope if name == "custom_vjp, called by its rule" else lambda p: p
 
 
 def _build(draw: Any, depth: int, place: Place, names: Iterator[str]) -> Program:
@@ -458,11 +477,10 @@ def _build(draw: Any, depth: int, place: Place, names: Iterator[str]) -> Program
         )
     name = draw(st.sampled_from(_allowed(place)))
     one = _build(draw, depth - 1, _inside(name, place), names)
-    run, plain = TRANSFORMS[name]
     return Program(
         f"{name}({one.text})",
-        run(one.run),
-        plain(one.plain),
+        TRANSFORMS[name][0](one.run),
+        _meaning(name, place)(one.plain),
         reverse=one.reverse and name != "while",
         forward=one.forward and name not in _CUSTOM_VJP,
     )
