@@ -182,7 +182,7 @@ def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
     """Yield a segment for each result name of states of one kind, computed in one vectorised pass."""
     first = group[0][1]
     batch = first.seen.shape
-    stacked = jax.tree.map(_stack, *(dataclasses.replace(state, reducer=first.reducer) for _, state in group))
+    stacked = _stack([dataclasses.replace(state, reducer=first.reducer) for _, state in group])
     seen = stacked.seen.ravel()
     for suffix, result in _named(stacked.compute()).items():
         slots = [slot for index, _ in group for slot in _slots(index, suffix, batch)]
@@ -226,14 +226,25 @@ def _words(values: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
 
 
-def _stack(*leaves: jax.Array) -> jax.Array:
-    shape = leaves[0].shape
-    return _concatenate([leaf.ravel() for leaf in leaves]).reshape(len(leaves), *shape)
+def _stack(states: list[State]) -> State:
+    """Stack states of one kind, a few at a time: those few are traced once for all."""
+    some = [_stack_some(*states[i : i + _FAN_IN]) for i in range(0, len(states), _FAN_IN)]
+    return jax.tree.map(lambda *arrays: _concatenate(_kept_apart(list(arrays))), *some)
 
 
-def _concatenate(vectors: list[jax.Array]) -> jax.Array:
-    """Concatenate vectors a few at a time: XLA needs seconds for a thousand fusible ones at once."""
-    while len(vectors) > _FAN_IN:
-        joined = [jnp.concatenate(vectors[i : i + _FAN_IN]) for i in range(0, len(vectors), _FAN_IN)]
-        vectors = list(jax.lax.optimization_barrier(joined))
-    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors)
+@jax.jit
+def _stack_some(*states: State) -> State:
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+
+def _concatenate(arrays: list[jax.Array]) -> jax.Array:
+    """Concatenate arrays a few at a time: XLA needs seconds for a thousand fusible ones at once."""
+    while len(arrays) > _FAN_IN:
+        joined = [jnp.concatenate(arrays[i : i + _FAN_IN]) for i in range(0, len(arrays), _FAN_IN)]
+        arrays = _kept_apart(joined)
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
+
+
+def _kept_apart(arrays: list[jax.Array]) -> list[jax.Array]:
+    """Return several arrays as they are, behind a barrier to XLA's fusion."""
+    return list(jax.lax.optimization_barrier(arrays)) if len(arrays) > 1 else arrays
