@@ -111,3 +111,7 @@ def __getattr__(name: str) -> _ModuleType:
     if name == "nnx":
         return _importlib.import_module("sowlog.nnx")
     raise AttributeError(f"module 'sowlog' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "nnx"})

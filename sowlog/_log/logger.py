@@ -23,7 +23,7 @@ from sowlog._log.pending import OnFull, check_bounds
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
 from sowlog.writers.record import Ending
-from sowlog.writers.tensorboard import TensorBoardWriter
+from sowlog.writers.tensorboard import TensorBoard
 
 _QUEUE_SIZE = 1024
 
@@ -41,7 +41,7 @@ class Logger:
 
     Args:
         logdir: the folder of this run, on this machine; created if it does not exist, with `~` expanded.
-        writers: the writers of the records; by default a TensorBoardWriter on `logdir`.
+        writers: the writers of the records; by default `writers.TensorBoard` on `logdir`.
         every: log only the steps that are a multiple of it; the others cost nothing.
         queue_size: the number of steps that the queue holds, and of steps kept for a stalled writer.
         on_full: the rule for a full queue: "block" until there is room, "drop_oldest", or raise an "error".
@@ -91,7 +91,7 @@ class Logger:
         check_bounds(queue_size, on_full)
         own = None
         if writers is None:
-            own = TensorBoardWriter(logdir, resume_from=resume_from)
+            own = TensorBoard(logdir, resume_from=resume_from)
             writers, self._place = [own], str(logdir)
         else:
             writers = check_writers(writers, resume_from)

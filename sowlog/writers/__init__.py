@@ -17,6 +17,7 @@ from sowlog._events.folders import local_folder
 from sowlog.writers.every import Every
 from sowlog.writers.protocol import BatchWriter, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
+from sowlog.writers.tensorboard import TensorBoard
 
 __all__ = [
     "BatchWriter",
@@ -24,6 +25,7 @@ __all__ = [
     "HParams",
     "Record",
     "StalledError",
+    "TensorBoard",
     "WarningWriter",
     "Writer",
     "local_folder",

@@ -57,7 +57,7 @@ def check_writers(writers: Any, resume_from: Any) -> list[Any]:
     if check_resume(resume_from) is not None:
         raise ValueError(
             "resume_from was given together with writers: give it to the writer, as in "
-            f"Logger(logdir, writers=[TensorBoardWriter(logdir, resume_from={resume_from}), ...])."
+            f"Logger(logdir, writers=[TensorBoard(logdir, resume_from={resume_from}), ...])."
         )
     if callable(getattr(writers, "write", None)):
         raise TypeError(f"writers is a {type(writers).__name__}; give a list, writers=[writer].")

@@ -28,7 +28,7 @@ from sowlog.writers.record import Record
 _TEMPLATES = 64
 
 
-class TensorBoardWriter:
+class TensorBoard:
     """Writes each record as one event of a new event file.
 
     A record reaches the operating system in one write before `write` returns, so a killed process loses
@@ -49,9 +49,9 @@ class TensorBoardWriter:
 
     Example:
         >>> import tempfile, sowlog
-        >>> from sowlog.writers.tensorboard import TensorBoardWriter
+        >>> from sowlog.writers import TensorBoard
         >>> logdir = tempfile.mkdtemp()
-        >>> with sowlog.Logger(logdir, writers=[TensorBoardWriter(logdir)]) as log:
+        >>> with sowlog.Logger(logdir, writers=[TensorBoard(logdir)]) as log:
         ...     log(0, {"loss": 0.5})
     """
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 import sowlog
+from sowlog.writers import TensorBoard
 from sowlog.writers.record import Record
-from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.steps import tags_of
 from tests.support.tensorboard_reading import tensorboard_scalars
@@ -39,7 +39,7 @@ def measure_reading(size: Size) -> list[Line]:
 
 
 def _write_run(folder: Path, tags: tuple[str, ...], steps: int) -> None:
-    writer = TensorBoardWriter(folder)
+    writer = TensorBoard(folder)
     for step in range(steps):
         writer.write(Record(step, 1e9 + step, tags, np.full(len(tags), step, np.float32)))
     writer.close()

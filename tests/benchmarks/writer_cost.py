@@ -13,7 +13,7 @@ import numpy as np
 from crc32c import crc32c
 
 import sowlog
-from sowlog.writers.tensorboard import TensorBoardWriter
+from sowlog.writers import TensorBoard
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.peers import WRITING, Sowlog, Writing, absent, installed, missing
 from tests.benchmarks.steps import tags_of
@@ -54,7 +54,7 @@ def _lines(count: int, figures: dict[str, list[float]]) -> list[Line]:
     return lines
 
 
-class _UnsyncedWriter(TensorBoardWriter):
+class _UnsyncedWriter(TensorBoard):
     """sowlog's writer without the sync of its flush, which is no part of a step."""
 
     def flush(self) -> None:

@@ -4,8 +4,7 @@ import pytest
 
 import sowlog
 from sowlog.testing import read_events
-from sowlog.writers import local_folder
-from sowlog.writers.tensorboard import TensorBoardWriter
+from sowlog.writers import TensorBoard, local_folder
 
 REFUSED = [
     ("gs://bucket/run", r"gs: cannot be written to: .* \./gs://bucket/run for a local folder"),
@@ -32,7 +31,7 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("path", "message"), REFUSED)
-@pytest.mark.parametrize("use", [local_folder, sowlog.Logger, TensorBoardWriter, sowlog.read, read_events])
+@pytest.mark.parametrize("use", [local_folder, sowlog.Logger, TensorBoard, sowlog.read, read_events])
 def test_a_path_that_is_not_local_is_refused_before_a_file_is_made(use, path, message, home):
     """Each public name that takes a folder refuses it, with the correct path."""
     with pytest.raises(ValueError, match=message):

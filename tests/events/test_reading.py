@@ -17,8 +17,8 @@ from sowlog._events.file import EventFile
 from sowlog._events.framing import frame
 from sowlog._events.points import parse_event
 from sowlog._events.reading import read
+from sowlog.writers import TensorBoard
 from sowlog.writers.record import Record
-from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.support.tensorboard_reading import as_series, tensorboard_scalars
 
 
@@ -49,7 +49,7 @@ def test_read_agrees_with_tensorboard(sessions, tmp_path_factory):
     """Both find the same tags, steps, values and times, for any tags and steps, over files and restarts."""
     folder = tmp_path_factory.mktemp("run")
     for seed, (resume_from, rows) in enumerate(sessions):
-        writer = TensorBoardWriter(folder, resume_from=resume_from)
+        writer = TensorBoard(folder, resume_from=resume_from)
         for step, tags in rows:
             writer.write(record(step, tags, seed))
         writer.close()
@@ -97,7 +97,7 @@ def test_sets_of_tags_that_come_once_are_read(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     whole = [f"layer_{i}/entropy" for i in range(30)]
     for resume_from in (None, 40):
-        writer = TensorBoardWriter(tmp_path, resume_from=resume_from)
+        writer = TensorBoard(tmp_path, resume_from=resume_from)
         for step in range(resume_from or 0, 60):
             writer.write(record(step, [tag for tag in whole if generator.random() < 0.8]))
         writer.close()
@@ -123,7 +123,7 @@ def test_one_scalar_per_event_is_read(tmp_path):
 
 def test_events_of_the_same_size_are_distinguished(tmp_path):
     """Two layouts may begin alike and have one size; the probable layout of an event is checked."""
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     for step in range(40):
         writer.write(record(step, ["same", f"tag{step // 3 % 4}"]))
     writer.close()
@@ -166,7 +166,7 @@ def test_an_event_without_time_is_read(tmp_path):
 
 def test_points_are_in_file_order_across_layouts(tmp_path):
     """Steps that repeat or go back keep the order of writing."""
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     written = [(3, ["x"]), (1, ["x", "y"]), (3, ["x"]), (2, ["y", "x"]), (2**40, ["x"]), (0, ["x", "y"])]
     for step, tags in written:
         writer.write(record(step, tags))

@@ -13,9 +13,8 @@ import sowlog
 from sowlog._events import protos
 from sowlog._events.template import event_head
 from sowlog._tree.layout import ABSENT, PresentTags
-from sowlog.writers import tensorboard
+from sowlog.writers import TensorBoard, tensorboard
 from sowlog.writers.record import Record
-from sowlog.writers.tensorboard import TensorBoardWriter
 
 # NaN payloads are left out: a Python float does not carry them through protobuf.
 floats = st.floats(width=32, allow_nan=False) | st.just(math.nan)
@@ -38,7 +37,7 @@ def by_protobuf(path, records):
 
 def by_sowlog(folder, records):
     """Write the records with our writer, and return the bytes after the file's opening."""
-    writer = TensorBoardWriter(folder)
+    writer = TensorBoard(folder)
     opening = writer.path.stat().st_size
     for record in records:
         writer.write(record)
@@ -143,7 +142,7 @@ def test_absences_that_change_do_not_rebuild(tmp_path, built):
 
 def test_the_templates_kept_are_bounded(tmp_path):
     """A run whose tag set changes at every step does not grow."""
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     for i in range(300):
         writer.write(record(i, f"tag{i}"))
     assert len(writer._recent) <= 64
@@ -154,7 +153,7 @@ def test_the_templates_kept_are_bounded(tmp_path):
 
 def test_a_tuple_that_is_gone_gives_its_place_to_no_other(tmp_path):
     """Tuples created and dropped at every step may share an address; each record has its own tags."""
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     expected = [record(i, f"tag{i % 7}", f"other{i % 3}") for i in range(500)]
     for each in expected:
         writer.write(record(each.step, *each.tags))
@@ -174,7 +173,7 @@ def test_a_value_may_look_like_any_byte(tmp_path):
 
 def test_a_tag_that_is_no_unicode_is_refused_by_name(tmp_path):
     """A lone surrogate has no UTF-8; nothing is written, and the next record is."""
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     size = writer.path.stat().st_size
     with pytest.raises(ValueError, match="surrogate"):
         writer.write(record(1, "bad\ud800"))

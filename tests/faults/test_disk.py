@@ -10,8 +10,8 @@ from sowlog._log.delivery import Delivery
 from sowlog._log.item import Item
 from sowlog._log.sinks import WriterError
 from sowlog.testing import read_events
+from sowlog.writers import TensorBoard
 from sowlog.writers._warnings import LossWarning
-from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.support.full_disk import file_size_limit
 from tests.support.tensorboard_reading import tensorboard_scalars
 
@@ -50,7 +50,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing_within_the_bound(log, tmp_p
     log_all(log, range(3))
     with file_size_limit(6_000):
         (warning,) = log_all(log, range(3, 10))
-        assert "TensorBoardWriter stalls at step 3" in warning
+        assert "TensorBoard stalls at step 3" in warning
         assert "File too large" in warning
         with pytest.raises(WriterError, match="could not write 7 records yet, at steps 3 to 9"):
             log.flush()
@@ -177,7 +177,7 @@ def test_a_warning_that_is_an_error_still_logs(log, tmp_path):
 @pytest.fixture
 def delivery(tmp_path):
     """Return a delivery to an event file of one record, of about 1.6 kB."""
-    delivery = Delivery([TensorBoardWriter(tmp_path)], max_pending=8)
+    delivery = Delivery([TensorBoard(tmp_path)], max_pending=8)
     delivery.deliver(deque([wide_item(0)]), int)
     return delivery
 

@@ -64,7 +64,7 @@ def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
     said = json.loads(child.stdout)
     assert said["before"] == said["read-only"] == said["after"] == []
     warning, late = said["read-only and deleted"]
-    assert "TensorBoardWriter stalls at step 6" in warning
+    assert "TensorBoard stalls at step 6" in warning
     assert "Permission denied" in warning
     assert late.startswith("WriterError: ")
     assert said["another"] == ["PermissionError"]

@@ -55,7 +55,7 @@ def test_training_goes_on_over_a_full_disk_with_one_warning(said: dict[str, list
     """The first record that does not fit issues it; flush reports the late records, and none is lost."""
     warning, late = said["full"]
     assert said["before"] == []
-    assert "TensorBoardWriter stalls at step 1" in warning
+    assert "TensorBoard stalls at step 1" in warning
     assert "No space left on device" in warning
     assert "records yet, at steps 1" in late
     assert "to 39: " in late

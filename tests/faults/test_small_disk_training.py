@@ -54,7 +54,7 @@ def test_a_run_that_ends_on_a_full_disk_reports_missing_parts_and_goes_on_later(
     assert "Traceback" not in done.stderr
     assert last.startswith("error: step 16 is not saved: ")
     assert last.endswith("the last checkpoint is of step 4.")
-    assert lost.startswith("error: TensorBoardWriter lost ")
+    assert lost.startswith("error: TensorBoard lost ")
     assert again == "to try again, the same command"
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]
     assert not (tmp_path / "run" / "results.json").exists()
@@ -69,5 +69,5 @@ def test_points_that_had_to_be_given_up_end_a_run_with_status_1(tmp_path: Path, 
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1
     assert len(errors) == 1
-    assert "TensorBoardWriter lost " in errors[0]
+    assert "TensorBoard lost " in errors[0]
     assert saved_arrays(tmp_path / "run", 1600)

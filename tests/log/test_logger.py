@@ -274,7 +274,7 @@ def test_a_resumed_logger_continues_the_series(tmp_path):
 
 def test_resume_from_beside_writers_is_refused(tmp_path, memory):
     """The writers were created before; the error has the correct call."""
-    with pytest.raises(ValueError, match=r"TensorBoardWriter\(logdir, resume_from=5\)"):
+    with pytest.raises(ValueError, match=r"TensorBoard\(logdir, resume_from=5\)"):
         Logger(tmp_path, writers=[memory], resume_from=5)
 
 

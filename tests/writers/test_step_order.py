@@ -12,9 +12,8 @@ from tensorboardX import SummaryWriter
 import sowlog
 from sowlog import Logger, LossWarning, read
 from sowlog._events.framing import frame, read_head, read_payloads, read_tail
-from sowlog.writers import Every
+from sowlog.writers import Every, TensorBoard
 from sowlog.writers._step_order import StepOrder, last_steps
-from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.support.tensorboard_reading import (
     data_server,
     data_server_series,
@@ -163,7 +162,7 @@ def test_runs_that_hide_nothing_do_not_warn(tmp_path):
         assert said(steps_of(*range(25), tag="beside"), tmp_path) == []
         steps_of(32)(log)
     assert said(steps_of(*range(25, 40)), tmp_path, resume_from=25) == []
-    writers = [Every(2, TensorBoardWriter(tmp_path)), Every(4, TensorBoardWriter(tmp_path))]
+    writers = [Every(2, TensorBoard(tmp_path)), Every(4, TensorBoard(tmp_path))]
     assert said(steps_of(*range(40, 50)), tmp_path, writers=writers) == []
 
 
@@ -282,7 +281,7 @@ def test_a_resume_that_replaces_all_hidden_points_does_not_warn(tmp_path):
 
 def test_a_writers_warning_passes_a_cadence_and_costs_nothing(tmp_path):
     """`Every` forwards it; if warnings are errors, the step of the call is logged nevertheless."""
-    log = Logger(tmp_path, writers=[Every(1, TensorBoardWriter(tmp_path))])
+    log = Logger(tmp_path, writers=[Every(1, TensorBoard(tmp_path))])
     steps_of(2, 1)(log)
     with pytest.raises(LossWarning, match="after its step 2"):
         log.flush()

@@ -7,8 +7,8 @@ import pytest
 
 from sowlog._events.framing import read_payloads
 from sowlog.testing import read_events
+from sowlog.writers import TensorBoard
 from sowlog.writers.record import Record
-from sowlog.writers.tensorboard import TensorBoardWriter
 from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
 
 
@@ -19,7 +19,7 @@ def record(step, values, wall_time=1.5):
 
 def write(logdir, *records, **options):
     """Write records to a new file of the folder, and close it."""
-    writer = TensorBoardWriter(logdir, **options)
+    writer = TensorBoard(logdir, **options)
     for each in records:
         writer.write(each)
     writer.close()
@@ -111,7 +111,7 @@ def test_a_record_without_values_writes_nothing(tmp_path):
 
 def test_two_writers_in_one_folder_keep_their_own_files(tmp_path):
     """Two writers within one second lose no record."""
-    first, second = (TensorBoardWriter(tmp_path, clock=lambda: 1e9) for _ in range(2))
+    first, second = (TensorBoard(tmp_path, clock=lambda: 1e9) for _ in range(2))
     first.write(record(1, {"first": 1.0}))
     second.write(record(1, {"second": 2.0}))
     first.close()
@@ -142,7 +142,7 @@ def test_resuming_from_the_first_step_supersedes_all(tmp_path):
 
 def test_a_written_record_is_readable_before_any_flush(tmp_path):
     """`write` passes the record to the operating system: a reader, or a kill, finds it whole."""
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     for step in range(50):
         writer.write(record(step, {"x": step}))
         assert [point.step for point in read_events(tmp_path)] == list(range(step + 1))
@@ -161,7 +161,7 @@ def test_flush_and_close_reach_the_disk_itself(tmp_path, monkeypatch, leave):
     synced = []
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size) or sync(fd))
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(tmp_path)
     writer.write(record(1, {"x": 1.0}))
     getattr(writer, leave)()
     assert synced[-1] == writer.path.stat().st_size
@@ -172,7 +172,7 @@ def test_a_new_files_name_reaches_the_disk(tmp_path, monkeypatch):
     synced = []
     sync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or sync(fd))
-    TensorBoardWriter(tmp_path / "run").close()
+    TensorBoard(tmp_path / "run").close()
     assert (tmp_path / "run").stat().st_ino in synced
 
 

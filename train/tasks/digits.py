@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import DigitsTask
-from train.tasks import Batch, Forward, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input
 
 
 class ConvBlock(nn.Module):
@@ -48,7 +48,7 @@ class Cnn(nn.Module):
         return nn.Dense(10, name="head")(x_BF)
 
 
-class Digits:
+class Digits(Task):
     """Classifies digits by their images: `image` [B, 8, 8, 1], `label` [B]."""
 
     losses: tuple[str, ...] = ()

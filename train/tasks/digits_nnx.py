@@ -10,7 +10,7 @@ from flax import nnx
 
 import sowlog
 from train.config.tasks import DigitsNnxTask
-from train.tasks import Batch, Forward, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input
 
 _SIDE, _CLASSES = 8, 10
 
@@ -51,7 +51,7 @@ class Cnn(nnx.Module):
         return self.head(x_BF)
 
 
-class DigitsNnx:
+class DigitsNnx(Task):
     """Classifies digits by their images: `image` [B, 8, 8, 1], `label` [B]."""
 
     losses: tuple[str, ...] = ()

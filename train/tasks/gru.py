@@ -13,7 +13,7 @@ import optax
 
 import sowlog
 from train.config.tasks import GruTask
-from train.tasks import Batch, Forward, Variables
+from train.tasks import Batch, Forward, Task, Variables
 
 BYTES = 256
 Params = dict[str, jax.Array]
@@ -88,7 +88,7 @@ def predict(params: dict[str, Any], tokens_BT: jax.Array, slowness: float) -> ja
     return (rms_norm(x_BTD) @ params["head"]).astype(jnp.float32)
 
 
-class Gru:
+class Gru(Task):
     """Predicts each byte of `tokens` uint8 [B, length + 1] but the first."""
 
     losses: tuple[str, ...] = ("slowness",)

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import MoeLmTask
-from train.tasks import Batch, Forward, Variables
+from train.tasks import Batch, Forward, Task, Variables
 
 BYTES = 256
 BALANCE = "balance"
@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         return nn.Dense(BYTES, name="head")(nn.RMSNorm(name="norm")(x_BTD))
 
 
-class MoeLm:
+class MoeLm(Task):
     """Predicts each byte of `tokens` uint8 [B, length + 1] but the first."""
 
     losses: tuple[str, ...] = ("load_balance", "router_z")

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import VaeTask
-from train.tasks import Batch, Forward, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input
 
 DRAWN = 16
 """Images that an evaluation draws."""
@@ -72,7 +72,7 @@ class Autoencoder(nn.Module):
         return nn.Dense(x_BP.shape[-1], name="pixels")(h_BF).astype(jnp.float32), kl_B
 
 
-class Vae:
+class Vae(Task):
     """Learns the distribution of `image` [B, H, W, C], in 0 … 1."""
 
     losses: tuple[str, ...] = ("kl",)

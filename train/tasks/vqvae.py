@@ -13,7 +13,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import VqvaeTask
-from train.tasks import Batch, Forward, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -89,7 +89,7 @@ class Autoencoder(nn.Module):
         return nn.ConvTranspose(channels, (4, 4), (2, 2), name="up")(h_BHWC).astype(jnp.float32)
 
 
-class Vqvae:
+class Vqvae(Task):
     """Compresses `image` [B, H, W, C]."""
 
     losses: tuple[str, ...] = ("commitment", "codebook")
