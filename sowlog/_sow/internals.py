@@ -93,6 +93,7 @@ for _set in _ALLOWED.split():
 
 if hasattr(jax, "make_user_context"):
     _is_collecting: Any = jax.make_user_context(default_value=False)
+    _watches: Any = jax.make_user_context(default_value=())
 else:
     _missing.append("jax.make_user_context")
 
@@ -110,6 +111,11 @@ def check() -> None:
 def cache_key(*, collects: bool) -> contextlib.AbstractContextManager[None]:
     """Return a context whose traces JAX caches apart, since a function traced in no `collect` has no sows."""
     return _is_collecting(collects)
+
+
+def traced_for(watches: Any) -> contextlib.AbstractContextManager[None]:
+    """Return a context whose traces JAX caches apart from those for other watches."""
+    return _watches(watches) if not _missing else contextlib.nullcontext()
 
 
 def set_rules(primitive: Any, refuse: Callable[..., Any]) -> None:
@@ -227,12 +233,16 @@ def custom_function(params: dict[str, Any]) -> Callable[..., Any]:
         try:
             return function.call_wrapped(*args)
         finally:
-            # JAX expects to run it once only, and reads the structure of its results here.
-            for store in function.stores:
-                if store is not None:
-                    store.reset()
+            _empty_stores(function)
 
     return run
+
+
+def _empty_stores(function: Any) -> None:
+    """Let a function run again: JAX expects one run, and reads the structure of its results from stores."""
+    for store in function.stores:
+        if store is not None:
+            store.reset()
 
 
 def is_of_jax(params: dict[str, Any]) -> bool:
@@ -252,6 +262,7 @@ def silenced(params: dict[str, Any], silent: Context, replaying: Context) -> dic
 
     def within(context: Context, function: Any) -> Any:
         def run(*args: Any) -> Any:
+            _empty_stores(function)
             with context():
                 return function.call_wrapped(*args)
 

@@ -386,3 +386,34 @@ def test_a_loss_of_some_devices_is_a_mean_over_all(checked, stacked):
     assert sowlog.compute(updates["losses"]) == {"square": wanted, "square/weighted": 0.5 * wanted}
     assert total == 0.5 * wanted
     np.testing.assert_allclose(gradient, sown * ROWS / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("inner", [by_vjp, by_jvp], ids=["custom_vjp", "custom_jvp"])
+def test_a_custom_derivative_may_collect_from_another(inner):
+    """Under a gradient JAX runs its functions several times, and in each the collect has the value."""
+
+    def collecting(x):
+        y, updates = sowlog.collect(inner)(x)
+        return y, updates["metrics"]["runs"].compute()
+
+    @jax.custom_jvp
+    def outer(x):
+        y, runs = collecting(x)
+        sowlog.sow("inner", runs, sowlog.sum)
+        return y
+
+    @outer.defjvp
+    def _(primals, tangents):
+        y, runs = collecting(*primals)
+        return y * runs, jnp.cos(*primals) * tangents[0]
+
+    def objective(x):
+        y, updates = sowlog.collect(outer)(x)
+        return y.sum(), updates["metrics"]
+
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+    for run in (differentiate, jax.jit(differentiate)):
+        (y, metrics), gradient = run(ROWS)
+        assert sowlog.compute(metrics) == {"inner": 1.0}
+        np.testing.assert_allclose(y, jnp.sin(ROWS).sum(), rtol=1e-6)
+        np.testing.assert_allclose(gradient, jnp.cos(ROWS), rtol=1e-6)
