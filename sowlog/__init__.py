@@ -32,6 +32,7 @@ from sowlog._sow.collecting import collect, discover
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.scopes import scope, stacked
 from sowlog._sow.sowing import sow, sow_loss
+from sowlog._sow.watches import watch
 from sowlog._tree.layout import Packed
 from sowlog._tree.losses import total_loss
 from sowlog._tree.microbatches import accumulate
@@ -79,6 +80,7 @@ __all__ = [
     "sum",
     "testing",
     "total_loss",
+    "watch",
     "weighted",
     "writers",
 ]

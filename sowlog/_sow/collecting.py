@@ -2,17 +2,18 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from sowlog._sow import foreign, internals, linen
+from sowlog._sow import foreign, internals, linen, watches
 from sowlog._sow.collector import collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import METRICS, Label, Sown
+from sowlog._sow.watching import checking
 from sowlog._tree import losses
 from sowlog._tree.tags import empty_like
 
@@ -21,7 +22,9 @@ _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
+def collect(
+    fn: Callable[_Params, _Result], *, watch: watches.watch | Iterable[watches.watch] = ()
+) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
     """Wrap a linen model's `apply`, an nnx model or any function, so that it also returns the sown values.
 
     A sow may stand under any transform of JAX, linen and nnx: a loop, a branch, vmap, checkpoint, grad,
@@ -38,6 +41,8 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
 
     Args:
         fn: `model.apply` of a linen model, an nnx model or a method of one, or any function.
+        watch: statistics of modules by their paths, one `sowlog.watch` or several, beside those whose context
+            is entered around the call.
 
     Returns:
         A function with the same arguments that returns `(y, updates)`: `updates["metrics"]` and
@@ -50,6 +55,7 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
         ValueError: (when called) The variables already hold sown values, which would be counted again; or
             two nnx models sow under one tag.
         LostMetricError: (when called) A sown value would be lost or wrong.
+        LookupError: (when called) A watch matches no module.
         RuntimeError: (when called) This version of Flax or JAX has internals that sowlog does not know.
 
     Example:
@@ -80,6 +86,7 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
         ['layers/0/rms', 'layers/1/rms']
     """
     _check_function(fn)
+    own = (watch,) if isinstance(watch, watches.watch) else tuple(watch)
     is_apply = isinstance(getattr(fn, "__self__", None), nn.Module)
 
     # The attributes of a model are not those of the function.
@@ -91,8 +98,16 @@ def collect(fn: Callable[_Params, _Result]) -> Callable[_Params, tuple[Any, dict
             _check_variables(args[0] if args else kwargs.get("variables"))
         nnx = foreign.loaded_nnx()
         places = contextlib.nullcontext() if nnx is None else nnx.placing(fn, args, kwargs)
-        plain = nn.intercept_methods(linen.collect_plain_sows)
-        with linen.outermost(), places, collecting() as collector, plain:
+        intercepted = nn.intercept_methods(linen.collect_and_watch)
+        if own or watches.active():
+            foreign.watch_calls()
+        with (
+            linen.outermost(),
+            places,
+            collecting() as collector,
+            checking(own, lambda: collector.sown),
+            intercepted,
+        ):
             y: Any = fn(*args, **kwargs)
         updates: Mapping[str, Any] = {}
         if kwargs.get("mutable", False) is not False and _is_pair(y):

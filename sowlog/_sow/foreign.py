@@ -21,6 +21,15 @@ def described(value: Any, library: str) -> str:
     return f"{type(value).__name__}, a module of {library}"
 
 
+def watch_calls() -> None:
+    """Let the calls of all modules of nnx and Equinox be watched, if the program uses these."""
+    nnx, equinox = loaded_nnx(), sys.modules.get("equinox")
+    if nnx is not None:
+        nnx.watch_calls()
+    if equinox is not None:
+        importlib.import_module("sowlog._sow.equinox").watch_calls(equinox.Module)
+
+
 def loaded_nnx() -> Any:
     """Return `sowlog._sow.nnx` if the program uses Flax nnx, or None: nnx takes a second to import."""
     if "flax.nnx" not in sys.modules:

@@ -24,6 +24,7 @@ from sowlog._sow.collector import Collector, collecting, emit, is_collecting, si
 from sowlog._sow.labels import METRICS, Functions, Label
 from sowlog._sow.paths import scope_path
 from sowlog._sow.scopes import emit_stacked
+from sowlog._sow.watching import call_watched, is_watching
 from sowlog._tree import losses
 
 _STACKING = ("scan", "vmap")
@@ -44,8 +45,8 @@ def label_of(module: nn.Module, collection: str, name: str) -> Label:
     return Label(collection, (*scope_path(), *module.path), name)
 
 
-def collect_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
-    """Collect Flax's own `module.sow`, too: an interceptor of the methods of modules.
+def collect_and_watch(call: Callable[..., Any], args: Any, kwargs: Any, context: InterceptorContext) -> Any:
+    """Collect Flax's own `module.sow`, too, and watch calls: an interceptor of the methods of modules.
 
     Flax calls no interceptor for `sow`. So a bound module, which lives as long as its pass, gets another
     `sow` at the entry of each of its methods.
@@ -53,7 +54,10 @@ def collect_plain_sows(call: Callable[..., Any], args: Any, kwargs: Any, context
     module = context.module
     if module.scope is not None and "sow" not in vars(module):
         object.__setattr__(module, "sow", functools.partial(_sow_plainly, module))
-    return call(*args, **kwargs)
+    if context.method_name != "__call__" or not is_watching() or not is_collected(module, METRICS):
+        return call(*args, **kwargs)
+    label = label_of(module, METRICS, "")
+    return call_watched(label, module, lambda: module.variables.get("params", {}), call, args, kwargs)
 
 
 def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions: Any) -> bool:

@@ -39,6 +39,7 @@ from sowlog._sow.nnx_structure import (
 )
 from sowlog._sow.paths import inside, scope_path
 from sowlog._sow.scopes import stacked
+from sowlog._sow.watching import call_watched, watch_classes
 from sowlog.nnx import Metric
 
 
@@ -114,6 +115,20 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
             "sowlog.collect(fn)(model, x)."
         )
     return Label(collection, (*scope_path(), *place.path), name, model=place.model or 0)
+
+
+def watch_calls() -> None:
+    """Let the calls of all classes of modules be watched."""
+    watch_classes(nnx.Module, _watched)
+
+
+def _watched(module: nnx.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    places = current_places.get()
+    if places is None or places.of(module) is None or not is_collected(module):
+        return call(module, *args, **kwargs)
+    label = label_of(module, METRICS, "")
+    call = functools.partial(call, module)
+    return call_watched(label, module, lambda: nnx.state(module, nnx.Param), call, args, kwargs)
 
 
 def described(module: nnx.Pytree, name: str) -> str:

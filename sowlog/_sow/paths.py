@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from sowlog._sow import internals
+from sowlog._sow.watches import active
 
 _names: contextvars.ContextVar[tuple[tuple[Any, str], ...]] = contextvars.ContextVar(
     "sowlog_names", default=()
@@ -22,7 +23,10 @@ def inside(parts: tuple[str, ...]) -> Generator[None]:
     level = internals.level()
     token = _names.set((*_names.get(), *((level, part) for part in parts)))
     try:
-        yield
+        # Watches are matched with the whole path, so that JAX may not use a trace in another scope.
+        watches = active()
+        with internals.traced_for((watches, whole_path())) if watches else contextlib.nullcontext():
+            yield
     finally:
         _names.reset(token)
 

@@ -2,18 +2,19 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from sowlog._sow.collector import collecting, emit, is_collecting
-from sowlog._sow.paths import inside
+from sowlog._sow.labels import METRICS, Label
+from sowlog._sow.paths import inside, scope_path
+from sowlog._sow.watching import call_watched, is_watching
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-@contextlib.contextmanager
-def scope(name: str) -> Generator[None]:
+class scope:  # noqa: N801 - used as a function
     """Put a name before the tags of the values sown inside: a context manager, or a decorator of a function.
 
     Scopes nest, and stand before the path of a module of linen or nnx. A module of Equinox, Haiku or Penzai
@@ -54,8 +55,29 @@ def scope(name: str) -> Generator[None]:
         >>> sorted(sowlog.compute(updates["metrics"]))
         ['layer_0/attention/rms', 'layer_1/attention/rms']
     """
-    with inside(parts_of(name, "scope")):
-        yield
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._entered: list[contextlib.ExitStack] = []
+
+    def __enter__(self) -> None:
+        entered = contextlib.ExitStack()
+        entered.enter_context(inside(parts_of(self._name, "scope")))
+        self._entered.append(entered)
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.pop().close()
+
+    def __call__(self, function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+        @functools.wraps(function)
+        def in_scope(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+            with scope(self._name):
+                if not is_watching():
+                    return function(*args, **kwargs)
+                label = Label(METRICS, scope_path(), "")
+                return call_watched(label, function, lambda: (), function, args, kwargs)
+
+        return in_scope
 
 
 def parts_of(name: Any, what: str) -> tuple[str, ...]:

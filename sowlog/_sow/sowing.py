@@ -238,7 +238,7 @@ def _store(
         with _noting_place(module, name):
             return join(old, new)
 
-    # The initial None has nothing to merge. linen.collect_plain_sows may have replaced the module's sow, so
+    # The initial None has nothing to merge. linen.collect_and_watch may have replaced the module's sow, so
     # this is the class's.
     return type(module).sow(module, collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
 

@@ -1,0 +1,183 @@
+"""The statistics of watched modules, sown at their calls: `sowlog.watch`."""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sowlog._reduce.families import First
+from sowlog._reduce.state import State
+from sowlog._sow.collector import emit_statistic, is_collecting
+from sowlog._sow.labels import METRICS, Label, Sown
+from sowlog._sow.paths import outer_path
+from sowlog._sow.watches import Statistic, active, watch, watching
+
+
+class _Seen:
+    """The calls of modules in a `collect`: their paths, and the watches that some of them matched."""
+
+    def __init__(self, watches: tuple[watch, ...]) -> None:
+        self.watches = watches
+        self.paths: set[str] = set()
+        self.matched: set[watch] = set()
+
+
+_seen: contextvars.ContextVar[_Seen | None] = contextvars.ContextVar("sowlog_seen", default=None)
+_within: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_within", default=())
+_matched_before: set[watch] = set()
+_MARK = "_sowlog_watches"
+"""The attribute of a `__call__` that can be watched."""
+
+
+def is_watching() -> bool:
+    """Return whether the calls of modules are watched."""
+    return is_collecting() and bool(active())
+
+
+def call_watched(
+    label: Label, module: Any, params: Callable[[], Any], call: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
+    """Call a module, and sow the statistics of the watches that match its path.
+
+    Args:
+        label: a label with the path of the module.
+        module: the module; a call of the same one by its own `__call__`, as of a base class, is not another.
+        params: returns the parameters of the module.
+        call: its `__call__`.
+        args: the arguments.
+        kwargs: the keyword arguments.
+    """
+    if any(module is outer for outer in _within.get()[-1:]):
+        return call(*args, **kwargs)
+    matching = _matching((*outer_path(), *label.path))
+    token = _within.set((*_within.get(), module))
+    try:
+        _sow_of(label, matching, "inputs", lambda: (args, kwargs))
+        _sow_of(label, matching, "params", params)
+        outputs = call(*args, **kwargs)
+    finally:
+        _within.reset(token)
+    _sow_of(label, matching, "outputs", lambda: outputs)
+    return outputs
+
+
+def caller() -> Any:
+    """Return the innermost watched module whose call runs; None outside of all."""
+    return next(iter(_within.get()[-1:]), None)
+
+
+def _matching(path: tuple[str, ...]) -> list[watch]:
+    matching = [one for one in active() if one.matches(path)]
+    if seen := _seen.get():
+        seen.paths.add("/".join(path))
+        seen.matched.update(matching)
+    return matching
+
+
+def _sow_of(label: Label, watches: list[watch], of: str, values: Callable[[], Any]) -> None:
+    """Sow each statistic once, also if several watches have it."""
+    own = [one.statistics for one in watches if one.of == of]
+    statistics = {statistic.name: statistic for of_watch in own for statistic in of_watch}
+    arrays = _floating(values()) if statistics else []
+    if not arrays:
+        return
+    for statistic in statistics.values():
+        to = label._replace(path=(*label.path, of), name=statistic.name)
+        emit_statistic(to, _state_of(statistic, only_first=of == "params"), *arrays)
+
+
+def _state_of(statistic: Statistic, *, only_first: bool) -> Callable[..., State]:
+    """Return the function from arrays to the state of all; parameters are the same at each call."""
+
+    def make(*arrays: jax.Array) -> State:
+        of = statistic.of or (lambda array: array)
+        state = functools.reduce(State.merge, (statistic.reducer.of(of(array)) for array in arrays))
+        return dataclasses.replace(state, reducer=First(state.reducer)) if only_first else state
+
+    return make
+
+
+def _floating(tree: Any) -> list[jax.Array]:
+    arrays = (leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype") and hasattr(leaf, "shape"))
+    return [array for array in arrays if jnp.issubdtype(array.dtype, jnp.floating)]
+
+
+@contextlib.contextmanager
+def checking(own: tuple[watch, ...], sown: Callable[[], Sown]) -> Generator[None]:
+    """Watch in a `collect`, and check at its end that each watch matched.
+
+    Args:
+        own: the watches that `collect` was given.
+        sown: returns what the `collect` has sown, also of functions that JAX had traced before.
+
+    Raises:
+        LookupError: A watch matches no module.
+    """
+    outer = _seen.get()
+    watches = (*active(), *own)
+    new = tuple(one for one in watches if outer is None or one not in outer.watches)
+    if not new:
+        yield
+        return
+    seen = _Seen(watches)
+    token = _seen.set(seen)
+    try:
+        with watching(watches) if own else contextlib.nullcontext():
+            yield
+    finally:
+        _seen.reset(token)
+    if outer is not None:
+        outer.paths |= seen.paths
+        outer.matched |= seen.matched
+    labels = list(sown())
+    for one in new:
+        if one in seen.matched or any(_is_of(label, one) for label in labels):
+            _matched_before.add(one)
+        elif seen.paths or one not in _matched_before:
+            raise LookupError(_nothing_message(one, seen.paths))
+
+
+def _is_of(label: Label, one: watch) -> bool:
+    return label.collection == METRICS and label.path[-1:] == (one.of,) and one.matches(label.path[:-1])
+
+
+def _nothing_message(one: watch, paths: set[str]) -> str:
+    found = ", ".join(path or "the model itself (**)" for path in sorted(paths)) or "none"
+    return (
+        f'the watch "{one.glob}" matches no module that was called. Modules called: {found}. A scope counts '
+        "where sowlog.scope decorates a function."
+    )
+
+
+def watch_classes(base: type, watched: Callable[[Any, Callable[..., Any], Any, Any], Any]) -> None:
+    """Let the calls of all classes of a base pass through a function of the module and its `__call__`.
+
+    Each class is changed once, and stays so: outside of a watch a call looks at a context variable.
+    """
+    for kind in _classes_of(base):
+        call = vars(kind).get("__call__")
+        if call is None or hasattr(call, _MARK):
+            continue
+        kind.__call__ = _watched_call(call, watched)
+
+
+def _watched_call(call: Callable[..., Any], watched: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def call_or_watch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_watching():
+            return call(self, *args, **kwargs)
+        return watched(self, call, args, kwargs)
+
+    vars(call_or_watch)[_MARK] = True
+    return call_or_watch
+
+
+def _classes_of(base: type) -> Iterator[type]:
+    yield base
+    for kind in type.__subclasses__(base):
+        yield from _classes_of(kind)
