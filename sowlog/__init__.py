@@ -29,7 +29,7 @@ from sowlog._reduce.values import weighted
 from sowlog._sow import linen as _linen
 from sowlog._sow import rules as _rules
 from sowlog._sow.collecting import collect, discover
-from sowlog._sow.errors import LostMetricError
+from sowlog._sow.errors import LostMetricError, UnmatchedWatchError
 from sowlog._sow.scopes import scope, stacked
 from sowlog._sow.sowing import sow, sow_loss
 from sowlog._sow.watches import watch
@@ -54,6 +54,7 @@ __all__ = [
     "Reducer",
     "Run",
     "State",
+    "UnmatchedWatchError",
     "WriterError",
     "accumulate",
     "all_reduce",

@@ -21,7 +21,8 @@ def describe(config: Config, dataset: Dataset) -> str:
         dataset: its data, of which the shapes are looked at.
 
     Raises:
-        ConfigError: No evaluation has a metric that the task or early stopping names.
+        ConfigError: No evaluation has a metric that the task or early stopping names, or no module is as
+            `watch` names it.
     """
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)

@@ -48,18 +48,20 @@ def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices
         devices: the mesh of the run.
 
     Raises:
-        ConfigError: The batches do not spread evenly over the devices, or no evaluation has a metric that the
-            task or early stopping names.
+        ConfigError: The batches do not spread evenly over the devices, no evaluation has a metric that the
+            task or early stopping names, or no module is as `watch` names it.
     """
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     first = dataset.batch(config.seed, 0)
-    devices.place_batch(first, microbatches=config.microbatches)
+    placed = devices.place_batch(first, microbatches=config.microbatches)
     held_out = [devices.place_held_out(part) for part in (dataset.held_out(), dataset.remainder())]
 
     shapes = jax.eval_shape(step.make_init(task, rule, config), first)
     shardings = devices.shardings(shapes)
     train_step = step.make_train_step(task, rule, schedule, config, shardings=(shardings, devices.everywhere))
+    if config.watch is not None:
+        jax.eval_shape(train_step, shapes, placed)
     measure = evaluation.make_evaluate(task, config, sharding=devices.everywhere)
     summary = jax.eval_shape(measure, evaluation.evaluated(shapes), *held_out)
     result_tags = evaluation.check_results(config, task, summary.packed.layout.scalars)

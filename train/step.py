@@ -1,5 +1,6 @@
 """The jitted functions of a run: one training step, and one evaluation."""
 
+import contextlib
 import fnmatch
 import functools
 from collections.abc import Callable
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import optax
 
 import sowlog
-from train.config.experiment import Config
+from train.config.errors import ConfigError
+from train.config.experiment import Config, WatchOptions
 from train.data.examples import HostBatch
-from train.gradients import make_differentiate
+from train.gradients import RunForward, make_differentiate
 from train.stop_rules import Patience
 from train.tasks import Batch, Forward, Task, Variables
 
@@ -117,7 +119,7 @@ def make_update(
 
     Its randomness comes from seed and step alone, so a resumed run repeats it.
     """
-    forward = functools.partial(run_forward, task, config)
+    forward = _watched(functools.partial(run_forward, task, config), config.watch)
     differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -138,6 +140,32 @@ def make_update(
         return TrainState(state.step + 1, variables, optimizer_state, average, state.patience), metrics
 
     return update
+
+
+def _watched(forward: RunForward, options: WatchOptions | None) -> RunForward:
+    """Return a forward pass in which the modules that the options name are watched."""
+    if options is None:
+        return forward
+    families = [name for name in options.statistics if name in ("health", "norms")]
+    reducers = [getattr(sowlog, name) for name in options.statistics if name not in families]
+    watches = [
+        sowlog.watch(glob, statistics, of=of)
+        for glob in options.modules
+        for of in options.of
+        for statistics in (*families, reducers)
+        if statistics
+    ]
+
+    def watched(*arguments: Any) -> Forward:
+        with contextlib.ExitStack() as stack:
+            for watch in watches:
+                stack.enter_context(watch)
+            try:
+                return forward(*arguments)
+            except sowlog.UnmatchedWatchError as error:
+                raise ConfigError([f"watch.modules: {error}"]) from None
+
+    return watched
 
 
 def run_forward(

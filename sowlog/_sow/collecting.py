@@ -55,7 +55,7 @@ def collect(
         ValueError: (when called) The variables already hold sown values, which would be counted again; or
             two nnx models sow under one tag.
         LostMetricError: (when called) A sown value would be lost or wrong.
-        LookupError: (when called) A watch matches no module.
+        UnmatchedWatchError: (when called) A watch matches no module.
         RuntimeError: (when called) This version of Flax or JAX has internals that sowlog does not know.
 
     Example:

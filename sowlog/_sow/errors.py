@@ -1,4 +1,4 @@
-"""The error for a sown value that its `collect` cannot return."""
+"""The errors of a `collect`: for a sown value that it cannot return, and for a watch of no module."""
 
 
 class LostMetricError(RuntimeError):
@@ -15,4 +15,17 @@ class LostMetricError(RuntimeError):
         Traceback (most recent call last):
             ...
         sowlog.LostMetricError: norm is sown in the cond_fn of a jax.lax.while_loop, ...
+    """
+
+
+class UnmatchedWatchError(LookupError):
+    """A watch matches no module that was called; the message lists those that were.
+
+    Example:
+        >>> import jax.numpy as jnp, sowlog
+        >>> encode = sowlog.scope("encoder")(jnp.tanh)
+        >>> y, updates = sowlog.collect(encode, watch=sowlog.watch("decoder"))(1.0)
+        Traceback (most recent call last):
+            ...
+        sowlog.UnmatchedWatchError: the watch "decoder" matches no module that was called. Modules called: ...
     """

@@ -79,7 +79,7 @@ class watch:  # noqa: N801 - used as a function
     Raises:
         TypeError: `reducers` holds no reducer.
         ValueError: `glob` has an empty part, a family or `of` is unknown, or two reducers have one name.
-        LookupError: (at the end of the `collect`) No module has such a path; the message lists those called.
+        UnmatchedWatchError: (at the end of the `collect`) No module that was called has such a path.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, sowlog

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from sowlog._reduce.families import First
 from sowlog._reduce.state import State
 from sowlog._sow.collector import emit_statistic, is_collecting
+from sowlog._sow.errors import UnmatchedWatchError
 from sowlog._sow.labels import METRICS, Label, Sown
 from sowlog._sow.paths import outer_path
 from sowlog._sow.watches import Statistic, active, watch, watching
@@ -116,7 +117,7 @@ def checking(own: tuple[watch, ...], sown: Callable[[], Sown]) -> Generator[None
         sown: returns what the `collect` has sown, also of functions that JAX had traced before.
 
     Raises:
-        LookupError: A watch matches no module.
+        UnmatchedWatchError: A watch matches no module.
     """
     outer = _seen.get()
     watches = (*active(), *own)
@@ -139,7 +140,7 @@ def checking(own: tuple[watch, ...], sown: Callable[[], Sown]) -> Generator[None
         if one in seen.matched or any(_is_of(label, one) for label in labels):
             _matched_before.add(one)
         elif seen.paths or one not in _matched_before:
-            raise LookupError(_nothing_message(one, seen.paths))
+            raise UnmatchedWatchError(_nothing_message(one, seen.paths))
 
 
 def _is_of(label: Label, one: watch) -> bool:

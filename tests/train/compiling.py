@@ -18,7 +18,7 @@ SIZE = 60
 INIT = frozenset({"task", "optimizer", "seed", "ema"})
 """Fields of a configuration on which a run's `init` depends."""
 
-TRAIN_STEP = INIT | {"microbatches", "precision", "steps"}
+TRAIN_STEP = INIT | {"microbatches", "precision", "steps", "watch"}
 """Those of its training step: the schedule of the learning rate may end with the last step."""
 
 EVALUATE = frozenset({"task", "precision", "early_stop"})

@@ -39,6 +39,25 @@ class EarlyStopOptions(Options):
     min_change: NonNegative = Field(0.0, description="An improvement must be larger than this.")
 
 
+Statistic = Literal[
+    "health", "norms", "rms", "mean", "std", "min", "max", "histogram", "quantiles", "nonfinite"
+]  # fmt: skip
+
+
+class WatchOptions(Options):
+    """Statistics of the model's modules, of training steps, under their paths."""
+
+    modules: list[str] = Field(
+        ["**"], description="Globs of the paths of modules: blocks/* or **/attention; ** is all modules."
+    )
+    statistics: list[Statistic] = Field(
+        ["health"], description="Families of statistics, health or norms, and reducers."
+    )
+    of: list[Literal["outputs", "inputs", "params"]] = Field(
+        ["outputs"], description="Arrays of a module that the statistics are of."
+    )
+
+
 def _check_window(text: str) -> str:
     first, _, last = text.partition(":")
     if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()) or len(text) > 30:
@@ -84,6 +103,7 @@ class Config(Options):
         True,  # noqa: FBT003 - pydantic's form
         description="End the run, without a checkpoint, once the objective or its gradient is not finite.",
     )
+    watch: WatchOptions | None = Field(None, description="Statistics of modules; null: none.")
     early_stop: EarlyStopOptions | None = Field(None, description="Early stopping; null: none.")
     profile: Annotated[str, AfterValidator(_check_window)] | None = Field(
         None, description="Steps to profile for TensorBoard, FIRST:LAST, without the step LAST."
