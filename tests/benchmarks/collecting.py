@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Generator
@@ -21,6 +22,7 @@ from train.config import file as config_file
 _AGAINST = "the same step, its statistics not sown"
 _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
 _STEPS = 10
+_WATCH = ('watch.modules=[blocks, "blocks/*"]', "watch.statistics=[rms, nonfinite]")
 _SMALL = ("task.layers=1", "task.width=8", "task.heads=2", "task.experts=2", "task.expert_width=8")
 
 
@@ -50,8 +52,22 @@ def measure_collecting(size: Size) -> list[Line]:
     return [
         _line(f"trace and compile, {scalars} scalars", compiling, 1.1),
         _line(f"{_STEPS} steps, {scalars} scalars", running, None),
+        _watching(size),
         _collectives(copies=max(size.counts) // 50 + 1),
     ]
+
+
+def _watching(size: Size) -> Line:
+    """Run the step with the outputs of each block, and of its parts, watched."""
+    overrides = () if size.rounds > 1 else _SMALL
+    runs: dict[str, Callable[[], float]] = {}
+    for name, watch in {"metrics": _WATCH, "bare": ()}.items():
+        init, train_step, batch = _program((*overrides, *watch))
+        compiled = train_step().lower(init(batch), batch).compile()
+        runs[name] = functools.partial(_run, compiled, init, batch)
+    ratio = interleave(runs, min(size.rounds, 7))
+    line = _line(f"{_STEPS} steps, outputs of every block watched each step", ratio, 1.03)
+    return dataclasses.replace(line, against="the same step, not watched")
 
 
 def _program(overrides: tuple[str, ...]) -> tuple[Callable[[Any], Any], Callable[[], Any], Any]:
