@@ -216,7 +216,7 @@ class _Sow(internals.Primitive):
             emit(label.unstacked(), state)
             return
         label.within(outer_path()).check_merges("jax.vmap")
-        emit(label, ambient.isolated(lambda state: _merge_axis(label, state), state))
+        emit(label, ambient.isolated(lambda state: merge_axis(label.join, state), state))
 
 
 def _with_front_axis(value: Any, axis: int | None, size: int) -> jax.Array:
@@ -225,13 +225,13 @@ def _with_front_axis(value: Any, axis: int | None, size: int) -> jax.Array:
     return jnp.moveaxis(value, axis, 0)
 
 
-def _merge_axis(label: Label, state: State) -> State:
+def merge_axis(join: Callable[[State, State], State], state: State) -> State:
     """Merge the states along the first axis in their order, as a tree."""
     if not state.seen.shape[0]:
         return empty_like(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state))
     while (size := state.seen.shape[0]) > 1:
         even, odd = (jax.tree.map(lambda x, i=i: x[i : size - size % 2 : 2], state) for i in (0, 1))
-        merged = label.join(even, odd)
+        merged = join(even, odd)
         if size % 2:
             merged = jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), merged, state)
         state = merged

@@ -133,7 +133,7 @@ def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
         for slot in segment.slots
     )
     words = [segment.words for segment in segments]
-    buffer = _concatenate(words) if words else jnp.zeros((0,), jnp.uint32)
+    buffer = concatenate(words) if words else jnp.zeros((0,), jnp.uint32)
     return Unnamed(buffer, _Plan(scalars, histograms))
 
 
@@ -155,7 +155,7 @@ def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
         yield _Segment([(len(leaves) + number, "total")], _words(total.reshape(1)))
     for shape, group in arrays.items():
         slots = [slot for index, _ in group for slot in _slots(index, "", shape)]
-        yield _Segment(slots, _words(_concatenate([array.ravel().astype(jnp.float32) for _, array in group])))
+        yield _Segment(slots, _words(concatenate([array.ravel().astype(jnp.float32) for _, array in group])))
 
 
 def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:
@@ -229,7 +229,7 @@ def _words(values: jax.Array) -> jax.Array:
 def _stack(states: list[State]) -> State:
     """Stack states of one kind, a few at a time: those few are traced once for all."""
     some = [_stack_some(*states[i : i + _FAN_IN]) for i in range(0, len(states), _FAN_IN)]
-    return jax.tree.map(lambda *arrays: _concatenate(_kept_apart(list(arrays))), *some)
+    return jax.tree.map(lambda *arrays: concatenate(_kept_apart(list(arrays))), *some)
 
 
 @jax.jit
@@ -237,7 +237,7 @@ def _stack_some(*states: State) -> State:
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
 
 
-def _concatenate(arrays: list[jax.Array]) -> jax.Array:
+def concatenate(arrays: list[jax.Array]) -> jax.Array:
     """Concatenate arrays a few at a time: XLA needs seconds for a thousand fusible ones at once."""
     while len(arrays) > _FAN_IN:
         joined = [jnp.concatenate(arrays[i : i + _FAN_IN]) for i in range(0, len(arrays), _FAN_IN)]
