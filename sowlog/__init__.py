@@ -30,6 +30,7 @@ from sowlog._sow import linen as _linen
 from sowlog._sow import rules as _rules
 from sowlog._sow.collecting import collect, discover
 from sowlog._sow.errors import LostMetricError, UnmatchedWatchError
+from sowlog._sow.observing import observe, observed
 from sowlog._sow.scopes import scope, stacked
 from sowlog._sow.sowing import sow, sow_loss
 from sowlog._sow.watches import watch
@@ -69,6 +70,8 @@ __all__ = [
     "merge",
     "min",
     "nonfinite",
+    "observe",
+    "observed",
     "pack",
     "quantiles",
     "read",

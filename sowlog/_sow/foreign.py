@@ -4,6 +4,8 @@ import importlib
 import sys
 from typing import Any
 
+import jax
+
 _LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
 
 
@@ -37,3 +39,16 @@ def loaded_nnx() -> Any:
     nnx = importlib.import_module("sowlog._sow.nnx")
     nnx.install()
     return nnx
+
+
+def is_variable(value: Any) -> bool:
+    """Return whether a value is a variable of Flax nnx, which holds an array."""
+    nnx: Any = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(value, nnx.Variable)
+
+
+def without_variables(tree: Any) -> Any:
+    """Return a tree with the arrays of nnx variables in their place."""
+    return jax.tree.map(
+        lambda node: node.get_value() if is_variable(node) else node, tree, is_leaf=is_variable
+    )
