@@ -30,6 +30,7 @@ from sowlog._sow import linen as _linen
 from sowlog._sow import rules as _rules
 from sowlog._sow.collecting import collect, discover
 from sowlog._sow.errors import LostMetricError, UnmatchedWatchError
+from sowlog._sow.gradients import sow_grad
 from sowlog._sow.observing import observe, observed
 from sowlog._sow.scopes import scope, stacked
 from sowlog._sow.sowing import sow, sow_loss
@@ -78,6 +79,7 @@ __all__ = [
     "rms",
     "scope",
     "sow",
+    "sow_grad",
     "sow_loss",
     "stacked",
     "std",

@@ -136,7 +136,8 @@ def _tree_of(sown: Sown) -> dict[str, Any]:
         if site in sites:
             raise TypeError(
                 f"{label}: another sow left a value of another kind under this name, by functions of your "
-                "own and not by a reducer, or inside of sowlog.stacked. Give each its own name."
+                "own and not by a reducer, inside of sowlog.stacked, or by sowlog.sow_grad. Give each its "
+                "own name."
             )
         sites[site] = label
         node = tree

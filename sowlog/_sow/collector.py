@@ -249,6 +249,12 @@ def _refuse_in_rule(*, label: Label, **_: Any) -> NoReturn:
 
 def _refuse(*_: Any, label: Label, **__: Any) -> NoReturn:
     """Raise where a sow is compiled, or evaluated outside of a `collect`: all rules take it out before."""
+    if label.of_gradient:
+        raise LostMetricError(
+            f"the gradient of {label} is sown in a backward pass with no collect around it: it would be "
+            "lost. Write: "
+            "(loss, aux), backward = sowlog.collect(jax.value_and_grad(loss_fn, has_aux=True))(params)."
+        )
     raise LostMetricError(
         f"{label} is sown inside a transform that sowlog knows no rule for, such as a Pallas kernel, or in a "
         "function traced inside of a collect and run outside: it would be lost. Return the value, or write "

@@ -162,6 +162,12 @@ def level() -> Any:
     return next((trace for trace in current_traces() if not isinstance(trace, passing)), None)
 
 
+def gradient() -> Any:
+    """Return the nearest trace that differentiates at the level of the caller, or None."""
+    traces, own = current_traces(), level()
+    return next((t for t in traces if t is own or isinstance(t, (_JVPTrace, _LinearizeTrace))), own)
+
+
 def evaluated(trace: Any, values: Sequence[Any]) -> tuple[Any, list[Any] | None] | None:
     """Return the trace below one that differentiates, and the primal values there; None for another trace.
 

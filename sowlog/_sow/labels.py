@@ -44,6 +44,7 @@ class Label(NamedTuple):
         stacks: how many of the mapping transforms around the sow, from the innermost, stack its states.
         functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
         model: the number of the nnx model that sows, from 1; 0 for another.
+        of_gradient: whether a backward pass sows it.
     """
 
     collection: str
@@ -52,6 +53,7 @@ class Label(NamedTuple):
     stacks: int = 0
     functions: Functions | None = None
     model: int = 0
+    of_gradient: bool = False
 
     def __str__(self) -> str:
         return "/".join((*self.path, self.name))

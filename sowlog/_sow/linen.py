@@ -20,10 +20,11 @@ from flax.linen import transforms
 from flax.linen.module import InterceptorContext
 
 from sowlog._reduce.reducer import Reducer
-from sowlog._sow.collector import Collector, collecting, emit, is_collecting, silent
+from sowlog._sow.collector import Collector, emit, is_collecting, silent
 from sowlog._sow.labels import METRICS, Functions, Label
 from sowlog._sow.paths import scope_path
 from sowlog._sow.scopes import emit_stacked
+from sowlog._sow.taps import collecting_step
 from sowlog._sow.watching import call_watched, is_watching
 from sowlog._tree import losses
 
@@ -144,7 +145,7 @@ def _with_stacks(fn: Callable[..., Any]) -> Callable[..., Any]:
 
         def begin(*args: Any, **kwargs: Any) -> Any:
             if is_collecting():
-                collectors.append(steps.enter_context(collecting()))
+                collectors.append(steps.enter_context(collecting_step()))
             return scope_fn(*args, **kwargs)
 
         def end(scopes: Any) -> Any:

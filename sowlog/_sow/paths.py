@@ -12,7 +12,7 @@ from typing import Any
 from sowlog._sow import internals
 from sowlog._sow.watches import active
 
-_names: contextvars.ContextVar[tuple[tuple[Any, str], ...]] = contextvars.ContextVar(
+_names: contextvars.ContextVar[tuple[tuple[Any, Any, str], ...]] = contextvars.ContextVar(
     "sowlog_names", default=()
 )
 
@@ -20,8 +20,8 @@ _names: contextvars.ContextVar[tuple[tuple[Any, str], ...]] = contextvars.Contex
 @contextlib.contextmanager
 def inside(parts: tuple[str, ...]) -> Generator[None]:
     """Add names to the path."""
-    level = internals.level()
-    token = _names.set((*_names.get(), *((level, part) for part in parts)))
+    level, gradient = internals.level(), internals.gradient()
+    token = _names.set((*_names.get(), *((level, gradient, part) for part in parts)))
     try:
         # Watches are matched with the whole path, so that JAX may not use a trace in another scope.
         watches = active()
@@ -34,15 +34,21 @@ def inside(parts: tuple[str, ...]) -> Generator[None]:
 def scope_path() -> tuple[str, ...]:
     """Return the names of the scopes that are entered at the level of the caller, the outermost first."""
     own = internals.level()
-    return tuple(name for level, name in _names.get() if level is own)
+    return tuple(name for level, _, name in _names.get() if level is own)
+
+
+def gradient_path() -> tuple[str, ...]:
+    """Return those names of `scope_path` that are entered inside of the innermost gradient."""
+    own, gradient = internals.level(), internals.gradient()
+    return tuple(name for level, inside, name in _names.get() if level is own and inside is gradient)
 
 
 def outer_path() -> tuple[str, ...]:
     """Return the names of the scopes around the level of the caller."""
     own = internals.level()
-    return tuple(name for level, name in _names.get() if level is not own)
+    return tuple(name for level, _, name in _names.get() if level is not own)
 
 
 def whole_path() -> tuple[str, ...]:
     """Return the names of all scopes around the caller."""
-    return tuple(name for _, name in _names.get())
+    return tuple(name for _, _, name in _names.get())

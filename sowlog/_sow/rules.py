@@ -6,13 +6,14 @@ bound before.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from sowlog._reduce import ambient
-from sowlog._sow import internals, wrapping
+from sowlog._sow import internals, taps, wrapping
 from sowlog._sow.collector import (
     collecting,
     emit_all,
@@ -157,10 +158,11 @@ def _bind_checkpoint(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 
 
 def _bind_shard_map(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
+    within_place = taps.placing()
     structures: list[Any] = []
 
     def run(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
-        with collecting() as collector:
+        with collecting() as collector, within_place():
             results = function()
         leaves, structure = jax.tree.flatten(_of_all_devices(collector.sown, internals.manual_axes(params)))
         structures.append(structure)
@@ -222,11 +224,21 @@ _RULES: list[tuple[Any, internals.Rule]] = [
 ]
 
 
+def _bind_placed(
+    primitive: Any, rule: internals.Rule, bind: Bind, args: Sequence[Any], params: _Params
+) -> Any:
+    return rule(bind, args, taps.placed(params, primitive))
+
+
 def install() -> None:
     """Let JAX bind the transforms by these rules, while a `collect` runs."""
     for primitive, rule in _RULES:
         is_derivative = rule is bind_custom_derivative
-        wrapping.wrap(primitive, is_inside if is_derivative else is_collecting, rule)
+        wrapping.wrap(
+            primitive,
+            is_inside if is_derivative else is_collecting,
+            rule if is_derivative else functools.partial(_bind_placed, primitive, rule),
+        )
     wrapping.wrap_eager_jit(is_collecting)
     wrapping.wrap_forward_mode(is_collecting, once)
     wrapping.wrap_linear_transpose(is_collecting, silent)

@@ -5,9 +5,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from sowlog._sow.collector import collecting, emit, is_collecting
+from sowlog._sow.collector import emit, is_collecting
 from sowlog._sow.labels import METRICS, Label
 from sowlog._sow.paths import inside, scope_path
+from sowlog._sow.taps import collecting_step
 from sowlog._sow.watching import call_watched, is_watching
 
 _Params = ParamSpec("_Params")
@@ -126,7 +127,7 @@ def stacked(body: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     def run(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         if not is_collecting():
             return body(*args, **kwargs)
-        with collecting() as collector:
+        with collecting_step() as collector:
             result = body(*args, **kwargs)
         emit_stacked(collector.sown)
         return result

@@ -1,0 +1,178 @@
+"""The primitive of `sow_grad`: an identity whose transpose, in the backward pass, sows its cotangent.
+
+A tap is an equation of the forward jaxpr, and its tangent one of the linear jaxpr; the transpose of that
+runs where JAX builds the backward jaxpr of a transform, so the sow in it leaves the transform by the rule
+of any other sow. The backward pass runs outside of the scopes that the function of the gradient entered, so
+the label of a tap has their names. JAX uses a jaxpr again in another scope: where its transform is bound,
+`placed` adds the names around that.
+"""
+
+import contextlib
+import contextvars
+import functools
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from sowlog._reduce.reducer import Reducer
+from sowlog._sow import internals
+from sowlog._sow.collector import Collector, collecting, emit_statistic
+from sowlog._sow.errors import LostMetricError
+from sowlog._sow.labels import Label
+from sowlog._sow.paths import gradient_path, scope_path
+
+_TAP, _TANGENT = Primitive("sow_grad"), Primitive("sow_grad_tangent")
+_LOOPS = ("scan", "while")
+
+_Place = tuple[tuple[str, ...], int]
+"""The names of scopes, and how many mapping transforms stack, around a tap or a transform."""
+
+_NOWHERE: _Place = ((), 0)
+_around: contextvars.ContextVar[tuple[tuple[Any, Any, _Place], ...]] = contextvars.ContextVar(
+    "sowlog_around", default=()
+)
+
+
+def tap(label: Label, x: jax.Array, reducer: Reducer) -> jax.Array:
+    """Return x; the backward pass through it sows the state of its cotangent."""
+    path, stacks = _place()
+    own = label.path[len(scope_path()) :]
+    label = label._replace(path=(*path, *own), stacks=stacks, of_gradient=True)
+    return _TAP.bind(x, label=label, reducer=reducer, mapped=0)
+
+
+def _place() -> _Place:
+    """Return the place inside of the innermost gradient, at the level of the caller."""
+    level, gradient = internals.level(), internals.gradient()
+    around = [place for own, inside, place in _around.get() if own is level and inside is gradient]
+    names = (name for path, _ in around for name in path)
+    return (*names, *gradient_path()), sum(stacks for _, stacks in around)
+
+
+@contextlib.contextmanager
+def _within(place: _Place) -> Generator[None]:
+    token = _around.set((*_around.get(), (internals.level(), internals.gradient(), place)))
+    try:
+        yield
+    finally:
+        _around.reset(token)
+
+
+@contextlib.contextmanager
+def collecting_step() -> Generator[Collector]:
+    """Collect the sows of one step of a mapping transform, whose states are kept apart, as those of taps."""
+    with _within(((), 1)), collecting() as collector:
+        yield collector
+
+
+def placing() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return the context of a function that a transform runs, in which taps have the place of the caller.
+
+    A shard_map is bound with a function, which has no jaxpr yet.
+    """
+    return functools.partial(_within, _place())
+
+
+def placed(params: dict[str, Any], primitive: Any) -> dict[str, Any]:
+    """Return the parameters of a transform with the scopes and stacks around it in the labels of its taps.
+
+    Raises:
+        LostMetricError: A loop that merges its steps is inside of one that keeps them apart.
+    """
+    place = _place()
+    if place == _NOWHERE:
+        return params
+    return _map_jaxprs(lambda jaxpr: _placed(jaxpr, place, int(primitive.name in _LOOPS)), params)
+
+
+_placed_jaxprs: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def _placed(jaxpr: Any, place: _Place, loops: int) -> Any:
+    """Return a jaxpr, closed or not, with a place in the labels of its taps; cached, as a jit is by jaxpr."""
+    found = _placed_jaxprs.setdefault(jaxpr, {})
+    if (place, loops) not in found:
+        inner = getattr(jaxpr, "jaxpr", jaxpr)
+        equations = [_placed_equation(equation, place, loops) for equation in inner.eqns]
+        if all(new is old for new, old in zip(equations, inner.eqns, strict=True)):
+            # The cache must not keep its own key.
+            found[place, loops] = None
+        else:
+            new = inner.replace(eqns=equations)
+            found[place, loops] = new if inner is jaxpr else jaxpr.replace(jaxpr=new)
+    result = found[place, loops]
+    return jaxpr if result is None else result
+
+
+def _placed_equation(equation: Any, place: _Place, loops: int) -> Any:
+    path, stacks = place
+    params = equation.params
+    if equation.primitive is _TAP:
+        label: Label = params["label"]
+        if stacks and label.stacks < loops:
+            raise LostMetricError(
+                f"the gradient of {label} is sown inside a loop that merges its steps, inside of one that "
+                "keeps a state for each. Write sowlog.stacked(body) for the inner loop as well, or for "
+                "neither."
+            )
+        label = label._replace(path=(*path, *label.path), stacks=label.stacks + stacks)
+        return equation.replace(params={**params, "label": label})
+    inside = loops + int(equation.primitive.name in _LOOPS)
+    new = _map_jaxprs(lambda jaxpr: _placed(jaxpr, place, inside), params)
+    return equation if new is params else equation.replace(params=new)
+
+
+def _map_jaxprs(function: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters with their jaxprs mapped: the same dict if none has changed."""
+
+    def of(value: Any) -> Any:
+        if hasattr(value, "eqns"):
+            return function(value)
+        if isinstance(value, tuple | list) and any(hasattr(part, "eqns") for part in value):
+            return type(value)(map(of, value))
+        return value
+
+    new = {name: of(value) for name, value in params.items()}
+    changed = any(
+        part is not old
+        for name, value in new.items()
+        for part, old in zip(_parts(value), _parts(params[name]), strict=True)
+    )
+    return new if changed else params
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, tuple | list) else (value,)
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+    """Tap the tangent and no longer the value, so that of nested gradients the inner one is recorded."""
+    (x,), (tangent,) = primals, tangents
+    return x, tangent if type(tangent) is ad.Zero else _TANGENT.bind(tangent, **params)
+
+
+def _transpose(cotangent: Any, _: Any, *, label: Label, reducer: Reducer, mapped: int) -> list[Any]:
+    if type(cotangent) is not ad.Zero:
+        sow: Any = functools.partial(emit_statistic, label.within(scope_path()), reducer.of)
+        for _ in range(mapped):
+            sow = jax.vmap(sow)
+        sow(cotangent)
+    return [cotangent]
+
+
+def _batched(primitive: Any, args: Any, axes: Any, *, mapped: int, **params: Any) -> tuple[Any, int]:
+    return primitive.bind(jnp.moveaxis(args[0], axes[0], 0), mapped=mapped + 1, **params), 0
+
+
+for _primitive in (_TAP, _TANGENT):
+    _primitive.def_impl(lambda x, **_: x)
+    _primitive.def_abstract_eval(lambda x, **_: x)
+    mlir.register_lowering(_primitive, lambda _, x, **__: [x])
+    batching.primitive_batchers[_primitive] = functools.partial(_batched, _primitive)
+ad.primitive_jvps[_TAP] = _jvp
+ad.deflinear2(_TANGENT, _transpose)
