@@ -68,9 +68,8 @@ class Statistics:
         return tuple((path, module.layers) for path, module in modules.items()) or (("", None),)
 
     def empty(self, layout: Layout) -> Recorded:
-        """Return the empty states of a layout, each array with a buffer of its own, as donation demands."""
-        states = empty_like(jax.eval_shape(lambda: self._recorded(layout, {}, {})))
-        return jax.tree.map(lambda x: jnp.array(x, copy=True), states)
+        """Return the empty states of a layout."""
+        return empty_like(jax.eval_shape(lambda: self._recorded(layout, {}, {})))
 
     def of(self, layout: Layout, updates: Any, params: Any) -> Recorded:
         """Return the states of a tree of updates; those of a module without an update are empty.
