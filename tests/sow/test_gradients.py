@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -317,6 +318,20 @@ def test_stacked_examples_are_kept_apart():
             assert computed[f"max/{row:02}"] == pytest.approx(ORACLE[:, row].max(), rel=1e-5), name
 
 
+def test_stacked_examples_of_merged_microbatches():
+    """A gradient inside of the stacked function is stacked once, not by the scan outside, too."""
+    rows = jax.vmap(sowlog.stacked(lambda row: jax.grad(in_a_loop)(WEIGHTS, row)))
+
+    def microbatches(x):
+        return jax.lax.scan(lambda _, rows_of_one: (None, rows(rows_of_one)), None, x)
+
+    _, updates = jax.jit(sowlog.collect(microbatches))(INPUTS.reshape(2, ROWS // 2, WIDTH))
+    assert updates["metrics"]["max"].seen.shape == (ROWS // 2,)
+    np.testing.assert_allclose(
+        updates["metrics"]["max"].compute(), ORACLE.max(axis=(0, 2)).reshape(2, -1).max(axis=0), rtol=1e-5
+    )
+
+
 def test_a_merging_loop_inside_of_a_stacked_one_is_an_error():
     """Its states would be those of the wrong loop; stacked in both has two indices."""
 
@@ -364,22 +379,44 @@ def test_linen_modules_have_their_path():
 
 
 def test_nnx_modules_have_their_path():
-    """The model is an argument of the gradient, by nnx.grad as by jax.grad."""
+    """The model is an argument of nnx.grad; an nnx.scan over stacked blocks keeps their gradients apart."""
 
     class NnxBlock(nnx.Module):
-        def __init__(self):
-            self.scale = nnx.Param(jnp.ones(()))
+        def __init__(self, scale):
+            self.scale = nnx.Param(scale)
 
         def __call__(self, x):
             return sowlog.sow_grad(self, "h", self.scale * x, sowlog.sum)
 
-    model = nnx.Sequential(NnxBlock(), NnxBlock())
+    class Model(nnx.Module):
+        def __init__(self):
+            self.first = NnxBlock(jnp.ones(()))
+            self.blocks = NnxBlock(jnp.array([2.0, 3.0]))
+
+        def __call__(self, x):
+            scan = nnx.scan(lambda x, block: block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+            return scan(nnx.remat(lambda block, x: block(x))(self.first, x), self.blocks)
+
+    _, backward = sowlog.collect(nnx.grad(lambda model: jnp.sum(model(INPUTS))))(Model())
+    expected = {"first/h": 6.0, "blocks/h/00": 3.0, "blocks/h/01": 1.0}
+    assert sowlog.compute(backward["metrics"]) == {tag: n * INPUTS.size for tag, n in expected.items()}
+
+
+def test_equinox_modules_have_their_scopes():
+    """Under filter_grad, filter_jit and filter_checkpoint."""
+
+    class Scale(eqx.Module):
+        factor: jax.Array
+
+        @sowlog.scope("scale")
+        def __call__(self, x):
+            return sowlog.sow_grad("h", self.factor * x, sowlog.sum)
 
     def loss(model):
-        return jnp.sum(model(INPUTS))
+        return 2 * jnp.sum(eqx.filter_checkpoint(model)(INPUTS))
 
-    _, backward = sowlog.collect(nnx.grad(loss))(model)
-    assert sowlog.compute(backward["metrics"]) == {"layers/0/h": INPUTS.size, "layers/1/h": INPUTS.size}
+    _, backward = sowlog.collect(eqx.filter_jit(eqx.filter_grad(loss)))(Scale(jnp.ones(())))
+    assert sowlog.compute(backward["metrics"]) == {"scale/h": 2 * INPUTS.size}
 
 
 def test_the_innermost_of_nested_gradients_is_recorded():
