@@ -52,11 +52,9 @@ _register_lowering: Any = _private("interpreters.mlir:register_lowering")
 _wrap_init: Any = _private("linear_util:wrap_init")
 _flatten: Any = _private("flattree:flatten", "tree_util:FlatTree.flatten")
 _UNSPECIFIED: Any = _private("sharding_impls:UNSPECIFIED")
-EAGER_JIT, FORWARD_MODE = "pjit:_pjit_call_impl_python", "api:_jvp"
-TRANSPOSE = "api:linear_transpose"
-_private(TRANSPOSE)
-_private(EAGER_JIT)
-_private(FORWARD_MODE)
+EAGER_JIT, FORWARD_MODE, TRANSPOSE = "pjit:_pjit_call_impl_python", "api:_jvp", "api:linear_transpose"
+for _place in (EAGER_JIT, FORWARD_MODE, TRANSPOSE, "tree_util:tree_map"):
+    _private(_place)
 
 JIT: Any = _private("pjit:jit_p")
 SCAN: Any = _private("lax.control_flow.loops:scan_p")
@@ -67,7 +65,6 @@ CUSTOM_JVP: Any = _private("custom_derivatives:custom_jvp_call_p")
 CUSTOM_VJP: Any = _private("custom_derivatives:custom_vjp_call_p")
 LINEAR_SOLVE: Any = _private("lax.control_flow.solves:linear_solve_p")
 SHARD_MAP: Any = _private("shard_map:shard_map_p")
-_private("tree_util:tree_map")
 TREE_UTIL: list[Any] = [jax.tree_util, sys.modules.get("jax._src.tree_util", jax.tree_util)]
 """The modules that `jax.tree_util.tree_map` and `jax.tree.map` take their function from."""
 CALLBACKS: list[Any] = [
@@ -85,9 +82,9 @@ class _Sow(_Effect):
 
 
 _EFFECT = _Sow()
-_ALLOWED = "lowerable control_flow_allowed remat_allowed custom_derivatives_allowed partial_eval_kept"
-for _set in _ALLOWED.split():
-    _effects = _private(f"effects:{_set}_effects")
+_PREFIXES = "lowerable control_flow_allowed remat_allowed custom_derivatives_allowed partial_eval_kept"
+for _prefix in _PREFIXES.split():
+    _effects = _private(f"effects:{_prefix}_effects")
     if _effects is not None:
         _effects.add_type(_Sow)
 
@@ -253,8 +250,7 @@ def _empty_stores(function: Any) -> None:
 
 def is_of_jax(params: dict[str, Any]) -> bool:
     """Return whether a custom derivative is JAX's own, such as that of jax.nn.relu: it sows nothing."""
-    place = params["subfuns"][0].debug_info.func_filename or ""
-    return place.startswith(_SOURCES)
+    return (params["subfuns"][0].debug_info.func_filename or "").startswith(_SOURCES)
 
 
 _SOURCES = tuple(str(Path(jax.__file__).parent / "_src" / folder) for folder in ("nn", "numpy", "scipy"))
