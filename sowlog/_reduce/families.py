@@ -115,7 +115,7 @@ class Kurtosis(Reducer):
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
 class First(Reducer):
-    """The result of another reducer for the first value: for what is the same at each call, as parameters.
+    """The result of another reducer for the first value, as for parameters, which each call has alike.
 
     Example:
         >>> import sowlog

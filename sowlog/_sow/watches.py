@@ -1,4 +1,4 @@
-"""What is watched: `sowlog.watch`, its globs and its statistics."""
+"""The globs and statistics of `sowlog.watch`, and the watches around the caller."""
 
 import contextlib
 import contextvars

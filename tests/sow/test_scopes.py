@@ -127,7 +127,7 @@ def test_an_error_inside_a_transform_names_the_whole_path():
 
     with pytest.raises(sowlog.LostMetricError, match="outer/inner/max is stacked inside a "):
         sowlog.collect(model(sowlog.stacked(lambda x: sow(x) + 1)))(ROWS[0])
-    with pytest.raises(TypeError) as error:
+    with pytest.raises(TypeError, match="two reducers share one name") as error:
         sowlog.collect(model(by_two))(ROWS[0])
     assert "while sowing outer/inner/max" in error.value.__notes__
 
