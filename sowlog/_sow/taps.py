@@ -10,8 +10,9 @@ the label of a tap has their names. JAX uses a jaxpr again in another scope: whe
 import contextlib
 import contextvars
 import functools
+import threading
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +41,7 @@ _around: contextvars.ContextVar[tuple[tuple[Any, Any, _Place], ...]] = contextva
 
 def tap(label: Label, x: jax.Array, reducer: Reducer) -> jax.Array:
     """Return x; the backward pass through it sows the state of its cotangent."""
+    _is_used.set()
     path, stacks = _place()
     own = label.path[len(scope_path()) :]
     label = label._replace(path=(*path, *own), stacks=stacks, of_gradient=True)
@@ -84,13 +86,38 @@ def placed(params: dict[str, Any], primitive: Any) -> dict[str, Any]:
     Raises:
         LostMetricError: A loop that merges its steps is inside of one that keeps them apart.
     """
+    if not _is_used.is_set() or not any(map(_holds_taps, _jaxprs(params))):
+        return params
     place = _place()
     if place == _NOWHERE:
         return params
     return _map_jaxprs(lambda jaxpr: _placed(jaxpr, place, int(primitive.name in _LOOPS)), params)
 
 
+_is_used = threading.Event()
+"""Set with the first tap of the process: before it no jaxpr is searched."""
+
+_tapped: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 _placed_jaxprs: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def _holds_taps(jaxpr: Any) -> bool:
+    found = _tapped.get(jaxpr)
+    if found is None:
+        found = any(
+            equation.primitive is _TAP or any(map(_holds_taps, _jaxprs(equation.params)))
+            for equation in internals.equations(jaxpr)
+        )
+        _tapped[jaxpr] = found
+    return found
+
+
+def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        if hasattr(value, "eqns"):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from (part for part in value if hasattr(part, "eqns"))
 
 
 def _placed(jaxpr: Any, place: _Place, loops: int) -> Any:
@@ -138,16 +165,8 @@ def _map_jaxprs(function: Any, params: dict[str, Any]) -> dict[str, Any]:
         return value
 
     new = {name: of(value) for name, value in params.items()}
-    changed = any(
-        part is not old
-        for name, value in new.items()
-        for part, old in zip(_parts(value), _parts(params[name]), strict=True)
-    )
+    changed = any(jaxpr is not old for jaxpr, old in zip(_jaxprs(new), _jaxprs(params), strict=True))
     return new if changed else params
-
-
-def _parts(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
