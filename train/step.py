@@ -223,7 +223,7 @@ def summarize(
     metrics: Metrics, results: tuple[str, ...], finite: jax.Array, prefix: str | None = None
 ) -> Summary:
     """Return a summary of metrics: all packed for the logger, those of a task's results to be shown."""
-    packed = sowlog.pack({prefix: metrics} if prefix else metrics)
-    computed = sowlog.compute(metrics)
+    packed = sowlog.pack(metrics)
+    computed = sowlog.compute(packed)
     shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}
-    return Summary(packed, shown, finite, {})
+    return Summary(sowlog.pack({prefix: packed}) if prefix else packed, shown, finite, {})

@@ -7,6 +7,7 @@ result by the position of its leaf, and the host assigns the tag.
 
 import dataclasses
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, final
@@ -77,16 +78,18 @@ def pack(tree: Any) -> Packed:
 @final
 @dataclasses.dataclass(frozen=True)
 class _Segment:
-    """A stretch of the buffer: the words of one result of one kind of state.
+    """A stretch of the buffer: one result of the states of one kind.
 
     Attributes:
         slots: one per scalar, or per histogram.
-        words: uint32, flat.
+        values: float32, flat; the words themselves (uint32) of a packed tree.
+        seen: bool, flat: whether each value is of a state that holds elements; None for a packed tree.
         sub_bins: the bins per power of two of histograms; None for scalars.
     """
 
     slots: list[_Slot]
-    words: jax.Array
+    values: jax.Array
+    seen: jax.Array | None = None
     sub_bins: int | None = None
 
 
@@ -124,7 +127,7 @@ def name_layout(plan: _Plan, tags: tuple[str, ...]) -> Layout:
 
 def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
     """Return the results of checked leaves in one buffer, without their names."""
-    segments = sorted(_segments(leaves, loss_trees), key=lambda segment: segment.sub_bins is not None)
+    segments = sorted(_segments(leaves, loss_trees), key=lambda s: (s.sub_bins is not None, s.seen is None))
     scalars = tuple(slot for segment in segments if segment.sub_bins is None for slot in segment.slots)
     histograms = tuple(
         (slot, segment.sub_bins)
@@ -132,9 +135,19 @@ def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
         if segment.sub_bins is not None
         for slot in segment.slots
     )
-    words = [segment.words for segment in segments]
-    buffer = concatenate(words) if words else jnp.zeros((0,), jnp.uint32)
+    parts = [_words(list(group)) for _, group in itertools.groupby(segments, lambda s: s.seen is None)]
+    buffer = concatenate(parts) if parts else jnp.zeros((0,), jnp.uint32)
     return Unnamed(buffer, _Plan(scalars, histograms))
+
+
+def _words(segments: list[_Segment]) -> jax.Array:
+    """Return float32 values as words: one word for absence, and one for every other NaN."""
+    values = concatenate([segment.values for segment in segments])
+    if segments[0].seen is None:
+        return values
+    seen = concatenate([segment.seen for segment in segments if segment.seen is not None])
+    words = jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
+    return jnp.where(seen, words, ABSENT)
 
 
 def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
@@ -152,10 +165,14 @@ def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
         yield from _state_segments(group)
     for number, tree in enumerate(loss_trees):
         total = losses.objective_part(leaves[index] for index in tree)
-        yield _Segment([(len(leaves) + number, "total")], _words(total.reshape(1)))
+        yield _present([(len(leaves) + number, "total")], total.reshape(1))
     for shape, group in arrays.items():
         slots = [slot for index, _ in group for slot in _slots(index, "", shape)]
-        yield _Segment(slots, _words(concatenate([array.ravel().astype(jnp.float32) for _, array in group])))
+        yield _present(slots, concatenate([array.ravel().astype(jnp.float32) for _, array in group]))
+
+
+def _present(slots: list[_Slot], values: jax.Array) -> _Segment:
+    return _Segment(slots, values.astype(jnp.float32), jnp.ones(values.shape, jnp.bool))
 
 
 def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:
@@ -168,7 +185,8 @@ def _packed_segments(index: int, packed: Packed) -> Iterator[_Segment]:
     start = len(packed.layout.scalars)
     yield _Segment([(index, tag) for tag in packed.layout.scalars], buffer[:start])
     for slot in packed.layout.histograms:
-        yield _Segment([(index, slot.tag)], buffer[start : start + slot.words], slot.sub_bins)
+        words = buffer[start : start + slot.words]
+        yield _Segment([(index, slot.tag)], words, sub_bins=slot.sub_bins)
         start += slot.words
 
 
@@ -189,19 +207,18 @@ def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
         if isinstance(result, HistogramValue):
             yield from _histogram_segments(slots, seen, result)
         else:
-            yield _Segment(slots, jnp.where(seen, _words(result.ravel()), ABSENT))
+            yield _Segment(slots, result.ravel().astype(jnp.float32), seen)
 
 
 def _histogram_segments(slots: list[_Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
-    """Yield the words of the histograms of the slots, and their numbers of nonfinite elements."""
+    """Yield the histograms of the slots, and their numbers of nonfinite elements."""
     rows = [array.reshape(len(slots), -1) for array in (value.counts, value.residues)]
     scalars = [getattr(value, name).reshape(len(slots), 1) for name in HISTOGRAM_SCALARS]
-    words = _words(jnp.concatenate([*rows, *scalars], axis=1))
-    yield _Segment(slots, jnp.where(seen[:, None], words, ABSENT).ravel(), value.sub_bins)
-    left_out = (value.nan + value.positive_inf + value.negative_inf).ravel()
+    values = jnp.concatenate([*rows, *scalars], axis=1).astype(jnp.float32)
+    yield _Segment(slots, values.ravel(), jnp.repeat(seen, values.shape[1]), value.sub_bins)
+    left_out = (value.nan + value.positive_inf + value.negative_inf).ravel().astype(jnp.float32)
     yield _Segment(
-        [(index, join(name, "nonfinite")) for index, name in slots],
-        jnp.where(seen & (left_out > 0), _words(left_out), ABSENT),
+        [(index, join(name, "nonfinite")) for index, name in slots], left_out, seen & (left_out > 0)
     )
 
 
@@ -218,12 +235,6 @@ def loss_trees_of(tags: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str
 
 def _named(result: Any) -> dict[str, Any]:
     return result if isinstance(result, dict) else {"": result}
-
-
-def _words(values: jax.Array) -> jax.Array:
-    """Return float32 values as words, with one word for every NaN, so that none is decoded as absent."""
-    values = values.astype(jnp.float32)
-    return jnp.where(jnp.isnan(values), _NAN, jax.lax.bitcast_convert_type(values, jnp.uint32))
 
 
 def _stack(states: list[State]) -> State:

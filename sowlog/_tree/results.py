@@ -42,7 +42,9 @@ def compute(tree: Any) -> dict[str, Any]:
     """
     tags, leaves = flatten(tree)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(leaves)):
-        return _traced_results(pack(tree))
+        if is_packed(tree):
+            check_packed(tree, "computed")
+        return _traced_results(tree if is_packed(tree) else pack(tree))
     results: dict[str, Any] = {}
     unpacked: list[tuple[str, Any]] = []
     for tag, leaf in zip(tags, leaves, strict=True):
@@ -127,7 +129,10 @@ def _read(packed: Packed) -> dict[str, Any]:
 def _traced_results(packed: Packed) -> dict[str, Any]:
     """Return the results by tag, traced: NaN where nothing was sown."""
     values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
-    results: dict[str, Any] = {tag: values[index] for index, tag in enumerate(packed.layout.scalars)}
+    results: dict[str, Any] = {
+        tag: jax.lax.index_in_dim(values, index, keepdims=False)
+        for index, tag in enumerate(packed.layout.scalars)
+    }
     start = len(packed.layout.scalars)
     for slot in packed.layout.histograms:
         bins = bin_count(slot.sub_bins)

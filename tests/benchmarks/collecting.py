@@ -38,10 +38,15 @@ def measure_collecting(size: Size) -> list[Line]:
     rounds = min(size.rounds, 7)
     compiled: dict[str, Any] = {}
 
+    def lower() -> float:
+        jax.clear_caches()
+        return cost_of(lambda: train_step().lower(state, batch)).cpu
+
     def compile(name: str) -> float:
         jax.clear_caches()
         return cost_of(lambda: compiled.update({name: train_step().lower(state, batch).compile()})).cpu
 
+    lowering = interleave({"metrics": lower, "bare": _silently(lower)}, size.rounds)
     compiling = interleave(
         {"metrics": lambda: compile("metrics"), "bare": _silently(lambda: compile("bare"))}, rounds
     )
@@ -50,6 +55,7 @@ def measure_collecting(size: Size) -> list[Line]:
     )
     scalars = len(jax.eval_shape(train_step(), state, batch)[1].packed.layout.scalars)
     return [
+        _line(f"trace and lower, {scalars} scalars", lowering, 1.15),
         _line(f"trace and compile, {scalars} scalars", compiling, 1.1),
         _line(f"{_STEPS} steps, {scalars} scalars", running, None),
         _watching(size),

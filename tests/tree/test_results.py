@@ -29,6 +29,22 @@ def test_compute_of_traced_states_gives_traced_scalars():
     assert float(computed["c"]) == 1.0
 
 
+def test_compute_of_a_traced_packed_tree_reads_its_buffer():
+    """Nothing is reduced or packed a second time."""
+
+    def step(x):
+        packed = sowlog.pack({"a": sowlog.rms.of(x), "b": sowlog.max.init_fn()})
+        equations = len(jax.make_jaxpr(sowlog.compute)(packed).eqns)
+        return sowlog.compute(packed), equations
+
+    computed, equations = step(jnp.array([1.0, 7.0]))
+    assert computed == {"a": np.float32(5.0)}
+    assert equations <= 5, equations
+    computed, _ = jax.jit(step)(jnp.array([1.0, 7.0]))
+    assert float(computed["a"]) == 5.0
+    assert np.isnan(computed["b"])
+
+
 def test_what_is_concrete_is_computed_while_something_else_is_traced():
     """Results of an earlier step are numbers inside of a jitted function too."""
     earlier = {"loss": sowlog.mean.of(2.0), "lr": 0.5}
