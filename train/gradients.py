@@ -34,8 +34,12 @@ def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbat
             passed = passed._replace(loss=share, weight=None)
             return passed.loss + sowlog.total_loss(passed.updates, expect=losses), passed
 
-        (value, passed), grads = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        return value, passed, grads
+        # The backward pass sows, too: `sow_grad`, and a watch of gradients.
+        ((value, passed), grads), backward = sowlog.collect(jax.value_and_grad(objective, has_aux=True))(
+            variables["params"]
+        )
+        metrics = joined(passed.updates["metrics"], backward["metrics"])
+        return value, passed._replace(updates={**passed.updates, "metrics": metrics}), grads
 
     def differentiate_part(
         arguments: tuple[Variables, Batch, jax.Array, jax.Array | None], part: jax.Array
@@ -53,6 +57,26 @@ def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbat
         return accumulated((variables, parts, key, scales), jnp.arange(microbatches))
 
     return differentiate if microbatches == 1 else differentiate_parts
+
+
+def joined(metrics: Any, more: Any, path: str = "") -> Any:
+    """Return two trees of metrics as one.
+
+    Raises:
+        ValueError: Both have one tag.
+    """
+    both = dict(metrics)
+    for name, value in more.items():
+        if name not in both:
+            both[name] = value
+        elif isinstance(value, dict) and isinstance(both[name], dict):
+            both[name] = joined(both[name], value, f"{path}{name}/")
+        else:
+            raise ValueError(
+                f"{path}{name} is sown in the forward pass and by its gradient or update: give each its own "
+                "name."
+            )
+    return both
 
 
 def _part(parts: Batch, key: jax.Array, number: jax.Array) -> tuple[Batch, jax.Array]:

@@ -3,7 +3,7 @@
 import contextlib
 import fnmatch
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import sowlog
 from train.config.errors import ConfigError
 from train.config.experiment import Config, WatchOptions
 from train.data.examples import HostBatch
-from train.gradients import RunForward, make_differentiate
+from train.gradients import RunForward, joined, make_differentiate
 from train.stop_rules import Patience
 from train.tasks import Batch, Forward, Task, Variables
 
@@ -119,7 +119,11 @@ def make_update(
 
     Its randomness comes from seed and step alone, so a resumed run repeats it.
     """
-    forward = _watched(functools.partial(run_forward, task, config), config.watch)
+    watches = _watches(config.watch)
+    forward = _watched(
+        functools.partial(run_forward, task, config), [one for one in watches if one.of != "updates"]
+    )
+    of_updates = [one for one in watches if one.of == "updates"]
     differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -128,6 +132,7 @@ def make_update(
         params = state.variables["params"]
         value, passed, grads = differentiate(state.variables, batch, key)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
+        passed = _with_updates(passed, updates, of_updates)
         params = optax.apply_updates(params, updates)
         metrics = {
             **metrics_of(passed),
@@ -142,13 +147,12 @@ def make_update(
     return update
 
 
-def _watched(forward: RunForward, options: WatchOptions | None) -> RunForward:
-    """Return a forward pass in which the modules that the options name are watched."""
+def _watches(options: WatchOptions | None) -> list[sowlog.watch]:
     if options is None:
-        return forward
+        return []
     families = [name for name in options.statistics if name in ("health", "norms")]
     reducers = [getattr(sowlog, name) for name in options.statistics if name not in families]
-    watches = [
+    return [
         sowlog.watch(glob, statistics, of=of)
         for glob in options.modules
         for of in options.of
@@ -156,16 +160,37 @@ def _watched(forward: RunForward, options: WatchOptions | None) -> RunForward:
         if statistics
     ]
 
+
+def _watched(forward: RunForward, watches: list[sowlog.watch]) -> RunForward:
+    """Return a forward pass whose modules are watched."""
+
     def watched(*arguments: Any) -> Forward:
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, _matching():
             for watch in watches:
                 stack.enter_context(watch)
-            try:
-                return forward(*arguments)
-            except sowlog.UnmatchedWatchError as error:
-                raise ConfigError([f"watch.modules: {error}"]) from None
+            return forward(*arguments)
 
-    return watched
+    return watched if watches else forward
+
+
+def _with_updates(passed: Forward, updates: Any, watches: list[sowlog.watch]) -> Forward:
+    """Return a pass with the statistics of watched updates among its metrics."""
+    if not watches:
+        return passed
+    observer = sowlog.observe("updates", depth=0)
+    with _matching():
+        _, sown = sowlog.collect(observer.update, watch=watches)(updates, observer.init(updates))
+    metrics = joined(passed.updates["metrics"], sown["metrics"])
+    return passed._replace(updates={**passed.updates, "metrics": metrics})
+
+
+@contextlib.contextmanager
+def _matching() -> Generator[None]:
+    """Report a watch that matches no module as a mistake in the configuration."""
+    try:
+        yield
+    except sowlog.UnmatchedWatchError as error:
+        raise ConfigError([f"watch.modules: {error}"]) from None
 
 
 def run_forward(

@@ -41,6 +41,12 @@ def loaded_nnx() -> Any:
     return nnx
 
 
+def is_nnx(value: Any) -> bool:
+    """Return whether a value is an object of Flax nnx, which a copy cannot stand for."""
+    nnx: Any = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(value, nnx.Pytree)
+
+
 def is_variable(value: Any) -> bool:
     """Return whether a value is a variable of Flax nnx, which holds an array."""
     nnx: Any = sys.modules.get("flax.nnx")

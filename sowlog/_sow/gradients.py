@@ -69,4 +69,4 @@ def sow_grad(*args: Any, **kwargs: Any) -> Any:
             f"{sowing._place(module, name)} is {dtype}: only the gradient of a floating-point array is sown"
             f"{'; sow those of x.real and x.imag' if jnp.issubdtype(dtype, jnp.complexfloating) else ''}."
         )
-    return tap(sowing._label(module, METRICS, name), jnp.asarray(x), reducer)
+    return tap(sowing._label(module, METRICS, name), jnp.asarray(x), reducer.of)

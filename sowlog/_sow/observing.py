@@ -17,6 +17,8 @@ from sowlog._reduce.state import State
 from sowlog._sow import foreign
 from sowlog._sow.scopes import parts_of
 from sowlog._sow.update_statistics import NORM, RATIO, Layout, Recorded, Statistics
+from sowlog._sow.watches import UPDATES
+from sowlog._sow.watching import watch_updates
 from sowlog._tree.tags import is_state, join
 
 _CLIP_FRACTION = "clip_fraction"
@@ -114,6 +116,8 @@ def observe(
         return ObserverState(jnp.zeros((), jnp.int32), statistics.empty(layout), layout, name, before)
 
     def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
+        if name == UPDATES:
+            watch_updates(updates, globs)
         recorded = statistics.of(state.layout, updates, params)
         return updates, state.replace(passed=state.passed + 1, recorded=recorded)
 

@@ -19,8 +19,9 @@ from sowlog._reduce.moments import rms
 from sowlog._reduce.reducer import Reducer
 from sowlog._sow import internals
 
-Of = Literal["outputs", "inputs", "params"]
-_OF: tuple[str, ...] = ("outputs", "inputs", "params")
+Of = Literal["outputs", "inputs", "params", "grads", "updates"]
+UPDATES = "updates"
+_OF: tuple[str, ...] = ("outputs", "inputs", "params", "grads", UPDATES)
 
 
 def _is_zero(x: jax.Array) -> jax.Array:
@@ -74,7 +75,11 @@ class watch:  # noqa: N801 - used as a function
         reducers: reducers, or the name of a family: "health" (rms, max_abs, the fraction of zeros, the number
             of nonfinite elements, kurtosis) or "norms" (norm, rms, max_abs).
         of: "outputs", "inputs" or "params". Of these a module in a scan has those of its layer; they count
-            once in a pass, with the first call.
+            once in a pass, with the first call. "grads" are the gradients of the outputs: the backward pass
+            sows them, so they arrive, as those of `sow_grad`, at a `collect` around the gradient. "updates"
+            are those of the module's parameters, of an `optax` update inside of the `collect` that passes
+            `sowlog.observe("updates")`, whose `stacked` names the layers of a scan; paths are those in the
+            tree of parameters.
 
     Raises:
         TypeError: `reducers` holds no reducer.

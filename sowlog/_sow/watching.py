@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,20 +12,36 @@ import jax.numpy as jnp
 
 from sowlog._reduce.families import First
 from sowlog._reduce.state import State
+from sowlog._sow import foreign
 from sowlog._sow.collector import emit_statistic, is_collecting
 from sowlog._sow.errors import UnmatchedWatchError
 from sowlog._sow.labels import METRICS, Label, Sown
-from sowlog._sow.paths import outer_path
-from sowlog._sow.watches import Statistic, active, watch, watching
+from sowlog._sow.parameters import Module, modules_of
+from sowlog._sow.paths import outer_path, scope_path
+from sowlog._sow.taps import tap
+from sowlog._sow.watches import UPDATES, Statistic, active, watch, watching
 
 
 class _Seen:
-    """The calls of modules in a `collect`: their paths, and the watches that some of them matched."""
+    """The modules that a `collect` met: their paths, and the watches that some of them matched.
+
+    Attributes:
+        watches: the watches in the `collect`.
+        paths: the paths of modules that were called.
+        updated: the paths of modules whose updates passed `sowlog.observe("updates")`.
+        matched: the watches that match one.
+    """
 
     def __init__(self, watches: tuple[watch, ...]) -> None:
         self.watches = watches
         self.paths: set[str] = set()
+        self.updated: set[str] = set()
         self.matched: set[watch] = set()
+
+    def add(self, other: "_Seen") -> None:
+        self.paths |= other.paths
+        self.updated |= other.updated
+        self.matched |= other.matched
 
 
 _seen: contextvars.ContextVar[_Seen | None] = contextvars.ContextVar("sowlog_seen", default=None)
@@ -64,7 +80,30 @@ def call_watched(
     finally:
         _within.reset(token)
     _sow_of(label, matching, "outputs", lambda: outputs)
-    return outputs
+    return _tapped(label, matching, outputs)
+
+
+def watch_updates(tree: Any, stacked: Sequence[str]) -> None:
+    """Sow the statistics of the watches of updates; a module has the updates of those inside of it.
+
+    Args:
+        tree: the updates, in the form of the parameters.
+        stacked: the globs of the arrays with layers along their first axis.
+    """
+    if not is_watching():
+        return
+    inside: dict[tuple[str, ...], list[Module]] = {}
+    for path, module in modules_of(tree, None, stacked).items():
+        parts = tuple(path.split("/"))
+        for end in range(len(parts) + 1):
+            inside.setdefault(parts[:end], []).append(module)
+    for path, modules in inside.items():
+        label = Label(METRICS, (*scope_path(), *path), "")
+        matching = _matching((*outer_path(), *label.path), updates=True)
+        arrays = [array for module in modules for array in module.arrays.values()]
+        layers = {module.layers for module in modules}
+        by_layer = len(layers) == 1 and None not in layers
+        _sow_of(label, matching, UPDATES, functools.partial(list, arrays), by_layer=by_layer)
 
 
 def caller() -> Any:
@@ -72,35 +111,56 @@ def caller() -> Any:
     return next(iter(_within.get()[-1:]), None)
 
 
-def _matching(path: tuple[str, ...]) -> list[watch]:
-    matching = [one for one in active() if one.matches(path)]
+def _matching(path: tuple[str, ...], *, updates: bool = False) -> list[watch]:
+    matching = [one for one in active() if (one.of == UPDATES) is updates and one.matches(path)]
     if seen := _seen.get():
-        seen.paths.add("/".join(path))
+        (seen.updated if updates else seen.paths).add("/".join(path))
         seen.matched.update(matching)
     return matching
 
 
-def _sow_of(label: Label, watches: list[watch], of: str, values: Callable[[], Any]) -> None:
-    """Sow each statistic once, also if several watches have it."""
-    own = [one.statistics for one in watches if one.of == of]
-    statistics = {statistic.name: statistic for of_watch in own for statistic in of_watch}
-    arrays = _floating(values()) if statistics else []
+def _sow_of(
+    label: Label, watches: list[watch], of: str, values: Callable[[], Any], *, by_layer: bool = False
+) -> None:
+    """Sow the statistics of arrays, or of each layer along their first axis."""
+    sites = _sites(label, watches, of)
+    arrays = _floating(values()) if sites else []
     if not arrays:
         return
-    for statistic in statistics.values():
-        to = label._replace(path=(*label.path, of), name=statistic.name)
-        emit_statistic(to, _state_of(statistic, only_first=of == "params"), *arrays)
+    for site, statistic in sites:
+        state_of = functools.partial(_state_of, statistic, only_first=of == "params")
+        emit_statistic(site, jax.vmap(state_of) if by_layer else state_of, *arrays)
 
 
-def _state_of(statistic: Statistic, *, only_first: bool) -> Callable[..., State]:
-    """Return the function from arrays to the state of all; parameters are the same at each call."""
+def _tapped(label: Label, watches: list[watch], outputs: Any) -> Any:
+    """Return outputs through which a backward pass sows the statistics of their gradients."""
+    sites = _sites(label, watches, "grads")
+    if not sites:
+        return outputs
 
-    def make(*arrays: jax.Array) -> State:
-        of = statistic.of or (lambda array: array)
-        state = functools.reduce(State.merge, (statistic.reducer.of(of(array)) for array in arrays))
-        return dataclasses.replace(state, reducer=First(state.reducer)) if only_first else state
+    def tapped(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        for site, statistic in sites:
+            leaf = tap(site, leaf, functools.partial(_state_of, statistic))
+        return leaf
 
-    return make
+    return jax.tree.map(tapped, outputs, is_leaf=foreign.is_nnx)
+
+
+def _sites(label: Label, watches: list[watch], of: str) -> list[tuple[Label, Statistic]]:
+    """Return the label of each statistic, once also if several watches have it."""
+    own = [one.statistics for one in watches if one.of == of]
+    statistics = {statistic.name: statistic for of_watch in own for statistic in of_watch}
+    path = (*label.path, of)
+    return [(label._replace(path=path, name=name), statistic) for name, statistic in statistics.items()]
+
+
+def _state_of(statistic: Statistic, *arrays: jax.Array, only_first: bool = False) -> State:
+    """Return the state of all arrays; parameters are the same at each call."""
+    of = statistic.of or (lambda array: array)
+    state = functools.reduce(State.merge, (statistic.reducer.of(of(array)) for array in arrays))
+    return dataclasses.replace(state, reducer=First(state.reducer)) if only_first else state
 
 
 def _floating(tree: Any) -> list[jax.Array]:
@@ -133,22 +193,28 @@ def checking(own: tuple[watch, ...], sown: Callable[[], Sown]) -> Generator[None
     finally:
         _seen.reset(token)
     if outer is not None:
-        outer.paths |= seen.paths
-        outer.matched |= seen.matched
+        outer.add(seen)
     labels = list(sown())
     for one in new:
         if one in seen.matched or any(_is_of(label, one) for label in labels):
             _matched_before.add(one)
-        elif seen.paths or one not in _matched_before:
-            raise UnmatchedWatchError(_nothing_message(one, seen.paths))
+        elif seen.paths or seen.updated or one not in _matched_before:
+            raise UnmatchedWatchError(_nothing_message(one, seen))
 
 
 def _is_of(label: Label, one: watch) -> bool:
     return label.collection == METRICS and label.path[-1:] == (one.of,) and one.matches(label.path[:-1])
 
 
-def _nothing_message(one: watch, paths: set[str]) -> str:
+def _nothing_message(one: watch, seen: _Seen) -> str:
+    paths = seen.updated if one.of == UPDATES else seen.paths
     found = ", ".join(path or "the model itself (**)" for path in sorted(paths)) or "none"
+    if one.of == UPDATES:
+        return (
+            f'the watch of updates "{one.glob}" matches no module whose updates pass '
+            f'sowlog.observe("updates") inside of the collect. Modules: {found}. Put the observer at the end '
+            "of the optax.chain, and collect a function that calls optimizer.update."
+        )
     return (
         f'the watch "{one.glob}" matches no module that was called. Modules called: {found}. A scope counts '
         "where sowlog.scope decorates a function."

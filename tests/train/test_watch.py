@@ -3,17 +3,20 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sowlog
 from tests.train.running import CONFIGS, digits, moe
 from tests.train.tasks.test_tasks import Trained
 from train import __main__ as program
+from train import gradients, tasks
 from train.config import file as config_file
 from train.config.experiment import Config
 
 TINY = ("steps=2", "data.batch_size=8", "task.width=2")
-WATCH = ("watch.statistics=[norms,nonfinite]", "watch.of=[outputs,params]")
+WATCH = ("watch.statistics=[norms,nonfinite]", "watch.of=[outputs,params,grads,updates]")
 
 
 def digits_nnx(*overrides: str) -> Config:
@@ -35,7 +38,8 @@ def test_watching_every_module_changes_no_parameter(case: str) -> None:
     jax.tree.map(close, watched.state.variables, bare.state.variables)
     assert {tag: watched.last[tag] for tag in bare.last} == pytest.approx(bare.last, rel=1e-4, abs=1e-6)
     added = watched.last.keys() - bare.last.keys()
-    assert {tag.split("/")[-2] for tag in added if tag.endswith("/rms")} == {"outputs", "params"}
+    watched_arrays = {tag.split("/")[-2] for tag in added if tag.endswith("/rms")}
+    assert watched_arrays == {"outputs", "params", "grads", "updates"}
     assert watched.last["outputs/nonfinite"] == 0
     assert watched.last["params/norm"] == pytest.approx(watched.first["params/norm"], rel=0.1)
 
@@ -47,3 +51,37 @@ def test_modules_that_do_not_exist_are_a_mistake(tmp_path, capsys: pytest.Captur
         error = capsys.readouterr().err
         assert error.startswith('watch.modules: the watch "blok_*" matches no module that was called.')
         assert "block_0, block_0/conv" in error
+
+
+def forward_of(variables: dict, batch: dict, key: jax.Array) -> tasks.Forward:
+    """Sow the gradient of a product, whose loss is its square."""
+
+    def loss_fn(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.square(sowlog.sow_grad("product", w * x, sowlog.max)))
+
+    loss, updates = sowlog.collect(loss_fn)(variables["params"], batch["x"])
+    return tasks.Forward(loss, {}, updates)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_task_sows_gradients(microbatches: int) -> None:
+    """They come with the metrics of the forward pass, merged over microbatches."""
+    differentiate = gradients.make_differentiate(forward_of, losses=(), microbatches=microbatches)
+    x = jnp.arange(4.0)
+    batch = {"x": x if microbatches == 1 else x.reshape(2, 2)}
+    loss, passed, grads = jax.jit(differentiate)({"params": 3.0}, batch, jax.random.key(0))
+    assert (float(loss), float(grads)) == (31.5, 21.0)
+    # The mean of a microbatch of two examples divides by two, that of the batch by four.
+    assert sowlog.compute(passed.updates["metrics"]) == {"product": 4.5 * microbatches}
+
+
+def test_a_gradient_and_a_value_of_one_name_are_a_mistake() -> None:
+    """The error names the tag."""
+
+    def forward(variables: dict, batch: dict, key: jax.Array) -> tasks.Forward:
+        passed = forward_of(variables, batch, key)
+        return passed._replace(updates={"losses": {}, "metrics": {"product": sowlog.mean.of(1.0)}})
+
+    differentiate = gradients.make_differentiate(forward, losses=(), microbatches=1)
+    with pytest.raises(ValueError, match=r"product is sown in the forward pass and by its gradient"):
+        differentiate({"params": 3.0}, {"x": jnp.ones(2)}, jax.random.key(0))

@@ -53,8 +53,10 @@ class WatchOptions(Options):
     statistics: list[Statistic] = Field(
         ["health"], description="Families of statistics, health or norms, and reducers."
     )
-    of: list[Literal["outputs", "inputs", "params"]] = Field(
-        ["outputs"], description="Arrays of a module that the statistics are of."
+    of: list[Literal["outputs", "inputs", "params", "grads", "updates"]] = Field(
+        ["outputs"],
+        description="Arrays of a module that the statistics are of: its outputs, inputs or parameters, the "
+        "gradients of its outputs, or the updates of its parameters.",
     )
 
 
