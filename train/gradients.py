@@ -12,7 +12,8 @@ from train.tasks import Batch, Forward, Variables
 RunForward = Callable[[Variables, Batch, jax.Array], Forward]
 """A task's forward pass, of variables, a batch and the randomness of the step."""
 
-Differentiate = Callable[[Variables, Batch, jax.Array], tuple[jax.Array, Forward, Any]]
+Differentiate = Callable[[Variables, Batch, jax.Array, jax.Array], tuple[jax.Array, Forward, Any]]
+"""A function of variables, a batch, the randomness and the number of the step."""
 
 
 def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbatches: int) -> Differentiate:
@@ -26,7 +27,7 @@ def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbat
     """
 
     def differentiate(
-        variables: Variables, batch: Batch, key: jax.Array, scale: jax.Array | None = None
+        variables: Variables, batch: Batch, key: jax.Array, step: jax.Array, scale: jax.Array | None = None
     ) -> tuple[jax.Array, Forward, Any]:
         def objective(params: Any) -> tuple[jax.Array, Forward]:
             passed = forward({**variables, "params": params}, batch, key)
@@ -35,26 +36,25 @@ def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbat
             return passed.loss + sowlog.total_loss(passed.updates, expect=losses), passed
 
         # The backward pass sows, too: `sow_grad`, and a watch of gradients.
-        ((value, passed), grads), backward = sowlog.collect(jax.value_and_grad(objective, has_aux=True))(
-            variables["params"]
-        )
+        collected = sowlog.collect(jax.value_and_grad(objective, has_aux=True), step=step)
+        ((value, passed), grads), backward = collected(variables["params"])
         metrics = joined(passed.updates["metrics"], backward["metrics"])
         return value, passed._replace(updates={**passed.updates, "metrics": metrics}), grads
 
     def differentiate_part(
-        arguments: tuple[Variables, Batch, jax.Array, jax.Array | None], part: jax.Array
+        arguments: tuple[Variables, Batch, jax.Array, jax.Array, jax.Array | None], part: jax.Array
     ) -> tuple[jax.Array, Forward, Any]:
-        variables, parts, key, scales = arguments
+        variables, parts, key, step, scales = arguments
         scale = None if scales is None else scales[part[0]]
-        return differentiate(variables, *_part(parts, key, part[0]), scale)
+        return differentiate(variables, *_part(parts, key, part[0]), step, scale)
 
     def differentiate_parts(
-        variables: Variables, parts: Batch, key: jax.Array
+        variables: Variables, parts: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, Forward, Any]:
         # Each part is picked by its number: cut along the examples here, it would lie on a few devices.
         accumulated = sowlog.accumulate(differentiate_part, microbatches)
         scales = _scales(forward, variables, parts, key, microbatches)
-        return accumulated((variables, parts, key, scales), jnp.arange(microbatches))
+        return accumulated((variables, parts, key, step, scales), jnp.arange(microbatches))
 
     return differentiate if microbatches == 1 else differentiate_parts
 

@@ -130,9 +130,9 @@ def make_update(
         # Apart from the key of `init`, which draws from the seed itself.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
         params = state.variables["params"]
-        value, passed, grads = differentiate(state.variables, batch, key)
+        value, passed, grads = differentiate(state.variables, batch, key, state.step)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
-        passed = _with_updates(passed, updates, of_updates)
+        passed = _with_updates(passed, updates, of_updates, state.step)
         params = optax.apply_updates(params, updates)
         metrics = {
             **metrics_of(passed),
@@ -153,7 +153,7 @@ def _watches(options: WatchOptions | None) -> list[sowlog.watch]:
     families = [name for name in options.statistics if name in ("health", "norms")]
     reducers = [getattr(sowlog, name) for name in options.statistics if name not in families]
     return [
-        sowlog.watch(glob, statistics, of=of)
+        sowlog.watch(glob, statistics, of=of, every=options.every)
         for glob in options.modules
         for of in options.of
         for statistics in (*families, reducers)
@@ -173,13 +173,13 @@ def _watched(forward: RunForward, watches: list[sowlog.watch]) -> RunForward:
     return watched if watches else forward
 
 
-def _with_updates(passed: Forward, updates: Any, watches: list[sowlog.watch]) -> Forward:
+def _with_updates(passed: Forward, updates: Any, watches: list[sowlog.watch], step: jax.Array) -> Forward:
     """Return a pass with the statistics of watched updates among its metrics."""
     if not watches:
         return passed
     observer = sowlog.observe("updates", depth=0)
     with _matching():
-        _, sown = sowlog.collect(observer.update, watch=watches)(updates, observer.init(updates))
+        _, sown = sowlog.collect(observer.update, watch=watches, step=step)(updates, observer.init(updates))
     metrics = joined(passed.updates["metrics"], sown["metrics"])
     return passed._replace(updates={**passed.updates, "metrics": metrics})
 

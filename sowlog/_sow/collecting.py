@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from sowlog._sow import foreign, internals, linen, watches
+from sowlog._sow import cadence, foreign, internals, linen, watches
 from sowlog._sow.collector import collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import METRICS, Label, Sown
@@ -23,7 +23,11 @@ _Result = TypeVar("_Result")
 
 
 def collect(
-    fn: Callable[_Params, _Result], *, watch: watches.watch | Iterable[watches.watch] = ()
+    fn: Callable[_Params, _Result],
+    *,
+    watch: watches.watch | Iterable[watches.watch] = (),
+    step: jax.typing.ArrayLike | None = None,
+    due: jax.typing.ArrayLike | Mapping[str, jax.typing.ArrayLike] | None = None,
 ) -> Callable[_Params, tuple[Any, dict[str, Any]]]:
     """Wrap a linen model's `apply`, an nnx model or any function, so that it also returns the sown values.
 
@@ -43,6 +47,11 @@ def collect(
         fn: `model.apply` of a linen model, an nnx model or a method of one, or any function.
         watch: statistics of modules by their paths, one `sowlog.watch` or several, beside those whose context
             is entered around the call.
+        step: the number of the step, for statistics with a cadence: those with `every=50` are computed at the
+            steps 0, 50, 100 ..., by a branch on the device. Without it they are computed at each step.
+        due: a flag for all statistics, or flags by name for those with that name as `every`: bool scalars.
+            Step and flags may be arguments of a jitted step, which is compiled once for all cadences. They
+            hold for a `collect` inside as well. Losses are always computed.
 
     Returns:
         A function with the same arguments that returns `(y, updates)`: `updates["metrics"]` and
@@ -50,8 +59,9 @@ def collect(
         named in `mutable=`, an argument of `apply`.
 
     Raises:
-        TypeError: `fn` is a linen model and not its `apply`, or cannot be called; or (when called) the first
-            argument of `model.apply` is not variables, or two sows of one name have different reducers.
+        TypeError: `fn` is a linen model and not its `apply`, or cannot be called; `step` is no integer, or
+            `due` no bool; or (when called) the first argument of `model.apply` is not variables, or two sows
+            of one name have different reducers.
         ValueError: (when called) The variables already hold sown values, which would be counted again; or
             two nnx models sow under one tag.
         LostMetricError: (when called) A sown value would be lost or wrong.
@@ -84,8 +94,18 @@ def collect(
         >>> y, updates = sowlog.collect(nnx.Sequential(Block(), Block()))(jnp.ones(3))
         >>> sorted(sowlog.compute(updates["metrics"]))
         ['layers/0/rms', 'layers/1/rms']
+
+        >>> def model(x):
+        ...     sowlog.sow("histogram", x, sowlog.histogram, every=50)
+        ...     return x
+        >>> @jax.jit
+        ... def step(number, x):
+        ...     return sowlog.pack(sowlog.collect(model, step=number)(x)[1]["metrics"])
+        >>> [list(sowlog.compute(step(number, jnp.ones(3)))) for number in (99, 100)]
+        [[], ['histogram']]
     """
     _check_function(fn)
+    numbers = cadence.numbers_of(step, due)
     own = (watch,) if isinstance(watch, watches.watch) else tuple(watch)
     is_apply = isinstance(getattr(fn, "__self__", None), nn.Module)
 
@@ -105,6 +125,7 @@ def collect(
             linen.outermost(),
             places,
             collecting() as collector,
+            cadence.given(numbers),
             checking(own, lambda: collector.sown),
             intercepted,
         ):

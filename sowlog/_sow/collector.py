@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from sowlog._reduce import ambient
 from sowlog._reduce.state import State
-from sowlog._sow import internals
+from sowlog._sow import cadence, internals
+from sowlog._sow.cadence import replays as _replays
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import Label, Sown
 from sowlog._sow.paths import outer_path, scope_path, whole_path
@@ -46,7 +47,6 @@ class Collector:
 _SILENCE: Any = object()
 _HOST: Any = object()
 _current: contextvars.ContextVar[Collector | None] = contextvars.ContextVar("sowlog_collector", default=None)
-_replays: contextvars.ContextVar[bool] = contextvars.ContextVar("sowlog_replays", default=False)
 _once: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("sowlog_once", default=())
 
 
@@ -75,11 +75,12 @@ def collecting() -> Generator[Collector]:
 @contextlib.contextmanager
 def silent() -> Generator[None]:
     """Drop the sows of this context, as outside of a `collect`."""
-    token = _current.set(_SILENCE)
+    token, replays = _current.set(_SILENCE), _replays.set(True)
     try:
         with internals.cache_key(collects=False):
             yield
     finally:
+        _replays.reset(replays)
         _current.reset(token)
 
 
@@ -140,11 +141,13 @@ def emit(label: Label, state: Any) -> None:
         _replays.reset(token)
 
 
-def emit_statistic(label: Label, make: Callable[..., State], *operands: Any) -> None:
+def emit_statistic(
+    label: Label, make: Callable[..., State], *operands: Any, every: cadence.Every = None
+) -> None:
     """Sow a state made of primal values, below the traces that differentiate: it has no tangent."""
     trace, values = internals.undifferentiated(operands)
     with internals.set_current_trace(trace):
-        emit(label, make(*values))
+        emit(label, cadence.if_due(every, lambda: make(*values)))
 
 
 def emit_all(sown: Sown) -> None:
@@ -165,7 +168,7 @@ def sows_of(jaxpr: Any) -> list[tuple[Label, Any]]:
         if equation.primitive is _SOW:
             avals = [variable.aval for variable in equation.invars]
             found.append((equation.params["label"], equation.params["structure"].unflatten(avals)))
-        elif internals.holds_sows(equation):
+        elif equation.primitive is not cadence.READ and internals.holds_sows(equation):
             inner = [
                 label.within(whole_path())
                 for jaxpr in jax.tree.leaves(equation.params)

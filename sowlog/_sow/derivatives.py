@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from sowlog._sow import internals
+from sowlog._sow import cadence, internals
 from sowlog._sow.collector import emit_all, is_collecting, replaying, silent, sows_of
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.internals import Bind
@@ -55,15 +55,21 @@ def bind_linear_solve(bind: Bind, args: Sequence[Any], params: dict[str, Any]) -
     if not any(internals.holds_sows(jaxpr) for jaxpr in functions.values() if jaxpr is not None):
         return bind(*args, **params)
     _check_losses(functions["solve"], "jax.lax.custom_linear_solve")
-    solve, structure, more = handed_out(functions["solve"], functions["solve"].in_avals)
-    states = solve.out_avals[len(solve.out_avals) - more :]
+    solve = handed_out(functions["solve"], functions["solve"].in_avals)
+    states = solve.jaxpr.out_avals[len(solve.jaxpr.out_avals) - solve.more :]
     silenced = {
         name: without_sows(jaxpr, states if name == "transpose_solve" else [])
         for name, jaxpr in functions.items()
         if jaxpr is not None
     }
-    jaxprs = params["jaxprs"]._replace(**{**silenced, "solve": solve})
-    results = bind(*args, **{**params, "jaxprs": jaxprs})
-    own = len(results) - more
-    emit_all(structure.unflatten(results[own:]))
+    # The constants of the solver follow those of the two functions before it.
+    lengths = params["const_lengths"]
+    start = lengths.matvec + lengths.vecmat
+    numbers = cadence.given_to(solve.names).values()
+    lengths = lengths._replace(solve=lengths.solve + len(solve.names))
+    jaxprs = params["jaxprs"]._replace(**{**silenced, "solve": solve.jaxpr})
+    operands = (*args[:start], *numbers, *args[start:])
+    results = bind(*operands, **{**params, "const_lengths": lengths, "jaxprs": jaxprs})
+    own = len(results) - solve.more
+    emit_all(solve.structure.unflatten(results[own:]))
     return list(results[:own])

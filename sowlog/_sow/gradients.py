@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from sowlog._reduce.reducer import Reducer
-from sowlog._sow import sowing
+from sowlog._sow.cadence import check_every
 from sowlog._sow.labels import METRICS
+from sowlog._sow.site import arguments_of, check_module, check_reducer, is_collected, label_of, place_of
 from sowlog._sow.taps import tap
 
 if TYPE_CHECKING:
@@ -16,10 +17,19 @@ if TYPE_CHECKING:
 
 
 @overload
-def sow_grad(name: str, x: jax.Array, reducer: Reducer, /) -> jax.Array: ...
+def sow_grad(
+    name: str, x: jax.Array, reducer: Reducer, /, *, every: int | str | None = None
+) -> jax.Array: ...
 @overload
-def sow_grad(module: "nn.Module | nnx.Pytree", name: str, x: jax.Array, reducer: Reducer) -> jax.Array: ...
-def sow_grad(*args: Any, **kwargs: Any) -> Any:
+def sow_grad(
+    module: "nn.Module | nnx.Pytree",
+    name: str,
+    x: jax.Array,
+    reducer: Reducer,
+    *,
+    every: int | str | None = None,
+) -> jax.Array: ...
+def sow_grad(*args: Any, every: int | str | None = None, **kwargs: Any) -> Any:
     """Sow statistics of the gradient that flows back through an activation; return the activation.
 
     Write `h = sowlog.sow_grad(self, "h", h, sowlog.rms)`, without `self` in a function. The backward pass
@@ -38,6 +48,7 @@ def sow_grad(*args: Any, **kwargs: Any) -> Any:
         name: the metric's name, unique in the module.
         x: a floating-point array.
         reducer: the accumulation of the gradients of one name: `sowlog.rms`, `sowlog.histogram` ...
+        every: the cadence, as of `sow`, by the step or a flag of the `collect` around the gradient.
 
     Returns:
         The array `x`, of which the rest of the function is to be computed.
@@ -58,15 +69,16 @@ def sow_grad(*args: Any, **kwargs: Any) -> Any:
         >>> sowlog.compute(backward["metrics"])
         {'h': np.float32(12.0)}
     """
-    module, name, x, reducer = sowing._arguments(args, kwargs, ("x", "reducer"), {})
-    sowing._check_module(module, name, f"x = sowlog.sow_grad(self, {name!r}, x, reducer)")
-    sowing._check_reducer(module, name, reducer)
-    if not sowing._is_collected(module, METRICS):
+    module, name, x, reducer = arguments_of(args, kwargs, ("x", "reducer"), {})
+    check_module(module, name, f"x = sowlog.sow_grad(self, {name!r}, x, reducer)")
+    check_reducer(module, name, reducer)
+    check_every(every)
+    if not is_collected(module, METRICS):
         return x
     dtype = jnp.result_type(x)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
-            f"{sowing._place(module, name)} is {dtype}: only the gradient of a floating-point array is sown"
+            f"{place_of(module, name)} is {dtype}: only the gradient of a floating-point array is sown"
             f"{'; sow those of x.real and x.imag' if jnp.issubdtype(dtype, jnp.complexfloating) else ''}."
         )
-    return tap(sowing._label(module, METRICS, name), jnp.asarray(x), reducer.of)
+    return tap(label_of(module, METRICS, name), jnp.asarray(x), reducer.of, every)

@@ -90,8 +90,11 @@ for _prefix in _PREFIXES.split():
 
 if hasattr(jax, "make_user_context"):
     _is_collecting: Any = jax.make_user_context(default_value=False)
-    _watches: Any = jax.make_user_context(default_value=())
+    # JAX traces functions apart for other watches, and for other names of numbers that cadences read.
+    traced_for: Any = jax.make_user_context(default_value=())
+    traced_with: Any = jax.make_user_context(default_value=())
 else:
+    traced_for = traced_with = contextlib.nullcontext
     _missing.append("jax.make_user_context")
 
 
@@ -110,18 +113,13 @@ def cache_key(*, collects: bool) -> contextlib.AbstractContextManager[None]:
     return _is_collecting(collects)
 
 
-def traced_for(watches: Any) -> contextlib.AbstractContextManager[None]:
-    """Return a context whose traces JAX caches apart from those for other watches."""
-    return _watches(watches) if not _missing else contextlib.nullcontext()
-
-
-def set_rules(primitive: Any, refuse: Callable[..., Any]) -> None:
-    """Set the effect of a sow on a primitive without results; `refuse` raises where it is compiled or run."""
+def set_rules(primitive: Any, refuse: Callable[..., Any], result: Callable[..., Any] | None = None) -> None:
+    """Set the effect of a sow, and the type of a result, if any; `refuse` raises where it is run."""
     if _missing:
         return
-    primitive.multiple_results = True
+    primitive.multiple_results = result is None
     primitive.def_impl(refuse)
-    primitive.def_effectful_abstract_eval(lambda *_, **__: ([], {_EFFECT}))
+    primitive.def_effectful_abstract_eval(lambda *_, **p: ([] if result is None else result(**p), {_EFFECT}))
     _register_lowering(primitive, lambda _, *args, **params: refuse(*args, **params))
 
 
@@ -145,18 +143,18 @@ def is_complete() -> bool:
     return not _missing
 
 
-def current_traces() -> Iterator[Any]:
-    """Return the trace that runs, and those around it, whose values are its constants."""
-    trace = _trace_context.trace if is_complete() else None
+def current_traces(trace: Any = None) -> Iterator[Any]:
+    """Return a trace, or the one that runs, and those around it, whose values are its constants."""
+    trace = trace or (_trace_context.trace if is_complete() else None)
     while trace is not None:
         yield trace
         trace = getattr(trace, "parent_trace", None)
 
 
-def level() -> Any:
+def level(trace: Any = None) -> Any:
     """Return the nearest trace that neither differentiates nor maps: a sow passes through those that do."""
     passing = (_JVPTrace, _LinearizeTrace, _BatchTrace, _JaxprTrace)
-    return next((trace for trace in current_traces() if not isinstance(trace, passing)), None)
+    return next((trace for trace in current_traces(trace) if not isinstance(trace, passing)), None)
 
 
 def gradient() -> Any:
@@ -200,11 +198,13 @@ def mapped(trace: Any, values: Sequence[Any]) -> tuple[Any, int, list[tuple[Any,
     return trace.parent_trace, trace.axis_data.size, [trace.to_batch_info(value) for value in values]
 
 
-def jit_params(params: dict[str, Any], jaxpr: Any, more: int) -> dict[str, Any]:
-    """Return the parameters of a jit with another jaxpr, which has some more results at the end."""
+def jit_params(params: dict[str, Any], jaxpr: Any, first: int, more: int) -> dict[str, Any]:
+    """Return the parameters of a jit with another jaxpr: more operands come first, more results last."""
+    of_operands = {"donated_invars": False, "in_shardings": _UNSPECIFIED, "in_layouts": None}
     return {
         **params,
         "jaxpr": jaxpr,
+        **{name: (*[value] * first, *params[name]) for name, value in of_operands.items()},
         "out_shardings": (*params["out_shardings"], *[_UNSPECIFIED] * more),
         "out_layouts": (*params["out_layouts"], *[None] * more),
     }
@@ -222,10 +222,8 @@ def split_scan(args: Sequence[Any], params: dict[str, Any]) -> tuple[list[Any], 
 def checkpoint_settings(params: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a checkpoint as `jax.checkpoint` takes them."""
     prevent = params["prevent_cse"]
-    return {
-        "prevent_cse": any(prevent) if isinstance(prevent, tuple) else prevent,
-        "policy": params["policy"],
-    }
+    prevent = any(prevent) if isinstance(prevent, tuple) else prevent
+    return {"prevent_cse": prevent, "policy": params["policy"]}
 
 
 def custom_function(params: dict[str, Any]) -> Callable[..., Any]:

@@ -2,32 +2,56 @@
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sowlog._sow import internals
+from sowlog._sow import cadence, internals
 from sowlog._sow.collector import collecting, silent, sows_of
 from sowlog._sow.labels import Sown
 
 
 def with_sown(jaxpr: Any) -> Callable[..., tuple[list[Any], Sown]]:
-    """Return a function that evaluates a jaxpr, and also returns the states of its sows."""
+    """Return a function that evaluates a jaxpr, and also returns the states of its sows.
+
+    It closes over the numbers that the cadences in the jaxpr read, at the level of the caller.
+    """
+    numbers = cadence.given_to(cadence.names_in(jaxpr))
 
     def run(*args: Any) -> tuple[list[Any], Sown]:
-        with collecting() as collector:
+        with collecting() as collector, cadence.given(numbers):
             results = internals.evaluate(jaxpr, *args)
         return list(results), collector.sown
 
     return run
 
 
-_jitted: weakref.WeakKeyDictionary[Any, tuple[Any, Any, int]] = weakref.WeakKeyDictionary()
+class HandedOut(NamedTuple):
+    """A jaxpr that returns what it sows.
+
+    Attributes:
+        jaxpr: the jaxpr, with the numbers that its cadences read as its first operands, and the leaves of the
+            sown states as its last results.
+        names: the names of these numbers.
+        structure: the structure of the states.
+    """
+
+    jaxpr: Any
+    names: list[str]
+    structure: Any
+
+    @property
+    def more(self) -> int:
+        """Return the number of further results."""
+        return self.structure.num_leaves
 
 
-def handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
-    """Return a jaxpr with its sown states as further results, their structure, and their number.
+_jitted: weakref.WeakKeyDictionary[Any, HandedOut] = weakref.WeakKeyDictionary()
+
+
+def handed_out(jaxpr: Any, args: Sequence[Any]) -> HandedOut:
+    """Return a jaxpr with its sown states as further results.
 
     The result is cached by jaxpr, so that a jitted function that is called again is not compiled again.
 
@@ -37,17 +61,19 @@ def handed_out(jaxpr: Any, args: Sequence[Any]) -> tuple[Any, Any, int]:
     if jaxpr in _jitted:
         return _jitted[jaxpr]
     structures: list[Any] = []
+    numbers = cadence.given_to(cadence.names_in(jaxpr))
 
-    def run(*args: Any) -> list[Any]:
-        results, sown = with_sown(jaxpr)(*args)
+    def run(values: Sequence[Any], *args: Any) -> list[Any]:
+        with cadence.given(dict(zip(numbers, values, strict=True))):
+            results, sown = with_sown(jaxpr)(*args)
         leaves, structure = jax.tree.flatten(sown)
         structures.append(structure)
         return [*results, *leaves]
 
     # Raise where a transform without a rule sows: an evaluation would only bind it again.
     sows_of(jaxpr)
-    traced = jax.make_jaxpr(run)(*args)
-    _jitted[jaxpr] = (traced, structures[0], structures[0].num_leaves)
+    traced = jax.make_jaxpr(run)(list(numbers.values()), *args)
+    _jitted[jaxpr] = HandedOut(traced, list(numbers), structures[0])
     return _jitted[jaxpr]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from sowlog._reduce import ambient
-from sowlog._sow import internals, taps, wrapping
+from sowlog._sow import cadence, internals, taps, wrapping
 from sowlog._sow.collector import (
     collecting,
     emit_all,
@@ -61,10 +61,11 @@ def _joined(totals: Sown, sown: Sown) -> Sown:
 def _bind_jit(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     if not internals.holds_sows(params["jaxpr"]):
         return bind(*args, **params)
-    jaxpr, structure, more = handed_out(params["jaxpr"], args)
-    results = bind(*args, **internals.jit_params(params, jaxpr, more))
-    own = len(results) - more
-    emit_all(structure.unflatten(results[own:]))
+    outer = handed_out(params["jaxpr"], args)
+    numbers = cadence.given_to(outer.names).values()
+    results = bind(*numbers, *args, **internals.jit_params(params, outer.jaxpr, len(outer.names), outer.more))
+    own = len(results) - outer.more
+    emit_all(outer.structure.unflatten(results[own:]))
     return list(results[:own])
 
 
@@ -133,8 +134,10 @@ def _bind_cond(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     shapes = _by_label([sow for of_branch in sows for sow in of_branch])
 
     def with_all(branch: Any) -> Callable[..., tuple[list[Any], Sown]]:
+        run_branch = with_sown(branch)
+
         def run(*args: Any) -> tuple[list[Any], Sown]:
-            results, sown = with_sown(branch)(*args)
+            results, sown = run_branch(*args)
             # All branches must vary over the same axes of a shard_map.
             sown = {label: ambient.varying_like(state, shapes[label]) for label, state in sown.items()}
             return results, {**starts, **sown}
@@ -158,11 +161,11 @@ def _bind_checkpoint(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 
 
 def _bind_shard_map(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
-    within_place = taps.placing()
+    within_place, numbers = taps.placing(), cadence.all_given()
     structures: list[Any] = []
 
     def run(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
-        with collecting() as collector, within_place():
+        with collecting() as collector, within_place(), cadence.given(numbers):
             results = function()
         leaves, structure = jax.tree.flatten(_of_all_devices(collector.sown, internals.manual_axes(params)))
         structures.append(structure)

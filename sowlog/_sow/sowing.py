@@ -1,7 +1,6 @@
 """Sowing: in a module, or in any function."""
 
-import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
 
 import jax
@@ -11,10 +10,18 @@ from sowlog._reduce.basic import mean
 from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._reduce.values import Value
-from sowlog._sow import foreign, linen, scopes
-from sowlog._sow.collector import check_on_device, emit, emit_statistic, is_collecting
+from sowlog._sow import cadence
+from sowlog._sow.collector import check_on_device, emit, emit_statistic
 from sowlog._sow.labels import METRICS, Label
-from sowlog._sow.paths import scope_path, whole_path
+from sowlog._sow.site import (
+    arguments_of,
+    check_module,
+    check_reducer,
+    is_collected,
+    label_of,
+    noting_place,
+    place_of,
+)
 from sowlog._tree import losses
 
 if TYPE_CHECKING:
@@ -22,7 +29,15 @@ if TYPE_CHECKING:
 
 
 @overload
-def sow(name: str, value: Value, reducer: Reducer = mean, /, *, weight: Value | None = None) -> bool: ...
+def sow(
+    name: str,
+    value: Value,
+    reducer: Reducer = mean,
+    /,
+    *,
+    weight: Value | None = None,
+    every: int | str | None = None,
+) -> bool: ...
 @overload
 def sow(
     module: "nn.Module | nnx.Pytree",
@@ -31,9 +46,16 @@ def sow(
     reducer: Reducer = mean,
     *,
     weight: Value | None = None,
+    every: int | str | None = None,
     collection: str = METRICS,
 ) -> bool: ...
-def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kwargs: Any) -> bool:
+def sow(
+    *args: Any,
+    weight: Value | None = None,
+    every: int | str | None = None,
+    collection: str = METRICS,
+    **kwargs: Any,
+) -> bool:
     """Sow a statistic, to be logged under `<module path>/<name>`; under its name where there is no module.
 
     Two forms: `sow(self, name, value, reducer)` in a module of linen or nnx, `sow(name, value, reducer)` in
@@ -52,6 +74,8 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
         reducer: the accumulation of values of one name: `sowlog.mean`, `sowlog.max`, `sowlog.mean(axis=0)`
             ...
         weight: the weight of the value, or of each element (with as many axes as the value), such as a mask.
+        every: the cadence: a number of steps, of the `step` that `collect` is given, or the name of one of
+            its flags. At other steps nothing is computed, and the value is absent.
         collection: in a linen module, the variable collection to write to; `collect` returns the sows of
             "metrics".
 
@@ -85,9 +109,10 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
         >>> sowlog.compute(updates["metrics"])
         {'largest': np.float32(4.0)}
     """
-    module, name, value, reducer = _arguments(args, kwargs, ("value", "reducer"), {"reducer": mean})
-    _check_module(module, name, f"sowlog.sow(self, {name!r}, value)")
-    _check_reducer(module, name, reducer)
+    module, name, value, reducer = arguments_of(args, kwargs, ("value", "reducer"), {"reducer": mean})
+    check_module(module, name, f"sowlog.sow(self, {name!r}, value)")
+    check_reducer(module, name, reducer)
+    cadence.check_every(every)
     if collection == losses.COLLECTION:
         raise ValueError(
             f'"{losses.COLLECTION}" holds losses with a weight in the objective, which a reducer has not: '
@@ -95,15 +120,15 @@ def sow(*args: Any, weight: Value | None = None, collection: str = METRICS, **kw
         )
     if collection != METRICS and not isinstance(module, nn.Module):
         raise ValueError(
-            f'"{collection}" is no collection of {_place(module, name)}: only a linen module has others than '
-            f'"{METRICS}". Write: sowlog.sow({"self, " if module is not None else ""}"{name}", value).'
+            f'"{collection}" is no collection of {place_of(module, name)}: only a linen module has others '
+            f'than "{METRICS}". Write: sowlog.sow({"self, " if module is not None else ""}"{name}", value).'
         )
 
     def state(*values: Any) -> State:
         return reducer.of(*_without_gradient(values))
 
     def emit_state(label: Label) -> None:
-        emit_statistic(label, state, value, weight)
+        emit_statistic(label, state, value, weight, every=every)
 
     return _sow(module, collection, name, emit_state, lambda: state(value, weight), State.merge)
 
@@ -147,8 +172,8 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
         >>> sowlog.compute(updates["losses"])
         {'l2': np.float32(10.0), 'l2/weighted': np.float32(5.0)}
     """
-    module, name, value = _arguments(args, kwargs, ("value",), {})
-    _check_module(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
+    module, name, value = arguments_of(args, kwargs, ("value",), {})
+    check_module(module, name, f"sowlog.sow_loss(self, {name!r}, value, weight=...)")
 
     def state() -> State:
         return losses.loss_state(value, weight)
@@ -156,30 +181,6 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
     return _sow(
         module, losses.COLLECTION, name, lambda label: emit(label, state()), state, losses.add_in_pass
     )
-
-
-def _arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...], defaults: dict[str, Any]
-) -> list[Any]:
-    """Return module, name and the rest of the arguments of both forms; the module is None in the second."""
-    without_module = bool(args) and isinstance(args[0], str)
-    parameters = ("name", *names) if without_module else ("module", "name", *names)
-    if len(args) > len(parameters):
-        raise TypeError(f"sow takes {', '.join(parameters)}, got {len(args)} positional arguments.")
-    given = dict(zip(parameters, args, strict=False))
-    doubled = given.keys() & kwargs.keys() or kwargs.keys() - set(parameters)
-    if doubled:
-        raise TypeError(
-            f"sow has no argument {', '.join(sorted(doubled))} here: it takes {', '.join(parameters)}."
-        )
-    given = {**defaults, **given, **kwargs}
-    missing = [parameter for parameter in parameters if parameter not in given]
-    if missing:
-        raise TypeError(
-            f"sow takes {', '.join(parameters)}, and {', '.join(missing)} is missing. In a module write "
-            'sowlog.sow(self, "name", value); elsewhere sowlog.sow("name", value).'
-        )
-    return [given.get("module"), *(given[parameter] for parameter in ("name", *names))]
 
 
 def _sow(
@@ -192,34 +193,17 @@ def _sow(
 ) -> bool:
     """Sow a state, made only if it is collected, by `emit_state`, or stored in linen's collection."""
     check_on_device(name)
-    if _is_collected(module, collection):
-        with _noting_place(module, name):
-            emit_state(_label(module, collection, name))
+    if is_collected(module, collection):
+        with noting_place(module, name):
+            emit_state(label_of(module, collection, name))
         return True
     if not isinstance(module, nn.Module):
         return False
     if module.is_initializing() or not module.is_mutable_collection(collection):
         return False
-    with _noting_place(module, name):
+    with noting_place(module, name):
         new = state()
     return _store(module, collection, name, new, join)
-
-
-def _is_collected(module: Any, collection: str) -> bool:
-    if module is None:
-        return is_collecting()
-    if isinstance(module, nn.Module):
-        return linen.is_collected(module, collection)
-    return foreign.loaded_nnx().is_collected(module)
-
-
-def _label(module: Any, collection: str, name: str) -> Label:
-    *path, last = scopes.parts_of(name, "metric")
-    if module is None:
-        return Label(collection, (*scope_path(), *path), last)
-    if isinstance(module, nn.Module):
-        return linen.label_of(module, collection, name)
-    return foreign.loaded_nnx().label_of(module, collection, name)
 
 
 def _store(
@@ -232,10 +216,10 @@ def _store(
             return new
         if not isinstance(old, State):
             raise TypeError(
-                f"{_place(module, name)}: another sow left {type(old).__name__} under this name. "
+                f"{place_of(module, name)}: another sow left {type(old).__name__} under this name. "
                 "Give each its own name."
             )
-        with _noting_place(module, name):
+        with noting_place(module, name):
             return join(old, new)
 
     # The initial None has nothing to merge. linen.collect_and_watch may have replaced the module's sow, so
@@ -243,50 +227,5 @@ def _store(
     return type(module).sow(module, collection, name, state, reduce_fn=reduce_fn, init_fn=lambda: None)
 
 
-@contextlib.contextmanager
-def _noting_place(module: Any, name: str) -> Generator[None]:
-    """Add the place of a sow to its errors."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        error.add_note(f"while sowing {_place(module, name)}")
-        raise
-
-
 def _without_gradient(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x, tree)
-
-
-def _check_module(module: Any, name: Any, line: str) -> None:
-    if module is None or isinstance(module, nn.Module):
-        return
-    nnx = foreign.loaded_nnx()
-    if nnx is not None and nnx.is_module(module):
-        return
-    library = foreign.library_of(module)
-    if library:
-        raise TypeError(
-            f"{name} is sown in {foreign.described(module, library)}, which sows by name: write "
-            f'sowlog.sow("{name}", value), and for a path `with sowlog.scope("layer"):` around the call, or '
-            '`@sowlog.scope("layer")` on the method.'
-        )
-    raise TypeError(
-        f"only a module of Flax, linen or nnx, can sow under its path, got {type(module).__name__}. In a "
-        f"module write: {line}; elsewhere leave it out: {line.replace('self, ', '')}."
-    )
-
-
-def _check_reducer(module: Any, name: str, reducer: Any) -> None:
-    if not isinstance(reducer, Reducer):
-        raise TypeError(
-            f"{_place(module, name)}: {reducer!r} is no sowlog reducer. Use sowlog.mean, sowlog.max ..., "
-            "build one with sowlog.Reducer.build, or use Flax's own module.sow(..., init_fn=, reduce_fn=)."
-        )
-
-
-def _place(module: Any, name: str) -> str:
-    if module is None:
-        return "/".join((*whole_path(), str(name)))
-    if isinstance(module, nn.Module):
-        return f"{'/'.join((*module.path, name))} (in {type(module).__name__})"
-    return foreign.loaded_nnx().described(module, name)

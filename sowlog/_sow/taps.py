@@ -22,6 +22,7 @@ from jax.interpreters import ad, batching, mlir
 
 from sowlog._reduce.state import State
 from sowlog._sow import internals
+from sowlog._sow.cadence import Every
 from sowlog._sow.collector import Collector, collecting, emit_statistic
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import Label
@@ -39,13 +40,13 @@ _around: contextvars.ContextVar[tuple[tuple[Any, Any, _Place], ...]] = contextva
 )
 
 
-def tap(label: Label, x: jax.Array, state_of: Callable[[jax.Array], State]) -> jax.Array:
+def tap(label: Label, x: jax.Array, state_of: Callable[[jax.Array], State], every: Every = None) -> jax.Array:
     """Return x; the backward pass through it sows the state of its cotangent."""
     _is_used.set()
     path, stacks = _place()
     own = label.path[len(scope_path()) :]
     label = label._replace(path=(*path, *own), stacks=stacks, of_gradient=True)
-    return _TAP.bind(x, label=label, state_of=state_of, mapped=0)
+    return _TAP.bind(x, label=label, state_of=state_of, every=every, mapped=0)
 
 
 def _place() -> _Place:
@@ -176,10 +177,16 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tupl
 
 
 def _transpose(
-    cotangent: Any, _: Any, *, label: Label, state_of: Callable[[jax.Array], State], mapped: int
+    cotangent: Any,
+    _: Any,
+    *,
+    label: Label,
+    state_of: Callable[[jax.Array], State],
+    every: Every,
+    mapped: int,
 ) -> list[Any]:
     if type(cotangent) is not ad.Zero:
-        sow: Any = functools.partial(emit_statistic, label.within(scope_path()), state_of)
+        sow: Any = functools.partial(emit_statistic, label.within(scope_path()), state_of, every=every)
         for _ in range(mapped):
             sow = jax.vmap(sow)
         sow(cotangent)

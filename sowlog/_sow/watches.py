@@ -18,6 +18,7 @@ from sowlog._reduce.basic import mean, nonfinite
 from sowlog._reduce.moments import rms
 from sowlog._reduce.reducer import Reducer
 from sowlog._sow import internals
+from sowlog._sow.cadence import Every, check_every
 
 Of = Literal["outputs", "inputs", "params", "grads", "updates"]
 UPDATES = "updates"
@@ -80,9 +81,10 @@ class watch:  # noqa: N801 - used as a function
             are those of the module's parameters, of an `optax` update inside of the `collect` that passes
             `sowlog.observe("updates")`, whose `stacked` names the layers of a scan; paths are those in the
             tree of parameters.
+        every: the cadence, as of `sow`: each n-th step, or the name of a flag.
 
     Raises:
-        TypeError: `reducers` holds no reducer.
+        TypeError: `reducers` holds no reducer, or `every` is no cadence.
         ValueError: `glob` has an empty part, a family or `of` is unknown, or two reducers have one name.
         UnmatchedWatchError: (at the end of the `collect`) No module that was called has such a path.
 
@@ -103,6 +105,7 @@ class watch:  # noqa: N801 - used as a function
     glob: str
     reducers: Any = "health"
     of: Of = "outputs"
+    every: Every = None
     _entered: list[contextlib.ExitStack] = dataclasses.field(
         default_factory=list, init=False, repr=False, compare=False
     )
@@ -112,6 +115,7 @@ class watch:  # noqa: N801 - used as a function
             raise ValueError(
                 f"the glob of a watch is {self.glob!r}: write a path of parts, such as blocks/*."
             )
+        check_every(self.every)
         if self.of not in _OF:
             raise ValueError(f"a watch is of {self.of!r}, which is none of {', '.join(_OF)}.")
         object.__setattr__(self, "reducers", _frozen(self.reducers))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from sowlog._reduce.families import First
 from sowlog._reduce.state import State
 from sowlog._sow import foreign
+from sowlog._sow.cadence import Every
 from sowlog._sow.collector import emit_statistic, is_collecting
 from sowlog._sow.errors import UnmatchedWatchError
 from sowlog._sow.labels import METRICS, Label, Sown
@@ -127,9 +128,9 @@ def _sow_of(
     arrays = _floating(values()) if sites else []
     if not arrays:
         return
-    for site, statistic in sites:
+    for site, statistic, every in sites:
         state_of = functools.partial(_state_of, statistic, only_first=of == "params")
-        emit_statistic(site, jax.vmap(state_of) if by_layer else state_of, *arrays)
+        emit_statistic(site, jax.vmap(state_of) if by_layer else state_of, *arrays, every=every)
 
 
 def _tapped(label: Label, watches: list[watch], outputs: Any) -> Any:
@@ -141,19 +142,23 @@ def _tapped(label: Label, watches: list[watch], outputs: Any) -> Any:
     def tapped(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        for site, statistic in sites:
-            leaf = tap(site, leaf, functools.partial(_state_of, statistic))
+        for site, statistic, every in sites:
+            leaf = tap(site, leaf, functools.partial(_state_of, statistic), every)
         return leaf
 
     return jax.tree.map(tapped, outputs, is_leaf=foreign.is_nnx)
 
 
-def _sites(label: Label, watches: list[watch], of: str) -> list[tuple[Label, Statistic]]:
-    """Return the label of each statistic, once also if several watches have it."""
-    own = [one.statistics for one in watches if one.of == of]
-    statistics = {statistic.name: statistic for of_watch in own for statistic in of_watch}
+def _sites(label: Label, watches: list[watch], of: str) -> list[tuple[Label, Statistic, Every]]:
+    """Return the label and the cadence of each statistic, once also if several watches have it."""
     path = (*label.path, of)
-    return [(label._replace(path=path, name=name), statistic) for name, statistic in statistics.items()]
+    own = {
+        statistic.name: (label._replace(path=path, name=statistic.name), statistic, one.every)
+        for one in watches
+        if one.of == of
+        for statistic in one.statistics
+    }
+    return list(own.values())
 
 
 def _state_of(statistic: Statistic, *arrays: jax.Array, only_first: bool = False) -> State:

@@ -22,7 +22,14 @@ from train.config import file as config_file
 _AGAINST = "the same step, its statistics not sown"
 _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
 _STEPS = 10
-_WATCH = ('watch.modules=[blocks, "blocks/*"]', "watch.statistics=[rms, nonfinite]")
+_WATCH = (
+    'watch.modules=[blocks, "blocks/*"]',
+    "watch.statistics=[rms, nonfinite]",
+    "watch.of=[outputs, grads]",
+)
+# The number of steps between statistics, and the first step that is run.
+_CADENCES = ((1, 0), (_STEPS, 0), (10**6, 1))
+_WHEN = (("each step", 1.03), (f"every {_STEPS}th", 1.01), ("but off", 1.005))
 _SMALL = ("task.layers=1", "task.width=8", "task.heads=2", "task.experts=2", "task.expert_width=8")
 
 
@@ -58,22 +65,29 @@ def measure_collecting(size: Size) -> list[Line]:
         _line(f"trace and lower, {scalars} scalars", lowering, 1.15),
         _line(f"trace and compile, {scalars} scalars", compiling, 1.1),
         _line(f"{_STEPS} steps, {scalars} scalars", running, None),
-        _watching(size),
+        *_watching(size, compiled["metrics"]),
         _collectives(copies=max(size.counts) // 50 + 1),
     ]
 
 
-def _watching(size: Size) -> Line:
-    """Run the step with the outputs of each block, and of its parts, watched."""
+def _watching(size: Size, unwatched: Any) -> list[Line]:
+    """Run the step with outputs and gradients of each block, and of its parts, watched at a cadence."""
     overrides = () if size.rounds > 1 else _SMALL
     runs: dict[str, Callable[[], float]] = {}
-    for name, watch in {"metrics": _WATCH, "bare": ()}.items():
-        init, train_step, batch = _program((*overrides, *watch))
-        compiled = train_step().lower(init(batch), batch).compile()
-        runs[name] = functools.partial(_run, compiled, init, batch)
-    ratio = interleave(runs, min(size.rounds, 7))
-    line = _line(f"{_STEPS} steps, outputs of every block watched each step", ratio, 1.03)
-    return dataclasses.replace(line, against="the same step, not watched")
+    for every, first in _CADENCES:
+        init, train_step, batch = _program((*overrides, *_WATCH, f"watch.every={every}"))
+        watched = train_step().lower(init(batch), batch).compile()
+        runs[f"metrics {every}"] = functools.partial(_run, watched, init, batch, first)
+        runs[f"bare {every}"] = functools.partial(_run, unwatched, init, batch, first)
+    figures = interleave(runs, min(size.rounds, 7))
+    lines: list[Line] = []
+    for (every, _), (when, target) in zip(_CADENCES, _WHEN, strict=True):
+        of_cadence = {name: figures[f"{name} {every}"] for name in ("metrics", "bare")}
+        line = _line(
+            f"{_STEPS} steps, outputs and gradients of every block watched {when}", of_cadence, target
+        )
+        lines.append(dataclasses.replace(line, against="the same step, not watched"))
+    return lines
 
 
 def _program(overrides: tuple[str, ...]) -> tuple[Callable[[Any], Any], Callable[[], Any], Any]:
@@ -102,8 +116,8 @@ def _silently(function: Callable[[], Any]) -> Callable[[], Any]:
     return silent
 
 
-def _run(compiled: Any, init: Callable[[Any], Any], batch: Any) -> float:
-    state = jax.block_until_ready(init(batch))
+def _run(compiled: Any, init: Callable[[Any], Any], batch: Any, first: int = 0) -> float:
+    state = jax.block_until_ready(init(batch)._replace(step=jnp.int32(first)))
 
     def run() -> None:
         last = state

@@ -266,11 +266,19 @@ def assert_sown(metrics, wanted):
     np.testing.assert_allclose(computed["last"], np.ravel(wanted[-1])[0], rtol=1e-6, atol=1e-7)
 
 
-# Eagerly JAX compiles each operation of a shard_map by itself, for seconds: `make matrix` runs all cases so.
-SHARDED = [case for case in CASES if "shard_map" in case]
-EAGER = cases(
-    CASES, default=[case for case in CASES if case not in SHARDED or case == "shard_map of a branch"]
-)
+# Eagerly JAX compiles each operation by itself, one of a shard_map for seconds: `make matrix` runs all so.
+FEW = [
+    *("no transform", "jit, called twice", "vmap of jit", "vmap over a named axis", "scan", "while_loop"),
+    *("vmap of fori_loop", "switch", "a mapped predicate", "checkpoint", "grad of scan of checkpoint"),
+    *(
+        "grad of a jitted scan",
+        "jacfwd",
+        "grad of custom_vjp",
+        "a backward rule that evaluates the function again",
+    ),
+    *("custom_linear_solve", "grad of a jvp rule", "shard_map of a branch", "pmap", "in depth"),
+]
+EAGER = cases(CASES, default=FEW)
 
 
 @pytest.mark.parametrize("case", EAGER)

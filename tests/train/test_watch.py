@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.train.running import CONFIGS, digits, moe
+from tests.support.tensorboard_reading import tensorboard_scalars
+from tests.train.running import CONFIGS, digits, moe, run
 from tests.train.tasks.test_tasks import Trained
 from train import __main__ as program
 from train import gradients, tasks
@@ -16,7 +17,7 @@ from train.config import file as config_file
 from train.config.experiment import Config
 
 TINY = ("steps=2", "data.batch_size=8", "task.width=2")
-WATCH = ("watch.statistics=[norms,nonfinite]", "watch.of=[outputs,params,grads,updates]")
+WATCH = ("watch.statistics=[rms,nonfinite]", "watch.of=[outputs,params,grads,updates]")
 
 
 def digits_nnx(*overrides: str) -> Config:
@@ -41,7 +42,7 @@ def test_watching_every_module_changes_no_parameter(case: str) -> None:
     watched_arrays = {tag.split("/")[-2] for tag in added if tag.endswith("/rms")}
     assert watched_arrays == {"outputs", "params", "grads", "updates"}
     assert watched.last["outputs/nonfinite"] == 0
-    assert watched.last["params/norm"] == pytest.approx(watched.first["params/norm"], rel=0.1)
+    assert watched.last["params/rms"] == pytest.approx(watched.first["params/rms"], rel=0.1)
 
 
 def test_modules_that_do_not_exist_are_a_mistake(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +52,18 @@ def test_modules_that_do_not_exist_are_a_mistake(tmp_path, capsys: pytest.Captur
         error = capsys.readouterr().err
         assert error.startswith('watch.modules: the watch "blok_*" matches no module that was called.')
         assert "block_0, block_0/conv" in error
+
+
+def test_a_cadence_of_steps(tmp_path) -> None:
+    """The watched statistics have points at each second step, the others at all."""
+    config = digits(
+        *TINY, "steps=4", "watch.modules=[block_0]", "watch.every=2", "watch.of=[outputs,updates]"
+    )
+    run(config, tmp_path)
+    series = tensorboard_scalars(tmp_path)
+    assert series["loss"].steps == [0, 1, 2, 3]
+    assert series["block_0/outputs/rms"].steps == [0, 2]
+    assert series["block_0/updates/rms"].steps == [0, 2]
 
 
 def forward_of(variables: dict, batch: dict, key: jax.Array) -> tasks.Forward:
@@ -69,7 +82,7 @@ def test_a_task_sows_gradients(microbatches: int) -> None:
     differentiate = gradients.make_differentiate(forward_of, losses=(), microbatches=microbatches)
     x = jnp.arange(4.0)
     batch = {"x": x if microbatches == 1 else x.reshape(2, 2)}
-    loss, passed, grads = jax.jit(differentiate)({"params": 3.0}, batch, jax.random.key(0))
+    loss, passed, grads = jax.jit(differentiate)({"params": 3.0}, batch, jax.random.key(0), 0)
     assert (float(loss), float(grads)) == (31.5, 21.0)
     # The mean of a microbatch of two examples divides by two, that of the batch by four.
     assert sowlog.compute(passed.updates["metrics"]) == {"product": 4.5 * microbatches}
@@ -84,4 +97,4 @@ def test_a_gradient_and_a_value_of_one_name_are_a_mistake() -> None:
 
     differentiate = gradients.make_differentiate(forward, losses=(), microbatches=1)
     with pytest.raises(ValueError, match=r"product is sown in the forward pass and by its gradient"):
-        differentiate({"params": 3.0}, {"x": jnp.ones(2)}, jax.random.key(0))
+        differentiate({"params": 3.0}, {"x": jnp.ones(2)}, jax.random.key(0), 0)

@@ -58,6 +58,7 @@ class WatchOptions(Options):
         description="Arrays of a module that the statistics are of: its outputs, inputs or parameters, the "
         "gradients of its outputs, or the updates of its parameters.",
     )
+    every: Count = Field(1, description="Number of steps between statistics: each n-th step has them.")
 
 
 def _check_window(text: str) -> str:

@@ -68,14 +68,16 @@ def collectives(text: str) -> set[str]:
 
 
 def test_digits_are_learned_alike_on_any_number_of_devices(tmp_path: Path) -> None:
-    """With BatchNorm over the whole batch and the same dropout; the loss falls by half."""
-    for count in (1, 2, 4):
+    """With BatchNorm over the whole batch and the same dropout; the loss falls by half.
+
+    Two devices end the run that moves, below.
+    """
+    for count in (1, 4):
         run(digits(*DIGITS), tmp_path / str(count), devices=count)
     loss = tensorboard_scalars(tmp_path / "1")["loss"].values
     assert loss[-1] < loss[0] / 2
-    for count in ("2", "4"):
-        assert_same_points(tmp_path / "1", tmp_path / count)
-        assert_same_state(tmp_path / "1", tmp_path / count, 40)
+    assert_same_points(tmp_path / "1", tmp_path / "4")
+    assert_same_state(tmp_path / "1", tmp_path / "4", 40)
 
 
 def test_text_is_learned_alike_by_a_state_that_is_split(tmp_path: Path) -> None:
