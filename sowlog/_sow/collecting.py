@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 from sowlog._sow import cadence, foreign, internals, linen, watches
+from sowlog._sow.calls import Call
 from sowlog._sow.collector import collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import METRICS, Label, Sown
@@ -240,21 +240,13 @@ def function_of(model: Any) -> Callable[..., Any]:
 
 def sown_shapes(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the updates of a pass as shapes and dtypes, without computing them."""
-    nnx = foreign.loaded_nnx()
-    if nnx is None:
-        call, joined = (fn, args, kwargs), lambda call: call
-    else:
-        call, joined = nnx.split_models(nnx.without_self(fn, args, kwargs))
-    leaves, structure = jax.tree.flatten(call)
-    abstract = [isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct) for leaf in leaves]
+    call = Call.of(fn, args, kwargs)
 
     def updates(arrays: list[Any]) -> dict[str, Any]:
-        rest = iter(arrays)
-        filled = [next(rest) if array else leaf for leaf, array in zip(leaves, abstract, strict=True)]
-        fn, args, kwargs = joined(structure.unflatten(filled))
+        fn, args, kwargs = call.filled(arrays)
         return collect(fn)(*args, **kwargs)[1]
 
-    return jax.eval_shape(updates, [leaf for leaf, array in zip(leaves, abstract, strict=True) if array])
+    return jax.eval_shape(updates, call.arrays)
 
 
 def _check_function(fn: Any) -> None:
