@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import jax
+
 from sowlog._sow.collector import emit, is_collecting
 from sowlog._sow.labels import METRICS, Label
 from sowlog._sow.paths import inside, scope_path
@@ -64,6 +66,8 @@ class scope:  # noqa: N801 - used as a function
     def __enter__(self) -> None:
         entered = contextlib.ExitStack()
         entered.enter_context(inside(parts_of(self._name, "scope")))
+        # In profiles and in the reports of explain_nonfinite as well.
+        entered.enter_context(jax.named_scope(self._name))
         self._entered.append(entered)
 
     def __exit__(self, *_: object) -> None:
