@@ -30,6 +30,7 @@ from sowlog._sow import linen as _linen
 from sowlog._sow import rules as _rules
 from sowlog._sow.collecting import collect, discover
 from sowlog._sow.errors import LostMetricError, UnmatchedWatchError
+from sowlog._sow.explaining import explain_nonfinite
 from sowlog._sow.gradients import sow_grad
 from sowlog._sow.observing import observe, observed
 from sowlog._sow.scopes import scope, stacked
@@ -64,6 +65,7 @@ __all__ = [
     "compute",
     "discover",
     "empty_like",
+    "explain_nonfinite",
     "histogram",
     "last",
     "max",
