@@ -17,6 +17,7 @@ from types import ModuleType as _ModuleType
 from sowlog import testing, writers
 from sowlog._events.framing import CorruptEventFile
 from sowlog._events.reading import Run, read
+from sowlog._explain.explaining import explain_nonfinite
 from sowlog._log.logger import Logger
 from sowlog._log.pending import QueueFullError
 from sowlog._log.sinks import WriterError
@@ -30,7 +31,6 @@ from sowlog._sow import linen as _linen
 from sowlog._sow import rules as _rules
 from sowlog._sow.collecting import collect, discover
 from sowlog._sow.errors import LostMetricError, UnmatchedWatchError
-from sowlog._sow.explaining import explain_nonfinite
 from sowlog._sow.gradients import sow_grad
 from sowlog._sow.observing import observe, observed
 from sowlog._sow.scopes import scope, stacked

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sowlog._sow import arrays, nonfinite_origins
-from sowlog._sow.arrays import Rows
-from sowlog._sow.nonfinite_origins import CAPTURED, CONSTANT, NAN, Event, Trail
-from sowlog._sow.nonfinite_report import NonfiniteReport, Transform
-from sowlog._sow.source_lines import line_of
-from sowlog._sow.spaces import Whole
+from sowlog._explain import arrays, origins
+from sowlog._explain.arrays import Rows
+from sowlog._explain.origins import CAPTURED, CONSTANT, NAN, Event, Trail
+from sowlog._explain.report import NonfiniteReport, Transform
+from sowlog._explain.source_lines import line_of
+from sowlog._explain.spaces import Whole
 
 
 class Value(NamedTuple):
@@ -80,11 +80,11 @@ def element(x: Value, index: int, place: Place) -> Value:
     if x.trail is None:
         return x._replace(array=array)
     (kinds,) = arrays.kinds([array])
-    return x._replace(array=array, trail=nonfinite_origins.part(x.trail, index, kinds) if kinds else None)
+    return x._replace(array=array, trail=origins.part(x.trail, index, kinds) if kinds else None)
 
 
 def stacked(values: Sequence[Value], place: Place) -> Value:
     trails = {index: value.trail for index, value in enumerate(values) if value.trail is not None}
     constant = all(value.is_constant for value in values)
     array = place.space.stacked([value.array for value in values])
-    return Value(array, nonfinite_origins.join(trails), constant)
+    return Value(array, origins.join(trails), constant)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sowlog._sow.nonfinite_report import NonfiniteReport
+from sowlog._explain.report import NonfiniteReport
 
 NAN = "nan"
 INFINITIES = frozenset({"+inf", "-inf"})

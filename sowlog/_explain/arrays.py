@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sowlog._sow.nonfinite_report import Operand
-from sowlog._sow.spaces import Axes
+from sowlog._explain.report import Operand
+from sowlog._explain.spaces import Axes
 
 _KINDS = ("nan", "+inf", "-inf")
 

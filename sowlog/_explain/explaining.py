@@ -10,13 +10,13 @@ import jax.core
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from sowlog._explain.evaluated import given
+from sowlog._explain.evaluating import Evaluation
+from sowlog._explain.origins import ARGUMENT, first_origin
+from sowlog._explain.report import NonfiniteReport
 from sowlog._reduce.state import State
 from sowlog._sow.calls import Call
 from sowlog._sow.collecting import function_of
-from sowlog._sow.evaluated import given
-from sowlog._sow.evaluating import Evaluation
-from sowlog._sow.nonfinite_origins import ARGUMENT, first_origin
-from sowlog._sow.nonfinite_report import NonfiniteReport
 
 _Params = ParamSpec("_Params")
 

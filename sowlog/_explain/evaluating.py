@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Literal, jaxpr_as_fun
 
-from sowlog._sow import arrays, internals, nonfinite_origins
-from sowlog._sow.evaluated import WHOLE, Place, Value, captured, element, rows_of, stacked
-from sowlog._sow.nonfinite_origins import EQUATION, Event, Trail
-from sowlog._sow.nonfinite_report import NonfiniteReport
-from sowlog._sow.source_lines import line_of, module_of, phase_of
-from sowlog._sow.spaces import Sharded, Whole
+from sowlog._explain import arrays, origins
+from sowlog._explain.evaluated import WHOLE, Place, Value, captured, element, rows_of, stacked
+from sowlog._explain.origins import EQUATION, Event, Trail
+from sowlog._explain.report import NonfiniteReport
+from sowlog._explain.source_lines import line_of, module_of, phase_of
+from sowlog._explain.spaces import Sharded, Whole
+from sowlog._sow import internals
 
 _COMPILED_FROM = 17
 """The number of iterations from which the body of a scan is compiled."""
@@ -86,7 +87,7 @@ class Evaluation:
             return [Value(result, None, constant) for result in results]
         trails = tuple(operand.trail for operand in operands if operand.trail is not None)
         report = _report_place(equation, place)
-        made = nonfinite_origins.makes(frozenset[str]().union(*kinds), trails, is_constant=constant)
+        made = origins.makes(frozenset[str]().union(*kinds), trails, is_constant=constant)
         if made is not None:
             number = next(number for number, of in enumerate(kinds) if made in of)
             rows = rows_of(outs[number], results[number], place)

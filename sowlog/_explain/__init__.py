@@ -1,0 +1,1 @@
+"""The origin of a NaN or an infinity: a function's equations, evaluated one by one."""
