@@ -72,10 +72,13 @@ def _assert_losses(losses: Any, entries: list[Entry]) -> None:
 
 
 def _objective(program: Program) -> Callable[[Any], Any]:
-    """Return the function to the sum of the losses, with the result and the sown states beside it."""
+    """Return the function to the sum of the losses, with the result and the sown states beside it.
 
-    def objective(x: Any) -> Any:
-        y, updates = sowlog.collect(program.run)(x)
+    Its second argument is the cadence: a flag for all statistics, or none.
+    """
+
+    def objective(x: Any, *due: Any) -> Any:
+        y, updates = sowlog.collect(program.run, due=due[0] if due else None)(x)
         return sowlog.total_loss(updates), (y, updates)
 
     return objective
@@ -87,18 +90,21 @@ def _forward(program: Program) -> Callable[[Any], Any]:
     if not program.reverse:
         return objective
 
-    def forward(x: Any) -> Any:
-        (total, aux), gradient = jax.value_and_grad(objective, has_aux=True)(x)
+    def forward(x: Any, *due: Any) -> Any:
+        (total, aux), gradient = jax.value_and_grad(objective, has_aux=True)(x, *due)
         return total, (*aux, gradient)
 
     return forward
 
 
-def _assert_meant(program: Program, x: Any, results: Any) -> None:
-    """The results, the states, the losses and the gradient are those of the program in plain Python."""
+def _assert_meant(program: Program, x: Any, results: Any, *, is_due: bool = True) -> None:
+    """The results, the states, the losses and the gradient are those of the program in plain Python.
+
+    All statistics are absent where they are not due.
+    """
     log = Log()
     meant = program.plain(Dual(np.asarray(x, float), np.ones(2)), log)
-    metrics = [entry for entry in log.entries if entry.kind != "loss"]
+    metrics = [entry for entry in log.entries if is_due and entry.kind != "loss"]
     losses = [entry for entry in log.entries if entry.kind == "loss"]
     total, (y, updates, *gradients) = results
     np.testing.assert_array_equal(y, meant.value)
@@ -125,12 +131,13 @@ def test_a_random_program_sows_what_it_means(group: int) -> None:
 
     @_settings(-(-CASES // GROUPS))
     @seed(SEED + group)
-    @given(programs(), st.integers(0, 5))
-    def check(program: Program, start: int) -> None:
+    @given(programs(), st.integers(0, 5), st.sampled_from([(), (True,), (False,)]))
+    def check(program: Program, start: int, due: tuple[bool, ...]) -> None:
         note(program.text)
-        jaxpr, shapes = jax.make_jaxpr(_forward(program), return_shape=True)(_input(start))
-        results = jax.tree.unflatten(jax.tree.structure(shapes), evaluate(jaxpr, _input(start)))
-        _assert_meant(program, _input(start), results)
+        arguments = (_input(start), *map(np.asarray, due))
+        jaxpr, shapes = jax.make_jaxpr(_forward(program), return_shape=True)(*arguments)
+        results = jax.tree.unflatten(jax.tree.structure(shapes), evaluate(jaxpr, *arguments))
+        _assert_meant(program, arguments[0], results, is_due=all(due))
 
     print(f"SOWLOG_SEED={SEED}")  # shown if it fails
     check()
