@@ -196,7 +196,8 @@ class TensorBoard:
             # A reader applies a START to all files before it, including those of open writers.
             if self._resume_from is not None and not being_written:
                 self._superseded = known
-                events.append(protos.start_event(self._resume_from, self._clock()))
+                # TensorBoard's Python reader takes the first START of a folder for the beginning of the run.
+                events += [protos.start_event(self._resume_from, self._clock())] * 2
             opening = b"".join(map(frame, events))
             return EventFile(self._logdir, opening, clock=self._clock)
 

@@ -4,13 +4,11 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.tensorboard_reading import context
+from tests.support.tensorboard_reading import context, local_provider
 
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.
     warnings.simplefilter("ignore")
-    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.plugins.base_plugin import TBContext
     from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 
@@ -36,9 +34,7 @@ class Table(NamedTuple):
 
 def hparams_table(logdir: Path) -> Table:
     """Return the table of a folder of runs, as TensorBoard's Python reader loads it."""
-    multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 0}).AddRunsFromDirectory(str(logdir))
-    multiplexer.Reload()
-    return provided_table(MultiplexerDataProvider(multiplexer, str(logdir)))
+    return provided_table(local_provider(logdir))
 
 
 def provided_table(provider: Any) -> Table:

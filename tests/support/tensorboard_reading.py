@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -19,9 +19,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from tbparse import SummaryReader
     from tensorboard import context
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.data.grpc_provider import GrpcDataProvider, make_stub
     from tensorboard.data.provider import RunTagFilter
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.text.text_plugin import TextPlugin
     from tensorboard_data_server import server_binary
 
 _ALL = 10**9
@@ -76,6 +80,32 @@ def tensorboard_images(path: Path) -> dict[tuple[str, int], np.ndarray]:
             assert (event.height, event.width) == pixels.shape[:2]
             read[tag, event.step] = pixels
     return read
+
+
+def tensorboard_texts(path: Path) -> dict[tuple[str, int], str]:
+    """Return the HTML of every text of a run by tag and step, as the Text tab has it."""
+    return _texts(local_provider(path), ".")
+
+
+def data_server_texts(server: GrpcDataProvider, run: str) -> dict[tuple[str, int], str]:
+    """Return the same of what the server has loaded so far."""
+    return _texts(server, run)
+
+
+def _texts(provider: Any, run: str) -> dict[tuple[str, int], str]:
+    plugin, here, read = TextPlugin(TBContext(data_provider=provider)), context.RequestContext(), {}
+    for tag in plugin.index_impl(here, "").get(run, []):
+        for entry in plugin.text_impl(here, run, tag, "", enable_markdown=True):
+            assert (tag, entry["step"]) not in read
+            read[tag, entry["step"]] = entry["text"]
+    return read
+
+
+def local_provider(path: Path) -> MultiplexerDataProvider:
+    """Return a folder of runs as TensorBoard's Python reader loads it, unsampled."""
+    multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 0, "text": 0})
+    multiplexer.AddRunsFromDirectory(str(path)).Reload()
+    return MultiplexerDataProvider(multiplexer, str(path))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,13 @@ from sowlog._events.framing import read_payloads
 from sowlog.testing import read_events
 from sowlog.writers import TensorBoard
 from sowlog.writers.record import Record
-from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_scalars, wait_until
+from tests.support.tensorboard_reading import (
+    data_server,
+    data_server_series,
+    local_provider,
+    tensorboard_scalars,
+    wait_until,
+)
 
 
 def record(step, values, wall_time=1.5):
@@ -174,6 +180,15 @@ def test_a_new_files_name_reaches_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or sync(fd))
     TensorBoard(tmp_path / "run").close()
     assert (tmp_path / "run").stat().st_ino in synced
+
+
+@pytest.mark.parametrize("starts", [(0, 6), (0, 6, 4)])
+def test_the_python_server_shows_a_resumed_run_as_one_series(tmp_path, starts):
+    """That of `tensorboard --load_fast=false` ignores the first START of a folder."""
+    for first in starts:
+        write(tmp_path, *(record(step, {"x": step}) for step in range(first, 10)), resume_from=first or None)
+    (series,) = data_server_series(local_provider(tmp_path), "x").values()
+    assert series.steps == list(range(10))
 
 
 def test_the_data_server_shows_resumed_runs_as_one_series(tmp_path):
