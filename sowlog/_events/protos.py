@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Generated modules create their classes at import, so no type checker sees them.
-from tensorboardX.proto import api_pb2, plugin_hparams_pb2
+from tensorboardX.proto import api_pb2, plugin_hparams_pb2, plugin_text_pb2, tensor_pb2, tensor_shape_pb2
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import (
     HistogramProto,  # pyright: ignore[reportAttributeAccessIssue]
@@ -27,6 +27,9 @@ from sowlog._events.png import encode_png
 # A type checker sees no declarations in these modules.
 _api_proto: Any = api_pb2
 _hparams_proto: Any = plugin_hparams_pb2
+_text_proto: Any = plugin_text_pb2
+_tensor_proto: Any = tensor_pb2
+_shape_proto: Any = tensor_shape_pb2
 _HPARAM_KINDS: dict[type, tuple[int, str]] = {
     bool: (_api_proto.DATA_TYPE_BOOL, "bool_value"),
     int: (_api_proto.DATA_TYPE_FLOAT64, "number_value"),
@@ -111,6 +114,21 @@ def image_value(tag: str, image: NDArray[np.uint8]) -> Any:
     png = encode_png(image)
     proto = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
     return Summary.Value(tag=tag, image=proto)
+
+
+def text_value(tag: str, markdown: str) -> Any:
+    """Return Markdown as a Summary's value."""
+    content = _text_proto.TextPluginData(version=0).SerializeToString()
+    return _string_value(tag, markdown.encode(), plugin="text", content=content)
+
+
+def _string_value(tag: str, string: bytes, *, plugin: str, content: bytes = b"") -> Any:
+    """Return bytes as a tensor of a plugin, without axes: TensorBoard shows one with axes as a table."""
+    tensor = _tensor_proto.TensorProto(
+        dtype="DT_STRING", string_val=[string], tensor_shape=_shape_proto.TensorShapeProto()
+    )
+    data = SummaryMetadata.PluginData(plugin_name=plugin, content=content)
+    return Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=data), tensor=tensor)
 
 
 def hparams_values(

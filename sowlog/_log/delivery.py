@@ -23,8 +23,8 @@ class Delivery:
 
     Args:
         writers: the writers.
-        max_pending: the largest number of records kept for a stalled writer; its images are bounded by
-            MAX_PENDING_BYTES as well.
+        max_pending: the largest number of records kept for a stalled writer; its images and texts are
+            bounded by MAX_PENDING_BYTES as well.
     """
 
     def __init__(self, writers: Sequence[Writer], *, max_pending: int) -> None:

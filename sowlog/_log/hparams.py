@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from sowlog._log.texts import encodable
 from sowlog.writers.record import HParams
 
 # The default repr of an object has its address, which differs from run to run.
@@ -44,7 +45,7 @@ def _check_metrics(metrics: Any) -> tuple[str, ...]:
     tags = tuple(metrics) if isinstance(metrics, Iterable) and not isinstance(metrics, str) else (None,)
     if not all(isinstance(tag, str) for tag in tags):
         raise TypeError(f"metrics is {metrics!r}; it must be a list of tags, metrics=['eval/loss'].")
-    return tuple(_text(str(tag)) for tag in tags)
+    return tuple(encodable(str(tag)) for tag in tags)
 
 
 def _is_mapping(value: Any) -> bool:
@@ -67,9 +68,9 @@ def _flatten(values: Any, prefix: tuple[str, ...], parents: tuple[Any, ...]) -> 
             )
         value = values[name]
         if _is_mapping(value):
-            yield from _flatten(value, (*prefix, _text(name)), (*parents, values))
+            yield from _flatten(value, (*prefix, encodable(name)), (*parents, values))
         else:
-            yield ".".join((*prefix, _text(name))), value
+            yield ".".join((*prefix, encodable(name))), value
 
 
 def _plain(name: str, value: Any) -> bool | float | str:
@@ -78,7 +79,7 @@ def _plain(name: str, value: Any) -> bool | float | str:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _text(str.__str__(value))  # A member of an enumeration becomes its plain value.
+        return encodable(str.__str__(value))  # A member of an enumeration becomes its plain value.
     if isinstance(value, int | float):
         return _number(value)
     if hasattr(value, "__array__"):
@@ -86,7 +87,7 @@ def _plain(name: str, value: Any) -> bool | float | str:
     text = _name_of(value) if callable(value) else str(value)
     if _ADDRESS.search(text):
         raise _no_setting(name, value)
-    return _text(text)
+    return encodable(text)
 
 
 def _number(value: float) -> float | str:
@@ -116,8 +117,3 @@ def _no_setting(name: str, value: Any) -> TypeError:
         f"None, a list, or a mapping of these; of an array with one element, array.item(); of an object, "
         f"str(object) or vars(object)."
     )
-
-
-def _text(text: str) -> str:
-    """Return text that an event file can hold: bytes of file names that are not UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

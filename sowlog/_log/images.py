@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -72,9 +73,12 @@ def decode_images(pixels: Pixels) -> dict[str, NDArray[np.uint8]]:
     if array.ndim == 2:
         array = array[..., None]
     array.flags.writeable = False
-    if array.ndim == 3:
-        return {pixels.tag: array}
-    return dict(zip(index_tags(pixels.tag, array.shape[:1]), array, strict=True))
+    return dict(zip(tags_of(pixels), [array] if array.ndim == 3 else array, strict=True))
+
+
+def tags_of(pixels: Pixels) -> Sequence[str]:
+    """Return the tag of an image, or one for each image of a batch."""
+    return index_tags(pixels.tag, pixels.array.shape[:1]) if pixels.array.ndim == 4 else (pixels.tag,)
 
 
 def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:

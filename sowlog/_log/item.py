@@ -12,26 +12,29 @@ import jax
 import numpy as np
 
 from sowlog._log.images import Pixels, decode_images
+from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import Packed, PresentTags
 from sowlog.writers.record import Ending, HParams, Record
 
 
 class Item(NamedTuple):
-    """One queued call: the values or images of a step, which the device may still compute."""
+    """One queued call: the values, images or text of a step, which the device may still compute."""
 
     step: int
     wall_time: float
     packed: Packed | None = None
     scalars: Mapping[str, float] = MappingProxyType({})
     pixels: Pixels | None = None
+    text: Text | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
 
     @property
     def nbytes(self) -> int:
-        """The bytes of its images; the scalars of a step are few, and count as 0."""
-        return 0 if self.pixels is None else self.pixels.array.nbytes
+        """The bytes of its images and its text; the scalars of a step are few, and count as 0."""
+        pixels = 0 if self.pixels is None else self.pixels.array.nbytes
+        return pixels + (0 if self.text is None else len(self.text.markdown))
 
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""
@@ -75,7 +78,18 @@ def read_item(item: Item) -> Record:
         values = np.concatenate((values, on_host))
     values.flags.writeable = False
     images = {} if item.pixels is None else decode_images(item.pixels)
-    return Record(item.step, item.wall_time, tags, values, histograms, images, item.hparams, item.ending)
+    texts = {} if item.text is None else {item.text.tag: item.text.markdown}
+    return Record(
+        item.step,
+        item.wall_time,
+        tags,
+        values,
+        histograms,
+        images,
+        hparams=item.hparams,
+        ending=item.ending,
+        texts=texts,
+    )
 
 
 @functools.lru_cache(maxsize=64)

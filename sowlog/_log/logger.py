@@ -16,10 +16,12 @@ from sowlog._events.png import require_encoder
 from sowlog._log.background import Background
 from sowlog._log.delivery import Delivery
 from sowlog._log.hparams import check_hparams
-from sowlog._log.images import check_image
+from sowlog._log.images import check_image, tags_of
 from sowlog._log.item import Item, allow_transfers, start_copy
+from sowlog._log.kinds import TagKinds
 from sowlog._log.metrics import prepare
 from sowlog._log.pending import OnFull, check_bounds
+from sowlog._log.texts import check_text
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
 from sowlog.writers.record import Ending
@@ -97,6 +99,7 @@ class Logger:
             writers = check_writers(writers, resume_from)
             self._place = ", ".join(type(writer).__name__ for writer in writers)
         self._has_hparams = False
+        self._kinds = TagKinds()
         self._delivery = Delivery(writers, max_pending=queue_size)
         try:
             self._background = Background(
@@ -130,8 +133,8 @@ class Logger:
             TimeoutError: The queue is full, and the device or the disk hangs.
             TypeError: The step is not an integer, or is on a device; or a metric is not a real number,
                 array or state, or is traced: inside jit, return `sowlog.pack(metrics)` and log it outside.
-            ValueError: The step is beyond int64; or a metric has no name, a name used twice, or too many
-                elements.
+            ValueError: The step is beyond int64; or a metric has no name, a name used twice, the tag of an
+                image or a text, or too many elements.
             RuntimeError: The logger is closed, or an array was donated before the call.
 
         Example:
@@ -151,6 +154,7 @@ class Logger:
             self._background.check()
             return
         packed, scalars = prepare(metrics)
+        self._kinds.note_metrics(packed, scalars)
         # A packed tree from jax.device_get has a NumPy buffer.
         buffer: Any = packed and packed.buffer
         if isinstance(buffer, jax.Array):
@@ -161,8 +165,8 @@ class Logger:
         """Log an image, or a batch of images, of one step.
 
         The call starts the copy off the device, queues it and returns; the writer thread encodes the image as
-        PNG, with Pillow: `pip install 'sowlog[images]'`. The queue holds images of 32 MiB, or those of one
-        call; beyond that `on_full` applies.
+        PNG, with Pillow: `pip install 'sowlog[images]'`. The queue holds images and texts of 32 MiB, or
+        those of one call; beyond that `on_full` applies.
 
         Args:
             step: the step, as for `log` and under the same `every`.
@@ -173,7 +177,7 @@ class Logger:
 
         Raises:
             ModuleNotFoundError: Pillow is not installed.
-            ValueError: The image has another shape, or no tag.
+            ValueError: The image has another shape, no tag, or that of a metric or a text.
             TypeError: The image is not an array, or has another dtype.
             Exception: As for `log`.
 
@@ -187,12 +191,46 @@ class Logger:
         require_encoder()
         step = check_step(step)
         pixels = check_image(tag, image)
+        self._kinds.note("an image", tags_of(pixels))
         if step % self._every:
             self._background.check()
             return
         if isinstance(pixels.array, jax.Array):
             start_copy(pixels.array)
         self._background.put(Item(step, wall_time, pixels=pixels))
+
+    def text(self, step: int, tag: str, markdown: str) -> None:
+        """Log a text of one step, for TensorBoard's Text tab: a sample, an answer, the configuration.
+
+        The tab shows Markdown as HTML, of which scripts and styles are removed; a block of code, between
+        lines of three backticks, keeps its spaces. The tab shows 10 entries of a tag: the last, and a sample
+        of the others (`tensorboard --samples_per_plugin text=1000` shows more). The queue holds images and
+        texts of 32 MiB; beyond that `on_full` applies.
+
+        Args:
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag.
+            markdown: the text, of up to 1 MiB. TensorBoard converts it at each view, 100 kB of markup in a
+                second and 1 MB in half a minute.
+
+        Raises:
+            TypeError: The text is not a str.
+            ValueError: The text is too long, has no tag, or that of a metric or an image.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.text(0, "samples/prompt", "**To be**, or not")
+        """
+        wall_time = time.time()
+        step = check_step(step)
+        text = check_text(tag, markdown)
+        self._kinds.note("text", (text.tag,))
+        if step % self._every:
+            self._background.check()
+            return
+        self._background.put(Item(step, wall_time, text=text))
 
     def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
         """Log the hyperparameters of this run, for the table of runs in TensorBoard's HParams tab.

@@ -14,7 +14,7 @@ ItemT = TypeVar("ItemT")
 OnFull = Literal["block", "drop_oldest", "error"]
 
 
-# A queue of a thousand images could hold gigabytes, so images are bounded by bytes as well.
+# A queue of a thousand images could hold gigabytes, so images and texts are bounded by bytes as well.
 MAX_PENDING_BYTES = 1 << 25
 
 
@@ -162,7 +162,8 @@ class Bounds(Generic[ItemT]):
         """Return the error for an item that the full queue refuses."""
         queued, remedy = f"{self._size} records wait", "log less often (every=), allow more (queue_size=)"
         if self._exceeds_bytes(item):
-            queued, remedy = f"images of {MAX_PENDING_BYTES >> 20} MiB wait", "log fewer or smaller images"
+            queued = f"images and texts of {MAX_PENDING_BYTES >> 20} MiB wait"
+            remedy = "log fewer or smaller ones"
         return QueueFullError(
             f"{queued} for the writers, and this one was dropped: {remedy}, or choose on_full='block' or "
             f"'drop_oldest'."

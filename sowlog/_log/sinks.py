@@ -115,12 +115,12 @@ class Sink:
         return outcome
 
     def _bound_pending(self) -> None:
-        """Drop the oldest steps and images beyond the bounds; hyperparameters are kept."""
+        """Drop the oldest steps, images and texts beyond the bounds; hyperparameters are kept."""
         steps = sum(record.hparams is None for record in self._pending)
-        held = sum(map(_image_bytes, self._pending))
+        held = sum(map(_bytes_of, self._pending))
         kept: deque[Record] = deque()
         for record in self._pending:
-            size = _image_bytes(record)
+            size = _bytes_of(record)
             if record.hparams is None and (steps > self._max_pending or (size and held > MAX_PENDING_BYTES)):
                 steps, held = steps - 1, held - size
                 self._losses.count(record.step, self._stall)
@@ -220,8 +220,9 @@ class Sink:
         return None
 
 
-def _image_bytes(record: Record) -> int:
-    return sum(image.nbytes for image in record.images.values())
+def _bytes_of(record: Record) -> int:
+    """Return the bytes of the images and texts of a record."""
+    return sum(image.nbytes for image in record.images.values()) + sum(map(len, record.texts.values()))
 
 
 def merge_errors(*outcomes: Exception | None) -> Exception | None:

@@ -64,6 +64,7 @@ class Record:
         images: uint8 arrays of shape [H, W, 1, 3 or 4] by tag, read-only.
         hparams: the hyperparameters, in one record of the run.
         ending: the ending of a run with hyperparameters, in its last record.
+        texts: Markdown by tag.
 
     Example:
         >>> import numpy as np
@@ -83,6 +84,7 @@ class Record:
     images: Mapping[str, NDArray[np.uint8]] = field(default_factory=_nothing)
     hparams: HParams | None = None
     ending: Ending | None = None
+    texts: Mapping[str, str] = field(default_factory=_nothing)
 
     def __repr__(self) -> str:
         scalars = zip(self.tags[:_SHOWN], self.values[:_SHOWN].tolist(), strict=True)
@@ -91,6 +93,7 @@ class Record:
         parts += [f"{hidden} more"] * (hidden > 0)
         parts += [f"histogram {tag}" for tag in self.histograms]
         parts += [f"image {tag} {list(image.shape)}" for tag, image in self.images.items()]
+        parts += [f"text {tag}" for tag in self.texts]
         parts += [] if self.hparams is None else [repr(self.hparams)]
         parts += [] if self.ending is None else [f"ending={self.ending!r}"]
         return f"<Record at step {self.step}: {', '.join(parts) or 'empty'}>"

@@ -106,7 +106,7 @@ class TensorBoard:
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
         for record in records:
             back = self._order.check(record.tags, record.step)
-            if record.histograms or record.images:
+            if record.histograms or record.images or record.texts:
                 back = self._order.check(self._other_tags(record), record.step) or back
             if back is not None:
                 self._warning = LossWarning(self._describe(back))
@@ -132,8 +132,8 @@ class TensorBoard:
         )
 
     def _other_tags(self, record: Record) -> tuple[str, ...]:
-        """Return the tags of the histograms and images: one tuple for records of equal tags in a row."""
-        tags = (*record.histograms, *record.images)
+        """Return the tags of other values than scalars: one tuple for records of equal tags in a row."""
+        tags = (*record.histograms, *record.images, *record.texts)
         if tags != self._recent_others:
             self._recent_others = tags
         return self._recent_others
@@ -224,13 +224,15 @@ class TensorBoard:
 
 
 def _nonscalar_values(record: Record) -> Iterator[Any]:
-    """Yield the histograms, images, hyperparameters and ending of a record, as values of a Summary."""
+    """Yield the values of a record that are no scalars, as values of a Summary."""
     for tag, histogram in record.histograms.items():
         # A histogram without a finite element has no bounds; `<tag>/nonfinite` counts its elements.
         if np.any(histogram.counts):
             yield protos.histogram_value(tag, **_filled_buckets(histogram))
     for tag, image in record.images.items():
         yield protos.image_value(tag, image)
+    for tag, markdown in record.texts.items():
+        yield protos.text_value(tag, markdown)
     if record.hparams is not None:
         hparams = record.hparams
         yield from protos.hparams_values(hparams.values, hparams.metrics, wall_time=record.wall_time)

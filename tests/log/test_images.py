@@ -152,7 +152,7 @@ def test_queued_images_are_bounded_by_their_bytes(monkeypatch, place):
     monkeypatch.setattr(sowlog._log.pending, "MAX_PENDING_BYTES", 100)
     image, writer = place(np.zeros((6, 8), np.uint8)), GatedWriter()
     log = held(writer, on_full="error")
-    with pytest.raises(sowlog.QueueFullError, match=r"images of \d+ MiB wait for the writers"):
+    with pytest.raises(sowlog.QueueFullError, match=r"images and texts of \d+ MiB wait for the writers"):
         log.image(2, "refused", image)
     log(2, {"x": 1.0})
     writer.open.set()

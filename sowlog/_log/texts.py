@@ -1,0 +1,50 @@
+"""Texts: Markdown, checked and bounded on the training thread."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# TensorBoard converts Markdown at each view: 100 kB of markup in a second, 1 MB in half a minute.
+# Blocks of code cost little.
+MAX_TEXT_BYTES = 1 << 20
+
+
+class Text(NamedTuple):
+    """A text of one step.
+
+    Attributes:
+        tag: the tag.
+        markdown: the text, in Markdown.
+    """
+
+    tag: str
+    markdown: str
+
+
+def check_text(tag: object, markdown: object) -> Text:
+    """Return a valid text.
+
+    Raises:
+        TypeError: The text is not a str.
+        ValueError: The text has no tag, or is too long.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise ValueError(f"the text has the tag {tag!r}: give it a name, log.text(step, 'samples', text).")
+    if not isinstance(markdown, str):
+        raise TypeError(
+            f"the text {tag} has type {type(markdown).__name__}: give a str, of bytes text.decode(), of "
+            f"another object str(object)."
+        )
+    text = encodable(markdown)
+    size = len(text.encode())
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"the text {tag} has {size} bytes, and an entry holds {MAX_TEXT_BYTES}, which TensorBoard takes "
+            f"half a minute to convert: log a part, text[:100_000], or write a file and log its path."
+        )
+    return Text(encodable(tag), text)
+
+
+def encodable(text: str) -> str:
+    """Return text that an event file can hold: bytes of file names that are not UTF-8 are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
