@@ -22,7 +22,10 @@ CLASSES = {name: (module, kind) for name, (module, kind) in OBJECTS.items() if i
 CALLABLES = {name: value for name, (_, value) in OBJECTS.items() if inspect.isroutine(value)}
 DOCUMENTED = {
     **{name: value for name, (_, value) in OBJECTS.items() if not inspect.ismodule(value)},
-    **{f"sowlog.Logger.{name}": getattr(sowlog.Logger, name) for name in ("image", "text", "hparams")},
+    **{
+        f"sowlog.Logger.{name}": getattr(sowlog.Logger, name)
+        for name in ("image", "text", "hparams", "layout")
+    },
 }
 
 

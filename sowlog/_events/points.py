@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 
 # The first tensor of a tag has the name of its plugin; the others may have none.
 _SCALAR_PLUGINS = ("scalars", "")
+_LAYOUT_PLUGIN = "custom_scalars"
 # NumPy has no such dtype, so its elements are read as their bits.
 _BFLOAT16 = 14
 # By TensorFlow's DataType: the dtype of an element, and the field of a TensorProto that lists the elements,
@@ -133,9 +134,9 @@ def _single_element(tensor: Any) -> float | None:
 
 
 def _kind(value: Any) -> str | None:
-    """Return the kind of a Summary's value that is no scalar; None if it has no data, as hyperparameters."""
+    """Return the kind of a Summary's value that is no scalar; None for hyperparameters and a layout."""
     field = value.WhichOneof("value")
-    if field is None:
-        return None
     plugin = value.metadata.plugin_data.plugin_name
+    if field is None or plugin == _LAYOUT_PLUGIN:
+        return None
     return plugin or {"histo": "histograms", "image": "images"}.get(field, field)

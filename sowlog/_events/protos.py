@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Generated modules create their classes at import, so no type checker sees them.
-from tensorboardX.proto import api_pb2, plugin_hparams_pb2, plugin_text_pb2, tensor_pb2, tensor_shape_pb2
+from tensorboardX.proto import (
+    api_pb2,
+    layout_pb2,
+    plugin_hparams_pb2,
+    plugin_text_pb2,
+    tensor_pb2,
+    tensor_shape_pb2,
+)
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import (
     HistogramProto,  # pyright: ignore[reportAttributeAccessIssue]
@@ -28,6 +35,7 @@ from sowlog._events.png import encode_png
 _api_proto: Any = api_pb2
 _hparams_proto: Any = plugin_hparams_pb2
 _text_proto: Any = plugin_text_pb2
+_layout_proto: Any = layout_pb2
 _tensor_proto: Any = tensor_pb2
 _shape_proto: Any = tensor_shape_pb2
 _HPARAM_KINDS: dict[type, tuple[int, str]] = {
@@ -120,6 +128,21 @@ def text_value(tag: str, markdown: str) -> Any:
     """Return Markdown as a Summary's value."""
     content = _text_proto.TextPluginData(version=0).SerializeToString()
     return _string_value(tag, markdown.encode(), plugin="text", content=content)
+
+
+def layout_value(charts: Mapping[str, Mapping[str, Iterable[str]]]) -> Any:
+    """Return the layout of the Custom Scalars tab as a Summary's value."""
+    categories = [
+        _layout_proto.Category(title=category, chart=[_chart(*chart) for chart in of_category.items()])
+        for category, of_category in charts.items()
+    ]
+    layout = _layout_proto.Layout(category=categories).SerializeToString()
+    return _string_value("custom_scalars__config__", layout, plugin="custom_scalars")
+
+
+def _chart(title: str, expressions: Iterable[str]) -> Any:
+    lines = _layout_proto.MultilineChartContent(tag=expressions)
+    return _layout_proto.Chart(title=title, multiline=lines)
 
 
 def _string_value(tag: str, string: bytes, *, plugin: str, content: bytes = b"") -> Any:

@@ -78,8 +78,8 @@ class Delivery:
 
     def _read(self, item: Item) -> tuple[Record | None, WriterError | None]:
         """Return the record of an item, or the error to re-raise."""
-        # Hyperparameters belong to no step, so the number of dropped steps waits for the next one.
-        if self._dropped != self._dropped_written and item.hparams is None:
+        # Values of the run belong to no step, so the number of dropped steps waits for the next one.
+        if self._dropped != self._dropped_written and not item.is_of_run:
             self._dropped_written = self._dropped
             item = item._replace(scalars={**item.scalars, _DROPPED: float(self._dropped)})
         try:

@@ -15,7 +15,7 @@ from sowlog._log.images import Pixels, decode_images
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import Packed, PresentTags
-from sowlog.writers.record import Ending, HParams, Record
+from sowlog.writers.record import Charts, Ending, HParams, Record
 
 
 class Item(NamedTuple):
@@ -29,12 +29,18 @@ class Item(NamedTuple):
     text: Text | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
+    charts: Charts | None = None
 
     @property
     def nbytes(self) -> int:
         """The bytes of its images and its text; the scalars of a step are few, and count as 0."""
         pixels = 0 if self.pixels is None else self.pixels.array.nbytes
         return pixels + (0 if self.text is None else len(self.text.markdown))
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether the item belongs to the run and to no step."""
+        return self.hparams is not None or self.charts is not None
 
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""
@@ -89,6 +95,7 @@ def read_item(item: Item) -> Record:
         hparams=item.hparams,
         ending=item.ending,
         texts=texts,
+        layout=item.charts,
     )
 
 

@@ -115,13 +115,13 @@ class Sink:
         return outcome
 
     def _bound_pending(self) -> None:
-        """Drop the oldest steps, images and texts beyond the bounds; hyperparameters are kept."""
-        steps = sum(record.hparams is None for record in self._pending)
+        """Drop the oldest steps, images and texts beyond the bounds; values of the run are kept."""
+        steps = sum(not record.is_of_run for record in self._pending)
         held = sum(map(_bytes_of, self._pending))
         kept: deque[Record] = deque()
         for record in self._pending:
             size = _bytes_of(record)
-            if record.hparams is None and (steps > self._max_pending or (size and held > MAX_PENDING_BYTES)):
+            if not record.is_of_run and (steps > self._max_pending or (size and held > MAX_PENDING_BYTES)):
                 steps, held = steps - 1, held - size
                 self._losses.count(record.step, self._stall)
             else:

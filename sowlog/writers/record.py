@@ -12,6 +12,9 @@ from sowlog._reduce.distributions import HistogramValue
 
 Ending = Literal["success", "failure"]
 
+Charts = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Charts by category and title: regular expressions of the tags in each."""
+
 # Scalars that the repr of a record shows.
 _SHOWN = 4
 
@@ -55,7 +58,8 @@ class Record:
     """The contents of one `log` call, complete and immutable: for most calls, the results of a step.
 
     Attributes:
-        step: the step passed to `log`, within int64; 0 for hyperparameters and the ending of the run.
+        step: the step passed to `log`, within int64; 0 for values of the run and of no step: hyperparameters,
+            ending and layout.
         wall_time: seconds since the epoch at the `log` call.
         tags: the tags that have a value at this step. Steps of one layout without absent values share one
             tuple object, so a writer may cache by identity; a step with absent values has its own tuple.
@@ -65,6 +69,7 @@ class Record:
         hparams: the hyperparameters, in one record of the run.
         ending: the ending of a run with hyperparameters, in its last record.
         texts: Markdown by tag.
+        layout: the charts of the run, which replace those of an earlier record.
 
     Example:
         >>> import numpy as np
@@ -85,6 +90,12 @@ class Record:
     hparams: HParams | None = None
     ending: Ending | None = None
     texts: Mapping[str, str] = field(default_factory=_nothing)
+    layout: Charts | None = None
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether the record holds values of the run and of no step, which a bounded queue keeps."""
+        return self.hparams is not None or self.layout is not None
 
     def __repr__(self) -> str:
         scalars = zip(self.tags[:_SHOWN], self.values[:_SHOWN].tolist(), strict=True)
@@ -94,6 +105,7 @@ class Record:
         parts += [f"histogram {tag}" for tag in self.histograms]
         parts += [f"image {tag} {list(image.shape)}" for tag, image in self.images.items()]
         parts += [f"text {tag}" for tag in self.texts]
+        parts += [] if self.layout is None else [f"layout {list(self.layout)}"]
         parts += [] if self.hparams is None else [repr(self.hparams)]
         parts += [] if self.ending is None else [f"ending={self.ending!r}"]
         return f"<Record at step {self.step}: {', '.join(parts) or 'empty'}>"

@@ -233,6 +233,8 @@ def _nonscalar_values(record: Record) -> Iterator[Any]:
         yield protos.image_value(tag, image)
     for tag, markdown in record.texts.items():
         yield protos.text_value(tag, markdown)
+    if record.layout is not None:
+        yield protos.layout_value(record.layout)
     if record.hparams is not None:
         hparams = record.hparams
         yield from protos.hparams_values(hparams.values, hparams.metrics, wall_time=record.wall_time)

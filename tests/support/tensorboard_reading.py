@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import subprocess
 import tempfile
 import time
@@ -25,6 +26,8 @@ with warnings.catch_warnings():
     from tensorboard.data.grpc_provider import GrpcDataProvider, make_stub
     from tensorboard.data.provider import RunTagFilter
     from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+    from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
     from tensorboard.plugins.text.text_plugin import TextPlugin
     from tensorboard_data_server import server_binary
 
@@ -99,6 +102,37 @@ def _texts(provider: Any, run: str) -> dict[tuple[str, int], str]:
             assert (tag, entry["step"]) not in read
             read[tag, entry["step"]] = entry["text"]
     return read
+
+
+def shown_layout(provider: Any) -> dict[tuple[str, str], list[str]]:
+    """Return the expressions of each chart by category and title, of all runs as the tab joins them."""
+    layout = json.loads(_custom_scalars(provider).layout_impl(context.RequestContext(), "") or "{}")
+    return {
+        (category["title"], chart["title"]): chart["multiline"]["tag"]
+        for category in layout.get("category", [])
+        for chart in category["chart"]
+    }
+
+
+def shown_charts(provider: Any, run: str) -> dict[tuple[str, str], list[str]]:
+    """Return the tags of a run that each chart shows, in the order of its expressions."""
+    plugin, here = _custom_scalars(provider), context.RequestContext()
+    answers = {
+        place: [plugin.scalars_impl(here, run, expression, "") for expression in expressions]
+        for place, expressions in shown_layout(provider).items()
+    }
+    assert all(answer["regex_valid"] for found in answers.values() for answer in found)
+    return {
+        place: [tag for answer in found for tag in answer["tag_to_events"]]
+        for place, found in answers.items()
+    }
+
+
+def _custom_scalars(provider: Any) -> CustomScalarsPlugin:
+    scalars = ScalarsPlugin(TBContext(data_provider=provider))
+    return CustomScalarsPlugin(
+        TBContext(data_provider=provider, plugin_name_to_instance={"scalars": scalars})
+    )
 
 
 def local_provider(path: Path) -> MultiplexerDataProvider:
