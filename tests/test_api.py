@@ -24,7 +24,7 @@ DOCUMENTED = {
     **{name: value for name, (_, value) in OBJECTS.items() if not inspect.ismodule(value)},
     **{
         f"sowlog.Logger.{name}": getattr(sowlog.Logger, name)
-        for name in ("image", "text", "hparams", "layout")
+        for name in ("image", "text", "table", "figure", "hparams", "layout")
     },
 }
 

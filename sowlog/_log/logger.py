@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -17,13 +17,15 @@ from sowlog._events.png import require_encoder
 from sowlog._log.background import Background
 from sowlog._log.charts import check_layout
 from sowlog._log.delivery import Delivery
+from sowlog._log.figures import check_figure, draw
 from sowlog._log.hparams import check_hparams
 from sowlog._log.images import check_image, tags_of
 from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.kinds import TagKinds
 from sowlog._log.metrics import prepare
 from sowlog._log.pending import OnFull, check_bounds
-from sowlog._log.texts import check_text
+from sowlog._log.tables import check_table
+from sowlog._log.texts import Text, check_text
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
 from sowlog.writers.record import Ending
@@ -225,14 +227,79 @@ class Logger:
             >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
             ...     log.text(0, "samples/prompt", "**To be**, or not")
         """
+        self._log_text(step, check_text(tag, markdown))
+
+    def table(
+        self, step: int, tag: str, table: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Log a table of one step, for TensorBoard's Text tab.
+
+        The tab shows the cells as they are: floating-point numbers with six digits, None as an empty cell,
+        other values by their `str`, and no Markdown in them. The bounds are those of `text`.
+
+        Args:
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag.
+            table: columns by name, as in a dict of lists or a data frame, or rows, each a dict. A name that a
+                row lacks is an empty cell.
+
+        Raises:
+            TypeError: The table has another form, or an array on a device.
+            ValueError: The table has no columns, columns of several lengths, no tag, that of a metric or an
+                image, or more than 1 MiB.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.table(0, "samples", {"prompt": ["2 + 2", "2 * 3"], "answer": [4, 5]})
+            ...     log.table(0, "worst", [{"name": "a.png", "loss": 2.5}, {"name": "b.png"}])
+        """
+        self._log_text(step, check_table(tag, table))
+
+    def _log_text(self, step: int, text: Text) -> None:
         wall_time = time.time()
         step = check_step(step)
-        text = check_text(tag, markdown)
         self._kinds.note("text", (text.tag,))
         if step % self._every:
             self._background.check()
             return
         self._background.put(Item(step, wall_time, text=text))
+
+    def figure(self, step: int, tag: str, figure: Any) -> None:
+        """Log a figure of Matplotlib as an image of one step.
+
+        The call draws the figure as it is, in some hundredths of a second, so that it may be changed or
+        closed afterwards: `plt.close(figure)` frees one that pyplot made. The writer thread encodes the
+        pixels as PNG. Matplotlib: `pip install 'sowlog[figures]'`. The bounds are those of `image`.
+
+        Args:
+            step: the step, as for `log` and under the same `every`; a figure of another step is not drawn.
+            tag: the tag.
+            figure: a `matplotlib.figure.Figure`, with any backend.
+
+        Raises:
+            ModuleNotFoundError: Matplotlib is not installed.
+            TypeError: The figure is none of Matplotlib's.
+            ValueError: The figure has no tag, or that of a metric or a text.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> from matplotlib.figure import Figure
+            >>> figure = Figure(figsize=(4, 3), dpi=100)
+            >>> line, = figure.subplots().plot([0, 1, 2], [4.0, 1.0, 0.5])
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.figure(0, "fit", figure)
+        """
+        wall_time = time.time()
+        step = check_step(step)
+        name = check_figure(tag, figure)
+        self._kinds.note("an image", (name,))
+        if step % self._every:
+            self._background.check()
+            return
+        self._background.put(Item(step, wall_time, pixels=draw(name, figure)))
 
     def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
         """Log the hyperparameters of this run, for the table of runs in TensorBoard's HParams tab.

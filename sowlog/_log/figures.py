@@ -1,0 +1,54 @@
+"""Figures: drawn by Matplotlib, an optional dependency, on the training thread."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from sowlog._log.images import Pixels
+
+_INSTALL = "pip install 'sowlog[figures]'"
+
+
+def check_figure(tag: object, figure: Any) -> str:
+    """Return the tag of a valid figure.
+
+    Raises:
+        ModuleNotFoundError: Matplotlib is not installed.
+        TypeError: The figure is none of Matplotlib's.
+        ValueError: The figure has no tag.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise ValueError(f"the figure has the tag {tag!r}: give it a name, log.figure(step, 'fit', figure).")
+    if not isinstance(figure, _matplotlib("figure").Figure):
+        raise TypeError(
+            f"the figure {tag} has type {type(figure).__name__}: give a Figure of Matplotlib, of axes "
+            f"axes.figure; log an array of pixels by log.image."
+        )
+    return tag
+
+
+def draw(tag: str, figure: Any) -> Pixels:
+    """Return a figure as pixels, drawn as it is now; it keeps its canvas and its window."""
+    shown = figure.canvas
+    try:
+        # A canvas sets itself as that of its figure.
+        canvas = _matplotlib("backends.backend_agg").FigureCanvasAgg(figure)
+        canvas.draw()
+        return Pixels(tag, np.array(canvas.buffer_rgba()))
+    finally:
+        figure.set_canvas(shown)
+
+
+def _matplotlib(name: str) -> Any:
+    """Import a module of Matplotlib where it is first used, which takes a second."""
+    try:
+        return importlib.import_module(f"matplotlib.{name}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"log.figure draws with Matplotlib, which is not installed: {_INSTALL} (or pip install "
+            f"matplotlib).",
+            name=error.name,
+        ) from error
