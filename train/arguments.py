@@ -43,10 +43,13 @@ def help_text(parser: argparse.ArgumentParser, file: Path, overrides: Sequence[s
 
 
 def chosen(config: Config, keys: str | None) -> dict[str, Any]:
-    """Return the settings that `--hparams` names, each by its dotted key; of a section, all that it has."""
-    if keys is None:
-        return {}
+    """Return the settings that `--hparams` names, each by its dotted key; of a section, all that it has.
+
+    Without the option it is all settings: a run that lacks one would have an empty cell beside others.
+    """
     flat = config_file.flatten(config.model_dump(mode="json"))
+    if keys is None:
+        return flat
     chosen: dict[str, Any] = {}
     for key in keys.split(","):
         found = {name: value for name, value in flat.items() if name == key or name.startswith(f"{key}.")}
@@ -75,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hparams",
         metavar="KEYS",
-        help="settings that TensorBoard's HParams tab shows of this run, such as seed,task.width",
+        help="settings that TensorBoard's HParams tab has of this run, as seed,task.width (default: all)",
     )
     for flag, what in _FLAGS.items():
         parser.add_argument(*flag.split("/"), action="store_true", help=what)

@@ -23,6 +23,7 @@ from train.data.drawing import interruptible
 from train.parallel.agreement import Agreement
 from train.parallel.devices import Devices
 from train.parts import Parts, assemble
+from train.runs import tabs
 from train.runs.checkpoint import Checkpoints
 from train.runs.folder import RunFolder, SharedFolder, usable
 from train.runs.log import open_log
@@ -83,13 +84,18 @@ def train(
     agreement = Agreement(stop, on)
     with checkpoints, interruptible(dataset, agreement) as batches:
         parts = assemble(config, batches, checkpoints, on)
+        start = None
         if isinstance(folder, RunFolder):
             digest = data.digest(batches, config.seed)
-            folder.write_meta(seed=config.seed, argv=argv, devices=on.kinds(), step=parts.at, data=digest)
+            start = folder.write_meta(
+                seed=config.seed, argv=argv, devices=on.kinds(), step=parts.at, data=digest
+            )
         with open_log(config, folder, parts.at) as (log, profiler), jax.transfer_guard("disallow"):
             if hparams:
-                log.hparams(hparams, [f"eval/{tag}" for tag in parts.result_tags])
+                log.hparams(hparams)
             saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
+            if start and not parts.at:
+                saver.describe(config, start)
             outcome = Loop(config, parts, saver, view, agreement, profiler).run()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return replace(outcome, failures=tuple(saver.failures))
@@ -177,6 +183,8 @@ class Loop:
     def _log(self, summary: Summary) -> None:
         """Log and show an update; its values are read once the device has computed them."""
         self._saver.log(self.step, summary.packed)
+        if self.step == 0:
+            self._saver.log_charts(tabs.charts(summary.packed.layout.scalars, self._parts.result_tags))
         self._view.trained(self.step, summary.shown)
         self._trained = summary.shown
         self._finite.note(self.step, summary.finite)

@@ -314,9 +314,10 @@ class Logger:
             values: settings by name, in a dict or another mapping, such as a ConfigDict. A nested mapping
                 makes dotted names. Lists, None, NaN, infinity, dtypes, paths, functions and other objects
                 with a `str` of their own are shown as text.
-            metrics: tags of scalars of this run, whose last points the table shows; by default all scalars.
-                TensorBoard takes the columns of one run for all, so pass the same names in each run of a
-                comparison.
+            metrics: tags of scalars of this run, whose last points the table shows. If any run has a choice,
+                TensorBoard takes the columns of one such run, settings and metrics, for all runs: pass the
+                same names in each run of a comparison. By default the table has the settings and scalars of
+                all runs, the settings that differ first.
 
         Raises:
             TypeError: A name or a value has an unsupported type.

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tests.support.tensorboard_reading import tensorboard_scalars
-from train import data, loop
+from train import arguments, data, loop
 from train.config import file as config_file
 from train.config.experiment import Config
 from train.runs import folder as run_folder
@@ -71,7 +71,8 @@ def run(config: Config, workdir: Path, watcher: Watcher | None = None, *, device
     """Train as the program does, on so many devices."""
     dataset, on = data.load(config.data), jax.devices()[:devices]
     with run_folder.RunFolder(workdir, config) as folder, signals.SignalFlag() as stop:
-        return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on)
+        hparams = arguments.chosen(config, None)
+        return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on, hparams=hparams)
 
 
 def run_until(config: Config, workdir: Path, step: int, *, devices: int = 1) -> loop.Outcome:

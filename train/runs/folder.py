@@ -115,8 +115,8 @@ class RunFolder:
 
     def write_meta(
         self, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str = ""
-    ) -> None:
-        """Add a start to meta.json: libraries, code and data, with a warning of changes.
+    ) -> provenance.Start:
+        """Add a start to meta.json: libraries, code and data, with a warning of changes; return it.
 
         Args:
             seed: the run's seed.
@@ -126,7 +126,7 @@ class RunFolder:
             data: the digest of its data.
         """
         with usable(self.path):
-            provenance.begin(self.path, seed=seed, argv=argv, devices=devices, step=step, data=data)
+            return provenance.begin(self.path, seed=seed, argv=argv, devices=devices, step=step, data=data)
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ class _Meta(BaseModel):
 
 def begin(
     folder: Path, *, seed: int, argv: Sequence[str], devices: Sequence[str], step: int, data: str
-) -> None:
-    """Add a start to a run's meta.json, and warn of changes since the one before.
+) -> Start:
+    """Add a start to a run's meta.json, warn of changes since the one before, and return it.
 
     Args:
         folder: the run folder.
@@ -48,7 +48,7 @@ def begin(
         step: where it begins or goes on.
         data: the digest of its data; empty if it is not known.
     """
-    started = {
+    started: Start = {
         "step": step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "argv": ["python", "-m", "train", *argv],
@@ -68,6 +68,7 @@ def begin(
             stacklevel=2,
         )
     files.write(folder / META, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
+    return started
 
 
 def _read(file: Path) -> list[Start]:

@@ -9,7 +9,11 @@ import jax
 
 import sowlog
 from train.config.errors import RunWarning, one_line
+from train.config.experiment import Config
+from train.runs import tabs
 from train.runs.checkpoint import Checkpoints, NotSavedError
+from train.runs.provenance import Start
+from train.runs.tabs import Charts
 
 
 class Saver:
@@ -39,6 +43,16 @@ class Saver:
         self._queue(lambda: self._log(step, metrics))
         for tag, image in (images or {}).items():
             self._queue(functools.partial(self._log.image, step, tag, image))
+
+    def describe(self, config: Config, start: Start) -> None:
+        """Log the configuration and the versions of a new run."""
+        text, versions = tabs.configuration(config), tabs.versions(start)
+        self._queue(lambda: self._log.text(0, "run/configuration", text))
+        self._queue(lambda: self._log.table(0, "run/versions", versions))
+
+    def log_charts(self, charts: Charts) -> None:
+        """Log the charts of the run."""
+        self._queue(lambda: self._log.layout(charts))
 
     def save(self, step: int, state: Any, *, is_last: bool = False) -> None:
         """Save a state, or report why it is not saved."""

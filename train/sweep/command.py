@@ -66,7 +66,7 @@ def check(options: argparse.Namespace) -> bool:
     elif options.print_config:
         wrong = ["--print-config: shows one configuration; --dry-run lists the points of a sweep"]
     elif options.hparams:
-        wrong = ["--hparams: a sweep shows the settings that it varies"]
+        wrong = ["--hparams: belongs to a single run; the points of a sweep show all settings"]
     elif options.submit_with and not options.submit:
         wrong = ["--submit-with: belongs to --submit"]
     elif options.submit is not None and options.submit not in workers.CLUSTERS:
@@ -136,9 +136,8 @@ def show(
 
 
 def command(file: Path, overrides: Sequence[str], point: Point) -> list[str]:
-    """Return the command that trains a point, which shows the varied settings as its hyperparameters."""
-    keys = ",".join(point.values)
-    given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}", f"--hparams={keys}"]
+    """Return the command that trains a point."""
+    given = [*overrides, *point.overrides, f"--workdir={point.path.absolute()}"]
     return [sys.executable, "-m", "train", str(file), *given]
 
 

@@ -111,7 +111,10 @@ def test_every_error_is_reported_before_training(
         (["--sweep=seed=1", "--jobs=two"], "--jobs: must be a whole number of 1 or more, got two"),
         (["--sweep=seed=1", "--submit=slrum"], "got slrum; did you mean slurm?"),
         (["--sweep=seed=1", "--print-config"], "--dry-run lists the points"),
-        (["--sweep=seed=1", "--hparams=seed"], "--hparams: a sweep shows the settings that it varies"),
+        (
+            ["--sweep=seed=1", "--hparams=seed"],
+            "--hparams: belongs to a single run; the points",
+        ),
         (["--sweep=seed=1", "--submit=local", "--submit-with=x"], "x: not of the form key=value"),
         (["--sweep=seed=1", "--submit=local", "--submit-with=x=["], "x: broken YAML"),
         (["--hparams=seed,sead"], "--hparams: sead is no setting of this run; did you mean seed?"),
