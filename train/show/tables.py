@@ -66,7 +66,9 @@ def ranking(
         console.print(line)
     if unfinished:
         console.print(f"{unfinished}; to go on, {lines.again(folder, names_folder)}", soft_wrap=True)
-    console.print("the same in TensorBoard's HParams tab:")
+    # The tab lists all scalars by name and shows five of them.
+    main = "".join(f", with {metric} ticked among its metrics" for metric in made.titles[made.settings :][:1])
+    console.print(f"the same in TensorBoard's HParams tab{main}:", soft_wrap=True)
     console.print(viewing.of_folder(folder, points=longest + 1), soft_wrap=True)
 
 

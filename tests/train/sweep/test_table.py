@@ -19,6 +19,7 @@ def test_the_ranking_puts_the_best_first(tmp_path: Path, capsys: pytest.CaptureF
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert rows == [["1", "3", "0.5"], ["2", "2", "0.25"], ["3", "1", ""], ["", "0", "not finished"]]
     assert f"to go on, the same command with\n--workdir {tmp_path}\n" in out
+    assert "HParams tab, with eval/loss ticked among its metrics:\n" in out
     assert f"tensorboard --logdir {tmp_path}" in out
 
 
