@@ -34,10 +34,10 @@ def draw(tag: str, figure: Any) -> Pixels:
     """Return a figure as pixels, drawn as it is now; it keeps its canvas and its window."""
     shown = figure.canvas
     try:
-        # A canvas sets itself as that of its figure.
+        # A canvas sets itself as that of its figure. Its pixels are its own, so they are not copied.
         canvas = _matplotlib("backends.backend_agg").FigureCanvasAgg(figure)
         canvas.draw()
-        return Pixels(tag, np.array(canvas.buffer_rgba()))
+        return Pixels(tag, np.asarray(canvas.buffer_rgba()))
     finally:
         figure.set_canvas(shown)
 

@@ -137,17 +137,21 @@ def test_a_full_queue_neither_drops_nor_refuses_a_layout(on_full):
     log = sowlog.Logger("unused", writers=[gate], queue_size=2, on_full=on_full)
     log(0, {"x": 0.0})
     wait_until(lambda: not log._background._queue)
-    for step in (1, 2):
-        log(step, {"x": 0.0})
+    log.layout(LOSS)
+    log(1, {"x": 0.0})
     if on_full == "drop_oldest":
-        log(3, {"x": 0.0})
+        log(2, {"x": 0.0})
     log.layout(LOSS)
     gate.open.set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sowlog.LossWarning)
         log.close()
-    (record,) = (record for record in gate.records if record.layout)
-    assert record.tags == ()
+    assert [(bool(record.layout), record.tags) for record in gate.records] == [
+        (False, ("x",)),
+        (True, ()),
+        (False, ("x", "sowlog/dropped") if on_full == "drop_oldest" else ("x",)),
+        (True, ()),
+    ]
 
 
 def test_a_stalled_writer_keeps_a_layout_beyond_its_bound(tmp_path):
