@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
 import jax
-from numpy.typing import NDArray
 
-from sowlog._events.png import require_encoder
 from sowlog._log.background import Background
-from sowlog._log.charts import check_layout
 from sowlog._log.delivery import Delivery
-from sowlog._log.figures import check_figure, draw
 from sowlog._log.hparams import check_hparams
-from sowlog._log.images import check_image, tags_of
 from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.kinds import TagKinds
+from sowlog._log.media import Media
 from sowlog._log.metrics import prepare
 from sowlog._log.pending import OnFull, check_bounds
-from sowlog._log.tables import check_table
-from sowlog._log.texts import Text, check_text
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
 from sowlog.writers.record import Ending
@@ -34,7 +27,7 @@ from sowlog.writers.tensorboard import TensorBoard
 _QUEUE_SIZE = 1024
 
 
-class Logger:
+class Logger(Media):
     """Writes the metrics of each step without making training wait.
 
     `log(step, metrics)` starts the copy off the device, queues it and returns; the writer thread of the
@@ -93,7 +86,7 @@ class Logger:
         resume_from: int | None = None,
     ) -> None:
         # A new event file shows in TensorBoard, and its restart hides points: arguments are checked first.
-        self._every = check_count(every, "every", "it must be 1 step or more")
+        every = check_count(every, "every", "it must be 1 step or more")
         check_bounds(queue_size, on_full)
         own = None
         if writers is None:
@@ -103,10 +96,9 @@ class Logger:
             writers = check_writers(writers, resume_from)
             self._place = ", ".join(type(writer).__name__ for writer in writers)
         self._has_hparams = False
-        self._kinds = TagKinds()
         self._delivery = Delivery(writers, max_pending=queue_size)
         try:
-            self._background = Background(
+            background = Background(
                 self._delivery.deliver,
                 self._delivery.close,
                 size=queue_size,
@@ -119,6 +111,7 @@ class Logger:
             if own is not None:
                 own.discard()
             raise
+        super().__init__(every, TagKinds(), background)
         # A logger that is collected without a close still writes its queue, and its thread ends after that.
         weakref.finalize(self, self._background.end_soon).atexit = False
 
@@ -165,142 +158,6 @@ class Logger:
             start_copy(buffer)
         self._background.put(Item(step, wall_time, packed, scalars))
 
-    def image(self, step: int, tag: str, image: jax.Array | NDArray[Any]) -> None:
-        """Log an image, or a batch of images, of one step.
-
-        The call starts the copy off the device, queues it and returns; the writer thread encodes the image as
-        PNG, with Pillow: `pip install 'sowlog[images]'`. The queue holds images and texts of 32 MiB, or
-        those of one call; beyond that `on_full` applies.
-
-        Args:
-            step: the step, as for `log` and under the same `every`.
-            tag: the tag; the tags of a batch are `tag/00`, `tag/01` ...
-            image: shape [H, W], [H, W, C] or, as a batch, [N, H, W, C], where C is 1 (grey), 3 (RGB) or
-                4 (RGB and opacity). uint8, bool, or floating-point numbers, which are clipped to 0 and 1. A
-                device array must not be donated afterwards.
-
-        Raises:
-            ModuleNotFoundError: Pillow is not installed.
-            ValueError: The image has another shape, no tag, or that of a metric or a text.
-            TypeError: The image is not an array, or has another dtype.
-            Exception: As for `log`.
-
-        Example:
-            >>> import tempfile, jax.numpy as jnp, sowlog
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.image(0, "ramp", jnp.linspace(0, 1, 64).reshape(8, 8))
-            ...     log.image(0, "samples", jnp.zeros((4, 8, 8, 3)))
-        """
-        wall_time = time.time()
-        require_encoder()
-        step = check_step(step)
-        pixels = check_image(tag, image)
-        self._kinds.note("an image", tags_of(pixels))
-        if step % self._every:
-            self._background.check()
-            return
-        if isinstance(pixels.array, jax.Array):
-            start_copy(pixels.array)
-        self._background.put(Item(step, wall_time, pixels=pixels))
-
-    def text(self, step: int, tag: str, markdown: str) -> None:
-        """Log a text of one step, for TensorBoard's Text tab: a sample, an answer, the configuration.
-
-        The tab shows Markdown as HTML, of which scripts and styles are removed; a block of code, between
-        lines of three backticks, keeps its spaces. The tab shows 10 entries of a tag: the last, and a sample
-        of the others (`tensorboard --samples_per_plugin text=1000` shows more). The queue holds images and
-        texts of 32 MiB; beyond that `on_full` applies.
-
-        Args:
-            step: the step, as for `log` and under the same `every`.
-            tag: the tag.
-            markdown: the text, of up to 1 MiB. TensorBoard converts it at each view, 100 kB of markup in a
-                second and 1 MB in half a minute.
-
-        Raises:
-            TypeError: The text is not a str.
-            ValueError: The text is too long, has no tag, or that of a metric or an image.
-            Exception: As for `log`.
-
-        Example:
-            >>> import tempfile, sowlog
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.text(0, "samples/prompt", "**To be**, or not")
-        """
-        self._log_text(step, check_text(tag, markdown))
-
-    def table(
-        self, step: int, tag: str, table: Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]]
-    ) -> None:
-        """Log a table of one step, for TensorBoard's Text tab.
-
-        The tab shows the cells as they are: floating-point numbers with six digits, None as an empty cell,
-        other values by their `str`, and no Markdown in them. The bounds are those of `text`.
-
-        Args:
-            step: the step, as for `log` and under the same `every`.
-            tag: the tag.
-            table: columns by name, as in a dict of lists or a data frame, or rows, each a dict. A name that a
-                row lacks is an empty cell.
-
-        Raises:
-            TypeError: The table has another form, or an array on a device.
-            ValueError: The table has no columns, columns of several lengths, no tag, that of a metric or an
-                image, or more than 1 MiB.
-            Exception: As for `log`.
-
-        Example:
-            >>> import tempfile, sowlog
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.table(0, "samples", {"prompt": ["2 + 2", "2 * 3"], "answer": [4, 5]})
-            ...     log.table(0, "worst", [{"name": "a.png", "loss": 2.5}, {"name": "b.png"}])
-        """
-        self._log_text(step, check_table(tag, table))
-
-    def _log_text(self, step: int, text: Text) -> None:
-        wall_time = time.time()
-        step = check_step(step)
-        self._kinds.note("text", (text.tag,))
-        if step % self._every:
-            self._background.check()
-            return
-        self._background.put(Item(step, wall_time, text=text))
-
-    def figure(self, step: int, tag: str, figure: Any) -> None:
-        """Log a figure of Matplotlib as an image of one step.
-
-        The call draws the figure as it is, in some hundredths of a second, so that it may be changed or
-        closed afterwards: `plt.close(figure)` frees one that pyplot made. The writer thread encodes the
-        pixels as PNG. Matplotlib: `pip install 'sowlog[figures]'`. The bounds are those of `image`.
-
-        Args:
-            step: the step, as for `log` and under the same `every`; a figure of another step is not drawn.
-            tag: the tag.
-            figure: a `matplotlib.figure.Figure`, with any backend.
-
-        Raises:
-            ModuleNotFoundError: Matplotlib is not installed.
-            TypeError: The figure is none of Matplotlib's.
-            ValueError: The figure has no tag, or that of a metric or a text.
-            Exception: As for `log`.
-
-        Example:
-            >>> import tempfile, sowlog
-            >>> from matplotlib.figure import Figure
-            >>> figure = Figure(figsize=(4, 3), dpi=100)
-            >>> line, = figure.subplots().plot([0, 1, 2], [4.0, 1.0, 0.5])
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.figure(0, "fit", figure)
-        """
-        wall_time = time.time()
-        step = check_step(step)
-        name = check_figure(tag, figure)
-        self._kinds.note("an image", (name,))
-        if step % self._every:
-            self._background.check()
-            return
-        self._background.put(Item(step, wall_time, pixels=draw(name, figure)))
-
     def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
         """Log the hyperparameters of this run, for the table of runs in TensorBoard's HParams tab.
 
@@ -341,37 +198,6 @@ class Logger:
         # `put` may raise an error of an earlier step after it has queued the hyperparameters.
         self._has_hparams = True
         self._background.put(Item(0, time.time(), hparams=hparams), is_kept=True)
-
-    def layout(self, charts: Mapping[str, Mapping[str, Sequence[str | re.Pattern[str]]]]) -> None:
-        """Log the charts of this run, for TensorBoard's Custom Scalars tab: several tags in one chart.
-
-        The layout belongs to the run and to no step: a full queue neither drops nor refuses it, and a later
-        call replaces it. TensorBoard joins the layouts of all runs by the titles of their categories, and
-        equal charts become one. A chart without a point of any run is shown empty.
-
-        Args:
-            charts: tags by category and by the title of the chart. A tag may be a glob, in which `*` is any
-                text within a part of the tag and `**` any number of parts, or a compiled regular expression
-                of the whole tag.
-
-        Raises:
-            TypeError: The charts are no dict of dicts of lists of tags.
-            ValueError: A category or a chart is empty.
-            RuntimeError: The logger is closed.
-            WriterError: A writer failed at an earlier step. The layout is queued nevertheless.
-
-        Example:
-            >>> import tempfile, sowlog
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.layout(
-            ...         {
-            ...             "loss": {"training and held-out": ["loss", "eval/loss"]},
-            ...             "experts": {"load": ["decoder/block_0/load/*"], "entropy": ["**/entropy"]},
-            ...         }
-            ...     )
-            ...     log(0, {"loss": 0.5, "eval": {"loss": 0.625}})
-        """
-        self._background.put(Item(0, time.time(), charts=check_layout(charts)), is_kept=True)
 
     def flush(self) -> None:
         """Wait until all records logged before are on disk.
