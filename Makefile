@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-matrix matrix modes bench faults fuzz properties lint lock clean
+.PHONY: train test test-browser screenshot test-matrix matrix modes bench faults fuzz properties lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
 
 test: $(READY)  ## Run the tests: make test ARGS="tests/reduce -k mean"
 	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(READY)  ## TensorBoard on a run, in Debian's chromium (packages chromium, chromium-driver), if it is there.
+	$(BIN)/python -m pytest -n 0 tests/browser $(ARGS)
+
+screenshot: $(READY)  ## Renew the picture in the README, of 120 steps of the default experiment.
+	SOWLOG_SCREENSHOT=train/tensorboard.png $(BIN)/python -m pytest -n 0 --timeout 0 tests/browser
 
 # The lowest supported versions on 3.11, and the locked newest ones on 3.13 where that Python is at hand.
 MATRIX := tests/reduce tests/tree tests/sow tests/testing tests/log/test_metrics.py tests/test_golden_run.py
