@@ -14,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from pydantic import BaseModel, TypeAdapter
 
 from train.config.errors import RunWarning, one_line
+from train.runs import file_list
 from train.runs.folder import RunFolderError
 from train.runs.provenance import free_name
 from train.system import files
@@ -31,9 +30,6 @@ from train.system.exits import abandoned
 _ITEM = "default"
 # The end of a checkpoint's name until all of its files are on disk.
 _PART = "part"
-# The size and the checksum of each file of a checkpoint, written when all are there.
-_FILES = "files.json"
-_BLOCK = 1 << 20
 _NONE = -1
 _OTHERS_CAUSE = "another process cannot read it"
 StateT = TypeVar("StateT")
@@ -43,6 +39,75 @@ _LONGEST = 300
 
 class NotSavedError(Exception):
     """A checkpoint could not be written: the cause, in one line."""
+
+
+class SavedStates:
+    """The states in a folder of checkpoints. Nothing is written there.
+
+    All processes of a run call the same methods at the same time. Process 0 alone lists the folder.
+
+    Args:
+        folder: the folder of the checkpoints.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder.absolute()
+        self._reader = ocp.StandardCheckpointHandler()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close orbax's reader."""
+        self._reader.close()
+
+    def numbered(self) -> list[int]:
+        """Return the steps of the complete checkpoints, the newest first."""
+        if not self._folder.exists():
+            return []
+        names = (path.name for path in self._folder.iterdir())
+        return sorted((int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name)), reverse=True)
+
+    def read(self, like: StateT) -> Iterator[tuple[int, StateT | None, str]]:
+        """Yield each step with its state, or with None and the cause for which it cannot be read.
+
+        Args:
+            like: a state of the same structure, of `jax.ShapeDtypeStruct`s with the shardings to come.
+        """
+        for step in self._steps():
+            yield step, *self._read(step, like)
+
+    def _steps(self) -> Iterator[int]:
+        """Yield the steps that process 0 sees, the newest first, in all processes."""
+        seen = self.numbered() if jax.process_index() == 0 else []
+        for at in itertools.count():
+            step = _of_process_0(seen[at] if at < len(seen) else _NONE)
+            if step == _NONE:
+                return
+            yield step
+
+    def _read(self, step: int, like: StateT) -> tuple[StateT | None, str]:
+        """Return a state, or None with the cause; the cause alone if another process has none."""
+        state, cause = None, ""
+        folder = self._folder / str(step)
+        try:
+            file_list.check(folder)
+            state = self._restore(folder / _ITEM, like)
+        except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
+            cause = _cause(error)
+        if _in_all(is_so=not cause):
+            return state, ""
+        return None, cause or _OTHERS_CAUSE
+
+    def _restore(self, folder: Path, like: StateT) -> StateT:
+        # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
+        with draining():
+            return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
 
 class Checkpoints:
@@ -62,7 +127,7 @@ class Checkpoints:
         self.newest: int | None = None
         self._folder, self._keep = folder.absolute(), keep
         self._writer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-        self._reader = ocp.StandardCheckpointHandler()
+        self._saved = SavedStates(folder)
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._clear("*")
@@ -74,7 +139,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
-        self._reader.close()
+        self._saved.close()
 
     def save(self, step: int, state: Any) -> None:
         """Save the state after `step` updates while the loop waits, unless it is saved already.
@@ -92,7 +157,7 @@ class Checkpoints:
             with abandoned(), draining():
                 self._writer.save(part, args=args)
             if jax.process_index() == 0:
-                _note_files(part)
+                file_list.write(part)
                 part.rename(folder)
                 files.sync_folder(self._folder)
         except (OSError, ValueError) as error:  # ValueError: TensorStore's, whatever the cause.
@@ -117,9 +182,8 @@ class Checkpoints:
             RunFolderError: There are checkpoints, and none can be read.
         """
         unread: dict[int, str] = {}
-        for step in self._steps():
-            state, cause = self._read(step, like)
-            if state is not None and not cause:
+        for step, state, cause in self._saved.read(like):
+            if state is not None:
                 self._quarantine(unread, used=step)
                 self.newest = step
                 return state, step
@@ -127,36 +191,6 @@ class Checkpoints:
         if unread:
             raise RunFolderError(self._describe(unread))
         return None
-
-    def _steps(self) -> Iterator[int]:
-        """Yield the steps that process 0 sees, the newest first, in all processes."""
-        seen = sorted(map(int, self._numbered()), reverse=True) if jax.process_index() == 0 else []
-        for at in itertools.count():
-            step = _of_process_0(seen[at] if at < len(seen) else _NONE)
-            if step == _NONE:
-                return
-            yield step
-
-    def _numbered(self) -> Iterator[str]:
-        return (path.name for path in self._folder.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name))
-
-    def _read(self, step: int, like: StateT) -> tuple[StateT | None, str]:
-        """Return a state, or None with the cause; the cause alone if another process has none."""
-        state, cause = None, ""
-        folder = self._folder / str(step)
-        try:
-            _check_files(folder)
-            state = self._restore(folder / _ITEM, like)
-        except Exception as error:  # Orbax and TensorStore raise every kind over a damaged file.
-            cause = _cause(error)
-        if _in_all(is_so=not cause):
-            return state, ""
-        return None, cause or _OTHERS_CAUSE
-
-    def _restore(self, folder: Path, like: StateT) -> StateT:
-        # By the handler: a checkpointer waits for all processes at the end, also for one that failed.
-        with draining():
-            return self._reader.restore(folder, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
 
     def _quarantine(self, unread: dict[int, str], *, used: int) -> None:
         """Rename unreadable checkpoints: taken up later, one would skip the steps that are trained now."""
@@ -183,7 +217,7 @@ class Checkpoints:
 
     def _delete_old(self) -> None:
         """Delete all but the newest few; one that is half deleted no longer has the name of a checkpoint."""
-        for step in sorted(map(int, self._numbered()))[: -self._keep]:
+        for step in self._saved.numbered()[self._keep :]:
             (self._folder / str(step)).rename(self._folder / f"{step}.deleted")
             self._clear(str(step))
 
@@ -193,54 +227,6 @@ class Checkpoints:
             for left in self._folder.glob(f"{step}.{ending}"):
                 # What a failing disk holds fast now is cleared when the run is taken up again.
                 shutil.rmtree(left, ignore_errors=True)
-
-
-class _File(BaseModel):
-    """A file of a checkpoint: its bytes, and their CRC-32C."""
-
-    size: int
-    crc32c: int
-
-
-_FILES_FORM = TypeAdapter(dict[str, _File])
-
-
-def _note_files(folder: Path) -> None:
-    """Put all of a checkpoint on disk, and the sizes and checksums of its files beside them."""
-    paths = [folder, *folder.rglob("*")]
-    noted = {str(path.relative_to(folder)): _file(path) for path in paths if path.is_file()}
-    for path in paths:
-        files.sync_folder(path) if path.is_dir() else files.sync(path)
-    files.write(folder / _FILES, _FILES_FORM.dump_json(noted, indent=2).decode() + "\n")
-
-
-def _file(path: Path) -> _File:
-    checksum = 0
-    with path.open("rb") as opened:
-        while block := opened.read(_BLOCK):
-            checksum = crc32c.crc32c(block, checksum)
-    return _File(size=path.stat().st_size, crc32c=checksum)
-
-
-def _check_files(folder: Path) -> None:
-    """Raise an error if files are missing, cut off or changed: orbax keeps no checksum of arrays."""
-    for name, noted in _noted_files(folder).items():
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"it has no file {name}")
-        found = _file(folder / name)
-        if found.size != noted.size:
-            raise ValueError(f"its file {name} has {found.size} bytes, and had {noted.size}")
-        if found.crc32c != noted.crc32c:
-            raise ValueError(f"its file {name} has other bytes than were written")
-
-
-def _noted_files(folder: Path) -> dict[str, _File]:
-    try:
-        return _FILES_FORM.validate_json(files.read(folder / _FILES))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"it has no file {_FILES}") from None
-    except ValueError:
-        raise ValueError(f"its file {_FILES} is damaged") from None
 
 
 def _cause(error: Exception) -> str:
