@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -10,7 +10,6 @@ from train import evaluation, optimizer, step, tasks
 from train.config.experiment import Config
 from train.data import Dataset
 from train.parallel.devices import Devices
-from train.runs.checkpoint import Checkpoints
 from train.step import Summary, TrainState, TrainStep
 from train.tasks import Batch, Task
 
@@ -38,13 +37,21 @@ class Parts:
     result_tags: tuple[str, ...]
 
 
-def assemble(config: Config, dataset: Dataset, checkpoints: Checkpoints, devices: Devices) -> Parts:
+class Restores(Protocol):
+    """The source of a run's first state."""
+
+    def restore(self, like: TrainState) -> tuple[TrainState, int] | None:
+        """Return a state as `like`, of shapes with shardings, and its step; None for a new state."""
+        ...
+
+
+def assemble(config: Config, dataset: Dataset, checkpoints: Restores, devices: Devices) -> Parts:
     """Build the parts of a run from its configuration.
 
     Args:
         config: the experiment.
         dataset: the training and held-out batches.
-        checkpoints: the checkpoints of the run; the newest, if there is one, has the first state.
+        checkpoints: the checkpoints of the run; one of them, if there is any, has the first state.
         devices: the mesh of the run.
 
     Raises:

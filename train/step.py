@@ -119,18 +119,12 @@ def make_update(
 
     Its randomness comes from seed and step alone, so a resumed run repeats it.
     """
-    watches = _watches(config.watch)
-    forward = _watched(
-        functools.partial(run_forward, task, config), [one for one in watches if one.of != "updates"]
-    )
-    of_updates = [one for one in watches if one.of == "updates"]
-    differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
+    of_updates = [one for one in _watches(config.watch) if one.of == "updates"]
+    differentiate = _make_differentiate(task, config)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        # Apart from the key of `init`, which draws from the seed itself.
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
         params = state.variables["params"]
-        value, passed, grads = differentiate(state.variables, batch, key, state.step)
+        value, passed, grads = differentiate(state, batch)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, params)
         passed = _with_updates(passed, updates, of_updates, state.step)
         params = optax.apply_updates(params, updates)
@@ -145,6 +139,24 @@ def make_update(
         return TrainState(state.step + 1, variables, optimizer_state, average, state.patience), metrics
 
     return update
+
+
+def _make_differentiate(
+    task: Task, config: Config
+) -> Callable[[TrainState, Batch], tuple[jax.Array, Forward, Any]]:
+    """Return the function from a state and a batch to the objective, the forward pass and the gradient."""
+    forward = _watched(
+        functools.partial(run_forward, task, config),
+        [one for one in _watches(config.watch) if one.of != "updates"],
+    )
+    differentiate = make_differentiate(forward, losses=task.losses, microbatches=config.microbatches)
+
+    def differentiated(state: TrainState, batch: Batch) -> tuple[jax.Array, Forward, Any]:
+        # Apart from the key of `init`, which draws from the seed itself.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 1), state.step)
+        return differentiate(state.variables, batch, key, state.step)
+
+    return differentiated
 
 
 def _watches(options: WatchOptions | None) -> list[sowlog.watch]:
