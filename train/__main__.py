@@ -9,12 +9,16 @@ Exit status of a run:
     128+ A signal ended the run, which is saved: 130 after Ctrl-C, 143 after SIGTERM, and 128 plus the number
          of SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU.
 
+`--explain-nan` exits with 0 when it has found the origin of a NaN or infinity, and with 1 when it has not.
+
 A sweep exits with 0 when every point is finished, 1 when one failed, and 2 or 128+ as a run.
 """
 
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from train import arguments, data
@@ -56,9 +60,18 @@ def _run(argv: Sequence[str]) -> int:
         lines.text(arguments.help_text(parser, file, overrides) if options.help else help.list_configs())
         return 0
     group = processes.group_of(options)
+    if options.explain_nan:
+        processes.check_alone(group, "--explain-nan")
+        return _explain_nan(arguments.replayed(options), config_file.load(file, overrides))
     if sweep_command.check(options):
         processes.check_alone(group, "--sweep")
         return sweep_command.run(options, file, overrides)
+    return _run_one(options, file, overrides, group, argv)
+
+
+def _run_one(
+    options: Namespace, file: Path, overrides: Sequence[str], group: Group | None, argv: Sequence[str]
+) -> int:
     config = config_file.load(file, overrides, is_to_train=True)
     hparams = arguments.chosen(config, options.hparams)
     if options.print_config:
@@ -122,6 +135,8 @@ def _train(
     failures = [*outcome.failures]
     if isinstance(folder, RunFolder) and outcome.is_finished:
         failures += results.write(folder.path, results.of(config, outcome))
+    if outcome.diverged:
+        lines.explain_nan(folder.path)
     if failures:
         lines.not_saved(failures, folder.path, names_folder=names_folder)
     if outcome.diverged:
@@ -138,6 +153,27 @@ def _dry_run(config: Config, dataset: data.Dataset) -> int:
     with drawing.interruptible(dataset, drawing.Alone(SignalFlag())) as batches:
         lines.text(dry_run.describe(config, batches))
     return 0
+
+
+def _explain_nan(path: Path, config: Config) -> int:
+    folder = run_folder.open_to_read(path, config)
+    with lines.plain_warnings(RunWarning):
+        dataset = data.load(config.data, needs=config.task.needs)
+    from train import replay  # noqa: PLC0415 - JAX takes seconds to import
+    from train.parallel import runtime  # noqa: PLC0415
+
+    runtime.set_up()
+    with lines.plain_warnings(RunWarning), terminal.screen(config.steps) as screen:
+        view = display.Display(screen, config.steps)
+
+        def failed(step: int) -> None:
+            screen.line(
+                f"step {step} is not finite: its equations are evaluated one by one, for a minute or so"
+            )
+
+        explanation = replay.explain(config, dataset, folder, trained=view.trained, failed=failed)
+    lines.text(explanation.describe())
+    return 0 if explanation.is_found else 1
 
 
 def _status(number: signal.Signals) -> int:

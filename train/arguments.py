@@ -21,6 +21,7 @@ examples:
   python -m train                                   the default experiment
   python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
   python -m train --workdir runs/mine               go on with the run that is there, or a new one
+  python -m train --explain-nan --workdir runs/mine   where the NaN or infinity that ended the run there began
   python -m train configs/digits.yaml --print-config > mine.yaml
   python -m train configs/digits.yaml --sweep optimizer.learning_rate=1e-3,3e-3 --sweep seed=0..2 --jobs 2
 
@@ -92,6 +93,8 @@ _FLAGS = {
     "--list": "list the configs with their purpose",
     "--print-config": "print the whole configuration as YAML, and train nothing",
     "--dry-run": "count the parameters and list every tag of a run, without compiling",
+    "--explain-nan": "replay the run of --workdir from its last checkpoint, and print where its first NaN or "
+    "infinity began; its folder is only read",
 }
 
 
@@ -112,6 +115,22 @@ def _default(options: argparse.Namespace) -> Path:
         if own.exists():
             return own
     return _find(DEFAULT)
+
+
+def replayed(options: argparse.Namespace) -> Path:
+    """Return the run folder that `--explain-nan` replays.
+
+    Raises:
+        ConfigError: The folder is not named, or another option contradicts a replay.
+    """
+    flags = {"--sweep": options.sweep, "--dry-run": options.dry_run, "--hparams": options.hparams}
+    wrong = [f"--explain-nan: replays one run as it was; leave out {flag}" for flag in flags if flags[flag]]
+    given: str | None = options.workdir
+    if given is None:
+        wrong.append("--explain-nan: replays the run of a folder; add --workdir DIR")
+    if given is None or wrong:
+        raise ConfigError([f"{COMMAND_LINE}: {line}" for line in wrong])
+    return workdir(given)
 
 
 def workdir(given: str) -> Path:

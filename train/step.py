@@ -141,6 +141,17 @@ def make_update(
     return update
 
 
+def make_checked(task: Task, config: Config) -> Callable[[TrainState, Batch], dict[str, jax.Array]]:
+    """Return the function from a state and a batch to the values that `Summary.finite` is about, by tag."""
+    differentiate = _make_differentiate(task, config)
+
+    def checked(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        value, _, grads = differentiate(state, batch)
+        return {"objective": value, "norm/grads": _norm(grads)}
+
+    return checked
+
+
 def _make_differentiate(
     task: Task, config: Config
 ) -> Callable[[TrainState, Batch], tuple[jax.Array, Forward, Any]]:

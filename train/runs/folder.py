@@ -33,7 +33,7 @@ class UnreadableFolderError(RunFolderError):
 
 @dataclasses.dataclass(frozen=True)
 class SharedFolder:
-    """A run folder as the processes see it that leave it to process 0 to write there.
+    """A run folder in which this process does not write: process 0 does, or the run is replayed.
 
     Attributes:
         path: the folder, on a file system that all of them see.
@@ -48,7 +48,7 @@ class SharedFolder:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints within."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
 
 class RunFolder:
@@ -150,6 +150,20 @@ def check_same_config(path: Path, config: Config) -> bool:
             would learn nothing.
     """
     return _check(path, config) is not None
+
+
+def open_to_read(path: Path, config: Config) -> SharedFolder:
+    """Return the folder of a run of this configuration, without a lock: nothing is written there.
+
+    Raises:
+        RunFolderError: No run was begun in the folder, or it holds another configuration.
+    """
+    with usable(path):
+        old = _check(path, config)
+        if old is None:
+            raise RunFolderError(f"no run was begun in {path}: give the --workdir of a run.")
+        decay_steps = schedule.inherited_end(old, config, _trained(path))
+    return SharedFolder(path, is_continued=True, decay_steps=decay_steps)
 
 
 def read_config(path: Path) -> Config | None:

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -52,11 +53,8 @@ def begin(
         "step": step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "argv": ["python", "-m", "train", *argv],
-        "git_commit": _git_commit(),
-        "devices": list(devices),
         "host": platform.node(),
-        "versions": _versions(),
-        "data": data,
+        **_inputs(devices, data),
     }
     before = _read(folder / META)
     if step and before and (changes := list(_changes(before[-1], started))):
@@ -69,6 +67,44 @@ def begin(
         )
     files.write(folder / META, json.dumps({"seed": seed, "starts": [*before, started]}, indent=2) + "\n")
     return started
+
+
+def changes(folder: Path, *, devices: Sequence[str], data: str) -> list[str]:
+    """Return the changes since a run's last start, each in a phrase.
+
+    Other devices are a change, as they round differently. Nothing is written. Without a meta.json that can
+    be read, no change is known.
+
+    Args:
+        folder: the run folder.
+        devices: the kind of each device.
+        data: the digest of the data; empty if it is not known.
+    """
+    try:
+        before = _Meta.model_validate_json(files.read(folder / META)).starts
+    except (OSError, ValueError):
+        return []
+    if not before:
+        return []
+    now = _inputs(devices, data)
+    found = list(_changes(before[-1], now))
+    if (old := before[-1].get("devices")) and old != now["devices"]:
+        found.append(f"devices {_listed(now['devices'])} in place of {_listed(old)}")
+    return found
+
+
+def _listed(devices: Sequence[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(devices).items())
+
+
+def _inputs(devices: Sequence[str], data: str) -> Start:
+    """Return the inputs of a start outside of its configuration."""
+    return {
+        "git_commit": _git_commit(),
+        "devices": list(devices),
+        "versions": _versions(),
+        "data": data,
+    }
 
 
 def _read(file: Path) -> list[Start]:

@@ -47,6 +47,12 @@ def begun(folder: Path, *, is_continued: bool) -> None:
     say(f"{'continues' if is_continued else 'run'} {folder}")
 
 
+def explain_nan(folder: Path) -> None:
+    """Print the command that explains why a run diverged."""
+    command = f"python -m train --explain-nan --workdir {shlex.quote(str(folder))}"
+    say(f"to see where the NaN or infinity began: {command}")
+
+
 def not_saved(failures: Sequence[str], folder: Path, *, names_folder: bool = False) -> None:
     """Report what of a run is not on disk, and how to have it tried again."""
     lines = "\n".join(f"error: {failure}" for failure in failures)
