@@ -81,7 +81,8 @@ class watch:  # noqa: N801 - used as a function
             are those of the module's parameters, of an `optax` update inside of the `collect` that passes
             `sowlog.observe("updates")`, whose `stacked` names the layers of a scan; paths are those in the
             tree of parameters.
-        every: the cadence, as of `sow`: each n-th step, or the name of a flag.
+        every: the cadence, as of `sow`: each n-th step, or the name of a flag. Where two watches have one
+            statistic of a module, the cadence is that of the inner one.
 
     Raises:
         TypeError: `reducers` holds no reducer, or `every` is no cadence.
