@@ -26,6 +26,7 @@ CAUSES = {
     "sowlog/_events/points.py",
     "sowlog/_events/singles.py",
     "train/runs/checkpoint.py",
+    "train/runs/file_list.py",
     "train/system/files.py",
 }
 

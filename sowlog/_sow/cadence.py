@@ -8,6 +8,7 @@ the rule of the transform, where that is bound, passes the number in.
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ Every = int | str | None
 """Each n-th step, a name of a flag, or always."""
 
 Numbers = dict[str, Any]
-"""The flags (bool scalars) by name, and the step (an int32 scalar)."""
+"""The flags (bool scalars) by name, and the step (an int32 scalar), or functions that return them."""
 
 _STEP, _ALL = "step", ""
 _given: contextvars.ContextVar[tuple[tuple[Any, Numbers], ...]] = contextvars.ContextVar(
@@ -99,8 +100,20 @@ def _names() -> set[str]:
 
 
 def all_given() -> Numbers:
-    """Return all numbers at the level of the caller, for a function whose reads are not known yet."""
-    return given_to(_names())
+    """Return functions that read the numbers at the level of the caller, for a function not traced yet.
+
+    A number that it does not read must leave no equation: JAX may bind a transform again, to map it.
+    """
+    level = internals.level()
+
+    def reading(name: str) -> Callable[[], Any]:
+        def read() -> Any:
+            with internals.set_current_trace(level):
+                return _read(name)
+
+        return read
+
+    return {name: reading(name) for name in _names()}
 
 
 def names_in(jaxpr: Any) -> list[str]:
@@ -120,15 +133,11 @@ def if_due(every: Every, states: Callable[[], Any]) -> Any:
     if flag is None:
         return states()
     shapes = jax.eval_shape(states)
-
-    # Both branches must vary over the same axes of a shard_map.
-    def some() -> Any:
-        return ambient.varying_like(states(), shapes)
-
-    def nothing() -> Any:
-        return ambient.varying_like(empty_like(shapes), shapes)
-
-    return jax.lax.cond(flag, some, nothing)
+    empty = ambient.varying_like(empty_like(shapes), shapes)
+    if any(map(ambient.varying_axes, jax.tree.leaves(shapes))):
+        # In a checked shard_map JAX cannot map a cond that is in a branch, so the states are selected.
+        return jax.tree.map(functools.partial(jnp.where, flag), states(), empty)
+    return jax.lax.cond(flag, states, lambda: empty)
 
 
 def _is_due(every: Every) -> jax.Array | None:
@@ -164,12 +173,14 @@ class _Read(internals.Primitive):
     def bind_with_trace(self, trace: Any, args: Sequence[Any], *rest: Any) -> Any:
         name = rest[-1]["name"]
         level = internals.level(trace)
-        for own, numbers in reversed(_given.get()):
-            if name in numbers and not replays.get():
-                if own is level:
-                    return numbers[name]
-                with internals.set_current_trace(level):
-                    return super().bind_with_trace(level, args, *rest)
+        known = [entry for entry in reversed(_given.get()) if name in entry[1] and not replays.get()]
+        for own, numbers in known:
+            if own is level:
+                number = numbers[name]
+                return number() if callable(number) else number
+        if known:
+            with internals.set_current_trace(level):
+                return super().bind_with_trace(level, args, *rest)
         # A jaxpr that is evaluated again, in silence or outside of its collect, sows nothing.
         return _NOTHING[name == _STEP]
 

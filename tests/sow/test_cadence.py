@@ -4,6 +4,7 @@ import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -23,6 +24,27 @@ def test_a_statistic_that_is_off_is_absent(case):
         _, updates = step(ROWS, flag)
         assert_sown(updates["metrics"], wanted if flag else [])
     assert traced.traces == 1
+
+
+def test_a_transform_that_is_bound_again_reads_nothing():
+    """JAX maps a while loop by the jaxpr of its body, and binds the shard_map in it again."""
+    mesh = jax.make_mesh((2,), ("shards",), (jax.sharding.AxisType.Auto,))
+    specs = jax.sharding.PartitionSpec()
+
+    def body(x):
+        sowlog.sow("x", x, sowlog.sum)
+        return x + 1
+
+    shard = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=specs))
+
+    def rows(x, flag):
+        loop = jax.vmap(lambda x: jax.lax.while_loop(lambda x: x < 3, shard, x))
+        return sowlog.collect(jax.jit(loop), due=flag)(x)
+
+    for flag, wanted in ((True, {"x": 3.0 + 2.0}), (False, {})):
+        y, updates = jax.jit(rows)(jnp.array([0.0, 2.0, 5.0]), flag)
+        np.testing.assert_array_equal(y, [3.0, 3.0, 5.0])
+        assert sowlog.compute(updates["metrics"]) == wanted
 
 
 def test_a_cached_function_is_traced_for_the_numbers_that_are_given():
