@@ -74,10 +74,15 @@ lock: $(READY)  ## Renew requirements.lock from pyproject.toml.
 clean:
 	rm -rf $(VENV) .cache
 
+# pip installs uv from the hashed lock file, and uv the rest in a tenth of the time; pip does it where uv cannot, as
+# behind a mirror that pip alone knows.
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock || \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(FLOOR)/.ready: pyproject.toml | $(READY)
@@ -86,8 +91,8 @@ $(FLOOR)/.ready: pyproject.toml | $(READY)
 		--editable '.[train,tensorboard,dev]'
 	touch $@
 
-$(NEWEST)/.ready: requirements.lock pyproject.toml
+$(NEWEST)/.ready: requirements.lock pyproject.toml | $(READY)
 	$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --no-deps --no-build-isolation --editable .
 	touch $@

@@ -136,7 +136,8 @@ def test_jobs_of_slurm_are_found_again(tmp_path: Path, monkeypatch: pytest.Monke
     status, out = end(process)
     assert (status, "number=3: stopped" in out) == (130, True)
     with start_sweep(tmp_path, *arguments) as process:
-        wait_until(lambda: waits(2))
+        # A job may run before the sweep has noted its number; a sweep that is killed then submits another.
+        wait_until(lambda: waits(2) and '"102"' in (log.parent / "job.json").read_text())
         process.kill()
     process = start_sweep(tmp_path, *arguments, "--submit-with", "slurm_partition=large")
     assert process.stdout is not None
