@@ -75,7 +75,8 @@ def sow(
             ...
         weight: the weight of the value, or of each element (with as many axes as the value), such as a mask.
         every: the cadence: a number of steps, of the `step` that `collect` is given, or the name of one of
-            its flags. At other steps nothing is computed, and the value is absent.
+            its flags. At other steps nothing is computed (but in a `shard_map` that checks what varies), and
+            the value is absent.
         collection: in a linen module, the variable collection to write to; `collect` returns the sows of
             "metrics".
 
