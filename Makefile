@@ -35,8 +35,8 @@ test-newest: $(NEWEST)/.ready
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(NEWEST)/jax $(NEWEST)/bin/python -m pytest $(MATRIX) $(ARGS)
 
 matrix: $(READY)  ## Every product of cases, of which a test run has a few: JAX's modes, eager shard_map, ways.
-	SOWLOG_MATRIX=all $(BIN)/python -m pytest tests/reduce/test_ambient.py tests/sow/test_transforms.py \
-		tests/sow/test_ways.py $(ARGS)
+	SOWLOG_MATRIX=all $(BIN)/python -m pytest tests/reduce/test_ambient.py tests/sow/test_cadence.py \
+		tests/sow/test_transforms.py tests/sow/test_ways.py $(ARGS)
 
 # JAX's transfer guard would refuse the input of every test: tests/reduce/test_ambient.py covers it.
 MODES := JAX_ENABLE_CHECKS=1 JAX_CHECK_TRACER_LEAKS=1 JAX_DEBUG_NANS=1 JAX_DEBUG_INFS=1 JAX_ENABLE_X64=1 \
