@@ -1,6 +1,6 @@
 """The evaluation of a jaxpr equation by equation, which records where NaN and infinity come from.
 
-A value that is finite has no trail, so the flow is recorded of what is not finite alone. Nothing leaves an
+A finite value has no trail, so the flow is recorded of non-finite values alone. Nothing leaves an
 iteration of a loop but its results: a long loop is compiled, and only an iteration whose results are not
 finite is evaluated by equations.
 """

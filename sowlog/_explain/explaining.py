@@ -41,7 +41,7 @@ def explain_nonfinite(fn: Callable[_Params, Any]) -> Callable[_Params, Nonfinite
     XLA fuses equations and may round otherwise, so that a value near the limit of its dtype may be finite
     here and not in the compiled function, or the reverse. The body of a scan of more than 16 steps, or of a
     while loop, is compiled, and only iterations whose results are not finite are evaluated by equations: at
-    most 64 of one loop that may merely pass on what is not finite. Branches and while loops that differ
+    most 64 of one loop that may merely pass on a non-finite value. Branches and while loops that differ
     between shards, and transforms without a rule (a Pallas kernel, a linear solve), are reported as one
     equation. Factors of a derivative that JAX computes in the forward pass count as forward, and the source
     of a backward rule is the line that calls its function. Callbacks run once, but for pure ones in a loop,

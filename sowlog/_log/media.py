@@ -1,4 +1,4 @@
-"""The part of a logger that logs what is no number: images, texts, tables, figures and the layout."""
+"""The part of a logger beside metrics: images, texts, tables, figures and the layout."""
 
 from __future__ import annotations
 

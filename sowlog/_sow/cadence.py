@@ -1,6 +1,7 @@
 """The cadence of statistics: numbers on the device that a `collect` is given, and that a sow inside reads.
 
-A statistic that is off computes nothing: its state is in a branch of a cond, which the device skips. The flag
+A statistic that is off computes nothing: its state is in a branch of a cond, which the device skips (in a
+shard_map that checks what varies, it is computed and dropped: `if_due`). The flag
 of that cond is an argument of the step, so one compiled program serves every cadence. A sow inside of a
 transform cannot close over it, since JAX uses the jaxpr of a function again. There a read is an equation, and
 the rule of the transform, where that is bound, passes the number in.

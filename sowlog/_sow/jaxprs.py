@@ -28,7 +28,7 @@ def with_sown(jaxpr: Any) -> Callable[..., tuple[list[Any], Sown]]:
 
 
 class HandedOut(NamedTuple):
-    """A jaxpr that returns what it sows.
+    """A jaxpr with its sown states among its results.
 
     Attributes:
         jaxpr: the jaxpr, with the numbers that its cadences read as its first operands, and the leaves of the

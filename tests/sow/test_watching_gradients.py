@@ -10,14 +10,7 @@ import pytest
 from flax import nnx
 
 import sowlog
-
-X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32))
-
-
-class Block(nn.Module):
-    @nn.compact
-    def __call__(self, x, _=None):
-        return x + nn.Dense(2, name="dense")(x), None
+from tests.sow.test_watching import Block, X, rms
 
 
 class Stack(nn.Module):
@@ -30,10 +23,6 @@ class Stack(nn.Module):
 
 MODEL = Stack()
 PARAMS = MODEL.init(jax.random.key(0), X)["params"]
-
-
-def rms(array):
-    return np.sqrt(np.mean(np.square(np.asarray(array, np.float64))))
 
 
 def loss_of(params):
@@ -129,7 +118,7 @@ def test_a_watch_of_gradients_needs_a_collect_around_the_gradient():
 
 
 def trained(watch, *, stacked="blocks/*", observer="updates"):
-    """Return the updates of one step, and the results of what it sows."""
+    """Return the updates of one step, and the results of its sows."""
     optimizer = optax.chain(optax.sgd(0.1), sowlog.observe(observer, stacked=stacked))
 
     @jax.jit
