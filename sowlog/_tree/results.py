@@ -42,9 +42,7 @@ def compute(tree: Any) -> dict[str, Any]:
     """
     tags, leaves = flatten(tree)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(leaves)):
-        if is_packed(tree):
-            check_packed(tree, "computed")
-        return _traced_results(tree if is_packed(tree) else pack(tree))
+        return _traced_results(pack(tree))
     results: dict[str, Any] = {}
     unpacked: list[tuple[str, Any]] = []
     for tag, leaf in zip(tags, leaves, strict=True):

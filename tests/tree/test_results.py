@@ -30,7 +30,7 @@ def test_compute_of_traced_states_gives_traced_scalars():
 
 
 def test_compute_of_a_traced_packed_tree_reads_its_buffer():
-    """Nothing is reduced or packed a second time."""
+    """Its words, in a few equations."""
 
     def step(x):
         packed = sowlog.pack({"a": sowlog.rms.of(x), "b": sowlog.max.init_fn()})
