@@ -34,7 +34,10 @@ from sowlog._tree.leaves import check_leaves, check_tags
 from sowlog._tree.tags import flatten, index_tags, is_state, join
 
 _NAN = np.uint32(0x7FC00000)
+# Arrays that are joined at once. XLA fuses what computes plain arrays into their concatenation, so there few
+# are best; a state is reduced before it is stacked.
 _FAN_IN = 8
+_STATES = 32
 
 _Slot = tuple[int, str]
 """A result: the position of its leaf, and the suffix of its tag."""
@@ -239,7 +242,7 @@ def _named(result: Any) -> dict[str, Any]:
 
 def _stack(states: list[State]) -> State:
     """Stack states of one kind, a few at a time: those few are traced once for all."""
-    some = [_stack_some(*states[i : i + _FAN_IN]) for i in range(0, len(states), _FAN_IN)]
+    some = [_stack_some(*states[i : i + _STATES]) for i in range(0, len(states), _STATES)]
     return jax.tree.map(lambda *arrays: concatenate(_kept_apart(list(arrays))), *some)
 
 

@@ -22,14 +22,16 @@ from train.config import file as config_file
 _AGAINST = "the same step, its statistics not sown"
 _CONFIG = Path(__file__).parents[2] / "configs" / "moe_lm.yaml"
 _STEPS = 10
-_WATCH = (
-    'watch.modules=[blocks, "blocks/*"]',
-    "watch.statistics=[rms, nonfinite]",
-    "watch.of=[outputs, grads]",
-)
-# The number of steps between statistics, and the first step that is run.
-_CADENCES = ((1, 0), (_STEPS, 0), (10**6, 1))
-_WHEN = (("each step", 1.03), (f"every {_STEPS}th", 1.01), ("but off", 1.005))
+_BLOCKS = "watch.modules=[blocks]"
+_PARTS = 'watch.modules=[blocks, "blocks/*"]'
+_WATCH = ("watch.statistics=[rms, nonfinite]", "watch.of=[outputs, grads]")
+# The modules, the steps from statistics to statistics, the first step that is run, and the target.
+_WATCHED = {
+    "every block watched each step": (_BLOCKS, 1, 0, 1.03),
+    f"every block watched every {_STEPS}th": (_BLOCKS, _STEPS, 0, 1.01),
+    "every block watched but off": (_BLOCKS, 10**6, 1, 1.005),
+    "every block and its parts watched but off": (_PARTS, 10**6, 1, None),
+}
 _SMALL = ("task.layers=1", "task.width=8", "task.heads=2", "task.experts=2", "task.expert_width=8")
 
 
@@ -71,21 +73,19 @@ def measure_collecting(size: Size) -> list[Line]:
 
 
 def _watching(size: Size, unwatched: Any) -> list[Line]:
-    """Run the step with outputs and gradients of each block, and of its parts, watched at a cadence."""
+    """Run the step with outputs and gradients of blocks watched at a cadence."""
     overrides = () if size.rounds > 1 else _SMALL
     runs: dict[str, Callable[[], float]] = {}
-    for every, first in _CADENCES:
-        init, train_step, batch = _program((*overrides, *_WATCH, f"watch.every={every}"))
+    for case, (modules, every, first, _) in _WATCHED.items():
+        init, train_step, batch = _program((*overrides, *_WATCH, modules, f"watch.every={every}"))
         watched = train_step().lower(init(batch), batch).compile()
-        runs[f"metrics {every}"] = functools.partial(_run, watched, init, batch, first)
-        runs[f"bare {every}"] = functools.partial(_run, unwatched, init, batch, first)
-    figures = interleave(runs, min(size.rounds, 7))
+        runs[f"metrics {case}"] = functools.partial(_run, watched, init, batch, first)
+        runs[f"bare {case}"] = functools.partial(_run, unwatched, init, batch, first)
+    figures = interleave(runs, 2 * size.rounds)
     lines: list[Line] = []
-    for (every, _), (when, target) in zip(_CADENCES, _WHEN, strict=True):
-        of_cadence = {name: figures[f"{name} {every}"] for name in ("metrics", "bare")}
-        line = _line(
-            f"{_STEPS} steps, outputs and gradients of every block watched {when}", of_cadence, target
-        )
+    for case, (*_, target) in _WATCHED.items():
+        of_case = {name: figures[f"{name} {case}"] for name in ("metrics", "bare")}
+        line = _line(f"{_STEPS} steps, outputs and gradients of {case}", of_case, target)
         lines.append(dataclasses.replace(line, against="the same step, not watched"))
     return lines
 
