@@ -159,7 +159,8 @@ def save(number, frame):
 signal.signal(signal.SIGINT, save)
 signal.signal(signal.SIGTERM, save)
 (folder / "ready").touch()
-time.sleep(60)
+for _ in range(1200):
+    time.sleep(0.05)  # briefly: a signal just before a sleep does not shorten it
 """
 
 
