@@ -1,6 +1,7 @@
 """The rules of custom derivatives and linear solves, whose gradient is that of a user's or JAX's own rule."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import jax
@@ -22,15 +23,27 @@ def bind_custom_derivative(bind: Bind, args: Sequence[Any], params: dict[str, An
         return bind(*args, **params)
     if not is_collecting():
         # A later gradient may run the functions when the context of this silence has ended.
-        return bind(*args, **internals.silenced(params, silent, replaying))
+        return bind(*args, **internals.within(params, silent, silent, replaying))
     jaxpr = jax.make_jaxpr(internals.custom_function(params))(*args)
     if not internals.holds_sows(jaxpr):
         return bind(*args, **params)
     _check_losses(jaxpr, "a custom derivative (custom_vjp, custom_jvp)")
     _, sown = with_sown(jaxpr)(*map(jax.lax.stop_gradient, args))
-    results = bind(*args, **internals.silenced(params, silent, replaying))
+    results = bind(*args, **internals.within(params, _silent_with_numbers(), silent, replaying))
     emit_all(jax.tree.map(jax.lax.stop_gradient, sown))
     return results
+
+
+def _silent_with_numbers() -> internals.Context:
+    """Return the context of a silent function; a `collect` in it reads the numbers of the level outside."""
+    numbers, level = cadence.all_given(), internals.level()
+
+    @contextlib.contextmanager
+    def silent_with_numbers() -> Generator[None]:
+        with silent(), contextlib.nullcontext() if internals.level() is level else cadence.given(numbers):
+            yield
+
+    return silent_with_numbers
 
 
 def _check_losses(jaxpr: Any, transform: str) -> None:

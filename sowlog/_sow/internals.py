@@ -254,13 +254,10 @@ def is_of_jax(params: dict[str, Any]) -> bool:
 _SOURCES = tuple(str(Path(jax.__file__).parent / "_src" / folder) for folder in ("nn", "numpy", "scipy"))
 
 
-def silenced(params: dict[str, Any], silent: Context, replaying: Context) -> dict[str, Any]:
-    """Return the parameters of a custom derivative whose functions run in contexts.
+def within(params: dict[str, Any], *contexts: Context) -> dict[str, Any]:
+    """Return the parameters of a custom derivative whose function, forward and backward rule have contexts."""
 
-    The function and its forward rule run in `silent`, a backward rule in `replaying`.
-    """
-
-    def within(context: Context, function: Any) -> Any:
+    def wrapped(context: Context, function: Any) -> Any:
         def run(*args: Any) -> Any:
             _empty_stores(function)
             with context():
@@ -268,9 +265,8 @@ def silenced(params: dict[str, Any], silent: Context, replaying: Context) -> dic
 
         return _wrap_init(run, debug_info=function.debug_info)
 
-    function, forward, *backward = params["subfuns"]
-    rules = (within(silent, forward), *(within(replaying, rule) for rule in backward))
-    return {**params, "subfuns": (within(silent, function), *rules)}
+    # That of a custom_jvp has no backward rule.
+    return {**params, "subfuns": tuple(map(wrapped, contexts, params["subfuns"]))}
 
 
 def manual_axes(params: dict[str, Any]) -> frozenset[Any] | None:

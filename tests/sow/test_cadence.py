@@ -151,6 +151,28 @@ def test_the_flags_of_an_outer_collect_hold_inside():
     assert outer == ({}, {"x": 1.0})
 
 
+@pytest.mark.parametrize("is_due", [True, False])
+def test_a_collect_inside_of_a_custom_derivative_reads_the_flag(is_due):
+    """Also under jit, where the function of the derivative becomes an equation, and in its gradient."""
+
+    def inner(x):
+        sowlog.sow("x", x, sowlog.sum, every="slow")
+        return jnp.sin(x)
+
+    def function(x):
+        y, updates = sowlog.collect(inner)(x)
+        sowlog.sow("inside", updates["metrics"]["x"].seen, sowlog.sum)
+        return y
+
+    derivative = jax.custom_vjp(function)
+    derivative.defvjp(lambda x: (function(x), x), lambda x, cotangent: (cotangent * jnp.cos(x),))
+    for jitted in (derivative, jax.jit(derivative), jax.jit(jax.jit(derivative))):
+        for call in (jitted, jax.grad(jitted), jax.jit(jax.grad(jitted)), jax.checkpoint(jitted)):
+            y, updates = sowlog.collect(call, due={"slow": jnp.asarray(is_due)})(1.0)
+            assert sowlog.compute(updates["metrics"]) == {"inside": is_due}
+            assert y == pytest.approx(call(1.0))
+
+
 def test_without_a_step_a_statistic_is_computed_each_time():
     """As in an evaluation, also where Flax stores it."""
     model, x = Stack(), jnp.ones((1, 2))
