@@ -6,7 +6,6 @@ bound before.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -227,12 +226,6 @@ _RULES: list[tuple[Any, internals.Rule]] = [
 ]
 
 
-def _bind_placed(
-    primitive: Any, rule: internals.Rule, bind: Bind, args: Sequence[Any], params: _Params
-) -> Any:
-    return rule(bind, args, taps.placed(params, primitive))
-
-
 def install() -> None:
     """Let JAX bind the transforms by these rules, while a `collect` runs."""
     for primitive, rule in _RULES:
@@ -240,7 +233,7 @@ def install() -> None:
         wrapping.wrap(
             primitive,
             is_inside if is_derivative else is_collecting,
-            rule if is_derivative else functools.partial(_bind_placed, primitive, rule),
+            rule if is_derivative else taps.placing_once(primitive, rule),
         )
     wrapping.wrap_eager_jit(is_collecting)
     wrapping.wrap_forward_mode(is_collecting, once)

@@ -81,6 +81,29 @@ def placing() -> Callable[[], contextlib.AbstractContextManager[None]]:
     return functools.partial(_within, _place())
 
 
+@contextlib.contextmanager
+def _placed_already() -> Generator[None]:
+    token = _done.set((internals.level(), internals.gradient()))
+    try:
+        yield
+    finally:
+        _done.reset(token)
+
+
+def placing_once(primitive: Any, rule: internals.Rule) -> internals.Rule:
+    """Return a rule for transforms with placed taps. A transform that the rule binds has them already."""
+
+    def of_placed(bind: internals.Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        own, inside = _done.get()
+        if own is not None and own is internals.level() and inside is internals.gradient():
+            return rule(bind, args, params)
+        new = placed(params, primitive)
+        with contextlib.nullcontext() if new is params else _placed_already():
+            return rule(bind, args, new)
+
+    return of_placed
+
+
 def placed(params: dict[str, Any], primitive: Any) -> dict[str, Any]:
     """Return the parameters of a transform with the scopes and stacks around it in the labels of its taps.
 
@@ -95,6 +118,8 @@ def placed(params: dict[str, Any], primitive: Any) -> dict[str, Any]:
     return _map_jaxprs(lambda jaxpr: _placed(jaxpr, place, int(primitive.name in _LOOPS)), params)
 
 
+_done: contextvars.ContextVar[tuple[Any, Any]] = contextvars.ContextVar("sowlog_done", default=(None, None))
+"""The level and the gradient at which a rule runs for a transform whose taps are placed."""
 _is_used = threading.Event()
 """Set with the first tap of the process: before it no jaxpr is searched."""
 

@@ -302,6 +302,43 @@ def test_stacked_steps_are_kept_apart(way):
         assert computed[f"sum/{index:02}"] == pytest.approx(ORACLE[index].sum(), rel=1e-4)
 
 
+BESIDE = {
+    "scan": lambda body, x: jax.lax.scan(lambda x, _: (body(x), None), x, length=2)[0],
+    "stacked scan": lambda body, x: jax.lax.scan(sowlog.stacked(lambda x, _: (body(x), None)), x, length=1)[
+        0
+    ],
+    "cond": lambda body, x: jax.lax.cond(x[0] > -9, body, lambda x: x, x),
+    "checkpoint": lambda body, x: jax.checkpoint(body)(x),
+    "jit": lambda body, x: jax.jit(body)(x),
+    "vmap": lambda body, x: jax.vmap(body)(x),
+    "scan in a jit": lambda body, x: jax.jit(lambda x: BESIDE["scan"](body, x))(x),
+}
+
+
+@pytest.mark.parametrize("way", BESIDE)
+def test_a_gradient_beside_a_value_has_each_scope_once(way):
+    """A transform that holds a sow is bound anew by its rule, with taps that have their place."""
+
+    def body(x):
+        sowlog.sow("value", x)
+        with sowlog.scope("deep"):
+            return jnp.tanh(sowlog.sow_grad("gradient", x, sowlog.max))
+
+    def inner(x):
+        with sowlog.scope("middle"):
+            return BESIDE[way](body, x)
+
+    def loss_fn(x):
+        with sowlog.scope("outer"):
+            return jnp.sum(BESIDE["scan"](inner, x))
+
+    layer = "/00" if way == "stacked scan" else ""
+    for gradient in (jax.grad(loss_fn), jax.jit(jax.grad(loss_fn))):
+        _, updates = sowlog.collect(gradient)(jnp.ones(3))
+        expected = {f"outer/middle/value{layer}", f"outer/middle/deep/gradient{layer}"}
+        assert set(sowlog.compute(updates["metrics"])) == expected
+
+
 def test_stacked_examples_are_kept_apart():
     """Of grad of vmap, and of vmap of grad."""
     rows = {
