@@ -255,7 +255,7 @@ _SOURCES = tuple(str(Path(jax.__file__).parent / "_src" / folder) for folder in 
 
 
 def within(params: dict[str, Any], *contexts: Context) -> dict[str, Any]:
-    """Return the parameters of a custom derivative whose function, forward and backward rule have contexts."""
+    """Return the parameters of a custom derivative whose functions and rules run in contexts."""
 
     def wrapped(context: Context, function: Any) -> Any:
         def run(*args: Any) -> Any:
