@@ -19,6 +19,7 @@ from sowlog._events.framing import CorruptEventFile
 from sowlog._events.reading import Run, read
 from sowlog._explain.explaining import explain_nonfinite
 from sowlog._log.logger import Logger
+from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning
 from sowlog._log.pending import QueueFullError
 from sowlog._log.sinks import WriterError
 from sowlog._reduce.basic import last, max, mean, min, nonfinite, sum
@@ -39,19 +40,24 @@ from sowlog._sow.watches import watch
 from sowlog._tree.layout import Packed
 from sowlog._tree.losses import total_loss
 from sowlog._tree.microbatches import accumulate
+from sowlog._tree.notes import Description
 from sowlog._tree.packing import pack
 from sowlog._tree.replicas import all_reduce
-from sowlog._tree.results import compute
+from sowlog._tree.results import compute, describe
 from sowlog._tree.serialization import register as _register
 from sowlog._tree.tags import empty_like, merge
 from sowlog.writers._warnings import LossWarning
 
 __all__ = [
     "CorruptEventFile",
+    "Description",
     "HistogramValue",
     "Logger",
     "LossWarning",
     "LostMetricError",
+    "NonfiniteError",
+    "NonfiniteOrigin",
+    "NonfiniteWarning",
     "Packed",
     "QueueFullError",
     "Reducer",
@@ -63,6 +69,7 @@ __all__ = [
     "all_reduce",
     "collect",
     "compute",
+    "describe",
     "discover",
     "empty_like",
     "explain_nonfinite",

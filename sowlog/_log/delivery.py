@@ -5,12 +5,15 @@ A loss counter per writer lets one writer fail without stopping the others or tr
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sowlog._log.item import Item, read_item
-from sowlog._log.sinks import LossCounter, Sink, WriterError, count_of, merge_errors
+from sowlog._log.nonfinite import TAG as _NONFINITE
+from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite, Watcher
+from sowlog._log.sinks import LossCounter, Sink, count_of, merge_errors
 from sowlog.writers import Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
@@ -25,9 +28,14 @@ class Delivery:
         writers: the writers.
         max_pending: the largest number of records kept for a stalled writer; its images and texts are
             bounded by MAX_PENDING_BYTES as well.
+        on_nonfinite: the rule for a value that becomes NaN or infinite.
     """
 
-    def __init__(self, writers: Sequence[Writer], *, max_pending: int) -> None:
+    def __init__(
+        self, writers: Sequence[Writer], *, max_pending: int, on_nonfinite: OnNonfinite = "warn"
+    ) -> None:
+        self._on_nonfinite = on_nonfinite
+        self._watcher = None if on_nonfinite == "ignore" else Watcher()
         self._sinks = [Sink(writer, max_pending) for writer in writers]
         self._batch_sinks = [sink for sink in self._sinks if sink.is_batch]
         self._single_sinks = [sink for sink in self._sinks if not sink.is_batch]
@@ -65,7 +73,7 @@ class Delivery:
 
     def _read_ready(
         self, items: deque[Item], pause: Callable[[], None]
-    ) -> Iterator[tuple[Record | None, WriterError | None]]:
+    ) -> Iterator[tuple[Record | None, Exception | None]]:
         """Wait for the first item, and read it and those that are ready then.
 
         A wait for each step of a fast loop would wake the thread for each.
@@ -76,8 +84,8 @@ class Delivery:
         for item in itertools.takewhile(Item.is_ready, itertools.islice(items, 1, None)):
             yield self._read(item)
 
-    def _read(self, item: Item) -> tuple[Record | None, WriterError | None]:
-        """Return the record of an item, or the error to re-raise."""
+    def _read(self, item: Item) -> tuple[Record | None, Exception | None]:
+        """Return the record of an item, and the error to re-raise."""
         # Values of the run belong to no step, so the number of dropped steps waits for the next one.
         if self._dropped != self._dropped_written and not item.is_of_run:
             self._dropped_written = self._dropped
@@ -87,7 +95,23 @@ class Delivery:
         except Exception as error:
             return None, self._read_losses.count_failure(item.step, error)
         self._read_losses.failing = False
-        return record, None
+        origin = self._watcher and self._watcher.look(record)
+        if not origin:
+            return record, None
+        record = dataclasses.replace(record, texts={**record.texts, _NONFINITE: origin.markdown()})
+        return record, self._report(origin)
+
+    def _report(self, origin: NonfiniteOrigin) -> Exception | None:
+        if self._on_nonfinite == "raise":
+            return NonfiniteError(origin)
+        if not callable(self._on_nonfinite):
+            return NonfiniteWarning(str(origin))
+        try:
+            self._on_nonfinite(origin)
+        except Exception as error:
+            error.add_note(f"raised by on_nonfinite, which was called because {origin}")
+            return error
+        return None
 
     def flush(self) -> None:
         """Flush every writer, so that all delivered records are durable.

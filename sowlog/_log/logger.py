@@ -18,6 +18,7 @@ from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.kinds import TagKinds
 from sowlog._log.media import Media
 from sowlog._log.metrics import prepare
+from sowlog._log.nonfinite import OnNonfinite, check_on_nonfinite
 from sowlog._log.pending import OnFull, check_bounds
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
@@ -51,11 +52,17 @@ class Logger(Media):
             one hides the new points of the others, and issues a LossWarning when it is closed. Without
             `resume_from`, a step that the folder already holds brings a LossWarning, since TensorBoard hides
             one of the two points.
+        on_nonfinite: the rule for a value that becomes NaN or infinite: "warn" with a NonfiniteWarning,
+            "raise" a NonfiniteError, "ignore" it, or a function, called on the logger's thread with a
+            `NonfiniteOrigin`: the first such value in the order of execution, with its place and the ranges
+            of its neighbors before. TensorBoard's Text tab shows the same. After one report there is no other
+            until its values are finite again.
 
     Raises:
         OSError: The event file cannot be created.
-        ValueError: `every`, `queue_size` or `on_full` is out of range, `logdir` is no local folder (as
-            `gs://bucket/run`), or `resume_from` is passed with `writers`, which take it themselves.
+        ValueError: `every`, `queue_size`, `on_full` or `on_nonfinite` is out of range, `logdir` is no local
+            folder (as `gs://bucket/run`), or `resume_from` is passed with `writers`, which take it
+            themselves.
 
     Example:
         >>> import tempfile, sowlog
@@ -84,10 +91,12 @@ class Logger(Media):
         queue_size: int = _QUEUE_SIZE,
         on_full: OnFull = "block",
         resume_from: int | None = None,
+        on_nonfinite: OnNonfinite = "warn",
     ) -> None:
         # A new event file shows in TensorBoard, and its restart hides points: arguments are checked first.
         every = check_count(every, "every", "it must be 1 step or more")
         check_bounds(queue_size, on_full)
+        check_on_nonfinite(on_nonfinite)
         own = None
         if writers is None:
             own = TensorBoard(logdir, resume_from=resume_from)
@@ -96,7 +105,7 @@ class Logger(Media):
             writers = check_writers(writers, resume_from)
             self._place = ", ".join(type(writer).__name__ for writer in writers)
         self._has_hparams = False
-        self._delivery = Delivery(writers, max_pending=queue_size)
+        self._delivery = Delivery(writers, max_pending=queue_size, on_nonfinite=on_nonfinite)
         try:
             background = Background(
                 self._delivery.deliver,
@@ -126,6 +135,7 @@ class Logger(Media):
 
         Raises:
             WriterError: A writer failed at an earlier step. This step is queued nevertheless.
+            NonfiniteError: A value became NaN or infinite at an earlier step, and `on_nonfinite` is "raise".
             QueueFullError: The queue is full and `on_full` is "error".
             TimeoutError: The queue is full, and the device or the disk hangs.
             TypeError: The step is not an integer, or is on a device; or a metric is not a real number,
@@ -232,7 +242,7 @@ class Logger(Media):
             >>> import tempfile, sowlog
             >>> log = sowlog.Logger(tempfile.mkdtemp())
             >>> log.hparams({"learning_rate": 10.0})
-            >>> log(0, {"loss": float("nan")})
+            >>> log(0, {"loss": 1e9})
             >>> log.close(ending="failure")
         """
         if self._has_hparams and ending is not None:

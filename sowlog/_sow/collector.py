@@ -7,6 +7,7 @@ vmap have no jaxpr: a sow passes through them, to the level below, at once.
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NoReturn
 
@@ -133,6 +134,10 @@ def once(trace: Any) -> Generator[None]:
 
 def emit(label: Label, state: Any) -> None:
     """Sow a state, or a tuple of values for a label with functions, at the current level."""
+    _bind(label._replace(note=label.note.now()), state)
+
+
+def _bind(label: Label, state: Any) -> None:
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, state))
     token = _replays.set(False)
     try:
@@ -150,11 +155,19 @@ def emit_statistic(
         emit(label, cadence.if_due(every, lambda: make(*values)))
 
 
-def emit_all(sown: Sown) -> None:
-    """Sow at the current level the states that a transform returned, within the scopes around it."""
+def emit_all(*sown: Sown, is_loop: bool = False) -> None:
+    """Sow at the current level the states that a transform returned, within the scopes around it.
+
+    They keep their order of execution. JAX sorts the labels of states that pass through a transform.
+    """
     path = scope_path()
-    for label, state in sown.items():
-        emit(label.within(path), state)
+    groups: dict[int, int] = {}
+    for label, state in sorted(
+        (item for of_kind in sown for item in of_kind.items()), key=lambda item: item[0].note.order
+    ):
+        note = label.note.now()
+        group = groups.setdefault(0 if is_loop else label.note.group, note.order)
+        _bind(label.within(path)._replace(note=dataclasses.replace(note, group=group)), state)
 
 
 def sows_of(jaxpr: Any) -> list[tuple[Label, Any]]:

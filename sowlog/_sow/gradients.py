@@ -9,7 +9,15 @@ from flax import linen as nn
 from sowlog._reduce.reducer import Reducer
 from sowlog._sow.cadence import check_every
 from sowlog._sow.labels import METRICS
-from sowlog._sow.site import arguments_of, check_module, check_reducer, is_collected, label_of, place_of
+from sowlog._sow.site import (
+    Said,
+    arguments_of,
+    check_module,
+    check_reducer,
+    is_collected,
+    label_of,
+    place_of,
+)
 from sowlog._sow.taps import tap
 
 if TYPE_CHECKING:
@@ -28,8 +36,9 @@ def sow_grad(
     reducer: Reducer,
     *,
     every: int | str | None = None,
+    doc: str = "",
 ) -> jax.Array: ...
-def sow_grad(*args: Any, every: int | str | None = None, **kwargs: Any) -> Any:
+def sow_grad(*args: Any, every: int | str | None = None, doc: str = "", **kwargs: Any) -> Any:
     """Sow statistics of the gradient that flows back through an activation; return the activation.
 
     Write `h = sowlog.sow_grad(self, "h", h, sowlog.rms)`, without `self` in a function. The backward pass
@@ -49,6 +58,7 @@ def sow_grad(*args: Any, every: int | str | None = None, **kwargs: Any) -> Any:
         x: a floating-point array.
         reducer: the accumulation of the gradients of one name: `sowlog.rms`, `sowlog.histogram` ...
         every: the cadence, as of `sow`, by the step or a flag of the `collect` around the gradient.
+        doc: a description for people, as of `sow`.
 
     Returns:
         The array `x`, of which the rest of the function is to be computed.
@@ -81,4 +91,4 @@ def sow_grad(*args: Any, every: int | str | None = None, **kwargs: Any) -> Any:
             f"{place_of(module, name)} is {dtype}: only the gradient of a floating-point array is sown"
             f"{'; sow those of x.real and x.imag' if jnp.issubdtype(dtype, jnp.complexfloating) else ''}."
         )
-    return tap(label_of(module, METRICS, name), jnp.asarray(x), reducer.of, every)
+    return tap(label_of(module, METRICS, name, Said(doc, reducer)), jnp.asarray(x), reducer.of, every)

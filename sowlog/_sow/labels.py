@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.paths import outer_path
-from sowlog._tree import losses
+from sowlog._tree import losses, notes
+from sowlog._tree.notes import NO_NOTE, Note
 
 METRICS = "metrics"
 """The collection of statistics; that of losses is `losses.COLLECTION`."""
@@ -45,6 +46,7 @@ class Label(NamedTuple):
         functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
         model: the number of the nnx model that sows, from 1; 0 for another.
         of_gradient: whether a backward pass sows it.
+        note: the note on the sow, equal for all labels.
     """
 
     collection: str
@@ -54,6 +56,7 @@ class Label(NamedTuple):
     functions: Functions | None = None
     model: int = 0
     of_gradient: bool = False
+    note: Note = NO_NOTE
 
     def __str__(self) -> str:
         return "/".join((*self.path, self.name))
@@ -97,3 +100,20 @@ class Label(NamedTuple):
 
 Sown = dict[Label, Any]
 """The states that were sown, or tuples of values under a label with functions."""
+
+
+def register_notes(sown: Sown) -> None:
+    """Set the notes of the sown tags; losses are under their collection, as in a packed tree."""
+    for label in sown:
+        if label.is_loss:
+            notes.register(f"{losses.COLLECTION}/{label}", label.note, "loss", is_loss=True)
+        else:
+            notes.register(str(label), label.note, _phase_of(label))
+
+
+def _phase_of(label: Label) -> notes.Phase:
+    if label.of_gradient:
+        return "backward"
+    if label.path[-1:] == ("updates",):
+        return "update"
+    return "input" if label.path in (("inputs",), ("params",)) else "forward"

@@ -40,6 +40,7 @@ from sowlog._sow.nnx_structure import (
 from sowlog._sow.paths import inside, scope_path
 from sowlog._sow.scopes import stacked
 from sowlog._sow.watching import call_watched, watch_classes
+from sowlog._tree.notes import Note, place_of_caller
 from sowlog.nnx import Metric
 
 
@@ -207,7 +208,8 @@ def _sow_metric(sow: Callable[..., Any]) -> Callable[..., Any]:
                 f"{described(module, name)} is sown as sowlog.nnx.Metric with functions that are not those "
                 f'of a reducer. Write: module.sow(sowlog.nnx.Metric, "{name}", value, **sowlog.mean).'
             )
-        emit(label_of(module, METRICS, name), reducer.of(value))
+        label = label_of(module, METRICS, name)
+        emit(label._replace(note=Note("", place_of_caller(), reducer)), reducer.of(value))
         if hasattr(module, "__captures__"):
             sow(module, variable_type, name, value, **functions)
         return True

@@ -19,6 +19,7 @@ from sowlog._sow.scopes import parts_of
 from sowlog._sow.update_statistics import NORM, RATIO, Layout, Recorded, Statistics
 from sowlog._sow.watches import UPDATES
 from sowlog._sow.watching import watch_updates
+from sowlog._tree import notes
 from sowlog._tree.tags import is_state, join
 
 _CLIP_FRACTION = "clip_fraction"
@@ -178,7 +179,25 @@ def observed(optimizer_state: Any, *, previous: Any = None) -> dict[str, Any]:
                 f"optimizer's state has not; it has {', '.join(found)}."
             )
         tree[name][_CLIP_FRACTION] = _lowered(tree[state.before][NORM], tree[name][NORM])
+    _register(tree)
     return tree
+
+
+_DOCS = {
+    NORM: "Global norm of {}.",
+    RATIO: "Norm of {} relative to that of the parameters. Ideal: about 1e-3.",
+    _CLIP_FRACTION: "Fraction of steps in which the transformations before lowered the norm of {}.",
+}
+
+
+def _register(tree: dict[str, dict[str, State]]) -> None:
+    for name, states in tree.items():
+        phase = "update" if name == UPDATES else "gradient"
+        for tag, state in states.items():
+            module, _, statistic = tag.rpartition("/")
+            of = f"{name} of {module}" if module else name
+            doc = _DOCS.get(statistic, f"Statistic {statistic} of {{}}.")
+            notes.register(join(name, tag), notes.Note(doc.format(of), reducer=state.reducer).now(), phase)
 
 
 _Found = tuple[str, ObserverState, jax.Array]

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
@@ -11,6 +11,7 @@ from sowlog._sow import foreign, linen, scopes
 from sowlog._sow.collector import is_collecting
 from sowlog._sow.labels import Label
 from sowlog._sow.paths import scope_path, whole_path
+from sowlog._tree.notes import Note, place_of_caller
 
 
 def arguments_of(
@@ -46,18 +47,27 @@ def is_collected(module: Any, collection: str) -> bool:
     return foreign.loaded_nnx().is_collected(module)
 
 
-def label_of(module: Any, collection: str, name: str) -> Label:
-    """Return the label of a sow.
+class Said(NamedTuple):
+    """The arguments of a sow that describe it: the text by its author, and the reducer."""
+
+    doc: str = ""
+    reducer: Reducer | None = None
+
+
+def label_of(module: Any, collection: str, name: str, said: Said) -> Label:
+    """Return the label of a sow, with a note.
 
     Raises:
         ValueError: The name has an empty part.
     """
     *path, last = scopes.parts_of(name, "metric")
     if module is None:
-        return Label(collection, (*scope_path(), *path), last)
-    if isinstance(module, nn.Module):
-        return linen.label_of(module, collection, name)
-    return foreign.loaded_nnx().label_of(module, collection, name)
+        label = Label(collection, (*scope_path(), *path), last)
+    elif isinstance(module, nn.Module):
+        label = linen.label_of(module, collection, name)
+    else:
+        label = foreign.loaded_nnx().label_of(module, collection, name)
+    return label._replace(note=Note(said.doc, place_of_caller(), said.reducer))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from sowlog._sow import cadence
 from sowlog._sow.collector import check_on_device, emit, emit_statistic
 from sowlog._sow.labels import METRICS, Label
 from sowlog._sow.site import (
+    Said,
     arguments_of,
     check_module,
     check_reducer,
@@ -37,6 +38,7 @@ def sow(
     *,
     weight: Value | None = None,
     every: int | str | None = None,
+    doc: str = "",
 ) -> bool: ...
 @overload
 def sow(
@@ -47,12 +49,14 @@ def sow(
     *,
     weight: Value | None = None,
     every: int | str | None = None,
+    doc: str = "",
     collection: str = METRICS,
 ) -> bool: ...
 def sow(
     *args: Any,
     weight: Value | None = None,
     every: int | str | None = None,
+    doc: str = "",
     collection: str = METRICS,
     **kwargs: Any,
 ) -> bool:
@@ -77,6 +81,8 @@ def sow(
         every: the cadence: a number of steps, of the `step` that `collect` is given, or the name of one of
             its flags. At other steps nothing is computed (but in a `shard_map` that checks what varies), and
             the value is absent.
+        doc: a description for people, with the unit in square brackets and the ideal value: "Entropy of the
+            attention [nats]. Ideal: above 1." `describe` returns it, and TensorBoard shows it.
         collection: in a linen module, the variable collection to write to; `collect` returns the sows of
             "metrics".
 
@@ -131,14 +137,18 @@ def sow(
     def emit_state(label: Label) -> None:
         emit_statistic(label, state, value, weight, every=every)
 
-    return _sow(module, collection, name, emit_state, lambda: state(value, weight), State.merge)
+    return _sow(
+        module, collection, name, emit_state, lambda: state(value, weight), State.merge, Said(doc, reducer)
+    )
 
 
 @overload
-def sow_loss(name: str, value: Value, /, *, weight: Value = 1.0) -> bool: ...
+def sow_loss(name: str, value: Value, /, *, weight: Value = 1.0, doc: str = "") -> bool: ...
 @overload
-def sow_loss(module: "nn.Module | nnx.Pytree", name: str, value: Value, *, weight: Value = 1.0) -> bool: ...
-def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
+def sow_loss(
+    module: "nn.Module | nnx.Pytree", name: str, value: Value, *, weight: Value = 1.0, doc: str = ""
+) -> bool: ...
+def sow_loss(*args: Any, weight: Value = 1.0, doc: str = "", **kwargs: Any) -> bool:
     """Sow an auxiliary loss: `total_loss` adds weight * value to the objective, and both are logged.
 
     Two forms, as of `sow`: with the module, `self`, and in any function without one. Within a forward pass (a
@@ -150,6 +160,7 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
         name: the loss's name, unique in the module.
         value: a real scalar; its gradient is kept.
         weight: a real scalar, which may be traced (a schedule). 0 logs the loss without training on it.
+        doc: a description for people, as of `sow`.
 
     Returns:
         True if the loss was sown; False if it is not collected.
@@ -180,7 +191,13 @@ def sow_loss(*args: Any, weight: Value = 1.0, **kwargs: Any) -> bool:
         return losses.loss_state(value, weight)
 
     return _sow(
-        module, losses.COLLECTION, name, lambda label: emit(label, state()), state, losses.add_in_pass
+        module,
+        losses.COLLECTION,
+        name,
+        lambda label: emit(label, state()),
+        state,
+        losses.add_in_pass,
+        Said(doc),
     )
 
 
@@ -191,12 +208,13 @@ def _sow(
     emit_state: Callable[[Label], None],
     state: Callable[[], State],
     join: Callable[[State, State], State],
+    said: Said,
 ) -> bool:
     """Sow a state, made only if it is collected, by `emit_state`, or stored in linen's collection."""
     check_on_device(name)
     if is_collected(module, collection):
         with noting_place(module, name):
-            emit_state(label_of(module, collection, name))
+            emit_state(label_of(module, collection, name, said))
         return True
     if not isinstance(module, nn.Module):
         return False

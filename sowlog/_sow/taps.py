@@ -94,6 +94,8 @@ def placing_once(primitive: Any, rule: internals.Rule) -> internals.Rule:
     """Return a rule for transforms with placed taps. A transform that the rule binds has them already."""
 
     def of_placed(bind: internals.Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if not _is_used.is_set():
+            return rule(bind, args, params)
         own, inside = _done.get()
         if own is not None and own is internals.level() and inside is internals.gradient():
             return rule(bind, args, params)
@@ -110,7 +112,7 @@ def placed(params: dict[str, Any], primitive: Any) -> dict[str, Any]:
     Raises:
         LostMetricError: A loop that merges its steps is inside of one that keeps them apart.
     """
-    if not _is_used.is_set() or not any(map(_holds_taps, _jaxprs(params))):
+    if not any(map(_holds_taps, _jaxprs(params))):
         return params
     place = _place()
     if place == _NOWHERE:

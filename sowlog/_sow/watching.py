@@ -21,6 +21,7 @@ from sowlog._sow.parameters import Module, modules_of
 from sowlog._sow.paths import outer_path, scope_path
 from sowlog._sow.taps import tap
 from sowlog._sow.watches import UPDATES, Statistic, active, watch, watching
+from sowlog._tree.notes import Note
 
 
 class _Seen:
@@ -153,12 +154,20 @@ def _sites(label: Label, watches: list[watch], of: str) -> list[tuple[Label, Sta
     """Return the label and the cadence of each statistic, once also if several watches have it."""
     path = (*label.path, of)
     own = {
-        statistic.name: (label._replace(path=path, name=statistic.name), statistic, one.every)
+        statistic.name: (
+            label._replace(path=path, name=statistic.name, note=_note_of(statistic, of)),
+            statistic,
+            one.every,
+        )
         for one in watches
         if one.of == of
         for statistic in one.statistics
     }
     return list(own.values())
+
+
+def _note_of(statistic: Statistic, of: str) -> Note:
+    return Note(f"Watched: {statistic.name} of the {of} of the module.", reducer=statistic.reducer)
 
 
 def _state_of(statistic: Statistic, *arrays: jax.Array, only_first: bool = False) -> State:

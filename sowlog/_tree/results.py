@@ -14,6 +14,7 @@ from sowlog._reduce.distributions import HistogramValue
 from sowlog._reduce.values import narrowed
 from sowlog._tree.layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
 from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, check_tags
+from sowlog._tree.notes import Description, find
 from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, name_layout, pack, pack_leaves
 from sowlog._tree.tags import flatten, join
 
@@ -58,6 +59,45 @@ def compute(tree: Any) -> dict[str, Any]:
                 results, _read(pack_now([tag for tag, _ in unpacked], [leaf for _, leaf in unpacked]))
             )
     return results
+
+
+def describe(tree: Any) -> dict[str, Description]:
+    """Describe the values of a tree of metrics by tag: the text and unit of the sow, its reducer and place.
+
+    Args:
+        tree: as for `pack`, or a packed tree; its arrays may be shapes, as of `jax.eval_shape`.
+
+    Returns:
+        A description for each tag that `compute` has a result for. That of a value that was not sown, or in
+        another process, is empty but for the kind.
+
+    Raises:
+        ValueError: As for `pack`.
+        TypeError: As for `pack`.
+
+    Example:
+        >>> import sowlog
+        >>> def loss_fn(w):
+        ...     sowlog.sow_loss("l2", w**2, weight=0.1, doc="Weight decay.")
+        ...     return w
+        >>> y, updates = sowlog.collect(loss_fn)(2.0)
+        >>> for tag, description in sowlog.describe(updates).items():
+        ...     print(tag, description.kind, description.doc)
+        losses/l2 loss Weight decay.
+        losses/l2/weighted loss Weight decay.
+        losses/total scalar
+    """
+    layout = tree.layout if is_packed(tree) else jax.eval_shape(pack, tree).layout
+    scalars = {tag: _description_of(tag) for tag in layout.scalars}
+    histograms = {slot.tag: _description_of(slot.tag, is_histogram=True) for slot in layout.histograms}
+    return {**scalars, **histograms}
+
+
+def _description_of(tag: str, *, is_histogram: bool = False) -> Description:
+    site = find(tag)
+    if site is None:
+        return Description(kind="histogram" if is_histogram else "scalar")
+    return site.description(is_histogram=is_histogram)
 
 
 def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> Packed:

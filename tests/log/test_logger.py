@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sowlog._log.logger import Logger
+from sowlog._log.nonfinite import NonfiniteWarning
 from sowlog._log.sinks import WriterError
 from sowlog._tree.packing import pack
 from sowlog.testing import MemoryWriter, read_events
@@ -103,9 +104,10 @@ def test_records_cannot_be_changed(log, memory):
 
 
 def test_a_host_value_beyond_float32_is_infinite(log, memory):
-    """An event file's scalar is a float32; no warning, no error, and not another number."""
+    """An event file's scalar is a float32; not another number, and a warning as of any infinity."""
     log(0, {"big": 1e300, "small": -1e300})
-    log.flush()
+    with pytest.warns(NonfiniteWarning, match="at step 0 big became inf. Not finite as well: 1 further"):
+        log.flush()
     assert memory.records[0].values.tolist() == [np.inf, -np.inf]
 
 

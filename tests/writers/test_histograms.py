@@ -57,7 +57,8 @@ def test_zeros_are_a_histogram(tmp_path):
 
 def test_nothing_finite_writes_no_histogram_but_a_count(tmp_path):
     """A step of NaN alone has no histogram, and `act/nonfinite` counts its elements."""
-    events = _logged(tmp_path, [1.0, 2.0], [np.nan, np.nan])
+    with pytest.warns(sowlog.NonfiniteWarning, match="at step 1 act/nonfinite counts 2 elements"):
+        events = _logged(tmp_path, [1.0, 2.0], [np.nan, np.nan])
     assert [event.step for event in events] == [0]
     nonfinite = tensorboard_scalars(tmp_path)["act/nonfinite"]
     assert (nonfinite.steps, nonfinite.values) == ([1], [2.0])
