@@ -126,7 +126,8 @@ def _train(
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)
     # Around the screen, which moves standard error above its live line.
-    with lines.plain_warnings(RunWarning, sowlog.LossWarning), terminal.screen(config.steps) as screen:
+    shown = RunWarning, sowlog.LossWarning, sowlog.NonfiniteWarning
+    with lines.plain_warnings(*shown), terminal.screen(config.steps) as screen:
         view = display.Display(screen, config.steps)
         outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
         view.ended()

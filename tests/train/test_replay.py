@@ -91,6 +91,7 @@ def explained(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     return status, [line.strip() for line in out.splitlines() if not PROGRESS.match(line)], err
 
 
+@pytest.mark.filterwarnings("default::sowlog.NonfiniteWarning")
 def test_a_diverged_run_is_replayed_from_its_last_checkpoint(command, capsys) -> None:
     """Gradient descent on log(w) passes 0 after step 5; the message of the run names the command."""
     arguments = command("jnp.log(w * x)")
@@ -115,6 +116,7 @@ def test_a_diverged_run_is_replayed_from_its_last_checkpoint(command, capsys) ->
     assert "seed: 0 there, 7 now" in err
 
 
+@pytest.mark.filterwarnings("default::sowlog.NonfiniteWarning")
 def test_a_run_without_a_checkpoint_is_replayed_from_its_beginning(command, capsys) -> None:
     """An infinity of the data is an argument; a change since the run is a warning."""
     assert program.main(command("w * x", "data.arguments.at=1")) == 3
@@ -128,6 +130,7 @@ def test_a_run_without_a_checkpoint_is_replayed_from_its_beginning(command, caps
     assert err == "warning: this replay has devices 4 cpu in place of 2 TPU v9: it may differ from the run.\n"
 
 
+@pytest.mark.filterwarnings("default::sowlog.NonfiniteWarning")
 def test_an_update_that_overflows_is_explained_by_its_own_step(command, capsys) -> None:
     """Its gradient is finite, and the parameters after it are in a checkpoint; a lock is no obstacle."""
     settings = ("optimizer.learning_rate=1e30", "checkpoint.every=1")

@@ -184,6 +184,7 @@ def poisoned(at: int) -> list[dict[str, np.ndarray]]:
     return [{"image": image * (np.nan if number == at + 1 else 1)} for number in range(100)]
 
 
+@pytest.mark.filterwarnings("default::sowlog.NonfiniteWarning")
 def test_a_run_whose_objective_is_not_finite_ends_and_keeps_what_was_good(tmp_path: Path) -> None:
     """The last checkpoint is older; TensorBoard shows where it happened; repeated, it ends the same way."""
     own = (f"data.name={HERE}:poisoned", "data.arguments.at=6", "data.eval_batches=1")
@@ -197,6 +198,7 @@ def test_a_run_whose_objective_is_not_finite_ends_and_keeps_what_was_good(tmp_pa
     assert [bool(np.isfinite(loss)) for loss in losses] == [True] * 6 + [False] * 2
 
 
+@pytest.mark.filterwarnings("default::sowlog.NonfiniteWarning")
 def test_a_run_that_diverges_between_checkpoints_ends_within_a_few_steps(tmp_path: Path) -> None:
     """And without the check it goes on to the end."""
     own = (f"data.name={HERE}:poisoned", "data.arguments.at=1", "data.eval_batches=1", "checkpoint.every=50")
@@ -205,6 +207,7 @@ def test_a_run_that_diverges_between_checkpoints_ends_within_a_few_steps(tmp_pat
     assert (outcome.step, outcome.updates, outcome.diverged) == (20, 20, False)
 
 
+@pytest.mark.filterwarnings("default::sowlog.NonfiniteWarning")
 @pytest.mark.parametrize(("stopped_at", "saved"), [(3, 4), (8, 0)])
 def test_a_run_that_diverges_ends_at_the_same_step_when_it_was_stopped(
     stopped_at: int, saved: int, tmp_path: Path
@@ -223,7 +226,7 @@ def test_a_run_that_diverges_ends_at_the_same_step_when_it_was_stopped(
 
 
 def test_the_program_ends_with_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And reports the cause, and the step that is saved."""
+    """And reports the first value that was not finite, the cause, and the step that is saved."""
     arguments = [
         "task.hidden=[4]",
         f"data.name={HERE}:poisoned",
@@ -232,8 +235,12 @@ def test_the_program_ends_with_status_3(tmp_path: Path, capsys: pytest.CaptureFi
     ]
     command = [str(CONFIGS / "vae.yaml"), *arguments, "steps=30", "--workdir", str(tmp_path)]
     assert program.main(command) == 3
-    out = capsys.readouterr().out
+    out, errors = capsys.readouterr()
     assert "ended early: the objective or its gradient was not finite at step 1\nsaved at step 0\n" in out
+    assert (
+        "warning: at step 1 encoder/latent_kl/00 became nan (forward pass, encoder, layer 0, sown in"
+        in errors
+    )
 
 
 def test_a_profile_is_where_tensorboard_looks_and_changes_nothing(tmp_path: Path) -> None:
