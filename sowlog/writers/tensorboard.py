@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sowlog._events.template import RecordTemplate
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import PresentTags
 from sowlog.writers._arguments import check_resume
+from sowlog.writers._descriptions import Descriptions
 from sowlog.writers._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.protocol import StalledError
@@ -72,6 +73,7 @@ class TensorBoard:
         self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
         self._recent: dict[int, tuple[tuple[str, ...], RecordTemplate]] = {}
         self._recent_others: tuple[str, ...] = ()
+        self._descriptions = Descriptions()
 
     @property
     def path(self) -> Path:
@@ -103,7 +105,9 @@ class TensorBoard:
             self._require_file()
             self._file.append(events)
         except OSError as error:
+            self._descriptions.end(is_written=False)
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
+        self._descriptions.end(is_written=True)
         for record in records:
             back = self._order.check(record.tags, record.step)
             if record.histograms or record.images or record.texts:
@@ -141,15 +145,24 @@ class TensorBoard:
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
         if record.tags:
             yield self._scalars(record)
-        others = list(_nonscalar_values(record))
+        if record.histograms:
+            self._descriptions.add(record.histograms, is_histogram=True)
+        others = list(_nonscalar_values(record, self._descriptions.take(record.histograms)))
         if others:
             yield frame(protos.event(record.step, record.wall_time, others))
 
     def _scalars(self, record: Record) -> bytes | memoryview:
         step, wall_time, tags, values = record.step, record.wall_time, record.tags, record.values
+        template = self._template(tags.whole if isinstance(tags, PresentTags) else tags)
+        if texts := self._descriptions.take(tags):
+            described = [
+                protos.described_scalar(tag, value, texts.get(tag, ""))
+                for tag, value in zip(tags, values.tolist(), strict=True)
+            ]
+            return frame(protos.event(step, wall_time, described))
         if isinstance(tags, PresentTags):
-            return self._template(tags.whole).fill_present(step, wall_time, values, tags.present)
-        return self._template(tags).fill(step, wall_time, values)
+            return template.fill_present(step, wall_time, values, tags.present)
+        return template.fill(step, wall_time, values)
 
     def flush(self) -> None:
         """Return once all written records are on the disk itself.
@@ -207,6 +220,8 @@ class TensorBoard:
             return
         gone = self._file
         self._file = self._begin_file()
+        self._descriptions = Descriptions()
+        self._recent.clear()
         gone.close()
         raise StalledError(f"{gone.path} was deleted during the run; {self._file.path.name} replaces it")
 
@@ -217,18 +232,19 @@ class TensorBoard:
             return known[1]
         if len(self._recent) >= _TEMPLATES:
             self._recent.clear()
+        self._descriptions.add(tags)
         template = self._template_of(tags)
         # A reference to the tuple keeps its id from being reused.
         self._recent[id(tags)] = (tags, template)
         return template
 
 
-def _nonscalar_values(record: Record) -> Iterator[Any]:
-    """Yield the values of a record that are no scalars, as values of a Summary."""
+def _nonscalar_values(record: Record, texts: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the values of a record that are no scalars, as values of a Summary, described by the texts."""
     for tag, histogram in record.histograms.items():
         # A histogram without a finite element has no bounds; `<tag>/nonfinite` counts its elements.
         if np.any(histogram.counts):
-            yield protos.histogram_value(tag, **_filled_buckets(histogram))
+            yield protos.histogram_value(tag, text=texts.get(tag, ""), **_filled_buckets(histogram))
     for tag, image in record.images.items():
         yield protos.image_value(tag, image)
     for tag, markdown in record.texts.items():
