@@ -24,11 +24,11 @@ class ConvBlock(nn.Module):
         """Map images to features, [B, H, W, C] to [B, H/stride, W/stride, width]."""
         x_BHWC = nn.Conv(self.width, (3, 3), self.stride, use_bias=False, name="conv")(x_BHWC)
         x_BHWC = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x_BHWC)
-        sowlog.sow(self, "before_relu", x_BHWC, sowlog.std)
+        sowlog.sow(self, "before_relu", x_BHWC, sowlog.std, doc="Spread before the ReLU. Ideal: 1.")
         x_BHWC = nn.relu(x_BHWC)
-        sowlog.sow(self, "activation_rms", x_BHWC, sowlog.rms)
+        sowlog.sow(self, "activation_rms", x_BHWC, sowlog.rms, doc="RMS of the layer's output.")
         # A channel that no image of the batch switches on gets no gradient.
-        sowlog.sow(self, "dead_units", jnp.all(x_BHWC == 0, axis=(0, 1, 2)))
+        sowlog.sow(self, "dead_units", jnp.all(x_BHWC == 0, axis=(0, 1, 2)), doc="Units that are always 0.")
         return x_BHWC
 
 

@@ -25,11 +25,11 @@ class ConvBlock(nnx.Module):
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
         """Map images to features, [B, H, W, C] to [B, H/stride, W/stride, width]."""
         x_BHWC = self.norm(self.conv(x_BHWC), use_running_average=not train)
-        sowlog.sow(self, "before_relu", x_BHWC, sowlog.std)
+        sowlog.sow(self, "before_relu", x_BHWC, sowlog.std, doc="Spread before the ReLU. Ideal: 1.")
         x_BHWC = nnx.relu(x_BHWC)
-        sowlog.sow(self, "activation_rms", x_BHWC, sowlog.rms)
+        sowlog.sow(self, "activation_rms", x_BHWC, sowlog.rms, doc="RMS of the layer's output.")
         # A channel that no image of the batch switches on gets no gradient.
-        sowlog.sow(self, "dead_units", jnp.all(x_BHWC == 0, axis=(0, 1, 2)))
+        sowlog.sow(self, "dead_units", jnp.all(x_BHWC == 0, axis=(0, 1, 2)), doc="Units that are always 0.")
         return x_BHWC
 
 

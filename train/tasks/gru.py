@@ -51,9 +51,9 @@ def cell(state_DG: jax.Array, h_BD: jax.Array, x_BG: jax.Array) -> jax.Array:
         jax.nn.sigmoid(jnp.concatenate([x_reset_BD, x_keep_BD], -1) + h_BD @ state_DG[:, : 2 * width]), 2, -1
     )
     new_BD = jnp.tanh(x_new_BD + reset_BD * (h_BD @ state_DG[:, 2 * width :]))
-    sowlog.sow("keep", keep_BD)
-    sowlog.sow("reset", reset_BD)
-    sowlog.sow("saturated", jnp.abs(new_BD) > 0.95)
+    sowlog.sow("keep", keep_BD, doc="Gate that keeps the state. Ideal: below 1.")
+    sowlog.sow("reset", reset_BD, doc="Gate that resets the state.")
+    sowlog.sow("saturated", jnp.abs(new_BD) > 0.95, doc="Share beyond 0.95. Ideal: 0.")
     return (1 - keep_BD) * new_BD + keep_BD * h_BD
 
 
@@ -66,12 +66,12 @@ def run_layer(params: Params, x_BTD: jax.Array, slowness: float) -> jax.Array:
         next_BD = cell(params["state_DG"], h_BD, x_BG)
         # Temporal activation regularization (arXiv 1708.02182). The steps of a scan add up to the mean.
         change = jnp.mean(jnp.square((next_BD - h_BD).astype(jnp.float32)))
-        sowlog.sow_loss("slowness", change / length, weight=slowness)
+        sowlog.sow_loss("slowness", change / length, weight=slowness, doc="Square of the change in a step.")
         return next_BD, next_BD
 
     start_BD = jnp.zeros((batch, x_BTD.shape[-1]), x_TBG.dtype)
     _, h_TBD = jax.lax.scan(step, start_BD, x_TBG)
-    sowlog.sow("state_rms", h_TBD, sowlog.rms)
+    sowlog.sow("state_rms", h_TBD, sowlog.rms, doc="RMS of the state.")
     return jnp.moveaxis(h_TBD, 0, 1)
 
 

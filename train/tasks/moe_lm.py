@@ -44,8 +44,8 @@ class Attention(nn.Module):
         causal_TS = jnp.tril(jnp.ones((length, length), jnp.bool_))
         logits_BHTS = jnp.where(causal_TS[None, None], logits_BHTS, -jnp.inf)
         attention_BHTS = jax.nn.softmax(logits_BHTS.astype(jnp.float32))
-        sowlog.sow(self, "max_logit", logits_BHTS, sowlog.max)
-        sowlog.sow(self, "entropy", entropy(attention_BHTS))
+        sowlog.sow(self, "max_logit", logits_BHTS, sowlog.max, doc="Largest logit. Ideal: below 50.")
+        sowlog.sow(self, "entropy", entropy(attention_BHTS), doc="Entropy [nats]. 0: one position.")
         y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", attention_BHTS.astype(x_BTD.dtype), v_BSHK)
         return nn.DenseGeneral(width, axis=(-2, -1), use_bias=False, name="out")(y_BTHK)
 
@@ -84,11 +84,17 @@ class Moe(nn.Module):
         balance = options.experts * jnp.sum(load_E * jnp.mean(probabilities_NE, axis=0))
         # ST-MoE, arXiv 2202.08906, equation 5.
         z_N = jax.nn.logsumexp(logits_NE, axis=-1)
-        sowlog.sow_loss(self, "load_balance", balance, weight=options.load_balance)
-        sowlog.sow_loss(self, "router_z", jnp.mean(z_N**2), weight=options.router_z)
-        sowlog.sow(self, "router_entropy", entropy(probabilities_NE))
-        sowlog.sow(self, "load", load_E, sowlog.mean(axis=()))
-        sowlog.sow(self, "busiest", options.experts * jnp.max(load_E), sowlog.max)
+        sowlog.sow_loss(
+            self, "load_balance", balance, weight=options.load_balance, doc="Imbalance. Ideal: 1 a layer."
+        )
+        sowlog.sow_loss(
+            self, "router_z", jnp.mean(z_N**2), weight=options.router_z, doc="Size of the logits."
+        )
+        sowlog.sow(self, "router_entropy", entropy(probabilities_NE), doc="Entropy [nats]. 0: certain.")
+        sowlog.sow(self, "load", load_E, sowlog.mean(axis=()), doc="Share of an expert.")
+        sowlog.sow(
+            self, "busiest", options.experts * jnp.max(load_E), sowlog.max, doc="In fair shares. Ideal: 1."
+        )
         if options.top_k > 1:  # With one expert, its probability is all that trains the router.
             gates_NR /= jnp.sum(gates_NR, axis=-1, keepdims=True)
         return gates_NR, experts_NR
@@ -102,7 +108,7 @@ class Moe(nn.Module):
         if not options.bias_rate:
             return jax.lax.top_k(probabilities_NE, options.top_k)
         bias_E = self.variable(BALANCE, "bias", jnp.zeros, (options.experts,)).value
-        sowlog.sow(self, "bias", bias_E, sowlog.mean(axis=()))
+        sowlog.sow(self, "bias", bias_E, sowlog.mean(axis=()), doc="Bias of an expert.")
         _, experts_NR = jax.lax.top_k(probabilities_NE + bias_E[None], options.top_k)
         return jnp.take_along_axis(probabilities_NE, experts_NR, axis=-1), experts_NR
 
@@ -114,7 +120,7 @@ class Moe(nn.Module):
         chosen_QE = jax.nn.one_hot(expert_Q, options.experts, dtype=jnp.int32)
         place_Q = jnp.sum((jnp.cumsum(chosen_QE, axis=0) - 1) * chosen_QE, axis=-1)
         fits_Q = place_Q < places
-        sowlog.sow(self, "dropped", ~fits_Q)
+        sowlog.sow(self, "dropped", ~fits_Q, doc="Share without a place. Ideal: 0.")
         slot_Q = jnp.where(fits_Q, expert_Q * places + place_Q, options.experts * places)
         return slot_Q.reshape(options.top_k, -1), places
 
@@ -147,7 +153,7 @@ class Block(nn.Module):
         """Map the residual stream; the second argument and result are nn.scan's."""
         x_BTD += Attention(self.options.heads, name="attention")(nn.RMSNorm(name="attention_norm")(x_BTD))
         x_BTD += Moe(self.options, name="moe")(nn.RMSNorm(name="moe_norm")(x_BTD))
-        sowlog.sow(self, "residual_rms", x_BTD, sowlog.rms)
+        sowlog.sow(self, "residual_rms", x_BTD, sowlog.rms, doc="RMS of the residual stream.")
         return x_BTD, None
 
 

@@ -49,11 +49,15 @@ class Encoder(nn.Module):
         kl_BZ = (mean_BZ**2 + jnp.exp(log_variance_BZ) - 1 - log_variance_BZ) / 2
         # Free bits, arXiv 1606.04934, equation 15: what a latent says below its share costs the same.
         kl_Z = jnp.maximum(options.free_bits, jnp.mean(kl_BZ, axis=0))
-        sowlog.sow_loss(self, "kl", jnp.sum(kl_Z), weight=options.beta)
-        sowlog.sow(self, "latent_kl", kl_BZ, sowlog.mean(axis=0))
+        sowlog.sow_loss(
+            self, "kl", jnp.sum(kl_Z), weight=options.beta, doc="Divergence from the prior [nats]."
+        )
+        sowlog.sow(self, "latent_kl", kl_BZ, sowlog.mean(axis=0), doc="Divergence [nats]. 0: unused.")
         # arXiv 1509.00519: a unit is active if its mean depends on the image.
-        sowlog.sow(self, "active_units", jnp.sum(jnp.var(mean_BZ, axis=0) > 0.01))
-        sowlog.sow(self, "variance", jnp.exp(log_variance_BZ))
+        sowlog.sow(
+            self, "active_units", jnp.sum(jnp.var(mean_BZ, axis=0) > 0.01), doc="Latents in use. Ideal: all."
+        )
+        sowlog.sow(self, "variance", jnp.exp(log_variance_BZ), doc="Variance of the posterior.")
         return mean_BZ, log_variance_BZ, jnp.sum(kl_BZ, axis=-1)
 
 

@@ -66,9 +66,11 @@ class Quantizer(nn.Module):
         # Equation 3: the codes go to the vectors, and, at a weight, the vectors to their codes.
         towards_codes = jnp.mean(jnp.sum((z_NC - jax.lax.stop_gradient(code_NC)) ** 2, axis=-1))
         towards_vectors = jnp.mean(jnp.sum((code_NC - jax.lax.stop_gradient(z_NC)) ** 2, axis=-1))
-        sowlog.sow_loss(self, "commitment", towards_codes, weight=options.commitment)
-        sowlog.sow_loss(self, "codebook", towards_vectors)
-        sowlog.sow(self, "usage", chosen_N, Usage(codes=options.codes))
+        sowlog.sow_loss(
+            self, "commitment", towards_codes, weight=options.commitment, doc="Distance from the codes."
+        )
+        sowlog.sow_loss(self, "codebook", towards_vectors, doc="Distance of the codes.")
+        sowlog.sow(self, "usage", chosen_N, Usage(codes=options.codes), doc="Use of the codebook.")
         straight_NC = z_NC + jax.lax.stop_gradient(code_NC - z_NC)
         return straight_NC.reshape(z_BHWC.shape).astype(z_BHWC.dtype)
 
