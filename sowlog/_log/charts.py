@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from sowlog._log.texts import encodable
+from sowlog._tree.globs import from_glob
 from sowlog.writers.record import Charts
 
 _FORM = "log.layout({'loss': {'training and held-out': ['loss', 'eval/loss']}})"
@@ -82,20 +83,3 @@ def _whole(chart: str, pattern: re.Pattern[Any]) -> str:
             f"TensorBoard does not read: write them inside, as in (?i:loss)."
         )
     return f"^(?:{encodable(pattern.pattern)})$"
-
-
-def from_glob(glob: str) -> str:
-    """Return the regular expression of a glob of whole tags.
-
-    Example:
-        >>> from_glob("**/load/*")
-        '^(?:[^/]+/)*load/[^/]*$'
-    """
-    *parts, last = glob.split("/")
-    end = ".+" if last == "**" else _part(last)
-    return f"^{''.join('(?:[^/]+/)*' if part == '**' else f'{_part(part)}/' for part in parts)}{end}$"
-
-
-def _part(part: str) -> str:
-    wild = {"*": "[^/]*", "?": "[^/]"}
-    return "".join(wild.get(letter, re.escape(letter)) for letter in part)
