@@ -14,6 +14,7 @@ Example:
 from __future__ import annotations
 
 from sowlog._events.folders import local_folder
+from sowlog.writers.console import Console
 from sowlog.writers.every import Every
 from sowlog.writers.protocol import BatchWriter, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
@@ -21,6 +22,7 @@ from sowlog.writers.tensorboard import TensorBoard
 
 __all__ = [
     "BatchWriter",
+    "Console",
     "Every",
     "HParams",
     "Record",
