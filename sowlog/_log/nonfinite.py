@@ -162,7 +162,7 @@ class NonfiniteOrigin:
         parts = (
             phase,
             self.path,
-            self.layer and f"layer {'/'.join(map(str, self.layer))}",
+            f"layer {'/'.join(map(str, self.layer))}" if self.layer else "",
             self.place and f"sown in {self.place}",
         )
         found = ", ".join(filter(None, parts))
