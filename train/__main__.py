@@ -14,6 +14,7 @@ Exit status of a run:
 A sweep exits with 0 when every point is finished, 1 when one failed, and 2 or 128+ as a run.
 """
 
+import functools
 import signal
 import sys
 from argparse import Namespace
@@ -32,7 +33,7 @@ from train.parallel.processes import Group
 from train.runs import folder as run_folder
 from train.runs import results
 from train.runs.folder import RunFolder, SharedFolder
-from train.show import display, lines, tables, terminal
+from train.show import lines, tables
 from train.sweep import command as sweep_command
 from train.system import exits
 from train.system.signals import SignalFlag, StopRequestedError
@@ -120,17 +121,15 @@ def _train(
     import sowlog  # noqa: PLC0415
     from train import loop  # noqa: PLC0415
     from train.parallel import runtime  # noqa: PLC0415
+    from train.show import display  # noqa: PLC0415
 
     runtime.set_up()
     lines.begun(folder.path, is_continued=folder.is_continued)
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)
-    # Around the screen, which moves standard error above its live line.
-    shown = RunWarning, sowlog.LossWarning, sowlog.NonfiniteWarning
-    with lines.plain_warnings(*shown), terminal.screen(config.steps) as screen:
-        view = display.Display(screen, config.steps)
-        outcome = loop.train(config, dataset, folder, view, stop, argv=argv, hparams=hparams)
-        view.ended()
+    show = functools.partial(display.writers, steps=config.steps)
+    with lines.plain_warnings(RunWarning, sowlog.LossWarning, sowlog.NonfiniteWarning):
+        outcome = loop.train(config, dataset, folder, show, stop, argv=argv, hparams=hparams)
     names_folder = any(argument.partition("=")[0] == "--workdir" for argument in argv)
     tables.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
     failures = [*outcome.failures]
@@ -160,19 +159,22 @@ def _explain_nan(path: Path, config: Config) -> int:
     folder = run_folder.open_to_read(path, config)
     with lines.plain_warnings(RunWarning):
         dataset = data.load(config.data, needs=config.task.needs)
-    from train import replay  # noqa: PLC0415 - JAX takes seconds to import
+    # JAX takes seconds to import.
+    import sowlog  # noqa: PLC0415
+    from train import replay  # noqa: PLC0415
     from train.parallel import runtime  # noqa: PLC0415
 
     runtime.set_up()
-    with lines.plain_warnings(RunWarning), terminal.screen(config.steps) as screen:
-        view = display.Display(screen, config.steps)
+    console = sowlog.writers.Console("*", steps=config.steps)
+    with lines.plain_warnings(RunWarning), sowlog.Logger(folder.path, writers=[console]) as log:
 
         def failed(step: int) -> None:
-            screen.line(
+            log.flush()
+            lines.text(
                 f"step {step} is not finite: its equations are evaluated one by one, for a minute or so"
             )
 
-        explanation = replay.explain(config, dataset, folder, trained=view.trained, failed=failed)
+        explanation = replay.explain(config, dataset, folder, trained=log, failed=failed)
     lines.text(explanation.describe())
     return 0 if explanation.is_found else 1
 

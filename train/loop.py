@@ -7,13 +7,14 @@ the points of an uninterrupted one.
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
+from sowlog.writers import Writer
 from train import data, evaluation
 from train.config.errors import RunWarning
 from train.config.experiment import Config
@@ -38,23 +39,11 @@ from train.tasks import Batch
 Values = dict[str, jax.Array]
 
 
-class RunView(Protocol):
-    """The display of a run. Its values may not be computed yet: a read at once would make the device wait."""
-
-    def trained(self, step: int, values: Values) -> None:
-        """Take the values of the update made at a step."""
-        ...
-
-    def evaluated(self, step: int, values: Values) -> None:
-        """Take the values of an evaluation."""
-        ...
-
-
 def train(
     config: Config,
     dataset: Dataset,
     folder: RunFolder | SharedFolder,
-    view: RunView,
+    show: Callable[[Sequence[str]], Sequence[Writer]],
     stop: SignalFlag,
     *,
     devices: Sequence[Any] | None = None,
@@ -68,7 +57,8 @@ def train(
         dataset: the training and held-out batches.
         folder: the run folder. A run with a checkpoint resumes from it. Of several processes, only the one
             with the `RunFolder` writes more than its part of the checkpoints.
-        view: the display.
+        show: returns the writers that show the run, from the tags of its results, the most important first.
+            Of several processes, only the one with the `RunFolder` shows it.
         stop: the flag of a signal, which ends the loop after the running step or during the wait for a
             batch; of several processes, a few steps later or once all wait for the same batch.
         devices: JAX's devices to run on; by default all devices of all processes.
@@ -90,13 +80,14 @@ def train(
             start = folder.write_meta(
                 seed=config.seed, argv=argv, devices=on.kinds(), step=parts.at, data=digest
             )
-        with open_log(config, folder, parts.at) as (log, profiler), jax.transfer_guard("disallow"):
+        logged = open_log(config, folder, parts.at, shown=lambda: show(parts.result_tags))
+        with logged as (log, profiler), jax.transfer_guard("disallow"):
             if hparams:
                 log.hparams(hparams)
             saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
             if start and not parts.at:
                 saver.describe(config, start)
-            outcome = Loop(config, parts, saver, view, agreement, profiler).run()
+            outcome = Loop(config, parts, saver, agreement, profiler).run()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return replace(outcome, failures=tuple(saver.failures))
 
@@ -108,7 +99,6 @@ class Loop:
         config: the experiment.
         parts: the compiled functions, the batches and the state.
         saver: the logger of the metrics, and the checkpoints of the states.
-        view: the display.
         agreement: the signals of all processes.
         profiler: the profiler of some of the steps.
     """
@@ -118,12 +108,11 @@ class Loop:
         config: Config,
         parts: Parts,
         saver: Saver,
-        view: RunView,
         agreement: Agreement,
         profiler: Profiler,
     ):
         self.state, self.step = parts.state, parts.at
-        self._config, self._parts, self._saver, self._view = config, parts, saver, view
+        self._config, self._parts, self._saver = config, parts, saver
         self._agreement, self._profiler = agreement, profiler
         self._finite = FiniteCheck(is_on=config.stop_on_nan)
         self._early = EarlyStopping(config.early_stop)
@@ -181,20 +170,18 @@ class Loop:
             raise
 
     def _log(self, summary: Summary) -> None:
-        """Log and show an update; its values are read once the device has computed them."""
+        """Log an update; its values are read once the device has computed them."""
         self._saver.log(self.step, summary.packed)
         if self.step == 0:
             self._saver.log_charts(tabs.charts(summary.packed.layout.scalars, self._parts.result_tags))
-        self._view.trained(self.step, summary.shown)
         self._trained = summary.shown
         self._finite.note(self.step, summary.finite)
         self._profiler.after(self.step, summary.shown)
 
     def _evaluate(self) -> Values:
-        """Evaluate the state on the held-out data, log and show it; return while the device computes."""
+        """Evaluate the state on the held-out data and log it; return while the device computes."""
         summary = self._parts.evaluate(self.state)
         self._saver.log(self.step, summary.packed, images=summary.images)
-        self._view.evaluated(self.step, summary.shown)
         self._evaluated = self.step, summary.shown
         return summary.shown
 

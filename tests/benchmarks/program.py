@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from sowlog.testing import MemoryWriter
+from sowlog.writers import Record
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.memory import resident_mib
 from train import data, loop, optimizer, step, tasks
@@ -30,19 +32,20 @@ _SMALL = (
 )
 
 
-class _Memory:
-    """A view that takes the process's memory after a fifth of the steps, and after the last."""
+class _Memory(MemoryWriter):
+    """A writer that takes the process's memory after a fifth of the steps, and after the last."""
 
     def __init__(self, steps: int):
-        self._at = (steps // 5, steps - 1)
-        self.mebibytes: list[float] = []
+        super().__init__()
+        self._mebibytes = dict.fromkeys((steps // 5, steps - 1), 0.0)
 
-    def trained(self, step: int, values: dict[str, jax.Array]) -> None:
-        if step in self._at:
-            self.mebibytes.append(resident_mib())
+    @property
+    def mebibytes(self) -> list[float]:
+        return [*self._mebibytes.values()]
 
-    def evaluated(self, step: int, values: dict[str, jax.Array]) -> None:
-        pass
+    def write(self, record: Record) -> None:
+        if record.step in self._mebibytes:
+            self._mebibytes[record.step] = resident_mib()
 
 
 def measure_program(size: Size) -> list[Line]:
@@ -69,10 +72,10 @@ def measure_program(size: Size) -> list[Line]:
 
 def _loop(config: Config, dataset: Dataset, memory: list[list[float]]) -> float:
     """Run the program's loop and returns its seconds after the first step."""
-    view = _Memory(config.steps)
+    memory_of = _Memory(config.steps)
     with tempfile.TemporaryDirectory() as folder, run_folder.RunFolder(Path(folder), config) as run:
-        outcome = loop.train(config, dataset, run, view, signals.SignalFlag())
-    memory.append(view.mebibytes)
+        outcome = loop.train(config, dataset, run, lambda results: [memory_of], signals.SignalFlag())
+    memory.append(memory_of.mebibytes)
     return outcome.training
 
 

@@ -99,7 +99,7 @@ def save(program: Program, rng: random.Random) -> None:
 def evaluation(program: Program, rng: random.Random) -> None:
     """When one was just shown, with the next to come."""
     enough = rng.randrange(1, 3)
-    program.wait_until(lambda: program.said().count("held out: ") > enough)
+    program.wait_until(lambda: program.said().count("eval/loss") > enough)
 
 
 def last_save(program: Program, rng: random.Random) -> None:

@@ -9,24 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.train.running import CONFIGS, TINY_DIGITS
+from tests.train.running import CONFIGS, TINY_DIGITS, after_each_step
 from train import __main__ as program
-from train.show import display
-
-
-class FillingDisplay(display.Display):
-    """Shows a run, and fills and empties its disk."""
-
-    filler: Path
-    fill_at: int
-    empty_at: int
-
-    def trained(self, step, values) -> None:
-        if step == self.fill_at:
-            fill(self.filler)
-        if step == self.empty_at:
-            self.filler.unlink()
-        super().trained(step, values)
 
 
 def fill(filler: Path) -> None:
@@ -45,12 +29,17 @@ def main(folder: Path, fill_at: int, empty_at: int, *settings: str) -> int:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
     if (folder / "run").exists():
         shutil.copytree(folder / "run", disk / "run")
-    FillingDisplay.filler = disk / "filler"
-    FillingDisplay.fill_at, FillingDisplay.empty_at = fill_at, empty_at
-    display.Display = FillingDisplay
-    status = program.main(
-        [str(CONFIGS / "digits.yaml"), *TINY_DIGITS, *settings, "--workdir", str(disk / "run")]
-    )
+
+    def fill_and_empty(step: int) -> None:
+        if step == fill_at:
+            fill(disk / "filler")
+        if step == empty_at:
+            (disk / "filler").unlink()
+
+    with after_each_step(fill_and_empty):
+        status = program.main(
+            [str(CONFIGS / "digits.yaml"), *TINY_DIGITS, *settings, "--workdir", str(disk / "run")]
+        )
     shutil.copytree(disk / "run", folder / "run", dirs_exist_ok=True)
     return status
 

@@ -1,21 +1,25 @@
 """Small runs of the real program, in this process."""
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sowlog.writers import Writer
 from tests.support.tensorboard_reading import tensorboard_scalars
 from train import arguments, data, loop
 from train.config import file as config_file
 from train.config.experiment import Config
 from train.runs import folder as run_folder
+from train.runs import saving
 from train.system import signals
 
 ROOT = Path(__file__).parents[2]
@@ -50,35 +54,37 @@ def one_device() -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": " ".join(flags)}
 
 
-class Watcher:
-    """A view that keeps all values, and may act at a step."""
+@contextlib.contextmanager
+def after_each_step(act: Callable[[int], None]) -> Iterator[None]:
+    """Let the loop call a function with each training step, as soon as its values are logged."""
 
-    def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None):
-        self.training: dict[int, dict[str, jax.Array]] = {}
-        self.evaluations: dict[int, dict[str, jax.Array]] = {}
-        self._at, self._act = at, act
+    class Saver(saving.Saver):
+        def log(self, step: int, metrics: Any, *, images: dict[str, jax.Array] | None = None) -> None:
+            super().log(step, metrics, images=images)
+            if images is None:  # Not an evaluation.
+                act(step)
 
-    def trained(self, step: int, values: dict[str, jax.Array]) -> None:
-        self.training[step] = values
-        if step == self._at:
-            self._act()
-
-    def evaluated(self, step: int, values: dict[str, jax.Array]) -> None:
-        self.evaluations[step] = values
+    with mock.patch.object(loop, "Saver", Saver):
+        yield
 
 
-def run(config: Config, workdir: Path, watcher: Watcher | None = None, *, devices: int = 1) -> loop.Outcome:
-    """Train as the program does, on so many devices."""
+def run(config: Config, workdir: Path, writers: Sequence[Writer] = (), *, devices: int = 1) -> loop.Outcome:
+    """Train as the program does, on so many devices, shown by some writers."""
     dataset, on = data.load(config.data), jax.devices()[:devices]
     with run_folder.RunFolder(workdir, config) as folder, signals.SignalFlag() as stop:
         hparams = arguments.chosen(config, None)
-        return loop.train(config, dataset, folder, watcher or Watcher(), stop, devices=on, hparams=hparams)
+        return loop.train(config, dataset, folder, lambda results: writers, stop, devices=on, hparams=hparams)
 
 
 def run_until(config: Config, workdir: Path, step: int, *, devices: int = 1) -> loop.Outcome:
     """Train until a signal comes while a step is made."""
-    watcher = Watcher(step, lambda: signal.raise_signal(signal.SIGTERM))
-    return run(config, workdir, watcher, devices=devices)
+
+    def stop(at: int) -> None:
+        if at == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with after_each_step(stop):
+        return run(config, workdir, devices=devices)
 
 
 def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:

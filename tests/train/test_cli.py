@@ -111,7 +111,13 @@ def test_a_piped_run_reads_as_plain_lines(
     assert re.fullmatch(r"digits-\d{8}-\d{6}", folder.name)
     lines = out.splitlines()
     assert lines[0] == f"run runs/{folder.name}"
-    assert re.fullmatch(r"step 0/12  held out: accuracy 0\.\d+  loss \d\.\d+", lines[1])
+    assert re.fullmatch(r"step 0/12  eval/accuracy 0\.\d+  eval/loss \d\.\d+", lines[1])
+    steps = [int(line.split()[1].partition("/")[0]) for line in lines if line.startswith("step ")]
+    assert steps == sorted(steps)
+    assert [line.split("  ")[0] for line in lines if "eval/" in line] == [
+        f"step {step}/12" for step in (0, 5, 10, 12)
+    ]
+    assert lines.index(next(line for line in lines if "step 12/12" in line)) < lines.index("after 12 steps")
     assert any(re.search(r"accuracy .* [01]\S* .* 0\.\d+", line) for line in lines[2:])
     tensorboard, *where = shlex.split(lines[-1])
     assert where == ["--logdir", "runs"]
@@ -139,7 +145,7 @@ def test_a_reader_that_leaves_ends_nothing(arguments: list[str], tmp_path: Path)
 
 
 def test_a_run_on_a_terminal_is_live(tmp_path: Path) -> None:
-    """With a bar that makes room for the table."""
+    """With a bar, which the table follows; the cursor is left as it was."""
     terminal, child = pty.openpty()
     command = [sys.executable, "-m", "train", "configs/digits.yaml", *TINY_DIGITS, "--workdir", str(tmp_path)]
     environment = {**one_device(), "TERM": "xterm", "COLUMNS": "120", "CI": ""}
@@ -150,7 +156,11 @@ def test_a_run_on_a_terminal_is_live(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "\x1b[" in output
     assert "/12" in output
-    assert "after 12 steps" in output
+    before, _, after = output.partition("after 12 steps")
+    assert "steps/s" in before
+    assert "\x1b[J" in before
+    assert "\x1b[J" not in after
+    assert "\x1b[?25" not in output
 
 
 def _read_all(terminal: int) -> str:

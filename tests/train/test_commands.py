@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.tensorboard_reading import tensorboard_scalars
-from tests.train.running import CONFIGS, ROOT, TINY_DIGITS, TINY_MOE, Watcher, digits, run
+from tests.train.running import CONFIGS, ROOT, TINY_DIGITS, TINY_MOE, digits, run
 from train import __main__ as program
 from train import data, dry_run
 from train.config import fields, help
@@ -105,7 +105,7 @@ def test_help_and_lists_need_no_jax(flags: list[str]) -> None:
 def test_a_dry_run_lists_what_a_run_logs(tmp_path: Path) -> None:
     """Every tag with its reducer, and the bytes of the buffer; the parameters as they are counted."""
     config = digits("steps=1")
-    run(config, tmp_path, Watcher())
+    run(config, tmp_path)
     lines = dry_run.describe(config, data.load(config.data)).splitlines()
     listed = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
     logged = tensorboard_scalars(tmp_path)

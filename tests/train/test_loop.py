@@ -7,7 +7,7 @@ import pytest
 
 import sowlog
 from tests.support.tensorboard_reading import tensorboard_scalars
-from tests.train.running import Watcher, digits, moe, points, run, run_until, saved_arrays
+from tests.train.running import after_each_step, digits, moe, points, run, run_until, saved_arrays
 from train import data, loop, optimizer, parts, step, tasks
 from train.config import file as config_file
 from train.parallel import devices
@@ -18,23 +18,20 @@ from train.runs import folder as run_folder
 def test_every_step_has_one_point_and_every_evaluation_its_own(tmp_path) -> None:
     """TensorBoard reads each training tag at 0 … 11, each tag under eval/ at 0, 5, 10 and the end."""
     config = digits()
-    watcher = Watcher()
-    outcome = run(config, tmp_path, watcher)
+    outcome = run(config, tmp_path)
     series = tensorboard_scalars(tmp_path)
     assert {"loss", "objective", "block_1/dead_units", "norm/grads", "eval/accuracy"} <= set(series)
     for tag, points_of_tag in series.items():
         assert points_of_tag.steps == ([0, 5, 10, 12] if tag.startswith("eval/") else list(range(12))), tag
-    assert list(watcher.training) == list(range(12))
-    assert list(watcher.evaluations) == [0, 5, 10, 12]
     assert outcome.step == outcome.updates == 12
 
 
-class Clock(Watcher):
-    """A view that is also the clock: the first update takes 100 seconds, each later one a second."""
+class Clock:
+    """A clock to which the first update takes 100 seconds, each later one a second."""
 
     now = 0.0
 
-    def trained(self, step: int, values: dict[str, jax.Array]) -> None:
+    def tick(self, step: int) -> None:
         self.now += 1 if step else 100
 
     def perf_counter(self) -> float:
@@ -45,18 +42,30 @@ def test_the_time_of_the_first_update_is_that_of_compiling(tmp_path, monkeypatch
     """And no part of the time that is reported for training."""
     clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
-    outcome = run(digits(), tmp_path, clock)
+    with after_each_step(clock.tick):
+        outcome = run(digits(), tmp_path)
     assert (outcome.compiling, outcome.training) == (100, 11)
 
 
 def test_what_is_shown_is_what_is_logged(tmp_path) -> None:
-    """Step by step the same numbers reach the terminal and TensorBoard."""
-    watcher = Watcher()
-    outcome = run(digits(), tmp_path, watcher)
+    """Step by step the same numbers reach the terminal and TensorBoard, an evaluation before its step."""
+    memory = sowlog.testing.MemoryWriter()
+    outcome = run(digits(), tmp_path, [memory])
     series = tensorboard_scalars(tmp_path)
-    assert [np.float32(shown["loss"]) for shown in watcher.training.values()] == series["loss"].values
-    held_out = [np.float32(shown["accuracy"]) for shown in watcher.evaluations.values()]
-    assert held_out == series["eval/accuracy"].values
+    for tag in ("loss", "eval/accuracy"):
+        shown = [
+            (record.step, record.values[record.tags.index(tag)])
+            for record in memory.records
+            if tag in record.tags
+        ]
+        assert shown == list(zip(series[tag].steps, map(np.float32, series[tag].values), strict=True))
+    order = [
+        (record.step, "eval/loss" in record.tags)
+        for record in memory.records
+        if "loss" in {*record.tags, "eval/loss"}
+    ]
+    assert order == sorted(order, key=lambda at: (at[0], not at[1]))
+    assert memory.closed
     assert outcome.trained["loss"] == series["loss"].values[-1]
     assert outcome.evaluated["accuracy"] == series["eval/accuracy"].values[-1]
 

@@ -295,6 +295,15 @@ def test_a_value_that_is_not_finite_is_seen():
     assert view([record(0, loss=NAN)])[1].split() == ["loss", "nan", "!"]
 
 
+def test_no_tag_is_markup(monkeypatch):
+    """Brackets and colons are shown as they are."""
+    terminal = Terminal(monkeypatch)
+    writer = Console()
+    writer.write(record(0, **{"[bold]:smile:": 1.0}))
+    writer.close()
+    assert "[bold]:smile:  " in terminal.read()
+
+
 def test_a_curve_in_ascii():
     """From low to high."""
     records = [record(step, loss=step) for step in range(8)]

@@ -11,7 +11,7 @@ from rich import table as rich
 from rich.console import Console
 
 from train.show import lines, viewing
-from train.show.terminal import plain_console
+from train.system.streams import output
 
 if TYPE_CHECKING:  # Errors are reported without JAX.
     from train.runs.outcome import Outcome
@@ -81,8 +81,10 @@ def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
 
 
 def _console() -> Console:
-    # Piped, a table may be as wide as it is: a file has no right edge.
-    return plain_console(width=None if sys.stdout.isatty() else 1000)
+    # Piped, a table may be as wide as it is: a file has no right edge. Brackets and colons in a user's text
+    # are no markup.
+    width = None if sys.stdout.isatty() else 1000
+    return Console(file=output(), highlight=False, markup=False, emoji=False, width=width)
 
 
 def _table(outcome: "Outcome") -> rich.Table:

@@ -1,108 +1,63 @@
 import math
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pytest
+
+from sowlog.writers import Record
 from train.show import display
 
 
-class Value:
-    """A number on its way from a device."""
-
-    def __init__(self, number: float, *, ready: bool = True):
-        self.number, self.ready = number, ready
-
-    def is_ready(self) -> bool:
-        return self.ready
-
-    def __float__(self) -> float:
-        assert self.ready, "read before it arrived: the program would wait for the device"
-        return self.number
-
-
-class Paper:
-    """A screen that keeps its content."""
-
-    def __init__(self, interval: float = 0.0):
-        self.interval = interval
-        self.lines: list[str] = []
-        self.shown: list[tuple[int, str]] = []
-        self.paces: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, step: int, values: str, pace: str) -> None:
-        self.shown.append((step, values))
-        self.paces.append(pace)
+def shown(
+    capsys: pytest.CaptureFixture[str], results: Sequence[str], *steps: tuple[int, Mapping[str, float]]
+) -> list[str]:
+    """Return the lines of a run of ten steps, which takes no time."""
+    writers = display.writers(results, steps=10)
+    for step, values in steps:
+        record = Record(step, 0.0, tags=tuple(values), values=np.array([*values.values()], np.float32))
+        for writer in writers:
+            writer.write(record)
+    for writer in writers:
+        writer.flush()
+        writer.close()
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.splitlines()
 
 
-def test_values_are_shown_once_they_have_arrived() -> None:
-    """Under their own step, however late; steps in between are passed over."""
-    paper = Paper()
-    shown_on = display.Display(paper, 10)
-    late = Value(2.0, ready=False)
-    shown_on.trained(0, {"loss": late})
-    shown_on.trained(1, {"loss": Value(3.0)})
-    assert paper.shown == []
-    late.ready = True
-    shown_on.trained(2, {"loss": Value(4.0)})
-    shown_on.trained(3, {"loss": Value(5.0)})
-    assert paper.shown == [(0, "loss 2.000"), (3, "loss 5.000")]
-    assert paper.paces[0] == ""
-    assert "steps/s" in paper.paces[1]
-
-
-def test_a_held_out_value_that_is_not_finite_has_a_line() -> None:
-    """Which names it and the step, of a single layer too."""
-    paper = Paper()
-    shown_on = display.Display(paper, 10)
-    shown_on.evaluated(5, {"loss": Value(math.nan), "accuracy": Value(0.5), "block/x": Value(math.inf)})
-    shown_on.ended()
-    assert sorted(paper.lines[1:]) == [
+def test_a_held_out_value_that_is_not_finite_has_a_line(capsys) -> None:
+    """Which names it and the step, of a single layer too, and not of what is no result."""
+    values = {"eval/block/x": math.inf, "eval/loss": math.nan, "eval/accuracy": 0.5, "eval/other": math.nan}
+    steps = [(5, values), (6, {"loss": math.nan}), (10, values)]
+    assert [line for line in shown(capsys, ["loss", "accuracy", "block/x"], *steps) if "warning" in line] == [
         "warning: eval/block/x is inf at step 5.",
         "warning: eval/loss is nan at step 5.",
+        "warning: eval/block/x is inf at step 10.",
+        "warning: eval/loss is nan at step 10.",
     ]
 
 
-def test_an_evaluation_is_shown_under_its_step_when_it_is_done() -> None:
-    """A line that stays, without the values of single layers."""
-    paper = Paper()
-    shown_on = display.Display(paper, 10)
-    late = Value(0.5, ready=False)
-    shown_on.evaluated(4, {"accuracy": late, "block_0/dead": Value(1.0)})
-    shown_on.trained(4, {"loss": Value(1.0)})
-    assert paper.lines == []
-    late.ready = True
-    shown_on.trained(5, {"loss": Value(1.0)})
-    shown_on.trained(6, {"loss": Value(1.0)})
-    assert paper.lines == ["step 4/10  held out: accuracy 0.5000"]
+def test_every_evaluation_is_shown_however_fast_the_steps_are(capsys) -> None:
+    """Under its step, the most important result first, without the values of single layers."""
+    evaluation = {"eval/block_0/dead": 1.0, "eval/loss": 2.0, "eval/accuracy": 0.5}
+    steps = [(0, evaluation), (4, evaluation), (8, evaluation)]
+    assert shown(capsys, ["accuracy", "loss", "block_0/dead"], *steps) == [
+        f"step {step}/10  eval/accuracy 0.5000  eval/loss 2.000" for step in (0, 4, 8)
+    ]
 
 
-def test_every_evaluation_is_shown_however_fast_the_steps_are() -> None:
-    """Also those that are done only after the last step."""
-    paper = Paper()
-    shown_on = display.Display(paper, 10)
-    late = [Value(0.5, ready=False), Value(0.6, ready=False)]
-    for step, value in zip((4, 8), late, strict=True):
-        shown_on.evaluated(step, {"accuracy": value})
-        shown_on.trained(step, {"loss": Value(1.0)})
-    assert paper.lines == []
-    for value in late:
-        value.ready = True
-    shown_on.ended()
-    assert paper.lines == ["step 4/10  held out: accuracy 0.5000", "step 8/10  held out: accuracy 0.6000"]
+def test_training_is_shown_beside_its_evaluations(capsys) -> None:
+    """The first step, and the last before an evaluation; an interval has no others."""
+    training = [(step, {"loss": float(step), "norm/grads": 1.0}) for step in range(8)]
+    steps = [*training[:4], (4, {"eval/loss": 9.0}), *training[4:]]
+    assert shown(capsys, ["loss"], *steps) == [
+        "step 0/10  loss 0.000",
+        "step 3/10  loss 3.000",
+        "step 4/10  eval/loss 9.000",
+        "step 7/10  loss 7.000",
+    ]
 
 
-def test_progress_keeps_its_interval() -> None:
-    """Within it, nothing is shown, and nothing old is kept for later."""
-    paper = Paper(interval=1000.0)
-    shown_on = display.Display(paper, 10)
-    for step in range(5):
-        shown_on.trained(step, {"loss": Value(float(step))})
-    assert [step for step, _ in paper.shown] == [0]
-
-
-def test_the_pace_is_that_since_the_first_step() -> None:
-    """Ten steps in two seconds, ninety to go; nothing can be said at the first."""
-    pace = display._Pace(100)
-    assert pace.describe(0, 5.0) == ""
-    assert pace.describe(10, 7.0) == "5.0 steps/s  0:18 left"
-    assert pace.describe(20, 4005.0) == "0.0 steps/s  4:26:40 left"
+def test_a_task_whose_results_are_of_layers_shows_its_loss(capsys) -> None:
+    """Each task has one."""
+    assert shown(capsys, ["usage/00"], (0, {"usage/00": 1.0, "loss": 2.0})) == ["step 0/10  loss 2.000"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from train.runs.outcome import Outcome
-from train.show import lines, tables, terminal
+from train.show import lines, tables
 
 
 def test_a_tag_is_whole_on_a_narrow_terminal(capsys, monkeypatch) -> None:
@@ -56,19 +56,11 @@ def test_a_stopped_run_shows_the_evaluation_that_it_had(capsys, *, is_evaluated:
     assert row == ["loss", "0.5", *(["0.25"] if is_evaluated else [])]
 
 
-def test_no_text_of_a_user_is_markup(capsys, monkeypatch) -> None:
-    """Brackets and colons of paths, tags and reasons are shown as they are, on a terminal's live line too."""
+def test_no_text_of_a_user_is_markup(capsys) -> None:
+    """Brackets and colons of paths, tags and reasons are shown as they are."""
     odd = "runs/[/x] [bold]:smile:"
     values = {"trained": {odd: 0.5}, "evaluated": {odd: 0.25}, "ended_early": f"{odd} did not get better"}
     outcome = Outcome(step=12, reached=12, updates=0, compiling=0.0, training=0.0, **values)
     tables.finished(outcome, Path(odd) / "mine", stopped_by=signal.SIGINT)
     tables.compared([odd], {odd: []})
     assert capsys.readouterr().out.count("[/x] [bold]:smile:") == 6
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    for variable in ("CI", "TERM"):
-        monkeypatch.delenv(variable, raising=False)
-    with terminal.screen(10) as screen:
-        screen.line(odd)
-        screen.progress(1, odd, odd)
-    assert odd in capsys.readouterr().out

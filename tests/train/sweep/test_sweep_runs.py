@@ -46,7 +46,7 @@ def test_a_killed_sweep_goes_on_and_tries_again_what_failed(tmp_path: Path) -> N
     points = [folder / f"data.arguments.number={number}" for number in (1, 2)]
     log = points[0] / "output.log"
     with start_sweep(tmp_path, *arguments) as process:
-        wait_until(lambda: log.exists() and log.read_text().count("held out") >= 2)
+        wait_until(lambda: log.exists() and log.read_text().count("eval/loss") >= 2)
         process.kill()
         out, _ = process.communicate()
     assert "data.arguments.number=2: failed with exit status 1\n" in out

@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
 
-from train.show import terminal
 from train.system.streams import Output
 
 
@@ -30,7 +28,7 @@ def full_disk() -> int:
 
 @pytest.mark.parametrize("lost", [closed_terminal, left_pipe, full_disk])
 def test_output_that_is_lost_ends_nothing(lost: Callable[[], int]) -> None:
-    """Neither lines nor tables nor a live line raise."""
+    """Neither lines nor tables raise."""
     descriptor = lost()
     output = Output(os.fdopen(os.dup(descriptor), "w", closefd=False))
     with pytest.raises(OSError, match=r"Errno (5|32|28)"):
@@ -38,9 +36,6 @@ def test_output_that_is_lost_ends_nothing(lost: Callable[[], int]) -> None:
     for _ in range(2):
         print("line", file=output, flush=True)
     Console(file=output, force_terminal=True).print("[bold]line[/]")
-    with Progress(console=Console(file=output, force_terminal=True)) as live:
-        live.add_task("work")
-        live.refresh()
     os.close(descriptor)
 
 
@@ -53,14 +48,3 @@ def test_output_that_is_not_lost_arrives() -> None:
     output.close()
     with os.fdopen(reading) as received:
         assert received.read() == "one\ntwo\n"
-
-
-@pytest.mark.parametrize(("variable", "value"), [("CI", "1"), ("TERM", "dumb")])
-def test_ci_gets_plain_lines_on_a_terminal_too(
-    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would keep every state of a live line."""
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv(variable, value)
-    with terminal.screen(10) as screen:
-        assert isinstance(screen, terminal.Pipe)
