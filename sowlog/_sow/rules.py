@@ -162,6 +162,14 @@ def _bind_shard_map(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
     within_place, numbers = taps.placing(), cadence.all_given()
     structures: list[Any] = []
 
+    if not is_collecting():
+        # In silence a collect inside may read the numbers.
+        def run_silently(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
+            with cadence.given(numbers):
+                return function(), []
+
+        return bind(*args, **internals.with_more_results(params, run_silently)).unpack()[0]
+
     def run(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
         with collecting() as collector, within_place(), cadence.given(numbers):
             results = function()
@@ -226,14 +234,13 @@ _RULES: list[tuple[Any, internals.Rule]] = [
 
 
 def install() -> None:
-    """Let JAX bind the transforms by these rules, while a `collect` runs."""
+    """Let JAX bind the transforms by these rules, while a `collect` runs.
+
+    In silence, too, since a `collect` inside of it may read the numbers of a cadence.
+    """
     for primitive, rule in _RULES:
         is_derivative = rule is bind_custom_derivative
-        wrapping.wrap(
-            primitive,
-            is_inside if is_derivative else is_collecting,
-            rule if is_derivative else taps.placing_once(primitive, rule),
-        )
-    wrapping.wrap_eager_jit(is_collecting)
+        wrapping.wrap(primitive, is_inside, rule if is_derivative else taps.placing_once(primitive, rule))
+    wrapping.wrap_eager_jit(is_inside)
     wrapping.wrap_forward_mode(is_collecting, once)
     wrapping.wrap_linear_transpose(is_collecting, silent)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, PartitionSpec
 
 import sowlog
 from sowlog.testing import count_traces
@@ -151,9 +152,26 @@ def test_the_flags_of_an_outer_collect_hold_inside():
     assert outer == ({}, {"x": 1.0})
 
 
-@pytest.mark.parametrize("is_due", [True, False])
-def test_a_collect_inside_of_a_custom_derivative_reads_the_flag(is_due):
-    """Also under jit, where the function of the derivative becomes an equation, and in its gradient."""
+INSIDE = {
+    "nothing": lambda function: function,
+    "jit": jax.jit,
+    "jit of jit": lambda function: jax.jit(jax.jit(function)),
+    "checkpoint": jax.checkpoint,
+    "scan": lambda function: lambda x: jax.lax.scan(lambda x, _: (function(x), None), x, None, length=1)[0],
+    "fori_loop": lambda function: lambda x: jax.lax.fori_loop(0, 1, lambda _, x: function(x), x),
+    "cond": lambda function: lambda x: jax.lax.cond(x > 0, function, lambda x: x, x),
+    "shard_map": lambda function: jax.shard_map(
+        function,
+        mesh=jax.make_mesh((1,), ("devices",), axis_types=(AxisType.Auto,)),
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec(),
+    ),
+}
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_a_collect_inside_of_a_custom_derivative_reads_the_flag(inside):
+    """Under each transform in it and around it, where it becomes an equation, and in its gradient."""
 
     def inner(x):
         sowlog.sow("x", x, sowlog.sum, every="slow")
@@ -164,13 +182,17 @@ def test_a_collect_inside_of_a_custom_derivative_reads_the_flag(is_due):
         sowlog.sow("inside", updates["metrics"]["x"].seen, sowlog.sum)
         return y
 
-    derivative = jax.custom_vjp(function)
-    derivative.defvjp(lambda x: (function(x), x), lambda x, cotangent: (cotangent * jnp.cos(x),))
-    for jitted in (derivative, jax.jit(derivative), jax.jit(jax.jit(derivative))):
-        for call in (jitted, jax.grad(jitted), jax.jit(jax.grad(jitted)), jax.checkpoint(jitted)):
-            y, updates = sowlog.collect(call, due={"slow": jnp.asarray(is_due)})(1.0)
-            assert sowlog.compute(updates["metrics"]) == {"inside": is_due}
-            assert y == pytest.approx(call(1.0))
+    transformed = INSIDE[inside](function)
+    derivative = jax.custom_vjp(transformed)
+    derivative.defvjp(lambda x: (transformed(x), x), lambda x, cotangent: (cotangent * jnp.cos(x),))
+    for outside in ("nothing", "jit", "jit of jit"):
+        around = INSIDE[outside](derivative)
+        for call, y in ((around, np.sin(1)), (jax.grad(around), np.cos(1))):
+            for is_due in (True, False):
+                due = {"slow": jnp.asarray(is_due)}
+                result, updates = sowlog.collect(call, due=due)(1.0)
+                assert sowlog.compute(updates["metrics"]) == {"inside": is_due}, outside
+                assert result == pytest.approx(y)
 
 
 def test_without_a_step_a_statistic_is_computed_each_time():
