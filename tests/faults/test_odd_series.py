@@ -24,7 +24,7 @@ def test_every_float32_survives_the_way_from_the_device(tmp_path):
     step_metrics = jax.jit(
         lambda x: sowlog.pack({"plain": x, **{f"{i}": reducer.of(x) for i, reducer in enumerate(REDUCERS)}})
     )
-    with sowlog.Logger(tmp_path) as log:
+    with sowlog.Logger(tmp_path, on_nonfinite="ignore") as log:
         for step, value in enumerate(VALUES):
             log(step, step_metrics(value))
     series = tensorboard_scalars(tmp_path)
@@ -37,7 +37,7 @@ def test_every_float32_survives_the_way_from_the_device(tmp_path):
 def test_a_nan_with_the_bits_of_the_absent_is_a_point(tmp_path):
     """A sown NaN with any payload is shown."""
     nan = np.array(ABSENT).view(np.float32)[()]
-    with sowlog.Logger(tmp_path) as log:
+    with sowlog.Logger(tmp_path, on_nonfinite="ignore") as log:
         log(0, {"host": nan, "device": jnp.asarray(nan)})
         log(1, jax.jit(lambda x: sowlog.pack({"mean": sowlog.mean.of(x), "plain": x}))(nan))
     steps = {tag: points.steps for tag, points in tensorboard_scalars(tmp_path).items()}
