@@ -54,7 +54,7 @@ def light_compilation() -> Iterator[None]:
 
 @pytest.fixture
 def no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what was sown before: a tag that is logged without a sow may have the name of one."""
+    """Forget the notes of earlier tests."""
     monkeypatch.setattr("sowlog._tree.notes._entries", {})
 
 

@@ -104,7 +104,7 @@ class NonfiniteOrigin:
     """The first value of a step, in the order of execution, that became NaN or infinite.
 
     Values that are not sown, such as a number in the dict that is logged, have no place in that order; they
-    come after what is sown in the forward pass.
+    come after those of the forward pass and the losses.
 
     Attributes:
         step: the step that was logged.

@@ -281,12 +281,15 @@ def with_more_results(
 ) -> dict[str, Any]:
     """Return the parameters of a shard_map whose function has some more results, equal on all devices.
 
-    `run` calls its argument, the function on one shard, and returns its results and the further ones.
+    `run` calls its argument, the function on one shard, and returns its results and the further ones. Without
+    these the results stay as they are: JAX hides data in those of a function that it has mapped.
     """
     (function,) = params["subfuns"]
 
     def with_more(*args: Any) -> Any:
         results, more = run(lambda: function(*args))
+        if not more:
+            return results
         values, specs = results.unpack_aux()
         tree = _flatten((values.unflatten(), more))
         return tree.with_aux((*specs, *[jax.sharding.PartitionSpec()] * len(more)))

@@ -159,27 +159,26 @@ def _bind_checkpoint(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 
 
 def _bind_shard_map(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
-    within_place, numbers = taps.placing(), cadence.all_given()
+    is_sowing, within_place, numbers = is_collecting(), taps.placing(), cadence.all_given()
     structures: list[Any] = []
 
-    if not is_collecting():
-        # In silence a collect inside may read the numbers.
-        def run_silently(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
+    def run(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
+        if not is_sowing:
+            # In silence a collect inside may read the numbers.
             with cadence.given(numbers):
                 return function(), []
-
-        return bind(*args, **internals.with_more_results(params, run_silently)).unpack()[0]
-
-    def run(function: Callable[[], Any]) -> tuple[Any, list[Any]]:
         with collecting() as collector, within_place(), cadence.given(numbers):
             results = function()
         leaves, structure = jax.tree.flatten(_of_all_devices(collector.sown, internals.manual_axes(params)))
         structures.append(structure)
         return results, leaves
 
-    results, leaves = bind(*args, **internals.with_more_results(params, run)).unpack()
+    results = bind(*args, **internals.with_more_results(params, run))
+    if not structures or not structures[-1].num_leaves:
+        return results
+    own, leaves = results.unpack()
     emit_all(structures[-1].unflatten(list(leaves)))
-    return results
+    return own
 
 
 @dataclasses.dataclass(frozen=True)

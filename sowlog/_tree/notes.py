@@ -1,9 +1,9 @@
-"""Notes on sown values: what they are, where and in which order they are sown, by tag.
+"""Notes on sown values by tag: their meaning, place, and order of execution.
 
 A note is made while a function is traced, and is no part of the traced program. The label of a sow carries
-it, and the `collect` around the function registers it under the tag. The tags of a logged tree may have
-further names in front (`{"train": updates["metrics"]}`) and behind (a layer, a quantile), so a tag is looked
-up by its parts.
+it, and the `collect` around the function registers it under the tag. The tags of a packed tree may have
+further names in front (`{"train": updates["metrics"]}`) and behind (a layer, a quantile), so `pack` looks the
+tag of a state up by its parts. A number that was not sown has no note, whatever its tag.
 """
 
 import dataclasses
@@ -124,14 +124,35 @@ class _Entry:
 
 
 _entries: dict[str, _Entry] = {}
+"""The notes by the tag of the sow."""
+
+_packed: dict[str, str] = {}
+"""The tags of sows by the tags of packed results."""
 
 
 def register(tag: str, note: Note, phase: Phase, *, is_loss: bool = False) -> None:
-    """Set the note of a tag; a later one replaces it."""
-    while len(_entries) >= _SIZE and tag not in _entries:
+    """Set the note of a sown tag; a later one replaces it."""
+    _set(_entries, tag, _Entry(note, phase, is_loss))
+
+
+def register_packed(tag: str, known: str | None = None) -> None:
+    """Note that a result of a state is packed under a tag; `known` is its tag in an inner packed tree."""
+    sown = _sown_tag(tag) if known is None else _packed.get(known)
+    if sown is not None:
+        _set(_packed, tag, sown)
+
+
+def _set(table: dict[str, Any], tag: str, value: Any) -> None:
+    while len(table) >= _SIZE and tag not in table:
         # Names that change from step to step must not fill the memory. Another thread may have cleared some.
-        _entries.pop(next(iter(_entries)), None)
-    _entries[tag] = _Entry(note, phase, is_loss)
+        table.pop(next(iter(table)), None)
+    table[tag] = value
+
+
+def _sown_tag(tag: str) -> str | None:
+    parts = tag.split("/")
+    names = ("/".join(parts[i:j]) for i in range(len(parts)) for j in range(len(parts), i, -1))
+    return next((name for name in names if name in _entries), None)
 
 
 def place_of_caller() -> str:
@@ -153,16 +174,14 @@ def _short(file: str) -> str:
 
 
 def find(tag: str) -> "Site | None":
-    """Return the site of a logged tag; None if the value was not sown."""
-    parts = tag.split("/")
-    for start in range(len(parts)):
-        for end in range(len(parts), start, -1):
-            known = "/".join(parts[start:end])
-            entry = _entries.get(known)
-            if entry is not None:
-                layers = tuple(int(part) for part in parts[end:] if part.isdecimal())
-                return Site(tag, known.rpartition("/")[0], entry, layers)
-    return None
+    """Return the site of the value under a packed tag; None if it was not sown."""
+    sown = _packed.get(tag, "")
+    entry = _entries.get(sown)
+    if entry is None:
+        return None
+    rest = f"{tag}/".rpartition(f"{sown}/")[2].split("/")
+    layers = tuple(int(part) for part in rest if part.isdecimal())
+    return Site(tag, sown.rpartition("/")[0], entry, layers)
 
 
 @final

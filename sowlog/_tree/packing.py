@@ -31,6 +31,7 @@ from sowlog._tree.layout import (
     is_packed,
 )
 from sowlog._tree.leaves import check_leaves, check_tags
+from sowlog._tree.notes import register_packed
 from sowlog._tree.tags import flatten, index_tags, is_state, join
 
 _NAN = np.uint32(0x7FC00000)
@@ -99,10 +100,19 @@ class _Segment:
 @final
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Plan:
-    """A layout without names: the leaf and the result of each word of a buffer."""
+    """A layout without names: the leaf and the result of each word of a buffer.
+
+    Attributes:
+        scalars: the results in the first words.
+        histograms: the histograms behind them, with their bins per power of two.
+        states: the positions of leaves that are states.
+        packed: the positions of leaves that are packed trees.
+    """
 
     scalars: tuple[_Slot, ...]
     histograms: tuple[tuple[_Slot, int], ...]
+    states: frozenset[int]
+    packed: frozenset[int]
 
 
 @final
@@ -117,7 +127,7 @@ class Unnamed:
 
 @functools.lru_cache(maxsize=256)
 def name_layout(plan: _Plan, tags: tuple[str, ...]) -> Layout:
-    """Return the layout of a plan whose leaves have these tags, checked."""
+    """Return the layout of a plan whose leaves have these tags, checked; register those of states."""
 
     def tag_of(slot: _Slot) -> str:
         return join(tags[slot[0]], slot[1])
@@ -125,6 +135,11 @@ def name_layout(plan: _Plan, tags: tuple[str, ...]) -> Layout:
     scalars = tuple(map(tag_of, plan.scalars))
     histograms = tuple(HistogramSlot(tag_of(slot), sub_bins) for slot, sub_bins in plan.histograms)
     check_tags((*scalars, *(slot.tag for slot in histograms)))
+    for slot in (*plan.scalars, *(slot for slot, _ in plan.histograms)):
+        if slot[0] in plan.states:
+            register_packed(tag_of(slot))
+        elif slot[0] in plan.packed:
+            register_packed(tag_of(slot), known=slot[1])
     return intern(scalars, histograms)
 
 
@@ -140,7 +155,9 @@ def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
     )
     parts = [_words(list(group)) for _, group in itertools.groupby(segments, lambda s: s.seen is None)]
     buffer = concatenate(parts) if parts else jnp.zeros((0,), jnp.uint32)
-    return Unnamed(buffer, _Plan(scalars, histograms))
+    states = frozenset(index for index, leaf in enumerate(leaves) if is_state(leaf))
+    packed = frozenset(index for index, leaf in enumerate(leaves) if is_packed(leaf))
+    return Unnamed(buffer, _Plan(scalars, histograms, states, packed))
 
 
 def _words(segments: list[_Segment]) -> jax.Array:

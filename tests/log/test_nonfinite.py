@@ -1,4 +1,4 @@
-"""Where a NaN or an infinity began, by what is logged."""
+"""The origin of a NaN or an infinity, from the records of a logger."""
 
 import math
 from functools import partial
@@ -122,7 +122,7 @@ def test_the_first_value_that_is_not_finite_is_named(kind):
         assert len(before) >= 6
         assert all(math.isfinite(low) and low <= high for low, high in before.values())
         if phase in ("input", "forward", "loss", "backward"):
-            assert origin.place.startswith("" if phase == "gradient" else "tests/log/test_nonfinite.py:")
+            assert origin.place.startswith("tests/log/test_nonfinite.py:")
 
 
 def watched(watcher, step, **values):

@@ -85,6 +85,23 @@ def test_results_and_layers_have_the_description_of_their_sow():
     }
 
 
+def test_a_number_that_was_not_sown_has_no_description():
+    """Not that of a sow whose name its tag ends in; a packed tree in another has its own."""
+
+    def model(x):
+        sowlog.sow("loss", x, doc="Sown.")
+        return x
+
+    _, updates = sowlog.collect(model)(1.0)
+    inner = sowlog.pack(updates["metrics"])
+    described = sowlog.describe({"eval": {"loss": 1.0}, "train": inner, "again": updates["metrics"]})
+    assert {tag: one.doc for tag, one in described.items()} == {
+        "eval/loss": "",
+        "train/loss": "Sown.",
+        "again/loss": "Sown.",
+    }
+
+
 def test_watches_observers_and_gradients_are_described():
     """With the phase that computes them."""
     optimizer = optax.chain(sowlog.observe("grads"), optax.sgd(0.1), sowlog.observe("updates", ratio=True))
@@ -165,10 +182,13 @@ def test_notes_change_no_program():
     assert jaxprs[0] == jaxprs[1]
 
 
-def test_names_that_change_from_step_to_step_do_not_fill_the_memory():
+def test_names_that_change_from_step_to_step_do_not_fill_the_memory(monkeypatch):
     """The oldest notes are dropped."""
+    monkeypatch.setattr(notes, "_entries", {})
+    monkeypatch.setattr(notes, "_packed", {})
     for index in range(notes._SIZE + 10):
         notes.register(f"changing/{index}", notes.NO_NOTE, "forward")
-    assert len(notes._entries) == notes._SIZE
+        notes.register_packed(f"changing/{index}")
+    assert len(notes._entries) == len(notes._packed) == notes._SIZE
     assert notes.find("changing/0") is None
     assert notes.find(f"changing/{notes._SIZE + 9}") is not None

@@ -26,7 +26,7 @@ def shown(
 
 
 def test_a_held_out_value_that_is_not_finite_has_a_line(capsys) -> None:
-    """Which names it and the step, of a single layer too, and not of what is no result."""
+    """It names the value and the step, also of a single layer; only results have one."""
     values = {"eval/block/x": math.inf, "eval/loss": math.nan, "eval/accuracy": 0.5, "eval/other": math.nan}
     steps = [(5, values), (6, {"loss": math.nan}), (10, values)]
     assert [line for line in shown(capsys, ["loss", "accuracy", "block/x"], *steps) if "warning" in line] == [
