@@ -54,7 +54,7 @@ class NonfiniteWarning(RuntimeWarning):
         ...         log(3, {"loss": float("nan")})
         Traceback (most recent call last):
             ...
-        sowlog.NonfiniteWarning: at step 3 loss became nan.
+        sowlog.NonfiniteWarning: at step 3 loss became nan...
     """
 
 
@@ -130,7 +130,7 @@ class NonfiniteOrigin:
         >>> with sowlog.Logger("unused", writers=[memory], on_nonfinite=origins.append) as log:
         ...     for step, x in enumerate([2.0, 1.0, 0.0]):
         ...         y, updates = sowlog.collect(model)(x)
-        ...         log(step, {"y": y, **updates["metrics"]})
+        ...         log(step, updates["metrics"])
         >>> print(origins[0])
         at step 2 encoder/entropy became -inf (forward pass, encoder, sown in ...). Before, it was in ...
     """
