@@ -40,11 +40,11 @@ from sowlog._sow.watches import watch
 from sowlog._tree.layout import Packed
 from sowlog._tree.losses import total_loss
 from sowlog._tree.microbatches import accumulate
-from sowlog._tree.notes import Description
 from sowlog._tree.packing import pack
 from sowlog._tree.replicas import all_reduce
 from sowlog._tree.results import compute, describe
 from sowlog._tree.serialization import register as _register
+from sowlog._tree.sites import Description
 from sowlog._tree.tags import empty_like, merge
 from sowlog.writers._warnings import LossWarning
 

@@ -52,12 +52,6 @@ def light_compilation() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the notes of earlier tests."""
-    monkeypatch.setattr("sowlog._tree.notes._entries", {})
-
-
 def pytest_timeout_set_timer(item: pytest.Item, settings) -> bool:
     """Let a test that hangs end its process, which first shows where each thread is.
 

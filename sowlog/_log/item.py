@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -14,8 +13,10 @@ import numpy as np
 from sowlog._log.images import Pixels, decode_images
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
-from sowlog._tree.layout import Packed, PresentTags
+from sowlog._tree.layout import Layout, Packed
 from sowlog.writers.record import Charts, Ending, HParams, Record
+
+_NO_LAYOUT = Layout(())
 
 
 class Item(NamedTuple):
@@ -73,11 +74,8 @@ def read_item(item: Item) -> Record:
         tags, values = item.packed.layout.decode(words)
         histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:
-        on_host_tags = tuple(item.scalars)
-        if isinstance(tags, PresentTags):
-            tags = tags.joined(_concatenate(tags.whole, on_host_tags))
-        else:
-            tags = _concatenate(tags, on_host_tags)
+        layout = _NO_LAYOUT if item.packed is None else item.packed.layout
+        tags = layout.extended(tags, tuple(item.scalars))
         # A scalar of an event file is float32, in which 1e300 is inf.
         with np.errstate(over="ignore"):
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
@@ -97,9 +95,3 @@ def read_item(item: Item) -> Record:
         texts=texts,
         layout=item.charts,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _concatenate(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
-    """Return both tuples joined, as one object for equal arguments, since writers cache by identity."""
-    return first + second

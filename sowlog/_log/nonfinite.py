@@ -6,10 +6,10 @@ last records, which are kept as they are.
 """
 
 import dataclasses
-import functools
+import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, final
 
 import numpy as np
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 
 from sowlog._log.sinks import count_of
 from sowlog._reduce.basic import nonfinite
-from sowlog._tree.notes import Phase, Site, find
+from sowlog._reduce.notes import Phase
+from sowlog._tree.layout import PresentTags
+from sowlog._tree.sites import Site, site_of
 from sowlog.writers.record import Record
 
 OnNonfinite = Literal["warn", "raise", "ignore"] | Callable[["NonfiniteOrigin"], object]
 
 TAG = "sowlog/nonfinite"
 """The tag of the text that TensorBoard shows."""
+
+_Counts = NDArray[np.bool_] | None
+"""Which tags are of numbers of elements that are not finite; None if none is."""
 
 _KEPT = 16
 _AROUND = 5
@@ -206,27 +211,32 @@ class Watcher:
         self._kept: deque[tuple[tuple[str, ...], NDArray[np.float32]]] = deque(maxlen=_KEPT)
         self._bad: set[str] = set()
         self._silencing: set[str] = set()
-        self._tags: tuple[str, ...] = ()
-        self._counts = _counts_in(())
+        self._whole: tuple[str, ...] = ()
+        self._counting = _counting(())
 
     def look(self, record: Record) -> NonfiniteOrigin | None:
         """Return the origin if values of a record became NaN or infinite."""
         tags, values = record.tags, record.values
-        # Records of one layout share the tuple of its tags.
-        if tags is not self._tags:
-            self._tags, self._counts = tags, _counts_in(tags)
-        origin = None if not self._bad and self._is_fine(values) else self._look_closely(record)
+        counts = self._counts_in(tags)
+        origin = None if not self._bad and _is_fine(values, counts) else self._look_closely(record, counts)
         self._kept.append((tags, values))
         return origin
 
-    def _is_fine(self, values: NDArray[np.float32]) -> bool:
-        """Return whether all values are surely finite, and no number of elements that are not is above 0."""
-        # Squares of float32 do not overflow in float64. This takes half of the time of `isfinite`.
-        wide = values.astype(np.float64)
-        return math.isfinite(wide.dot(wide)) and not (self._counts.size and values[self._counts].any())
+    def _counts_in(self, tags: tuple[str, ...]) -> _Counts:
+        """Return which tags are of numbers of elements that are not finite."""
+        whole = tags.whole if isinstance(tags, PresentTags) else tags
+        # Records of one layout share the tuple of its tags.
+        if whole is not self._whole:
+            self._whole, self._counting = whole, _counting(whole)
+        if self._counting is None or not isinstance(tags, PresentTags):
+            return self._counting
+        return self._counting[tags.present]
 
-    def _look_closely(self, record: Record) -> NonfiniteOrigin | None:
-        bad = set(_bad_tags(record.tags, record.values))
+    def _look_closely(self, record: Record, counts: _Counts) -> NonfiniteOrigin | None:
+        is_bad = ~np.isfinite(record.values)
+        if counts is not None:
+            is_bad |= counts & (record.values != 0)
+        bad = set(itertools.compress(record.tags, is_bad.tolist()))
         new = bad - self._bad
         self._bad = (self._bad - set(record.tags)) | bad
         self._silencing &= self._bad
@@ -242,7 +252,7 @@ class Watcher:
         tag, site = ordered[at]
         values = dict(zip(record.tags, record.values.tolist(), strict=True))
         around = ordered[max(0, at - _AROUND) : at + _AROUND + 1]
-        phase = site.phase if site else None
+        phase = site.source.phase if site else None
         return NonfiniteOrigin(
             record.step,
             tag,
@@ -250,13 +260,13 @@ class Watcher:
             phase,
             site.path if site else "",
             site.layers if site else (),
-            site.place if site else "",
+            site.source.place if site else "",
             tuple(Neighbor(near, *self._range_of(near), values[near]) for near, _ in around),
             tuple(other for other, _ in ordered if other in new and other != tag),
             tuple(
                 other
                 for other, of in sites.items()
-                if of and phase and of.phase == phase and other not in self._bad
+                if of and phase and of.source.phase == phase and other not in self._bad
             ),
         )
 
@@ -269,26 +279,25 @@ class Watcher:
         return (min(found), max(found)) if found else (math.nan, math.nan)
 
 
-@functools.lru_cache(maxsize=64)
-def _counts_in(tags: tuple[str, ...]) -> NDArray[np.intp]:
-    """Return the positions of numbers of elements that are not finite."""
-    return np.array([index for index, tag in enumerate(tags) if _counts(tag)], np.intp)
+def _is_fine(values: NDArray[np.float32], counts: _Counts) -> bool:
+    """Return whether all values are surely finite, and no number of elements that are not is above 0."""
+    # Squares of float32 do not overflow in float64. This takes half of the time of `isfinite`.
+    wide = values.astype(np.float64)
+    return math.isfinite(wide.dot(wide)) and (counts is None or not values[counts].any())
+
+
+def _counting(tags: tuple[str, ...]) -> _Counts:
+    counts = np.fromiter(map(_counts, tags), np.bool_, len(tags))
+    return counts if counts.any() else None
 
 
 def _counts(tag: str) -> bool:
-    site = find(tag)
+    site = site_of(tag)
     # Of a histogram, such a number is logged behind its tag.
     return tag.endswith("/nonfinite") or (site is not None and site.reducer == nonfinite)
 
 
-def _bad_tags(tags: tuple[str, ...], values: NDArray[np.float32]) -> Iterator[str]:
-    counts = set(_counts_in(tags).tolist())
-    for index, value in enumerate(values.tolist()):
-        if not math.isfinite(value) or (index in counts and value):
-            yield tags[index]
-
-
 def _in_order(tags: tuple[str, ...]) -> list[tuple[str, Site | None]]:
     """Return tags and their sites in the order of execution; values that were not sown come after losses."""
-    sites = [(tag, find(tag)) for tag in tags]
+    sites = [(tag, site_of(tag)) for tag in tags]
     return sorted(sites, key=lambda item: item[1].position if item[1] else (2, math.inf))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sowlog._reduce import ambient, reprs
+from sowlog._reduce.notes import NO_NOTE, Note
 
 if TYPE_CHECKING:
     from sowlog._reduce.reducer import Reducer
@@ -37,6 +38,7 @@ class State:
         parts: the reducer's arrays, each of shape [*batch, *own].
         seen: bool, shape [*batch]; False where nothing was sown.
         reducer: the reducer that made it (static).
+        note: the note of the sow (static; equal for all states).
 
     Example:
         >>> import sowlog
@@ -50,6 +52,7 @@ class State:
     parts: Parts
     seen: jax.Array
     reducer: "Reducer" = dataclasses.field(metadata={"static": True})
+    note: Note = dataclasses.field(default=NO_NOTE, metadata={"static": True})
 
     def merge(self, other: "State") -> "State":
         """Return the state of the values of both; merging an empty state changes nothing, bit for bit.
@@ -75,7 +78,13 @@ class State:
         if _is_start(self):
             return other
         _check_one_shape(self, other)
-        return ambient.isolated(_merge, _device_arrays(self), _device_arrays(other))
+        merged = ambient.isolated(_merge, _device_arrays(self), _device_arrays(other))
+        # The cached program of a merge has the note of the states that it was traced with.
+        return merged.under(self.note if self.note.order else other.note)
+
+    def under(self, note: Note) -> "State":
+        """Return the state with a note."""
+        return dataclasses.replace(self, note=note)
 
     def compute(self) -> Any:
         """Return the result: a float32 array of shape [*batch], or a dict of them by result name.

@@ -12,7 +12,7 @@ from sowlog._sow import cadence, foreign, internals, linen, watches
 from sowlog._sow.calls import Call
 from sowlog._sow.collector import collecting
 from sowlog._sow.errors import LostMetricError
-from sowlog._sow.labels import METRICS, Label, Sown, register_notes
+from sowlog._sow.labels import METRICS, Label, Sown
 from sowlog._sow.watching import checking
 from sowlog._tree import losses
 from sowlog._tree.tags import empty_like
@@ -134,7 +134,6 @@ def collect(
         if kwargs.get("mutable", False) is not False and _is_pair(y):
             y, updates = y
         updates = {**updates, **_tree_of(collector.sown)}
-        register_notes(collector.sown)
         updates[losses.COLLECTION] = losses.finish_pass(updates[losses.COLLECTION])
         return y, updates
 
@@ -201,7 +200,7 @@ def _taken_message(label: Label, inner: Label) -> str:
 
 def _value_of(label: Label, state: Any) -> Any:
     if label.functions is None:
-        return state
+        return state.under(label.note_of_result)
     init_fn, reduce_fn = label.functions
     return functools.reduce(reduce_fn, state, init_fn())
 

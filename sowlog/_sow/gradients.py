@@ -10,7 +10,6 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._sow.cadence import check_every
 from sowlog._sow.labels import METRICS
 from sowlog._sow.site import (
-    Said,
     arguments_of,
     check_module,
     check_reducer,
@@ -91,4 +90,4 @@ def sow_grad(*args: Any, every: int | str | None = None, doc: str = "", **kwargs
             f"{place_of(module, name)} is {dtype}: only the gradient of a floating-point array is sown"
             f"{'; sow those of x.real and x.imag' if jnp.issubdtype(dtype, jnp.complexfloating) else ''}."
         )
-    return tap(label_of(module, METRICS, name, Said(doc, reducer)), jnp.asarray(x), reducer.of, every)
+    return tap(label_of(module, METRICS, name, doc), jnp.asarray(x), reducer.of, every)

@@ -1,12 +1,13 @@
 """The labels of sown values, and how the values under one label are joined."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sowlog._reduce.notes import NO_NOTE, Note, Phase
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.paths import outer_path
-from sowlog._tree import losses, notes
-from sowlog._tree.notes import NO_NOTE, Note
+from sowlog._tree import losses
 
 METRICS = "metrics"
 """The collection of statistics; that of losses is `losses.COLLECTION`."""
@@ -75,6 +76,12 @@ class Label(NamedTuple):
         """Return the label outside of scopes."""
         return self._replace(path=(*path, *self.path))
 
+    @property
+    def note_of_result(self) -> Note:
+        """The note on the states that a `collect` returns, with the tag and the part of the step."""
+        source = self.note.source._replace(tag=str(self), phase=_phase_of(self))
+        return dataclasses.replace(self.note, source=source)
+
     def unstacked(self) -> "Label":
         """Return the label outside of a transform that stacked its states."""
         return self._replace(stacks=self.stacks - 1)
@@ -102,16 +109,9 @@ Sown = dict[Label, Any]
 """The states that were sown, or tuples of values under a label with functions."""
 
 
-def register_notes(sown: Sown) -> None:
-    """Set the notes of the sown tags; losses are under their collection, as in a packed tree."""
-    for label in sown:
-        if label.is_loss:
-            notes.register(f"{losses.COLLECTION}/{label}", label.note, "loss", is_loss=True)
-        else:
-            notes.register(str(label), label.note, _phase_of(label))
-
-
-def _phase_of(label: Label) -> notes.Phase:
+def _phase_of(label: Label) -> Phase:
+    if label.is_loss:
+        return "loss"
     if label.of_gradient:
         return "backward"
     if label.path[-1:] == ("updates",):

@@ -19,7 +19,9 @@ from flax.core import scope as flax_scope
 from flax.linen import transforms
 from flax.linen.module import InterceptorContext
 
+from sowlog._reduce.notes import Note, Source
 from sowlog._reduce.reducer import Reducer
+from sowlog._sow.callers import place_of_caller
 from sowlog._sow.collector import Collector, emit, is_collecting, silent
 from sowlog._sow.labels import METRICS, Functions, Label
 from sowlog._sow.paths import scope_path
@@ -27,7 +29,6 @@ from sowlog._sow.scopes import emit_stacked
 from sowlog._sow.taps import collecting_step
 from sowlog._sow.watching import call_watched, is_watching
 from sowlog._tree import losses
-from sowlog._tree.notes import Note, place_of_caller
 
 _STACKING = ("scan", "vmap")
 _depth: contextvars.ContextVar[int] = contextvars.ContextVar("sowlog_depth", default=0)
@@ -68,7 +69,7 @@ def _sow_plainly(module: nn.Module, col: str, name: str, value: Any, **functions
     label = label_of(module, col, name)
     reducer = getattr(functions.get("reduce_fn"), "__self__", None)
     if isinstance(reducer, Reducer) and functions["reduce_fn"] == reducer.reduce_fn:
-        emit(label._replace(note=Note("", place_of_caller(), reducer)), reducer.of(value))
+        emit(label._replace(note=Note(Source(place=place_of_caller()))), reducer.of(value))
     else:
         emit(label._replace(functions=Functions(**{**_DEFAULTS, **functions})), (value,))
     return True

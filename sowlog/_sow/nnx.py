@@ -21,8 +21,10 @@ from flax.nnx import filterlib, graphlib, pytreelib
 from flax.nnx.bridge import wrappers as bridge
 from flax.nnx.transforms import iteration
 
+from sowlog._reduce.notes import Note, Source
 from sowlog._reduce.reducer import Reducer
 from sowlog._sow import internals, linen
+from sowlog._sow.callers import place_of_caller
 from sowlog._sow.collector import emit, is_collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.holding import objects_held, objects_in
@@ -40,7 +42,6 @@ from sowlog._sow.nnx_structure import (
 from sowlog._sow.paths import inside, scope_path
 from sowlog._sow.scopes import stacked
 from sowlog._sow.watching import call_watched, watch_classes
-from sowlog._tree.notes import Note, place_of_caller
 from sowlog.nnx import Metric
 
 
@@ -209,7 +210,7 @@ def _sow_metric(sow: Callable[..., Any]) -> Callable[..., Any]:
                 f'of a reducer. Write: module.sow(sowlog.nnx.Metric, "{name}", value, **sowlog.mean).'
             )
         label = label_of(module, METRICS, name)
-        emit(label._replace(note=Note("", place_of_caller(), reducer)), reducer.of(value))
+        emit(label._replace(note=Note(Source(place=place_of_caller()))), reducer.of(value))
         if hasattr(module, "__captures__"):
             sow(module, variable_type, name, value, **functions)
         return True

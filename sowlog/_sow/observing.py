@@ -12,6 +12,7 @@ import optax
 
 from sowlog._reduce import ambient
 from sowlog._reduce.basic import mean
+from sowlog._reduce.notes import Note, Source
 from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._sow import foreign
@@ -19,7 +20,6 @@ from sowlog._sow.scopes import parts_of
 from sowlog._sow.update_statistics import NORM, RATIO, Layout, Recorded, Statistics
 from sowlog._sow.watches import UPDATES
 from sowlog._sow.watching import watch_updates
-from sowlog._tree import notes
 from sowlog._tree.tags import is_state, join
 
 _CLIP_FRACTION = "clip_fraction"
@@ -179,8 +179,7 @@ def observed(optimizer_state: Any, *, previous: Any = None) -> dict[str, Any]:
                 f"optimizer's state has not; it has {', '.join(found)}."
             )
         tree[name][_CLIP_FRACTION] = _lowered(tree[state.before][NORM], tree[name][NORM])
-    _register(tree)
-    return tree
+    return {name: _noted(name, states) for name, states in tree.items()}
 
 
 _DOCS = {
@@ -190,14 +189,20 @@ _DOCS = {
 }
 
 
-def _register(tree: dict[str, dict[str, State]]) -> None:
-    for name, states in tree.items():
-        phase = "update" if name == UPDATES else "gradient"
-        for tag, state in states.items():
-            module, _, statistic = tag.rpartition("/")
-            of = f"{name} of {module}" if module else name
-            doc = _DOCS.get(statistic, f"Statistic {statistic} of {{}}.")
-            notes.register(join(name, tag), notes.Note(doc.format(of), reducer=state.reducer).now(), phase)
+def _noted(name: str, states: dict[str, State]) -> dict[str, State]:
+    """Return the states of an observer with notes."""
+    return {tag: state.under(_note_of(name, tag).now()) for tag, state in states.items()}
+
+
+def _note_of(name: str, tag: str) -> Note:
+    module, _, statistic = tag.rpartition("/")
+    doc = _DOCS.get(statistic, f"Statistic {statistic} of {{}}.")
+    source = Source(
+        doc.format(f"{name} of {module}" if module else name),
+        tag=join(name, tag),
+        phase="update" if name == UPDATES else "gradient",
+    )
+    return Note(source)
 
 
 _Found = tuple[str, ObserverState, jax.Array]

@@ -2,16 +2,17 @@
 
 import contextlib
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 
+from sowlog._reduce.notes import Note, Source
 from sowlog._reduce.reducer import Reducer
 from sowlog._sow import foreign, linen, scopes
+from sowlog._sow.callers import place_of_caller
 from sowlog._sow.collector import is_collecting
 from sowlog._sow.labels import Label
 from sowlog._sow.paths import scope_path, whole_path
-from sowlog._tree.notes import Note, place_of_caller
 
 
 def arguments_of(
@@ -47,14 +48,7 @@ def is_collected(module: Any, collection: str) -> bool:
     return foreign.loaded_nnx().is_collected(module)
 
 
-class Said(NamedTuple):
-    """The arguments of a sow that describe it: the text by its author, and the reducer."""
-
-    doc: str = ""
-    reducer: Reducer | None = None
-
-
-def label_of(module: Any, collection: str, name: str, said: Said) -> Label:
+def label_of(module: Any, collection: str, name: str, doc: str) -> Label:
     """Return the label of a sow, with a note.
 
     Raises:
@@ -67,7 +61,7 @@ def label_of(module: Any, collection: str, name: str, said: Said) -> Label:
         label = linen.label_of(module, collection, name)
     else:
         label = foreign.loaded_nnx().label_of(module, collection, name)
-    return label._replace(note=Note(said.doc, place_of_caller(), said.reducer))
+    return label._replace(note=Note(Source(doc, place_of_caller())))
 
 
 @contextlib.contextmanager

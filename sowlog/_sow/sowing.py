@@ -14,7 +14,6 @@ from sowlog._sow import cadence
 from sowlog._sow.collector import check_on_device, emit, emit_statistic
 from sowlog._sow.labels import METRICS, Label
 from sowlog._sow.site import (
-    Said,
     arguments_of,
     check_module,
     check_reducer,
@@ -137,9 +136,7 @@ def sow(
     def emit_state(label: Label) -> None:
         emit_statistic(label, state, value, weight, every=every)
 
-    return _sow(
-        module, collection, name, emit_state, lambda: state(value, weight), State.merge, Said(doc, reducer)
-    )
+    return _sow(module, collection, name, emit_state, lambda: state(value, weight), State.merge, doc)
 
 
 @overload
@@ -197,7 +194,7 @@ def sow_loss(*args: Any, weight: Value = 1.0, doc: str = "", **kwargs: Any) -> b
         lambda label: emit(label, state()),
         state,
         losses.add_in_pass,
-        Said(doc),
+        doc,
     )
 
 
@@ -208,13 +205,13 @@ def _sow(
     emit_state: Callable[[Label], None],
     state: Callable[[], State],
     join: Callable[[State, State], State],
-    said: Said,
+    doc: str,
 ) -> bool:
     """Sow a state, made only if it is collected, by `emit_state`, or stored in linen's collection."""
     check_on_device(name)
     if is_collected(module, collection):
         with noting_place(module, name):
-            emit_state(label_of(module, collection, name, said))
+            emit_state(label_of(module, collection, name, doc))
         return True
     if not isinstance(module, nn.Module):
         return False

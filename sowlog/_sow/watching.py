@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sowlog._reduce.families import First
+from sowlog._reduce.notes import Note, Source
 from sowlog._reduce.state import State
 from sowlog._sow import foreign
 from sowlog._sow.cadence import Every
@@ -21,7 +22,6 @@ from sowlog._sow.parameters import Module, modules_of
 from sowlog._sow.paths import outer_path, scope_path
 from sowlog._sow.taps import tap
 from sowlog._sow.watches import UPDATES, Statistic, active, watch, watching
-from sowlog._tree.notes import Note
 
 
 class _Seen:
@@ -167,7 +167,7 @@ def _sites(label: Label, watches: list[watch], of: str) -> list[tuple[Label, Sta
 
 
 def _note_of(statistic: Statistic, of: str) -> Note:
-    return Note(f"Watched: {statistic.name} of the {of} of the module.", reducer=statistic.reducer)
+    return Note(Source(f"Watched: {statistic.name} of the {of} of the module."))
 
 
 def _state_of(statistic: Statistic, *arrays: jax.Array, only_first: bool = False) -> State:

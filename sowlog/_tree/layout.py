@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from sowlog._reduce.bins import bin_count
 from sowlog._reduce.distributions import HistogramValue
+from sowlog._reduce.notes import Source
+from sowlog._tree.sites import Site, site_of, source_of
 
 ABSENT = np.uint32(0x7FC0AB5E)
 """The word of an absent value: a NaN with a reserved payload, which no computed NaN has."""
 
 _SHOWN_TAGS = 8
+_EXTENDED = 64
 
 HISTOGRAM_SCALARS = ("min", "max", "sum", "sum_squares", "nan", "positive_inf", "negative_inf")
 
@@ -92,6 +95,30 @@ class Layout:
     def words(self) -> int:
         """The size of the buffer."""
         return len(self.scalars) + sum(slot.words for slot in self.histograms)
+
+    @functools.cached_property
+    def sites(self) -> dict[str, Site]:
+        """The sites of the tags that were sown."""
+        tags = (*self.scalars, *(slot.tag for slot in self.histograms))
+        return {str(tag): site for tag in tags if (site := site_of(tag))}
+
+    @functools.cached_property
+    def _extended(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        return {}
+
+    def extended(self, tags: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the tags of a step with more behind, one object for equal ones: writers cache by identity.
+
+        Args:
+            tags: `self.scalars`, or those that are present.
+            more: the tags of numbers on the host.
+        """
+        whole = self._extended.get(more)
+        if whole is None:
+            if len(self._extended) >= _EXTENDED:
+                self._extended.clear()
+            whole = self._extended[more] = self.scalars + more
+        return tags.joined(whole) if isinstance(tags, PresentTags) else whole
 
     def decode(self, words: NDArray[np.uint32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
         """Return the tags and float32 values of the scalars that are present.
@@ -210,7 +237,20 @@ def _refuse(packed: Packed, place: str, verb: str) -> None:
     )
 
 
-@functools.lru_cache(maxsize=256)
+def sources_of(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> tuple[Source | None, ...]:
+    """Return the sow of each tag, None where there is none."""
+    return tuple(map(source_of, (*scalars, *(slot.tag for slot in histograms))))
+
+
 def intern(scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...]) -> Layout:
     """Return one object per layout, so that layouts of two steps compare by identity."""
+    return _interned(scalars, histograms, sources_of(scalars, histograms))
+
+
+@functools.lru_cache(maxsize=256)
+def _interned(
+    scalars: tuple[str, ...], histograms: tuple[HistogramSlot, ...], sources: tuple[Source | None, ...]
+) -> Layout:
+    # Equal tags may be of different sows.
+    del sources
     return Layout(scalars, histograms)

@@ -180,7 +180,7 @@ def _objective_part(loss: State) -> jax.Array:
 def _finish_pass(state: Any) -> Any:
     if not is_loss(state):
         return state
-    return State({**state.parts, "passes": compensated.count(1)}, state.seen, LOSS)
+    return dataclasses.replace(state, parts={**state.parts, "passes": compensated.count(1)}, reducer=LOSS)
 
 
 def _check_losses(losses: dict[str, Any]) -> None:

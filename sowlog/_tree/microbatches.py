@@ -1,5 +1,6 @@
 """Microbatches: gradients and metrics of a batch that does not fit into memory at once."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sowlog._reduce import ambient
-from sowlog._reduce.state import State
 from sowlog._tree import losses
 from sowlog._tree.layout import is_packed
 from sowlog._tree.tags import empty_like, is_leaf, is_state
@@ -146,7 +146,7 @@ def _accumulate_leaf(share: jax.Array, microbatches: int, total: Any, new: Any) 
     if losses.is_loss(total):
         # Losses have the weights of the objective, so that the logged value equals the trained value.
         parts = jax.tree.map(functools.partial(_weighed, share * microbatches), new.parts)
-        new = State(parts, new.seen, new.reducer)
+        new = dataclasses.replace(new, parts=parts)
     return total.merge(new)
 
 

@@ -6,7 +6,6 @@ result by the position of its leaf, and the host assigns the tag.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from sowlog._reduce import ambient
 from sowlog._reduce.distributions import HistogramValue
+from sowlog._reduce.notes import NOT_SOWN
 from sowlog._reduce.state import State
 from sowlog._reduce.values import narrowed
 from sowlog._tree import losses
@@ -29,9 +29,10 @@ from sowlog._tree.layout import (
     Packed,
     intern,
     is_packed,
+    sources_of,
 )
 from sowlog._tree.leaves import check_leaves, check_tags
-from sowlog._tree.notes import register_packed
+from sowlog._tree.sites import Site, Tag
 from sowlog._tree.tags import flatten, index_tags, is_state, join
 
 _NAN = np.uint32(0x7FC00000)
@@ -39,6 +40,7 @@ _NAN = np.uint32(0x7FC00000)
 # are best; a state is reduced before it is stacked.
 _FAN_IN = 8
 _STATES = 32
+_SIZE = 256
 
 _Slot = tuple[int, str]
 """A result: the position of its leaf, and the suffix of its tag."""
@@ -76,7 +78,7 @@ def pack(tree: Any) -> Packed:
     check_leaves(tags, leaves, "packed")
     roots, loss_trees = loss_trees_of(tags, leaves)
     unnamed = ambient.isolated(pack_leaves, leaves, loss_trees)
-    return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
+    return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots), leaves))
 
 
 @final
@@ -105,14 +107,10 @@ class _Plan:
     Attributes:
         scalars: the results in the first words.
         histograms: the histograms behind them, with their bins per power of two.
-        states: the positions of leaves that are states.
-        packed: the positions of leaves that are packed trees.
     """
 
     scalars: tuple[_Slot, ...]
     histograms: tuple[tuple[_Slot, int], ...]
-    states: frozenset[int]
-    packed: frozenset[int]
 
 
 @final
@@ -125,22 +123,54 @@ class Unnamed:
     plan: _Plan = dataclasses.field(metadata={"static": True})
 
 
-@functools.lru_cache(maxsize=256)
-def name_layout(plan: _Plan, tags: tuple[str, ...]) -> Layout:
-    """Return the layout of a plan whose leaves have these tags, checked; register those of states."""
+_layouts: dict[Any, Layout] = {}
+"""Layouts by plan, tags and sows."""
 
-    def tag_of(slot: _Slot) -> str:
-        return join(tags[slot[0]], slot[1])
 
-    scalars = tuple(map(tag_of, plan.scalars))
-    histograms = tuple(HistogramSlot(tag_of(slot), sub_bins) for slot, sub_bins in plan.histograms)
+def name_layout(plan: _Plan, tags: tuple[str, ...], leaves: Sequence[Any]) -> Layout:
+    """Return the layout of a plan whose leaves have these tags, checked.
+
+    Args:
+        plan: the plan of the leaves.
+        tags: a tag for each leaf, and behind those one for each tree of losses.
+        leaves: the leaves, whose notes become those of the tags.
+    """
+    key = plan, tags, tuple(map(_sources_of, leaves))
+    layout = _layouts.get(key)
+    if layout is None:
+        layout = _name_layout(plan, tags, leaves)
+        if len(_layouts) >= _SIZE:
+            _layouts.clear()
+        _layouts[key] = layout
+    return layout
+
+
+def _sources_of(leaf: Any) -> Any:
+    """Return what a leaf's notes compare by: a step outside of jit sows in a new order each time."""
+    if is_state(leaf):
+        return leaf.note.source
+    return sources_of(leaf.layout.scalars, leaf.layout.histograms) if is_packed(leaf) else None
+
+
+def _name_layout(plan: _Plan, tags: tuple[str, ...], leaves: Sequence[Any]) -> Layout:
+    def named(slot: _Slot) -> str:
+        index, suffix = slot
+        site = _site_of(leaves[index], suffix) if index < len(leaves) else None
+        return Tag.of(join(tags[index], suffix), site)
+
+    scalars = tuple(map(named, plan.scalars))
+    histograms = tuple(HistogramSlot(named(slot), sub_bins) for slot, sub_bins in plan.histograms)
     check_tags((*scalars, *(slot.tag for slot in histograms)))
-    for slot in (*plan.scalars, *(slot for slot, _ in plan.histograms)):
-        if slot[0] in plan.states:
-            register_packed(tag_of(slot))
-        elif slot[0] in plan.packed:
-            register_packed(tag_of(slot), known=slot[1])
     return intern(scalars, histograms)
+
+
+def _site_of(leaf: Any, suffix: str) -> Site | None:
+    if is_packed(leaf):
+        return leaf.layout.sites.get(suffix)
+    if not is_state(leaf) or leaf.note.source == NOT_SOWN:
+        return None
+    layers = tuple(int(part) for part in suffix.split("/") if part.isdecimal())
+    return Site(leaf.note, None if losses.is_loss(leaf) else leaf.reducer, layers)
 
 
 def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
@@ -155,9 +185,7 @@ def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
     )
     parts = [_words(list(group)) for _, group in itertools.groupby(segments, lambda s: s.seen is None)]
     buffer = concatenate(parts) if parts else jnp.zeros((0,), jnp.uint32)
-    states = frozenset(index for index, leaf in enumerate(leaves) if is_state(leaf))
-    packed = frozenset(index for index, leaf in enumerate(leaves) if is_packed(leaf))
-    return Unnamed(buffer, _Plan(scalars, histograms, states, packed))
+    return Unnamed(buffer, _Plan(scalars, histograms))
 
 
 def _words(segments: list[_Segment]) -> jax.Array:

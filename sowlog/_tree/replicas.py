@@ -5,6 +5,7 @@ of, and to sum in the knowledge of both (a second moment about the mean of all).
 one vector.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -75,7 +76,7 @@ def _exchange_state(state: State, parts: Exchange) -> Exchange:
     sums = yield next(parts)
     maxima, seen = yield parts.send(sums), state.seen.astype(jnp.float32)
     last = yield parts.send(maxima)
-    return State(_finish(parts, last), seen > 0, state.reducer)
+    return dataclasses.replace(state, parts=_finish(parts, last), seen=seen > 0)
 
 
 def _exchange(exchanges: list[Exchange], axis_name: Axis) -> list[State]:

@@ -1,5 +1,6 @@
 """The results of a tree by tag, and the packing of trees outside of the step."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -14,8 +15,8 @@ from sowlog._reduce.distributions import HistogramValue
 from sowlog._reduce.values import narrowed
 from sowlog._tree.layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
 from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, check_tags
-from sowlog._tree.notes import Description, find
 from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, name_layout, pack, pack_leaves
+from sowlog._tree.sites import Description, site_of
 from sowlog._tree.tags import flatten, join
 
 # The number of cached programs, each of about 1.5 MB.
@@ -87,14 +88,15 @@ def describe(tree: Any) -> dict[str, Description]:
         losses/l2/weighted loss Weight decay.
         losses/total scalar
     """
-    layout = tree.layout if is_packed(tree) else jax.eval_shape(pack, tree).layout
-    scalars = {tag: _description_of(tag) for tag in layout.scalars}
-    histograms = {slot.tag: _description_of(slot.tag, is_histogram=True) for slot in layout.histograms}
+    # A function of its own: JAX would return the layout that it has cached for states with other notes.
+    layout = tree.layout if is_packed(tree) else jax.eval_shape(functools.partial(pack), tree).layout
+    scalars = {str(tag): _description_of(tag) for tag in layout.scalars}
+    histograms = {str(slot.tag): _description_of(slot.tag, is_histogram=True) for slot in layout.histograms}
     return {**scalars, **histograms}
 
 
 def _description_of(tag: str, *, is_histogram: bool = False) -> Description:
-    site = find(tag)
+    site = site_of(tag)
     if site is None:
         return Description(kind="histogram" if is_histogram else "scalar")
     return site.description(is_histogram=is_histogram)
@@ -121,7 +123,7 @@ def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> 
     else:
         if isinstance(unnamed.buffer, jax.core.Tracer):
             check_concrete(tags, leaves, verb)
-        return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots)))
+        return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots), leaves))
     # A compiled program contains no tags, so these checks find the refused leaf.
     check_leaves(tags, leaves, verb)
     check_concrete(tags, leaves, verb)
@@ -161,14 +163,15 @@ def _read(packed: Packed) -> dict[str, Any]:
     """Return the results by tag, fetched from the device."""
     words = np.asarray(packed.buffer)
     tags, values = packed.layout.decode(words)
-    return {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
+    results = {**dict(zip(tags, values, strict=True)), **packed.layout.decode_histograms(words)}
+    return {str(tag): result for tag, result in results.items()}
 
 
 def _traced_results(packed: Packed) -> dict[str, Any]:
     """Return the results by tag, traced: NaN where nothing was sown."""
     values = jax.lax.bitcast_convert_type(packed.buffer, jnp.float32)
     results: dict[str, Any] = {
-        tag: jax.lax.index_in_dim(values, index, keepdims=False)
+        str(tag): jax.lax.index_in_dim(values, index, keepdims=False)
         for index, tag in enumerate(packed.layout.scalars)
     }
     start = len(packed.layout.scalars)
@@ -176,7 +179,7 @@ def _traced_results(packed: Packed) -> dict[str, Any]:
         bins = bin_count(slot.sub_bins)
         counts, residues, rest = jnp.split(values[start : start + slot.words], [bins, 2 * bins])
         scalars = dict(zip(HISTOGRAM_SCALARS, rest, strict=True))
-        results[slot.tag] = HistogramValue(counts, residues, sub_bins=slot.sub_bins, **scalars)
+        results[str(slot.tag)] = HistogramValue(counts, residues, sub_bins=slot.sub_bins, **scalars)
         start += slot.words
     return results
 

@@ -7,6 +7,7 @@ beside the arrays, so that no number is restored under the tag of another.
 import dataclasses
 import importlib
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.serialization
@@ -18,6 +19,7 @@ import numpy as np
 from sowlog._reduce import basic, compensated, distributions, moments
 from sowlog._reduce.bins import Counts
 from sowlog._reduce.distributions import HistogramValue
+from sowlog._reduce.notes import NO_NOTE, Note
 from sowlog._reduce.reducer import Reducer, static
 from sowlog._reduce.squares import Squares
 from sowlog._reduce.state import State, strong
@@ -40,9 +42,11 @@ def register() -> None:
     """Register the types of results with flax.serialization and jax.export."""
     flax.serialization.register_serialization_state(State, _state_to_dict, _state_of_dict)
     flax.serialization.register_serialization_state(Packed, _packed_to_dict, _packed_of_dict)
-    _register_export(State, _reducer_to_json, _reducer_of_json)
-    _register_export(Packed, _layout_to_json, _layout_of_json)
-    _register_export(HistogramValue, lambda sub_bins: sub_bins, lambda sub_bins: sub_bins)
+    _register_export(State, _statics_to_json, _statics_of_json)
+    _register_export(
+        Packed, lambda layouts: [_layout_to_json(*layouts)], lambda texts: [_layout_of_json(*texts)]
+    )
+    _register_export(HistogramValue)
     _register_export(Weighted)
     for kind in (compensated.Pair, Squares, Counts):
         jax.export.register_namedtuple_serialization(
@@ -50,14 +54,16 @@ def register() -> None:
         )
 
 
-def _register_export(kind: Any, to_json: Any = None, of_json: Any = None) -> None:
-    """Register a dataclass; its static field, if any, is written as JSON."""
+def _register_export(
+    kind: Any, to_json: Callable[..., Iterable[Any]] = tuple, of_json: Callable[..., Iterable[Any]] = tuple
+) -> None:
+    """Register a dataclass; its static fields are written as JSON."""
 
-    def serialize(static: Any) -> bytes:
-        return json.dumps([to_json(value) for value in static]).encode()
+    def serialize(statics: Any) -> bytes:
+        return json.dumps(list(to_json(statics))).encode()
 
     def deserialize(text: bytes) -> tuple[Any, ...]:
-        return tuple(of_json(value) for value in json.loads(bytes(text)))
+        return tuple(of_json(json.loads(bytes(text))))
 
     jax.export.register_pytree_node_serialization(
         kind,
@@ -65,6 +71,15 @@ def _register_export(kind: Any, to_json: Any = None, of_json: Any = None) -> Non
         serialize_auxdata=serialize,
         deserialize_auxdata=deserialize,
     )
+
+
+def _statics_to_json(statics: tuple[Reducer, Note]) -> list[Any]:
+    # A note is about the source of the program, and a file without it is read by older versions, too.
+    return [_reducer_to_json(statics[0])]
+
+
+def _statics_of_json(texts: list[Any]) -> tuple[Reducer, Note]:
+    return _reducer_of_json(texts[0]), NO_NOTE
 
 
 def _state_to_dict(state: State) -> dict[str, Any]:
@@ -88,7 +103,7 @@ def _state_of_dict(target: State, values: dict[str, Any]) -> State:
         )
     arrays = [strong(jnp.asarray(parts[name])) for name in names]
     structure = jax.tree.structure(target.parts)
-    return State(structure.unflatten(arrays), jnp.asarray(values["seen"]), target.reducer)
+    return dataclasses.replace(target, parts=structure.unflatten(arrays), seen=jnp.asarray(values["seen"]))
 
 
 def _parts_key(state: State) -> str:

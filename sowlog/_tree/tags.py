@@ -183,7 +183,7 @@ def _merge_leaf(path: Any, a: Any, b: Any) -> State:
 def _empty_leaf(path: Any, leaf: Any) -> State:
     _check_state(path, leaf)
     start = broadcast(leaf.reducer.init_fn(), leaf.seen.shape)
-    return ambient.varying_like(start, leaf)
+    return ambient.varying_like(start.under(leaf.note), leaf)
 
 
 def _check_same_tags(a: Any, b: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sowlog._tree.notes import find
+from sowlog._tree.sites import site_of
 
 
 class Descriptions:
@@ -24,7 +24,7 @@ class Descriptions:
             if tag in self._seen:
                 continue
             self._seen.add(tag)
-            site = find(tag)
+            site = site_of(tag)
             if text := site and str(site.description(is_histogram=is_histogram)):
                 self._pending[tag] = text
 

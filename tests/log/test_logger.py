@@ -103,7 +103,6 @@ def test_records_cannot_be_changed(log, memory):
             record.values[0] = 2.0
 
 
-@pytest.mark.usefixtures("no_notes")
 def test_a_host_value_beyond_float32_is_infinite(log, memory):
     """An event file's scalar is a float32; not another number, and a warning as of any infinity."""
     log(0, {"big": 1e300, "small": -1e300})

@@ -16,8 +16,6 @@ from sowlog._log.nonfinite import Watcher
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Record
 
-pytestmark = pytest.mark.usefixtures("no_notes")
-
 LAYERS = range(4)
 # Whether, or in which layer, a value breaks.
 NOWHERE = {

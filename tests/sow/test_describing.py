@@ -1,6 +1,7 @@
 """Descriptions of sown values, and their order of execution."""
 
 import flax.linen as nn
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import optax
@@ -8,8 +9,8 @@ import pytest
 from flax import nnx
 
 import sowlog
-from sowlog._tree import notes
-from sowlog._tree.notes import find
+from sowlog._tree.sites import source_of
+from sowlog.testing import MemoryWriter
 
 HERE = "tests/sow/test_describing.py:"
 DOC = "Size of the activation [m/s]. Ideal: below 10."
@@ -102,6 +103,71 @@ def test_a_number_that_was_not_sown_has_no_description():
     }
 
 
+def sown(doc):
+    """Return the metrics of a model that sows "loss"."""
+
+    def model(x):
+        sowlog.sow("loss", x, doc=doc)
+        return x
+
+    return sowlog.collect(model)(jnp.ones(()))[1]["metrics"]
+
+
+def in_scan(metrics):
+    def step(total, _):
+        return sowlog.merge(total, metrics), None
+
+    return jax.lax.scan(step, sowlog.empty_like(metrics), length=2)[0]
+
+
+def accumulated(metrics):
+    return sowlog.accumulate(lambda *_: metrics, 2)(0.0, jnp.ones(2))
+
+
+PASSAGES = {
+    "merge": lambda metrics: sowlog.merge(metrics, metrics),
+    "merge into nothing": lambda metrics: sowlog.merge(sowlog.empty_like(metrics), metrics),
+    "merge with a number": lambda metrics: sowlog.merge({"loss": sowlog.mean.of(1.0)}, metrics),
+    "jit": lambda metrics: jax.jit(lambda metrics: metrics)(metrics),
+    "scan": in_scan,
+    "accumulate": accumulated,
+    "all_reduce": lambda metrics: jax.vmap(
+        lambda _: sowlog.all_reduce(metrics, "i"), axis_name="i", out_axes=None, axis_size=2, in_axes=None
+    )(0.0),
+    "bytes": lambda metrics: flax.serialization.from_bytes(metrics, flax.serialization.to_bytes(metrics)),
+    "pack": sowlog.pack,
+    "packs": lambda metrics: sowlog.pack({"": sowlog.pack(metrics)}),
+}
+
+
+@pytest.mark.parametrize("passage", PASSAGES.values(), ids=PASSAGES)
+def test_two_sows_under_one_tag_keep_their_descriptions(passage):
+    """Also through programs that JAX has compiled for the other, whose states have an equal structure."""
+    docs = ("One.", "Other.", "One.")
+    logged = [passage(sown(doc)) for doc in docs]
+    assert [sowlog.describe(tree)["loss"].doc for tree in logged] == list(docs)
+
+
+def test_a_state_that_was_not_sown_has_no_description():
+    """Under the tag of one that was sown before, packed by the same program."""
+    one = {"loss": sowlog.mean.of(1.0)}
+    assert sowlog.describe(sown("Sown."))["loss"].doc == "Sown."
+    assert sowlog.describe(one)["loss"] == sowlog.Description()
+    sowlog.compute(sown("Sown."))
+    assert sowlog.pack(one).layout.sites == {}
+
+
+def test_records_know_the_sows_of_their_tags():
+    """Of two models that a logger has in turns; numbers beside them have none."""
+    memory = MemoryWriter()
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        for step, doc in enumerate(("One.", "Other.", "One.")):
+            log(step, {**sown(doc), "lr": 0.1})
+    docs = [[source.doc for tag in record.tags if (source := source_of(tag))] for record in memory.records]
+    assert docs == [["One."], ["Other."], ["One."]]
+    assert [type(tag) for tag in sowlog.compute(sown("One."))] == [str]
+
+
 def test_watches_observers_and_gradients_are_described():
     """With the phase that computes them."""
     optimizer = optax.chain(sowlog.observe("grads"), optax.sgd(0.1), sowlog.observe("updates", ratio=True))
@@ -131,8 +197,8 @@ def test_watches_observers_and_gradients_are_described():
 
 def order_of(function, *args):
     _, updates = sowlog.collect(function)(*args)
-    sites = map(find, sowlog.compute(updates["metrics"]))
-    return [site.tag for site in sorted(sites, key=lambda site: site.position)]
+    sites = sowlog.pack(updates["metrics"]).layout.sites
+    return sorted(sites, key=lambda tag: sites[tag].position)
 
 
 def test_the_order_is_that_of_execution_and_not_of_names():
@@ -180,15 +246,3 @@ def test_notes_change_no_program():
 
     jaxprs = [str(jax.make_jaxpr(sowlog.collect(model(doc)))(1.0)) for doc in ("one", "other")]
     assert jaxprs[0] == jaxprs[1]
-
-
-def test_names_that_change_from_step_to_step_do_not_fill_the_memory(monkeypatch):
-    """The oldest notes are dropped."""
-    monkeypatch.setattr(notes, "_entries", {})
-    monkeypatch.setattr(notes, "_packed", {})
-    for index in range(notes._SIZE + 10):
-        notes.register(f"changing/{index}", notes.NO_NOTE, "forward")
-        notes.register_packed(f"changing/{index}")
-    assert len(notes._entries) == len(notes._packed) == notes._SIZE
-    assert notes.find("changing/0") is None
-    assert notes.find(f"changing/{notes._SIZE + 9}") is not None

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sowlog._tree import notes
 from tests.support.light_compilation import compiled_fully
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.train.config.test_experiment import errors_of
@@ -226,14 +225,6 @@ def test_a_run_that_diverges_ends_at_the_same_step_when_it_was_stopped(
     assert points(tmp_path / "stopped") == points(tmp_path / "straight")
 
 
-@pytest.fixture
-def notes_of_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the notes of tests that sow under the tags of a task; its step may have been traced before."""
-    own = {tag: entry for tag, entry in notes._entries.items() if entry.note.place.startswith("train/")}
-    monkeypatch.setattr(notes, "_entries", own)
-
-
-@pytest.mark.usefixtures("notes_of_train")
 def test_the_program_ends_with_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And reports the first value that was not finite, the cause, and the step that is saved."""
     arguments = [

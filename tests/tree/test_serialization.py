@@ -95,6 +95,22 @@ def test_an_exported_step_returns_what_can_be_logged(tmp_path):
     ]
 
 
+def test_an_exported_step_sows():
+    """Its states and its tags lose the notes of their sows, which are about the source of the program."""
+
+    def model(x):
+        sowlog.sow("rms", x, sowlog.rms, doc="Size.")
+        return x
+
+    def step(x):
+        metrics = sowlog.collect(model)(x)[1]["metrics"]
+        return metrics, sowlog.pack(metrics)
+
+    found = _exported(step, X)
+    _assert_same(found, step(X))
+    assert [sowlog.describe(tree)["rms"] for tree in found] == [sowlog.Description()] * 2
+
+
 class Peak(sowlog.Reducer):
     def empty(self):
         return jnp.zeros(())

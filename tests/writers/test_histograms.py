@@ -55,7 +55,6 @@ def test_zeros_are_a_histogram(tmp_path):
     assert (list(event.histogram_value.bucket), event.histogram_value.max) == ([10.0], 0.0)
 
 
-@pytest.mark.usefixtures("no_notes")
 def test_nothing_finite_writes_no_histogram_but_a_count(tmp_path):
     """A step of NaN alone has no histogram, and `act/nonfinite` counts its elements."""
     with pytest.warns(sowlog.NonfiniteWarning, match="at step 1 act/nonfinite counts 2 elements"):
