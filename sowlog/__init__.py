@@ -14,10 +14,11 @@ import inspect as _inspect
 import sys as _sys
 from types import ModuleType as _ModuleType
 
-from sowlog import testing, writers
+from sowlog import alerts, testing, writers
 from sowlog._events.framing import CorruptEventFile
 from sowlog._events.reading import Run, read
 from sowlog._explain.explaining import explain_nonfinite
+from sowlog._log.alarms import AlertError, AlertWarning
 from sowlog._log.logger import Logger
 from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning
 from sowlog._log.pending import QueueFullError
@@ -49,6 +50,8 @@ from sowlog._tree.tags import empty_like, merge
 from sowlog.writers._warnings import LossWarning
 
 __all__ = [
+    "AlertError",
+    "AlertWarning",
     "CorruptEventFile",
     "Description",
     "HistogramValue",
@@ -66,6 +69,7 @@ __all__ = [
     "UnmatchedWatchError",
     "WriterError",
     "accumulate",
+    "alerts",
     "all_reduce",
     "collect",
     "compute",
@@ -119,7 +123,7 @@ def _publish(module: _ModuleType) -> None:
                 member.__module__ = module.__name__
 
 
-for _module in (_sys.modules[__name__], testing, writers):
+for _module in (_sys.modules[__name__], alerts, testing, writers):
     _publish(_module)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import sowlog
+import sowlog.alerts
 import sowlog.testing
 import sowlog.writers
 
-MODULES = (sowlog, sowlog.testing, sowlog.writers)
+MODULES = (sowlog, sowlog.alerts, sowlog.testing, sowlog.writers)
 OBJECTS = {
     f"{module.__name__}.{name}": (module, getattr(module, name))
     for module in MODULES
@@ -24,7 +25,7 @@ DOCUMENTED = {
     **{name: value for name, (_, value) in OBJECTS.items() if not inspect.ismodule(value)},
     **{
         f"sowlog.Logger.{name}": getattr(sowlog.Logger, name)
-        for name in ("image", "text", "table", "figure", "hparams", "layout")
+        for name in ("alert", "image", "text", "table", "figure", "hparams", "layout")
     },
 }
 

@@ -52,9 +52,10 @@ class Background(Generic[ItemT]):
         context: makes a context manager that is entered and left on the thread.
         patience: seconds without progress after which a wait raises TimeoutError.
         idle_wait: seconds that the thread waits for more items before it sleeps or writes.
+        on_idle: called on the thread before it sleeps; returns the longest sleep in seconds, None for any.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ends of a thread: its work, its bounds and its waits
         self,
         work: Callable[[deque[ItemT], Pause], None],
         finish: Callable[[], None],
@@ -65,15 +66,14 @@ class Background(Generic[ItemT]):
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
         patience: float = PATIENCE,
         idle_wait: float = IDLE_WAIT,
+        on_idle: Callable[[], float | None] = lambda: None,
     ) -> None:
         pending.check_bounds(size, on_full)
-        self._work = work
+        self._work, self._context = work, context
         self._half = max(1, size // 2)
         self._batch_size = min(self._half, MAX_BATCH)
         self._on_drop = on_drop
-        self._context = context
-        self._patience = patience
-        self._idle_wait = idle_wait
+        self._patience, self._idle_wait, self._on_idle = patience, idle_wait, on_idle
         self._pid = os.getpid()
         self._queue: deque[ItemT | Kept[ItemT] | Call] = deque()
         self._batch: deque[ItemT] = deque()
@@ -109,7 +109,7 @@ class Background(Generic[ItemT]):
             TimeoutError: The queue is full and the thread makes no progress within the patience; the item
                 is not queued then.
         """
-        self._require_own_process()
+        pending.require_process(self._pid)
         while True:
             with self._lock:
                 if is_kept or not self._bounds.is_full(item) or self._bounds.make_room(item):
@@ -138,7 +138,7 @@ class Background(Generic[ItemT]):
         Raises:
             RuntimeError: The call follows `end`, or is made in a forked child.
         """
-        self._require_own_process()
+        pending.require_process(self._pid)
         if self._ending:
             raise pending.closed_error()
 
@@ -150,12 +150,16 @@ class Background(Generic[ItemT]):
             RuntimeError: The call follows `end`, or is made in a forked child.
             TimeoutError: The thread made no progress within the patience.
         """
-        self._require_own_process()
+        pending.require_process(self._pid)
         call = Call(function)
         with self._lock:
             self._append(call)
         self._arrived.set()
         self._wait_for(call)
+
+    def wake(self) -> None:
+        """Let a sleeping thread call `on_idle`."""
+        self._arrived.set()
 
     def end(self) -> None:
         """Do all queued items, then `finish`, then end the thread; a second call waits for the first.
@@ -220,6 +224,8 @@ class Background(Generic[ItemT]):
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         if cast(Any, self._lock)._is_owned():
             raise pending.interrupted_error()
+        if threading.current_thread() is self._thread:
+            raise pending.own_thread_error()
         if not self._waiters.wait(reached, self._progress, self._patience):
             waiting = len(self._queue) + len(self._batch)
             raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)
@@ -227,10 +233,6 @@ class Background(Generic[ItemT]):
     def _progress(self) -> tuple[int, int]:
         # An unfinished batch wakes no waiter, but each of its items is progress.
         return self._completed, len(self._batch)
-
-    def _require_own_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise pending.forked_error(self._pid)
 
     def _run(self) -> None:
         with self._context():
@@ -266,9 +268,16 @@ class Background(Generic[ItemT]):
         """Wait for `idle_wait`, which a single item does not cut short; then sleep until an item comes."""
         self._idle_unless(lambda: bool(self._queue or self._ending))
         self._asleep = True
-        if not (self._queue or self._ending):
-            self._arrived.wait()
+        while not (self._queue or self._ending):
+            self._arrived.wait(self._idle())
         self._asleep = False
+
+    def _idle(self) -> float | None:
+        try:
+            return self._on_idle()
+        except BaseException as error:
+            self._errors.append(error)
+            return self._idle_wait
 
     def _pause(self) -> None:
         """Wait for `idle_wait`, unless the queue is half full or a call waits."""

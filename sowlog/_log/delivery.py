@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from sowlog._log.alarms import Alarms, Fired, call_back
 from sowlog._log.item import Item, read_item
 from sowlog._log.nonfinite import TAG as _NONFINITE
 from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite, Watcher
@@ -19,6 +21,8 @@ from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
 
 _DROPPED = "sowlog/dropped"
+# While a rule on stalls waits, a step is polled for: JAX has no wait with an end. In seconds.
+_FIRST_POLL, _LONGEST_POLL = 0.001, 0.05
 
 
 class Delivery:
@@ -26,14 +30,21 @@ class Delivery:
 
     Args:
         writers: the writers.
+        alarms: the rules of alerts; by default none.
         max_pending: the largest number of records kept for a stalled writer; its images and texts are
             bounded by MAX_PENDING_BYTES as well.
         on_nonfinite: the rule for a value that becomes NaN or infinite.
     """
 
     def __init__(
-        self, writers: Sequence[Writer], *, max_pending: int, on_nonfinite: OnNonfinite = "warn"
+        self,
+        writers: Sequence[Writer],
+        alarms: Alarms | None = None,
+        *,
+        max_pending: int,
+        on_nonfinite: OnNonfinite = "warn",
     ) -> None:
+        self._alarms = Alarms() if alarms is None else alarms
         self._on_nonfinite = on_nonfinite
         self._watcher = None if on_nonfinite == "ignore" else Watcher()
         self._sinks = [Sink(writer, max_pending) for writer in writers]
@@ -43,6 +54,7 @@ class Delivery:
         self._dropped = 0
         self._dropped_written = 0
         self._last: Item | None = None
+        self._alert_steps: dict[str, int] = {}
 
     def count_drop(self) -> None:
         """Count a step dropped by a full queue; called from the threads that log."""
@@ -58,9 +70,13 @@ class Delivery:
         Raises:
             WriterError: A writer, or the read, begins to fail; every other writer has the records.
             LossWarning: if a writer begins to stall.
+            AlertError: The callback of an alert failed.
+            AlertWarning: An alert without a callback fired.
         """
         outcomes: list[Exception | None] = []
+        self._alarms.begin(items[0].step)
         while items:
+            outcomes += self._wait_for(items[0])
             read = list(self._read_ready(items, pause))
             outcomes += [error for _, error in read]
             records = [record for record, _ in read if record]
@@ -69,7 +85,41 @@ class Delivery:
                 outcomes += [sink.write([record] if record else []) for sink in self._single_sinks]
                 # A waiting call measures progress by these pops, so a slow writer pops one by one.
                 items.popleft()
+            outcomes += self._report_alerts(
+                [each for record in records for each in self._alarms.observe(record)]
+            )
         _raise_first(outcomes)
+
+    def watch_time(self) -> float | None:
+        """Report the stalls that fire now; return the seconds until one may fire, None for none."""
+        _raise_first(self._report_alerts(self._alarms.observe_time()))
+        return self._alarms.next_stall()
+
+    def _wait_for(self, item: Item) -> list[Exception | None]:
+        """Wait for an item as long as it may be a stall; return the outcomes of the alerts."""
+        outcomes: list[Exception | None] = []
+        poll = _FIRST_POLL
+        while (left := self._alarms.next_stall()) is not None and not item.is_ready():
+            time.sleep(min(poll, left))
+            poll = min(2 * poll, _LONGEST_POLL)
+            outcomes += self._report_alerts(self._alarms.observe_time())
+        return outcomes
+
+    def _report_alerts(self, fired: Sequence[Fired]) -> list[Exception | None]:
+        """Write the texts of alerts, and call their callbacks; return the outcomes."""
+        if not fired:
+            return []
+        texts = self._new_texts(fired)
+        return [*(sink.write(texts) for sink in self._sinks), *call_back(fired)]
+
+    def _new_texts(self, fired: Sequence[Fired]) -> list[Record]:
+        """Return the records of alerts, without a second one of a tag at a step, which no reader shows."""
+        new: list[Record] = []
+        for each in fired:
+            if self._alert_steps.get(each.tag) != each.alert.step:
+                self._alert_steps[each.tag] = each.alert.step
+                new.append(each.record())
+        return new
 
     def _read_ready(
         self, items: deque[Item], pause: Callable[[], None]
@@ -99,9 +149,9 @@ class Delivery:
         if not origin:
             return record, None
         record = dataclasses.replace(record, texts={**record.texts, _NONFINITE: origin.markdown()})
-        return record, self._report(origin)
+        return record, self._report_nonfinite(origin)
 
-    def _report(self, origin: NonfiniteOrigin) -> Exception | None:
+    def _report_nonfinite(self, origin: NonfiniteOrigin) -> Exception | None:
         if self._on_nonfinite == "raise":
             return NonfiniteError(origin)
         if not callable(self._on_nonfinite):
@@ -132,6 +182,7 @@ class Delivery:
         Raises:
             WriterError: A close fails, or records were lost since the last flush.
             LossWarning: if steps were dropped by a full queue.
+            AlertWarning: The tag of a rule was never logged.
         """
         if self._last is not None:
             record = read_item(self._last)
@@ -139,7 +190,7 @@ class Delivery:
                 # The loss counter of the sink has a failure, and the close reports it.
                 sink.write([record])
         outcomes = [*[sink.close() for sink in self._sinks], self._read_losses.take_error()]
-        _raise_first([*outcomes, self._report_drops()])
+        _raise_first([*outcomes, self._report_drops(), self._alarms.absent()])
 
     def _report_drops(self) -> LossWarning | None:
         if not self._dropped:

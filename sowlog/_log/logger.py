@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import jax
 
+from sowlog._log.alarms import Alarms
+from sowlog._log.alerting import Alerting
 from sowlog._log.background import Background
 from sowlog._log.delivery import Delivery
 from sowlog._log.hparams import check_hparams
@@ -28,7 +30,7 @@ from sowlog.writers.tensorboard import TensorBoard
 _QUEUE_SIZE = 1024
 
 
-class Logger(Media):
+class Logger(Media, Alerting):
     """Writes the metrics of each step without making training wait.
 
     `log(step, metrics)` starts the copy off the device, queues it and returns; the writer thread of the
@@ -105,7 +107,8 @@ class Logger(Media):
             writers = check_writers(writers, resume_from)
             self._place = ", ".join(type(writer).__name__ for writer in writers)
         self._has_hparams = False
-        self._delivery = Delivery(writers, max_pending=queue_size, on_nonfinite=on_nonfinite)
+        self._alarms = Alarms()
+        self._delivery = Delivery(writers, self._alarms, max_pending=queue_size, on_nonfinite=on_nonfinite)
         try:
             background = Background(
                 self._delivery.deliver,
@@ -114,6 +117,7 @@ class Logger(Media):
                 on_full=on_full,
                 on_drop=self._delivery.count_drop,
                 context=allow_transfers,
+                on_idle=self._delivery.watch_time,
             )
         except BaseException:
             # The system may refuse to start a thread.

@@ -175,12 +175,17 @@ def closed_error() -> RuntimeError:
     return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger.")
 
 
-def forked_error(pid: int) -> RuntimeError:
-    """Return the error for a call in a forked child, which has no writer thread."""
-    return RuntimeError(
-        f"this Logger belongs to process {pid} and was copied into process {os.getpid()} by a fork: make a "
-        f"new Logger in the child."
-    )
+def require_process(pid: int) -> None:
+    """Raise in a forked child, which has no writer thread.
+
+    Raises:
+        RuntimeError: This process is not the one of that number.
+    """
+    if os.getpid() != pid:
+        raise RuntimeError(
+            f"this Logger belongs to process {pid} and was copied into process {os.getpid()} by a fork: make "
+            f"a new Logger in the child."
+        )
 
 
 def interrupted_error() -> RuntimeError:
@@ -188,6 +193,14 @@ def interrupted_error() -> RuntimeError:
     return RuntimeError(
         "a signal handler has interrupted a call of this Logger and waits for the same Logger, a wait that "
         "would never end: set a flag in the handler, and flush or close in the training loop."
+    )
+
+
+def own_thread_error() -> RuntimeError:
+    """Return the error for a wait on the thread that is waited for."""
+    return RuntimeError(
+        "the callback of an alert runs on the thread that writes the records, so its wait for them would "
+        "never end: set a flag in the callback, and flush or close in the training loop."
     )
 
 
@@ -212,4 +225,7 @@ def hand_back_all(errors: list[BaseException]) -> None:
     errors.sort(key=lambda error: isinstance(error, Warning))
     for other in errors[1:]:
         errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
-    hand_back(errors[0])
+    if not isinstance(errors[0], Warning):
+        raise errors[0]
+    for warning in errors:
+        warn_user(cast(Warning, warning))
