@@ -24,6 +24,8 @@ from train.data.drawing import interruptible
 from train.parallel.agreement import Agreement
 from train.parallel.devices import Devices
 from train.parts import Parts, assemble
+from train.rates.compilations import Compilations
+from train.rates.meter import Meter
 from train.runs import tabs
 from train.runs.checkpoint import Checkpoints
 from train.runs.folder import RunFolder, SharedFolder, usable
@@ -72,8 +74,9 @@ def train(
     with usable(folder.path):
         checkpoints = Checkpoints(folder.checkpoints, keep=config.checkpoint.keep)
     agreement = Agreement(stop, on)
-    with checkpoints, interruptible(dataset, agreement) as batches:
+    with checkpoints, Compilations() as compiled, interruptible(dataset, agreement) as batches:
         parts = assemble(config, batches, checkpoints, on)
+        meter = Meter(config.rates, parts.work, devices=on.all, local=on.local, compilations=compiled)
         start = None
         if isinstance(folder, RunFolder):
             digest = data.digest(batches, config.seed)
@@ -87,7 +90,7 @@ def train(
             saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
             if start and not parts.at:
                 saver.describe(config, start)
-            outcome = Loop(config, parts, saver, agreement, profiler).run()
+            outcome = Loop(config, parts, saver, agreement, profiler, meter).run()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
             return replace(outcome, failures=tuple(saver.failures))
 
@@ -101,6 +104,7 @@ class Loop:
         saver: the logger of the metrics, and the checkpoints of the states.
         agreement: the signals of all processes.
         profiler: the profiler of some of the steps.
+        meter: the meter of its rates.
     """
 
     def __init__(
@@ -110,10 +114,11 @@ class Loop:
         saver: Saver,
         agreement: Agreement,
         profiler: Profiler,
+        meter: Meter,
     ):
         self.state, self.step = parts.state, parts.at
         self._config, self._parts, self._saver = config, parts, saver
-        self._agreement, self._profiler = agreement, profiler
+        self._agreement, self._profiler, self._meter = agreement, profiler, meter
         self._finite = FiniteCheck(is_on=config.stop_on_nan)
         self._early = EarlyStopping(config.early_stop)
         self._trained: Values = {}
@@ -133,15 +138,18 @@ class Loop:
                     break
             self._profiler.before(self.step)
             try:
-                batch = self._next_batch()
+                with self._meter.data:
+                    batch = self._next_batch()
             except StopRequestedError:  # No batch came: the state is that of the step before.
                 break
             self.state, summary = self._parts.train_step(self.state, batch)
             self._log(summary)
-            self.step += 1
             if not compiling:
+                self._meter.prepare(self.step, config.steps)
                 jax.block_until_ready(summary.shown)
                 compiling = time.perf_counter() - begun
+                self._meter.begin(self.step)
+            self.step += 1
             if self._finite.failed is not None:
                 break
             if self.step % config.checkpoint.every == 0 and not self._save_if_finite():
@@ -171,7 +179,10 @@ class Loop:
 
     def _log(self, summary: Summary) -> None:
         """Log an update; its values are read once the device has computed them."""
-        self._saver.log(self.step, summary.packed)
+        with self._meter.logger:
+            self._saver.log(self.step, summary.packed)
+        if rates := self._meter.measure(self.step):
+            self._saver.log(self.step, rates)
         if self.step == 0:
             self._saver.log_charts(tabs.charts(summary.packed.layout.scalars, self._parts.result_tags))
         self._trained = summary.shown

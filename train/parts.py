@@ -6,12 +6,16 @@ from typing import Any, Protocol
 
 import jax
 
+import sowlog
 from train import evaluation, optimizer, step, tasks
 from train.config.experiment import Config
-from train.data import Dataset
+from train.data import Dataset, examples
+from train.data.examples import HostBatch
 from train.parallel.devices import Devices
+from train.rates import flops
+from train.rates.meter import Work
 from train.step import Summary, TrainState, TrainStep
-from train.tasks import Batch, Task
+from train.tasks import Batch, Task, Variables
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Parts:
         state: the first state, new or of a checkpoint.
         at: the step of that state.
         result_tags: tags of the task's results, the most important first.
+        work: the work of a training step.
     """
 
     task: Task
@@ -35,6 +40,7 @@ class Parts:
     state: TrainState
     at: int
     result_tags: tuple[str, ...]
+    work: Work
 
 
 class Restores(Protocol):
@@ -82,7 +88,33 @@ def assemble(config: Config, dataset: Dataset, checkpoints: Restores, devices: D
     init = step.make_init(task, rule, config, shardings=shardings)
     restored = checkpoints.restore(jax.tree.map(_placed, shapes, shardings))
     state, at = restored or (init(first), 0)
-    return Parts(task, batch, train_step, evaluate, state, at, result_tags)
+    work = _work(task, config, shapes.variables, first)
+    return Parts(task, batch, train_step, evaluate, state, at, result_tags, work)
+
+
+def _work(task: Task, config: Config, variables: Variables, batch: HostBatch) -> Work:
+    parts = config.microbatches
+    part = {
+        name: jax.ShapeDtypeStruct(
+            (array.shape[0] // parts, *array.shape[1:]) if array.ndim else (), array.dtype
+        )
+        for name, array in batch.items()
+    }
+
+    def objective(params: Any, variables: Variables, batch: Batch) -> jax.Array:
+        passed = step.run_forward(task, config, {**variables, "params": params}, batch, jax.random.key(0))
+        return passed.loss + sowlog.total_loss(passed.updates, expect=task.losses)
+
+    def count_flops() -> float:
+        return parts * flops.of_gradient(objective, variables["params"], variables, part)
+
+    return Work(examples.length(batch), _tokens(batch), count_flops)
+
+
+def _tokens(batch: HostBatch) -> int:
+    """Return the number of predicted tokens of a batch with `tokens` [B, T + 1]; 0 without such an array."""
+    tokens = batch.get("tokens")
+    return tokens.shape[0] * (tokens.shape[1] - 1) if tokens is not None and tokens.ndim == 2 else 0
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -87,14 +87,23 @@ def run_until(config: Config, workdir: Path, step: int, *, devices: int = 1) -> 
         return run(config, workdir, devices=devices)
 
 
+def is_repeatable(tag: str) -> bool:
+    """Return whether the values of a tag are the same in each run of a configuration.
+
+    The others are measured by the clock of the host, or belong to the process.
+    """
+    return not tag.startswith(("rates/", "memory/", "compile/"))
+
+
 def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:
-    """Return every point as TensorBoard reads it: step and the value's bits, by tag."""
+    """Return every repeatable point as TensorBoard reads it: step and the value's bits, by tag."""
     return {
         tag: [
             (step, np.float32(value).tobytes())
             for step, value in zip(series.steps, series.values, strict=True)
         ]
         for tag, series in tensorboard_scalars(workdir).items()
+        if is_repeatable(tag)
     }
 
 

@@ -61,6 +61,14 @@ class WatchOptions(Options):
     every: Count = Field(1, description="Number of steps between statistics: each n-th step has them.")
 
 
+class RatesOptions(Options):
+    """Rates and health of the run, on the host's clock: rates/, memory/ and compile/."""
+
+    every: Count = Field(
+        50, description="Steps between two points, each the rates of the steps since the one before."
+    )
+
+
 def _check_window(text: str) -> str:
     first, _, last = text.partition(":")
     if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()) or len(text) > 30:
@@ -110,6 +118,9 @@ class Config(Options):
     early_stop: EarlyStopOptions | None = Field(None, description="Early stopping; null: none.")
     profile: Annotated[str, AfterValidator(_check_window)] | None = Field(
         None, description="Steps to profile for TensorBoard, FIRST:LAST, without the step LAST."
+    )
+    rates: RatesOptions | None = Field(
+        RatesOptions.model_construct(), description="Rates and health of the run; null: none."
     )
     eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
     checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")

@@ -33,6 +33,8 @@ class Devices:
     Attributes:
         count: how many there are.
         everywhere: the sharding of what each device holds a copy of.
+        all: JAX's devices.
+        local: those of this process.
     """
 
     def __init__(
@@ -43,13 +45,15 @@ class Devices:
         self._mesh = Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
         self._is_split = sharding == "fsdp"
         self.count = self._mesh.size
+        self.all: list[Any] = list(self._mesh.devices.flat)
+        self.local = [device for device in self.all if device.process_index == jax.process_index()]
         self.everywhere = self._sharding()
         # By the axis that is spread. Made once: to make them at each step cost 10 us.
         self._along = (self._sharding("data"), self._sharding(None, "data"))
 
     def kinds(self) -> list[str]:
         """Return the name of each device's kind."""
-        return [device.device_kind for device in self._mesh.devices.flat]
+        return [device.device_kind for device in self.all]
 
     def place_batch(self, batch: HostBatch, *, microbatches: int = 1) -> Batch:
         """Spread a batch over the devices by its examples, or by those of each microbatch.
