@@ -6,6 +6,7 @@ Exit status of a run:
     1    A part of the run could not be written (one line), or any other error (a traceback).
     2    The configuration, the data or the run folder has an error, or data fails during the training.
     3    The objective or its gradient became NaN or infinite.
+    4    An alert with `exit: true` ended the run, which is saved.
     128+ A signal ended the run, which is saved: 130 after Ctrl-C, 143 after SIGTERM, and 128 plus the number
          of SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU.
 
@@ -128,7 +129,8 @@ def _train(
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)
     show = functools.partial(display.writers, steps=config.steps)
-    with lines.plain_warnings(RunWarning, sowlog.LossWarning, sowlog.NonfiniteWarning):
+    warnings = (RunWarning, sowlog.LossWarning, sowlog.NonfiniteWarning, sowlog.AlertWarning)
+    with lines.plain_warnings(*warnings):
         outcome = loop.train(config, dataset, folder, show, stop, argv=argv, hparams=hparams)
     names_folder = any(argument.partition("=")[0] == "--workdir" for argument in argv)
     tables.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)
@@ -143,6 +145,8 @@ def _train(
         return 3
     if failures:
         return 1
+    if outcome.alert:
+        return 4
     return _status(outcome.stopped_by) if outcome.stopped_by else 0
 
 

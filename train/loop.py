@@ -27,6 +27,7 @@ from train.parts import Parts, assemble
 from train.rates.compilations import Compilations
 from train.rates.meter import Meter
 from train.runs import tabs
+from train.runs.alerts import Alerts
 from train.runs.checkpoint import Checkpoints
 from train.runs.folder import RunFolder, SharedFolder, usable
 from train.runs.log import open_log
@@ -87,12 +88,16 @@ def train(
         with logged as (log, profiler), jax.transfer_guard("disallow"):
             if hparams:
                 log.hparams(hparams)
+            alerts = Alerts(stop)
+            if isinstance(folder, RunFolder):
+                alerts.watch(log, config.alerts)
             saver = Saver(log, checkpoints, every=config.checkpoint.every, steps=config.steps)
             if start and not parts.at:
                 saver.describe(config, start)
             outcome = Loop(config, parts, saver, agreement, profiler, meter).run()
             saver.close(None if outcome.stopped_by else "failure" if outcome.diverged else "success")
-            return replace(outcome, failures=tuple(saver.failures))
+            alert = alerts.ended_by if outcome.stopped_by else ""
+            return replace(outcome, alert=alert, failures=tuple(saver.failures))
 
 
 class Loop:

@@ -136,9 +136,17 @@ def _key_of(loc: tuple[int | str, ...], tree: Tree) -> Key:
             tag = None
             continue
         key.append(str(part))
-        inside = cast(Tree, inside).get(cast(str, part)) if isinstance(inside, dict) else None
+        inside = _inside(inside, part)
         tag = tag_of(cast(Tree, inside)) if isinstance(inside, dict) else None
     return tuple(key)
+
+
+def _inside(section: object, part: int | str) -> object:
+    """Return the value under a key or an index; None where there is none."""
+    if isinstance(section, list) and isinstance(part, int):
+        items = cast(list[object], section)
+        return items[part] if part < len(items) else None
+    return cast(Tree, section).get(cast(str, part)) if isinstance(section, dict) else None
 
 
 def _place(key: Key, places: Mapping[Key, str], file: str) -> str:
@@ -152,7 +160,7 @@ def _did_you_mean_key(key: Key, tree: Tree) -> str:
     """Suggest a field of the same section, or else the same name in another."""
     section: Any = tree
     for name in key[:-1]:
-        section = section[name]
+        section = section[int(name)] if isinstance(section, list) else section[name]
     siblings = [field for model in fields.chosen(key[:-1], section) for field in model.model_fields]
     near = difflib.get_close_matches(key[-1], siblings, 1)
     if near:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, model_validator
 
+from train.config.alerts import AlertOptions
 from train.config.base import Better, Count, Fraction, NonNegative, Options, disagree, tag_of
 from train.config.data import DataOptions, DigitsData, FunctionData, TextData
 from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
@@ -122,6 +123,7 @@ class Config(Options):
     rates: RatesOptions | None = Field(
         RatesOptions.model_construct(), description="Rates and health of the run; null: none."
     )
+    alerts: list[AlertOptions] = Field([], description="Rules that watch the logged scalars.")
     eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
     checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")
 

@@ -19,14 +19,22 @@ def models(key: Key) -> list[type[BaseModel]]:
     """Return the classes that the section at `key` may have; of a union, all; none where no section is."""
     found: list[type[BaseModel]] = [Config]
     for name in key:
+        if name.isdigit():  # An item of a list.
+            continue
         fields = [model.model_fields[name] for model in found if name in model.model_fields]
         found = [choice for field in fields for choice in choices(field)]
     return found
 
 
 def choices(field: FieldInfo) -> list[type[BaseModel]]:
-    """Return the sections that a field may hold; none if it holds a value."""
-    return [_plain(part) for part in _alternatives(field.annotation) if _is_section(part)]
+    """Return the sections that a field, or each item of its list, may hold; none if it holds a value."""
+    held = typing.get_args(field.annotation)[0] if is_list(field) else field.annotation
+    return [_plain(part) for part in _alternatives(_plain(held)) if _is_section(part)]
+
+
+def is_list(field: FieldInfo) -> bool:
+    """Return whether a field holds a list."""
+    return typing.get_origin(field.annotation) is list
 
 
 def names(key: Key) -> list[str]:
@@ -54,7 +62,9 @@ def all_keys(prefix: Key = ()) -> list[str]:
     found: list[str] = []
     for model in models(prefix):
         for field in model.model_fields:
-            found += [".".join((*prefix, field)), *all_keys((*prefix, field))]
+            found.append(".".join((*prefix, field)))
+            if not is_list(model.model_fields[field]):
+                found += all_keys((*prefix, field))
     return found
 
 

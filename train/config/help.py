@@ -72,6 +72,10 @@ def _section(key: Key, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _nested(key: Key, field: FieldInfo) -> Iterator[str]:
+    if fields.is_list(field):
+        yield ""
+        yield from _wrap(f"{'.'.join(key)} (default: []): a list. {field.description}", "")
+        key = (*key, "N")
     for choice in fields.choices(field):
         names = fields.names_of(choice)
         yield from _choice(key, choice, names[0] if names else "", is_optional=field.default is None)

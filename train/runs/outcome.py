@@ -21,6 +21,7 @@ class Outcome:
         ended_early: the stop rule that ended it before its last step; empty without one.
         diverged: whether the objective or its gradient was not finite.
         stopped_by: the signal that ended it, sent to this process or another of the run.
+        alert: the alert that ended it, as SIGTERM would; empty without one.
         failures: failed writes, each in a line.
     """
 
@@ -34,6 +35,7 @@ class Outcome:
     ended_early: str = ""
     diverged: bool = False
     stopped_by: signal.Signals | None = None
+    alert: str = ""
     failures: tuple[str, ...] = ()
     latest: dict[str, float] = field(default_factory=dict[str, float])
     latest_step: int = 0

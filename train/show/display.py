@@ -1,4 +1,4 @@
-"""The display of a run: sowlog's Console, and a warning for each held-out value that is not finite."""
+"""The display of a run: sowlog's Console, and lines for alerts and held-out values that are not finite."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,12 +19,12 @@ def writers(results: Sequence[str], *, steps: int) -> list[Writer]:
     held_out = [f"eval/{tag}" for tag in shown]
     return [
         Console([*shown, *held_out], steps=steps, always=held_out),
-        HeldOutWarnings(f"eval/{tag}" for tag in results),
+        Messages(f"eval/{tag}" for tag in results),
     ]
 
 
-class HeldOutWarnings:
-    """A writer that prints a warning for each value of an evaluation that is not finite.
+class Messages:
+    """A writer that prints a line for each alert, and for each value of an evaluation that is not finite.
 
     Args:
         tags: the tags of the values.
@@ -34,10 +34,13 @@ class HeldOutWarnings:
         self._tags = frozenset(tags)
 
     def write(self, record: Record) -> None:
-        """Print a line for each of the tags whose value is NaN or infinite."""
+        """Print the lines of a record."""
         for tag, value in zip(record.tags, record.values.tolist(), strict=True):
             if not math.isfinite(value) and tag in self._tags:
                 lines.text(f"warning: {tag} is {value:g} at step {record.step}.")
+        for tag, text in record.texts.items():
+            if tag.startswith("alerts/"):
+                lines.text(f"alert: {text}")
 
     def flush(self) -> None:
         """Do nothing: each line is printed at once."""

@@ -133,8 +133,11 @@ def finished(
         console.print(_speed(outcome))
     saved = f"saved at step {outcome.step}"
     if stopped_by:
+        cause = (
+            f"ended by an alert: {outcome.alert}\n" if outcome.alert else f"stopped by {stopped_by.name}, "
+        )
         console.print(
-            f"stopped by {stopped_by.name}, {saved}; to go on, {lines.again(folder, names_folder)}",
+            f"{cause}{saved}; to go on, {lines.again(folder, names_folder)}",
             soft_wrap=True,
         )
     if outcome.ended_early:

@@ -82,6 +82,10 @@ class SignalFlag:
     ) -> None:
         self._handlers.restore()
 
+    def request(self, number: signal.Signals) -> None:
+        """Ask this process to leave, as by a signal; called from any thread."""
+        self.signal = self.signal or number
+
     def _note(self, number: int, _: FrameType | None) -> None:
         self.signal = self.signal or signal.Signals(number)
         if number in WARNINGS:
