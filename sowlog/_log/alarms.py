@@ -9,8 +9,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from sowlog._log.charts import from_glob
 from sowlog._log.detectors import Detector, TagRule, detector_of
+from sowlog._tree.layout import PresentTags
 from sowlog.alerts import Alert, Callback, Rule, Stall
 from sowlog.writers.record import Record
 
@@ -103,7 +106,8 @@ class Alarms:
         for alarm in self._of_stalls:
             alarm.is_on = False
         fired: list[Fired] = []
-        for index, series in self._series_of(record.tags):
+        for index, series in self._present(record.tags):
+            series.alarm.has_values = True
             alert = series.observe(record.step, float(record.values[index]))
             if alert is not None:
                 fired.append(Fired(alert, series.alarm.callback))
@@ -128,7 +132,7 @@ class Alarms:
 
     def absent(self) -> AlertWarning | None:
         """Return the warning of rules that never had a value, in a run that logged scalars."""
-        absent = dict.fromkeys(alarm.rule.tag for alarm in self._of_tags if not alarm.series)
+        absent = dict.fromkeys(alarm.rule.tag for alarm in self._of_tags if not alarm.has_values)
         if not absent or not self._tags:
             return None
         tags = sorted(self._tags)
@@ -137,6 +141,17 @@ class Alarms:
         return AlertWarning(
             f"no alert could fire for {rules}: no scalar of that tag was logged. The tags are {shown}."
         )
+
+    def _present(self, tags: tuple[str, ...]) -> list[tuple[int, _Series]]:
+        """Return the series of the tags of a step, each with the position of its value."""
+        if not isinstance(tags, PresentTags):
+            return self._series_of(tags)
+        positions = np.cumsum(tags.present) - 1
+        return [
+            (int(positions[index]), series)
+            for index, series in self._series_of(tags.whole)
+            if tags.present[index]
+        ]
 
     def _series_of(self, tags: tuple[str, ...]) -> list[tuple[int, _Series]]:
         layouts = self._layouts
@@ -199,7 +214,7 @@ class _TagAlarm:
     """A rule on tags, with a series for each tag that it matches."""
 
     def __init__(self, rule: TagRule, callback: Callback | None) -> None:
-        self.rule, self.callback = rule, callback
+        self.rule, self.callback, self.has_values = rule, callback, False
         self.series: dict[str, _Series] = {}
         self._expression = re.compile(from_glob(rule.tag))
 

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from sowlog._log.alarms import Alarms, Fired, call_back
 from sowlog._log.item import Item, read_item
 from sowlog._log.nonfinite import TAG as _NONFINITE
-from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite, Watcher
+from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite
+from sowlog._log.pending import SeveralWarningsError
 from sowlog._log.sinks import LossCounter, Sink, count_of, merge_errors
+from sowlog._log.watcher import Watcher
 from sowlog.writers import Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
@@ -202,6 +204,11 @@ class Delivery:
 
 
 def _raise_first(outcomes: Iterable[Exception | None]) -> None:
-    merged = merge_errors(*outcomes)
+    """Raise the first error, with the others and the warnings as its notes; else the warnings."""
+    known = [outcome for outcome in outcomes if outcome is not None]
+    warnings = [outcome for outcome in known if isinstance(outcome, Warning)]
+    if len(known) == len(warnings) > 1:
+        raise SeveralWarningsError(warnings)
+    merged = merge_errors(*known)
     if merged is not None:
         raise merged

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 from sowlog.writers._arguments import check_count
@@ -213,19 +214,32 @@ def hanging_error(what: str, *, seconds: float, waiting: int) -> TimeoutError:
     )
 
 
+class SeveralWarningsError(Exception):
+    """The warnings of one call of the thread, raised there and issued one by one in the other.
+
+    Attributes:
+        warnings: the warnings.
+    """
+
+    def __init__(self, warnings: Sequence[Warning]) -> None:
+        super().__init__(*map(str, warnings))
+        self.warnings = tuple(warnings)
+
+
 def hand_back(error: BaseException) -> None:
-    """Raise an error of the thread, or issue it if it is a warning."""
-    if not isinstance(error, Warning):
-        raise error
-    warn_user(error)
+    """Raise an error of the thread, or issue it if it is a warning or several."""
+    hand_back_all([error])
 
 
-def hand_back_all(errors: list[BaseException]) -> None:
-    """Raise the first of the errors, errors before warnings, with the others as its notes."""
-    errors.sort(key=lambda error: isinstance(error, Warning))
-    for other in errors[1:]:
+def hand_back_all(raised: Sequence[BaseException]) -> None:
+    """Raise the first error, with the others and the warnings as its notes; else issue all warnings."""
+    several = [one.warnings if isinstance(one, SeveralWarningsError) else (one,) for one in raised]
+    flat = list(itertools.chain.from_iterable(several))
+    errors = [error for error in flat if not isinstance(error, Warning)]
+    warnings = [error for error in flat if isinstance(error, Warning)]
+    for other in [*errors[1:], *warnings] if errors else []:
         errors[0].add_note(f"Before it: {type(other).__name__}: {other}")
-    if not isinstance(errors[0], Warning):
+    if errors:
         raise errors[0]
-    for warning in errors:
-        warn_user(cast(Warning, warning))
+    for warning in warnings:
+        warn_user(warning)

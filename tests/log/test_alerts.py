@@ -167,6 +167,53 @@ def test_a_tag_that_never_comes_is_a_warning_at_close():
     )
 
 
+def test_a_tag_that_is_packed_and_never_has_a_value_is_a_warning_at_close():
+    """It is in the layout of each step, as that of a value with a cadence is."""
+    step = jax.jit(lambda x: sowlog.pack({"loss": sowlog.mean.of(x), "rare": sowlog.mean.of(x, weight=0)}))
+    log = sowlog.Logger("unused", writers=[])
+    log.alert(Range("rare", high=10))
+    log(0, step(50.0))
+    with pytest.warns(sowlog.AlertWarning, match="no alert could fire for rare"):
+        log.close()
+
+
+def test_alerts_on_tags_that_are_absent_at_some_steps():
+    """Each value is the tag's own, wherever it is among those that are present."""
+
+    @jax.jit
+    def step(x, rare):
+        absent = sowlog.mean.of(x, weight=rare)
+        return sowlog.pack({"a": absent, "b": sowlog.mean.of(x + 1), "c": absent, "d": sowlog.mean.of(x + 3)})
+
+    fired = []
+    with sowlog.Logger("unused", writers=[]) as log:
+        for tag in "abcd":
+            log.alert(Range(tag, high=10.0), fired.append)
+        for number, (x, rare) in enumerate([(0.0, 0), (8.0, 0), (0.0, 1), (20.0, 1)]):
+            log(number, step(x, rare))
+    assert [(alert.tag, alert.step, alert.value) for alert in fired] == [
+        ("d", 1, 11.0),
+        ("a", 3, 20.0),
+        ("b", 3, 21.0),
+        ("c", 3, 20.0),
+        ("d", 3, 23.0),
+    ]
+
+
+def test_an_alert_and_a_nan_of_one_record_are_two_warnings():
+    """Neither hides the other."""
+    log = sowlog.Logger("unused", writers=[])
+    log.alert(Range("loss", high=10))
+    log(0, {"loss": float("nan")})
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        log.close()
+    assert [(warning.category, str(warning.message)[:20]) for warning in issued] == [
+        (sowlog.NonfiniteWarning, "at step 0 loss becam"),
+        (sowlog.AlertWarning, "loss is nan at step "),
+    ]
+
+
 def test_a_run_without_steps_has_no_warning():
     """As one that was stopped before its first step."""
     with sowlog.Logger("unused", writers=[]) as log:

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import sowlog
 from sowlog._log import nonfinite
-from sowlog._log.nonfinite import Watcher
+from sowlog._log.watcher import Watcher
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Record
 
