@@ -92,7 +92,7 @@ def is_repeatable(tag: str) -> bool:
 
     The others are measured by the clock of the host, or belong to the process.
     """
-    return not tag.startswith(("rates/", "memory/", "compile/"))
+    return not tag.startswith(("rates/", "memory/"))
 
 
 def points(workdir: Path) -> dict[str, list[tuple[int, bytes]]]:

@@ -63,7 +63,7 @@ class WatchOptions(Options):
 
 
 class RatesOptions(Options):
-    """Rates and health of the run, on the host's clock: rates/, memory/ and compile/."""
+    """Rates and health of the run, on the host's clock: rates/ and memory/."""
 
     every: Count = Field(
         50, description="Steps between two points, each the rates of the steps since the one before."

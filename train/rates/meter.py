@@ -125,8 +125,9 @@ class Meter:
         rates["data_wait"] = self.data.seconds / seconds
         rates["logger_wait"] = self.logger.seconds / seconds
         self.begin(step)
-        compiled = {"count": float(self._compilations.count), "seconds": self._compilations.seconds}
-        return {"rates": rates, "memory": _memory(self._local), "compile": compiled}
+        rates["compilations"] = float(self._compilations.count)
+        rates["compile_seconds"] = self._compilations.seconds
+        return {"rates": rates, "memory": _memory(self._local)}
 
     def _rates(self, steps_per_s: float) -> dict[str, float]:
         rates = {"steps_per_s": steps_per_s, "examples_per_s": self._work.examples * steps_per_s}
