@@ -36,6 +36,7 @@ from train.runs import results
 from train.runs.folder import RunFolder, SharedFolder
 from train.show import lines, tables
 from train.sweep import command as sweep_command
+from train.sweep import coordinates
 from train.system import exits
 from train.system.signals import SignalFlag, StopRequestedError
 
@@ -65,7 +66,10 @@ def _run(argv: Sequence[str]) -> int:
     if options.explain_nan:
         processes.check_alone(group, "--explain-nan")
         return _explain_nan(arguments.replayed(options), config_file.load(file, overrides))
-    if sweep_command.check(options):
+    is_sweep = sweep_command.check(options)
+    if options.coordinates:
+        return coordinates.run(options.coordinates, options.workdir)
+    if is_sweep:
         processes.check_alone(group, "--sweep")
         return sweep_command.run(options, file, overrides)
     return _run_one(options, file, overrides, group, argv)

@@ -22,6 +22,8 @@ examples:
   python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
   python -m train --workdir runs/mine               go on with the run that is there, or a new one
   python -m train --explain-nan --workdir runs/mine   where the NaN or infinity that ended the run there began
+  python -m train --sweep task.width=64,128,256 watch.statistics=[rms] steps=10 --workdir runs/widths
+  python -m train --coordinates task.width --workdir runs/widths   growth of activations with the width
   python -m train configs/digits.yaml --print-config > mine.yaml
   python -m train configs/digits.yaml --sweep optimizer.learning_rate=1e-3,3e-3 --sweep seed=0..2 --jobs 2
 
@@ -123,7 +125,12 @@ def replayed(options: argparse.Namespace) -> Path:
     Raises:
         ConfigError: The folder is not named, or another option contradicts a replay.
     """
-    flags = {"--sweep": options.sweep, "--dry-run": options.dry_run, "--hparams": options.hparams}
+    flags = {
+        "--sweep": options.sweep,
+        "--coordinates": options.coordinates,
+        "--dry-run": options.dry_run,
+        "--hparams": options.hparams,
+    }
     wrong = [f"--explain-nan: replays one run as it was; leave out {flag}" for flag in flags if flags[flag]]
     given: str | None = options.workdir
     if given is None:

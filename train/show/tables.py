@@ -72,6 +72,11 @@ def ranking(
     console.print(viewing.of_folder(folder, points=longest + 1), soft_wrap=True)
 
 
+def show(made: Table) -> None:
+    """Show a table."""
+    _console().print(_rich(made))
+
+
 def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """Show a table whose first column is of the rows' titles."""
     table = rich.Table(*columns)

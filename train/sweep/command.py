@@ -39,6 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="vary a setting over values, or whole numbers a..b; of several, the product",
     )
     group.add_argument(
+        "--coordinates",
+        metavar="KEY",
+        help="train nothing, and compare the sizes of activations (rms) of the runs in --workdir by a "
+        "setting, such as task.width",
+    )
+    group.add_argument(
         "--jobs", metavar="N", help="train N points at a time (default: 1, or all with --submit)"
     )
     group.add_argument(
@@ -63,6 +69,8 @@ def check(options: argparse.Namespace) -> bool:
     if not options.sweep:
         given = {"--jobs": options.jobs, "--submit": options.submit, "--submit-with": options.submit_with}
         wrong = [f"{flag}: belongs to a sweep; add --sweep key=a,b" for flag, value in given.items() if value]
+    elif options.coordinates:
+        wrong = ["--coordinates: compares runs that are trained; leave out --sweep"]
     elif options.print_config:
         wrong = ["--print-config: shows one configuration; --dry-run lists the points of a sweep"]
     elif options.hparams:
