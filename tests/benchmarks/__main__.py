@@ -53,6 +53,9 @@ BENCHMARKS = {
         step_time.measure_host_bound,
         steps.share_one_core,
     ),
+    "nonfinite": Benchmark(
+        "Where a NaN began, looked for in each record", step_time.measure_nonfinite, steps.share_one_core
+    ),
     "log_latency": Benchmark(
         "Training thread, per `log` call", log_latency.measure_log_latency, steps.separate_device
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tests.benchmarks.measure import Cost, Line, Size, cost_of, interleave, spread_of
+import sowlog
+from tests.benchmarks.measure import Cost, Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.peers import PEERS, Peer, Sowlog, absent, installed, missing
 from tests.benchmarks.steps import initial_state, make_step, repeats_for
 
 _AGAINST = "the step without metrics"
+_NONFINITE = 1.01
 
 
 # Steps go up from one repetition to the next, as those of a run do.
@@ -28,6 +31,16 @@ class SowlogLayers(Sowlog):
 
     title = "sowlog, means over scanned layers"
     form = "layers"
+
+
+class _NotLooking(Sowlog):
+    """sowlog, without the look at each record for values that became NaN or infinite."""
+
+    title = 'on_nonfinite="ignore"'
+
+    def __init__(self, folder: Path) -> None:
+        self.log = sowlog.Logger(folder, on_nonfinite="ignore")
+        self.flush, self.close = self.log.flush, self.log.close
 
 
 class _Figures(NamedTuple):
@@ -46,6 +59,28 @@ def measure_host_bound(size: Size) -> list[Line]:
 def measure_device_busy(size: Size) -> list[Line]:
     """Measure where the step computes on a core of its own and the host is free, as with an accelerator."""
     return _measure(size, {(100, 1.0): 1.05, (100, 10.0): 1.03, (1000, 1.0): 1.05}, with_cpu=False)
+
+
+def measure_nonfinite(size: Size) -> list[Line]:
+    """Measure the look for values that became NaN or infinite, where it takes its time from the step."""
+    lines: list[Line] = []
+    for ms, count in itertools.product(size.step_ms, size.counts):
+        with ExitStack() as stack:
+            peers = [_open(stack, peer) for peer in (Sowlog, _NotLooking)]
+            chunks = [_chunk(peer, peer.form, count, repeats_for(ms)) for peer in peers]
+            steps = max(2, int(size.chunk_s / chunks[0](2).wall))
+            runs = {
+                peer.title: functools.partial(chunk, steps) for peer, chunk in zip(peers, chunks, strict=True)
+            }
+            figures = interleave(runs, size.rounds)
+        looking, ignoring = figures.values()
+        for name, at in (("", 0), (", CPU time", 1)):
+            ours, base = ([figure[at] * 1000 for figure in each] for each in (looking, ignoring))
+            case = f"{count} scalars, {ms:g} ms step{name}"
+            lines.append(
+                Line(case, spread_of(ours), "ms", paired_ratio(ours, base), _NotLooking.title, _NONFINITE)
+            )
+    return lines
 
 
 def _measure(size: Size, targets: dict[tuple[int, float], float], *, with_cpu: bool) -> list[Line]:
