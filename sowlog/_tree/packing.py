@@ -54,7 +54,8 @@ def pack(tree: Any) -> Packed:
 
     Args:
         tree: a nested dict of states (`updates["metrics"]`), scalars and small arrays. Losses
-            under "losses" get a "losses/total" beside them. A packed tree in it keeps its results, under its
+            under "losses" get a "losses/total" beside them. The path in the tree is the tag, so all of
+            `updates` has "metrics/" or "losses/" in front. A packed tree in it keeps its results, under its
             place in the tree; None holds no metrics.
 
     Returns:

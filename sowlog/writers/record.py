@@ -62,7 +62,8 @@ class Record:
             ending and layout.
         wall_time: seconds since the epoch at the `log` call.
         tags: the tags that have a value at this step. Steps of one layout without absent values share one
-            tuple object, so a writer may cache by identity; a step with absent values has its own tuple.
+            tuple object, so a writer may cache by identity; a step with absent values has its own tuple. The
+            tag of a sown value is of a subclass of str.
         values: float32 of shape `[len(tags)]`, read-only.
         histograms: the histograms of the step by tag, as NumPy arrays.
         images: uint8 arrays of shape [H, W, 1, 3 or 4] by tag, read-only.
