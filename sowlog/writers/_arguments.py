@@ -28,6 +28,30 @@ def check_count(value: Any, name: str, rule: str) -> int:
     return int(value)
 
 
+def check_globs(name: str, globs: Any) -> tuple[str, ...]:
+    """Return globs of tags as a tuple; a str is one glob.
+
+    Args:
+        name: the place of the globs in a message.
+        globs: the globs.
+
+    Raises:
+        TypeError: A glob is not a str.
+        ValueError: A glob has an empty part.
+    """
+    known = (globs,) if isinstance(globs, str) else tuple(globs)
+    for glob in known:
+        if not isinstance(glob, str):
+            raise TypeError(
+                f"{name} has {glob!r}, of type {type(glob).__name__}: give globs of tags, such as 'eval/*'."
+            )
+        if not all(glob.split("/")):
+            raise ValueError(
+                f"{name} has {glob!r}, with an empty part: write a glob of parts, such as 'eval/*'."
+            )
+    return known
+
+
 def check_resume(step: Any) -> int | None:
     """Return the step that a run is resumed from, or None.
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from sowlog.writers._arguments import check_count
+from sowlog.writers._arguments import check_count, check_globs
 from sowlog.writers._progress import Glyphs, Progress, glyphs_for, number
 from sowlog.writers._screen import Screen, emit, is_live, unwrapped
 from sowlog.writers.record import Record
@@ -78,7 +78,9 @@ class Console:
             steps = check_count(steps, "steps", "the length of a run must be 1 step or more")
         stream = unwrapped(sys.stdout if file is None else file)
         live = is_live(stream)
-        self._progress = Progress(_globs("tags", tags), kept=_globs("always", always), steps=steps)
+        self._progress = Progress(
+            check_globs("tags of Console", tags), kept=check_globs("always of Console", always), steps=steps
+        )
         self._interval = _check_interval(_INTERVALS[not live] if interval is None else interval)
         glyphs = glyphs_for(getattr(stream, "encoding", None))
         self._output = _Live(stream, glyphs) if live else _Lines(stream)
@@ -203,22 +205,6 @@ def _view() -> Any:
             f"rich).",
             name=error.name,
         ) from error
-
-
-def _globs(name: str, globs: Any) -> tuple[str, ...]:
-    known = (globs,) if isinstance(globs, str) else tuple(globs)
-    for glob in known:
-        if not isinstance(glob, str):
-            raise TypeError(
-                f"{name} of Console has {glob!r}, of type {type(glob).__name__}: give globs of tags, such as "
-                f"'eval/*'."
-            )
-        if not all(glob.split("/")):
-            raise ValueError(
-                f"{name} of Console has {glob!r}, with an empty part: write a glob of parts, such as "
-                f"'eval/*'."
-            )
-    return known
 
 
 def _check_interval(interval: Any) -> float:
