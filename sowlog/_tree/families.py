@@ -1,0 +1,95 @@
+"""Families of tags: the values of one name in each layer, head or expert, or in each module of a list."""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, final
+
+from sowlog._tree.sites import site_of
+
+# The number at the end of a part: layers_0, h12, 03. The number of a percentile, p50, is of no module.
+_NUMBERED = re.compile(r"(?!p[0-9]+$)(?P<stem>.*?)(?P<number>[0-9]{1,9})")
+
+
+@final
+class Family(NamedTuple):
+    """Tags that are equal but for an index, such as that of a layer.
+
+    Attributes:
+        name: the text of the tags without the index: blocks/entropy of blocks/entropy/07, layers/rms of
+            layers_3/rms.
+        glob: the tags with `*` for the index.
+        positions: the positions of the tags among those that were searched, in the order of their indices.
+        indices: the index of each tag; of several stacked axes the index in row-major order.
+    """
+
+    name: str
+    glob: str
+    positions: tuple[int, ...]
+    indices: tuple[int, ...]
+
+
+class _Axis(NamedTuple):
+    """An index in a tag, which may be of several stacked axes."""
+
+    name: str
+    glob: str
+    numbers: tuple[int, ...]
+
+
+def families_of(tags: Sequence[str]) -> list[Family]:
+    """Return the families of two tags or more, in the order of their first tags.
+
+    The stacked axes of a sown value are one index. In other names each number at the end of a part is an
+    index: `layers_0/x`, `layers/0/x`. A tag with several indices belongs to the largest family, and among
+    equally large ones to that of its first index.
+    """
+    axes = [list(_axes(tag)) for tag in tags]
+    sizes = Counter(axis.glob for of_tag in axes for axis in of_tag)
+    members: dict[str, list[tuple[int, _Axis]]] = defaultdict(list)
+    for position, of_tag in enumerate(axes):
+        if of_tag:
+            best = max(of_tag, key=lambda axis: sizes[axis.glob])
+            members[best.glob].append((position, best))
+    return [_family(found) for found in members.values() if len(found) > 1]
+
+
+def _family(members: list[tuple[int, _Axis]]) -> Family:
+    ordered = sorted(members, key=lambda member: member[1].numbers)
+    indices = [axis.numbers for _, axis in ordered]
+    sizes = [1 + max(of_axis) for of_axis in zip(*indices, strict=True)]
+    _, axis = ordered[0]
+    return Family(
+        axis.name,
+        axis.glob,
+        tuple(position for position, _ in ordered),
+        tuple(_flat(index, sizes) for index in indices),
+    )
+
+
+def _flat(index: tuple[int, ...], sizes: list[int]) -> int:
+    strides = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+    return sum(number * stride for number, stride in zip(index, strides, strict=True))
+
+
+def _axes(tag: str) -> Iterator[_Axis]:
+    parts = tag.split("/")
+    stacked = _stacked(tag, parts)
+    own = len(parts) - len(stacked)
+    for place, part in enumerate(parts[:own]):
+        if (found := _NUMBERED.fullmatch(part)) is None:
+            continue
+        stem = found["stem"].rstrip("_-.")
+        name = "/".join((*parts[:place], *([stem] if stem else []), *parts[place + 1 :]))
+        if name:
+            glob = "/".join((*parts[:place], f"{found['stem']}*", *parts[place + 1 :]))
+            yield _Axis(name, glob, (int(found["number"]),))
+    if stacked and own:
+        yield _Axis("/".join(parts[:own]), "/".join((*parts[:own], *"*" * len(stacked))), stacked)
+
+
+def _stacked(tag: str, parts: list[str]) -> tuple[int, ...]:
+    """Return the indices of the stacked axes, which are the last parts of the tag."""
+    site = site_of(tag)
+    return () if site is None else site.layers[-len(parts) :]
