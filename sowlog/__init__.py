@@ -23,6 +23,7 @@ from sowlog._log.logger import Logger
 from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning
 from sowlog._log.pending import QueueFullError
 from sowlog._log.sinks import WriterError
+from sowlog._log.tag_budget import TagWarning
 from sowlog._reduce.basic import last, max, mean, min, nonfinite, sum
 from sowlog._reduce.distributions import HistogramValue, histogram, quantiles
 from sowlog._reduce.moments import rms, std
@@ -66,6 +67,7 @@ __all__ = [
     "Reducer",
     "Run",
     "State",
+    "TagWarning",
     "UnmatchedWatchError",
     "WriterError",
     "accumulate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 
 import numpy as np
@@ -18,6 +19,11 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
     return buffer.getvalue()
+
+
+def has_encoder() -> bool:
+    """Return whether images can be encoded."""
+    return importlib.util.find_spec("PIL") is not None
 
 
 def require_encoder() -> None:

@@ -6,17 +6,19 @@ A loss counter per writer lets one writer fail without stopping the others or tr
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, takewhile
 
 from sowlog._log.alarms import Alarms, Fired, call_back
+from sowlog._log.folding import Folding
 from sowlog._log.item import Item, read_item
 from sowlog._log.nonfinite import TAG as _NONFINITE
 from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite
 from sowlog._log.pending import SeveralWarningsError
 from sowlog._log.sinks import LossCounter, Sink, count_of, merge_errors
+from sowlog._log.tag_budget import TagBudget
 from sowlog._log.watcher import Watcher
 from sowlog.writers import Writer
 from sowlog.writers._warnings import LossWarning
@@ -36,6 +38,8 @@ class Delivery:
         max_pending: the largest number of records kept for a stalled writer; its images and texts are
             bounded by MAX_PENDING_BYTES as well.
         on_nonfinite: the rule for a value that becomes NaN or infinite.
+        folding: the folding of families; by default none.
+        budget: the budget of the tags that are written; by default none.
     """
 
     def __init__(
@@ -45,8 +49,12 @@ class Delivery:
         *,
         max_pending: int,
         on_nonfinite: OnNonfinite = "warn",
+        folding: Folding | None = None,
+        budget: TagBudget | None = None,
     ) -> None:
         self._alarms = Alarms() if alarms is None else alarms
+        self._folding = Folding((), heat_map_every=None) if folding is None else folding
+        self._budget = TagBudget(None) if budget is None else budget
         self._on_nonfinite = on_nonfinite
         self._watcher = None if on_nonfinite == "ignore" else Watcher()
         self._sinks = [Sink(writer, max_pending) for writer in writers]
@@ -74,6 +82,7 @@ class Delivery:
             LossWarning: if a writer begins to stall.
             AlertError: The callback of an alert failed.
             AlertWarning: An alert without a callback fired.
+            TagWarning: There are many tags, or a family is not folded.
         """
         outcomes: list[Exception | None] = []
         self._alarms.begin(items[0].step)
@@ -82,9 +91,15 @@ class Delivery:
             read = list(self._read_ready(items, pause))
             outcomes += [error for _, error in read]
             records = [record for record, _ in read if record]
-            outcomes += [sink.write(records) for sink in self._batch_sinks]
-            for record, _ in read:
-                outcomes += [sink.write([record] if record else []) for sink in self._single_sinks]
+            # Alerts and the look for NaN see each layer, and writers the folded records.
+            written = [[self._folding.fold(record)] if record else [] for record, _ in read]
+            outcomes += [
+                self._folding.take_warning(),
+                *(self._budget.note(each.tags) for each in chain(*written)),
+            ]
+            outcomes += [sink.write(list(chain(*written))) for sink in self._batch_sinks]
+            for each in written:
+                outcomes += [sink.write(each) for sink in self._single_sinks]
                 # A waiting call measures progress by these pops, so a slow writer pops one by one.
                 items.popleft()
             outcomes += self._report_alerts(
@@ -133,7 +148,7 @@ class Delivery:
         yield self._read(items[0])
         if not items[-1].is_ready():
             pause()
-        for item in itertools.takewhile(Item.is_ready, itertools.islice(items, 1, None)):
+        for item in takewhile(Item.is_ready, islice(items, 1, None)):
             yield self._read(item)
 
     def _read(self, item: Item) -> tuple[Record | None, Exception | None]:
@@ -179,15 +194,15 @@ class Delivery:
         self._last = last
 
     def close(self) -> None:
-        """Write the last item, and close every writer.
+        """Write the last pictures and the last item, and close every writer.
 
         Raises:
             WriterError: A close fails, or records were lost since the last flush.
             LossWarning: if steps were dropped by a full queue.
             AlertWarning: The tag of a rule was never logged.
         """
-        if self._last is not None:
-            record = read_item(self._last)
+        last = [] if self._last is None else [read_item(self._last)]
+        for record in chain(self._folding.last_pictures(), last):
             for sink in self._sinks:
                 # The loss counter of the sink has a failure, and the close reports it.
                 sink.write([record])

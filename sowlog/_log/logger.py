@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
 import jax
 
+from sowlog._events.png import has_encoder
 from sowlog._log.alarms import Alarms
 from sowlog._log.alerting import Alerting
 from sowlog._log.background import Background
 from sowlog._log.delivery import Delivery
+from sowlog._log.folding import Folding
 from sowlog._log.hparams import check_hparams
 from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.kinds import TagKinds
@@ -22,12 +24,15 @@ from sowlog._log.media import Media
 from sowlog._log.metrics import prepare
 from sowlog._log.nonfinite import OnNonfinite, check_on_nonfinite
 from sowlog._log.pending import OnFull, check_bounds
+from sowlog._log.tag_budget import TagBudget
 from sowlog.writers import Writer
-from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
+from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_globs, check_step, check_writers
 from sowlog.writers.record import Ending
 from sowlog.writers.tensorboard import TensorBoard
 
 _QUEUE_SIZE = 1024
+_HEAT_MAP_EVERY = 1000
+_TAG_BUDGET = 1000
 
 
 class Logger(Media, Alerting):
@@ -59,10 +64,24 @@ class Logger(Media, Alerting):
             `NonfiniteOrigin`: the first such value in the order of execution, with its place and the ranges
             of its neighbors before. TensorBoard's Text tab shows the same. After one report there is no other
             until its values are finite again.
+        fold: globs of the tags of families, as `"blocks/**"`: values that are stacked over layers, heads or
+            experts, and tags that are equal but for a number, as `layers_0/x` and `layers_1/x`. Of several
+            numbers that with the largest family counts. In place of n scalars a record has, of
+            `blocks/entropy/00` ..., `blocks/entropy/p50`, `/p90` and `/max` over the layers, and in `/worst`
+            the index of the largest value (the row of a heat map if several axes are stacked). NaN counts as
+            the largest, then infinity, and absent values are left out. `on_nonfinite` and alerts see all
+            layers. A family whose new tags are in use is not folded, with a TagWarning.
+        heat_map_every: the number of records of a folded family between two images of it, `/layers`: a row
+            for each layer, from 0 at the top, and a column for each record or, in long runs, for several;
+            NaN and infinity are red. One is written by `close` as well. Without Pillow
+            (`pip install 'sowlog[images]'`) there is none.
+        tag_budget: the number of scalar tags, as they are written, beyond which one TagWarning names the
+            families to fold; None for no limit.
 
     Raises:
         OSError: The event file cannot be created.
-        ValueError: `every`, `queue_size`, `on_full` or `on_nonfinite` is out of range, `logdir` is no local
+        TypeError: `fold` has another type, or a number is not an integer.
+        ValueError: A number, a glob, `on_full` or `on_nonfinite` is out of range, `logdir` is no local
             folder (as `gs://bucket/run`), or `resume_from` is passed with `writers`, which take it
             themselves.
 
@@ -82,9 +101,17 @@ class Logger(Media, Alerting):
         <Logger to MemoryWriter, open>
         >>> memory.records
         [<Record at step 0: loss=1>]
+
+        A family of layers as four scalars and a heat map:
+
+        >>> memory = sowlog.testing.MemoryWriter()
+        >>> with sowlog.Logger("unused", writers=[memory], fold="blocks/**") as log:
+        ...     log(0, {"blocks": {"entropy": [0.5, 2.0, 1.0]}})
+        >>> print(memory.records[0])
+        <Record at step 0: blocks/entropy/p50=1, blocks/entropy/p90=2, blocks/entropy/max=2, ...=1>
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a run
         self,
         logdir: str | PathLike[str],
         *,
@@ -94,11 +121,15 @@ class Logger(Media, Alerting):
         on_full: OnFull = "block",
         resume_from: int | None = None,
         on_nonfinite: OnNonfinite = "warn",
+        fold: str | Iterable[str] = (),
+        heat_map_every: int = _HEAT_MAP_EVERY,
+        tag_budget: int | None = _TAG_BUDGET,
     ) -> None:
         # A new event file shows in TensorBoard, and its restart hides points: arguments are checked first.
         every = check_count(every, "every", "it must be 1 step or more")
         check_bounds(queue_size, on_full)
         check_on_nonfinite(on_nonfinite)
+        folding, budget = _check_tags(fold, heat_map_every, tag_budget)
         own = None
         if writers is None:
             own = TensorBoard(logdir, resume_from=resume_from)
@@ -108,7 +139,14 @@ class Logger(Media, Alerting):
             self._place = ", ".join(type(writer).__name__ for writer in writers)
         self._has_hparams = False
         self._alarms = Alarms()
-        self._delivery = Delivery(writers, self._alarms, max_pending=queue_size, on_nonfinite=on_nonfinite)
+        self._delivery = Delivery(
+            writers,
+            self._alarms,
+            max_pending=queue_size,
+            on_nonfinite=on_nonfinite,
+            folding=folding,
+            budget=budget,
+        )
         try:
             background = Background(
                 self._delivery.deliver,
@@ -270,3 +308,11 @@ class Logger(Media, Alerting):
             if error is None:
                 raise
             error.add_note(f"In addition, sowlog could not write all logged records: {failure}")
+
+
+def _check_tags(fold: Any, heat_map_every: Any, tag_budget: Any) -> tuple[Folding, TagBudget]:
+    """Return the folding and the budget of a logger, its arguments checked."""
+    globs = check_globs("fold of Logger", fold)
+    every = check_count(heat_map_every, "heat_map_every", "it must be 1 record or more")
+    limit = None if tag_budget is None else check_count(tag_budget, "tag_budget", "it must be 1 tag or more")
+    return Folding(globs, heat_map_every=every if has_encoder() else None), TagBudget(limit)
