@@ -39,6 +39,7 @@ from sowlog._sow.observing import observe, observed
 from sowlog._sow.scopes import scope, stacked
 from sowlog._sow.sowing import sow, sow_loss
 from sowlog._sow.watches import watch
+from sowlog._tree.families import families
 from sowlog._tree.layout import Packed
 from sowlog._tree.losses import total_loss
 from sowlog._tree.microbatches import accumulate
@@ -79,6 +80,7 @@ __all__ = [
     "discover",
     "empty_like",
     "explain_nonfinite",
+    "families",
     "histogram",
     "last",
     "max",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from sowlog._log.heat_maps import HeatMaps
 from sowlog._log.tag_budget import TagWarning
-from sowlog._tree.families import Family, families_of
-from sowlog._tree.globs import from_glob
+from sowlog._tree.families import Family, matching_families, patterns_of
 from sowlog._tree.layout import PresentTags
 from sowlog._tree.sites import Tag, site_of
 from sowlog.writers.record import Record
@@ -53,7 +51,7 @@ class Folding:
     """
 
     def __init__(self, globs: Iterable[str], *, heat_map_every: int | None) -> None:
-        self._patterns = [re.compile(from_glob(glob)) for glob in globs]
+        self._patterns = patterns_of(globs)
         self._heat_maps = None if heat_map_every is None else HeatMaps(heat_map_every)
         self._plans: dict[int, tuple[tuple[str, ...], _Plan | None]] = {}
         self._names: dict[str, str] = {}
@@ -111,14 +109,9 @@ class Folding:
         return plan
 
     def _make_plan(self, whole: tuple[str, ...], taken: set[str]) -> _Plan | None:
-        matching = [
-            place for place, tag in enumerate(whole) if any(glob.match(tag) for glob in self._patterns)
-        ]
         families = [
-            family._replace(positions=tuple(matching[position] for position in family.positions))
-            for family in families_of([whole[place] for place in matching])
+            family for family in matching_families(whole, self._patterns) if self._is_free(family, taken)
         ]
-        families = [family for family in families if self._is_free(family, taken)]
         if not families:
             return None
         members = {place for family in families for place in family.positions}

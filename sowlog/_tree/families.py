@@ -3,9 +3,10 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, final
 
+from sowlog._tree.globs import from_glob
 from sowlog._tree.sites import site_of
 
 # The number at the end of a part: layers_0, h12, 03. The number of a percentile, p50, is of no module.
@@ -36,6 +37,45 @@ class _Axis(NamedTuple):
     name: str
     glob: str
     numbers: tuple[int, ...]
+
+
+def families(tags: Iterable[str], globs: str | Iterable[str] = "**") -> dict[str, tuple[str, ...]]:
+    """Return the families of tags that `Logger(fold=globs)` folds: the values of a name in each layer.
+
+    Args:
+        tags: tags of one record, such as `packed.layout.scalars`, whose stacked axes are known.
+        globs: globs of the tags that are searched.
+
+    Returns:
+        The tags of each family by its name, in the order of their indices.
+
+    Example:
+        >>> import sowlog
+        >>> sowlog.families(["loss", "blocks/norm/00", "blocks/norm/01", "h_2/rms", "h_10/rms"])
+        {'blocks/norm': ('blocks/norm/00', 'blocks/norm/01'), 'h/rms': ('h_2/rms', 'h_10/rms')}
+        >>> list(sowlog.families(["blocks/norm/00", "blocks/norm/01", "h_2", "h_10"], "blocks/**"))
+        ['blocks/norm']
+    """
+    tags = tuple(tags)
+    found: dict[str, tuple[str, ...]] = {}
+    for family in matching_families(tags, patterns_of((globs,) if isinstance(globs, str) else globs)):
+        # Of two families of one name, the first is folded.
+        found.setdefault(family.name, tuple(tags[position] for position in family.positions))
+    return found
+
+
+def patterns_of(globs: Iterable[str]) -> list[re.Pattern[str]]:
+    """Return the regular expressions of globs."""
+    return [re.compile(from_glob(glob)) for glob in globs]
+
+
+def matching_families(tags: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> list[Family]:
+    """Return the families of those tags that match a regular expression."""
+    matching = [place for place, tag in enumerate(tags) if any(each.match(tag) for each in patterns)]
+    return [
+        family._replace(positions=tuple(matching[position] for position in family.positions))
+        for family in families_of([tags[place] for place in matching])
+    ]
 
 
 def families_of(tags: Sequence[str]) -> list[Family]:

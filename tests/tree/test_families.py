@@ -103,3 +103,18 @@ def test_several_stacked_axes_are_one_index():
     name = "train/part_1/load"
     members = {4 * i + expert: f"{name}/{i:02}/{expert:02}" for i in range(3) for expert in range(4)}
     assert families(packed_tags(layer, 3)) == {f"{name}/*/*": (name, members)}
+
+
+def test_globs_choose_the_tags_that_are_searched():
+    """A str is one glob; a glob may choose some members of a family."""
+    tags = ["a/x/0", "a/x/1", "b_0/x", "b_1/x", "b_2/x"]
+    both = {"a/x": ("a/x/0", "a/x/1"), "b/x": ("b_0/x", "b_1/x", "b_2/x")}
+    assert sowlog.families(tags) == sowlog.families(iter(tags), ["a/**", "b_*/x"]) == both
+    assert sowlog.families(tags, "a/**") == {"a/x": both["a/x"]}
+    assert sowlog.families(tags, ["b_0/*", "b_2/*"]) == {"b/x": ("b_0/x", "b_2/x")}
+    assert sowlog.families(tags, ()) == sowlog.families(["x", "y"]) == {}
+
+
+def test_families_of_one_name_are_the_first():
+    """As the logger folds it."""
+    assert sowlog.families(["x/0", "x/1", "x_0", "x_1"]) == {"x": ("x/0", "x/1")}
