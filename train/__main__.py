@@ -133,8 +133,8 @@ def _train(
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)
     show = functools.partial(display.writers, steps=config.steps)
-    warnings = (RunWarning, sowlog.LossWarning, sowlog.NonfiniteWarning, sowlog.AlertWarning)
-    with lines.plain_warnings(*warnings):
+    kinds = (sowlog.LossWarning, sowlog.NonfiniteWarning, sowlog.AlertWarning, sowlog.TagWarning)
+    with lines.plain_warnings(RunWarning, *kinds):
         outcome = loop.train(config, dataset, folder, show, stop, argv=argv, hparams=hparams)
     names_folder = any(argument.partition("=")[0] == "--workdir" for argument in argv)
     tables.finished(outcome, folder.path, stopped_by=outcome.stopped_by, names_folder=names_folder)

@@ -189,7 +189,8 @@ class Loop:
         if rates := self._meter.measure(self.step):
             self._saver.log(self.step, rates)
         if self.step == 0:
-            self._saver.log_charts(tabs.charts(summary.packed.layout.scalars, self._parts.result_tags))
+            tags, results = summary.packed.layout.scalars, self._parts.result_tags
+            self._saver.log_charts(tabs.charts(tags, results, fold=self._config.fold))
         self._trained = summary.shown
         self._finite.note(self.step, summary.finite)
         self._profiler.after(self.step, summary.shown)

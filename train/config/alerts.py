@@ -2,15 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from train.config.base import Better, Count, NonNegative, Options, Positive, disagree
-
-
-def _check_tag(tag: str) -> str:
-    if not all(tag.split("/")):
-        raise disagree("", f'must be a tag or a glob of tags, such as loss or eval/*, got "{tag}"')
-    return tag
+from train.config.base import Better, Count, NonNegative, Options, Positive, TagGlob, disagree
 
 
 class _Alert(Options):
@@ -21,7 +15,7 @@ class _Alert(Options):
 
 
 class _TagAlert(_Alert):
-    tag: Annotated[str, AfterValidator(_check_tag)] = Field(
+    tag: TagGlob = Field(
         description="Tag of the logged scalar, or a glob of tags, each of which is watched by itself."
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -12,6 +12,16 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Better = Literal["lower", "higher"]
 """The direction in which a metric improves; of a task, the first of its results."""
+
+
+def _check_glob(glob: str) -> str:
+    if not all(glob.split("/")):
+        raise disagree("", f'must be a tag or a glob of tags, such as loss or eval/*, got "{glob}"')
+    return glob
+
+
+TagGlob = Annotated[str, AfterValidator(_check_glob)]
+"""A glob of the tags of logged scalars."""
 
 OWN = "own"
 """The choice of what a user names as module:name."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, Discriminator, Field, model_validator
 
 from train.config.alerts import AlertOptions
-from train.config.base import Better, Count, Fraction, NonNegative, Options, disagree, tag_of
+from train.config.base import Better, Count, Fraction, NonNegative, Options, TagGlob, disagree, tag_of
 from train.config.data import DataOptions, DigitsData, FunctionData, TextData
 from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.tasks import TaskOptions
@@ -124,6 +124,11 @@ class Config(Options):
         RatesOptions.model_construct(), description="Rates and health of the run; null: none."
     )
     alerts: list[AlertOptions] = Field([], description="Rules that watch the logged scalars.")
+    fold: list[TagGlob] = Field(
+        [],
+        description="Globs of families of tags: blocks/** or layers_*/**; ** is all. Of each, p50, p90, the "
+        "largest value and its layer are shown with a heat map, in place of a curve for each layer.",
+    )
     eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
     checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")
 

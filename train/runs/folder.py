@@ -196,7 +196,7 @@ def _check(path: Path, config: Config) -> Config | None:
         config_file.flatten(old.model_dump(mode="json")), config_file.flatten(config.model_dump(mode="json"))
     )
     # These look at the run, or lay it out, and do not change it; the schedule's end has a line of its own.
-    for key in ("profile", "sharding", "alerts", "rates", "rates.every", "optimizer.decay_steps"):
+    for key in ("profile", "sharding", "alerts", "fold", "rates", "rates.every", "optimizer.decay_steps"):
         differences.pop(key, None)
     trained = _trained(path)
     # Raised or lowered, as long as no step beyond was made: a mistaken length can be taken back.

@@ -32,6 +32,6 @@ def open_log(
     resumed = at if is_own and folder.is_continued else None
     with usable(folder.path):
         writers = [TensorBoard(folder.path, resume_from=resumed), *shown()] if is_own else []
-        log = sowlog.Logger(folder.path, writers=writers)
+        log = sowlog.Logger(folder.path, writers=writers, fold=config.fold)
     with log, Profiler(profile, folder.path) as profiler:
         yield log, profiler

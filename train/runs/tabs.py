@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import sowlog
 from train.config import file as config_file
 from train.config.experiment import Config
 from train.runs.provenance import Start
@@ -34,20 +35,29 @@ def versions(start: Start) -> dict[str, list[str | None]]:
     return {"name": [*rows], "version": [*rows.values()]}
 
 
-def charts(tags: Sequence[str], results: Iterable[str]) -> Charts:
+def charts(tags: Sequence[str], results: Iterable[str], *, fold: Sequence[str] = ()) -> Charts:
     """Return the charts of a run.
 
     Args:
         tags: the scalars of a training step.
         results: tags of the task's results, which an evaluation has under eval/.
+        fold: globs of the families that are folded, each of which is a chart of its quantiles.
     """
     found: Charts = defaultdict(dict)
-    for tag in dict.fromkeys(("loss", *results)):
-        found["training and held-out"][tag] = [re.compile(re.escape(each)) for each in (tag, f"eval/{tag}")]
+    own = dict.fromkeys(("loss", *results))
+    held_out = [f"eval/{tag}" for tag in own]
+    folded = {**sowlog.families(tags, fold), **sowlog.families(held_out, fold)}
+    hidden = {tag for members in folded.values() for tag in members}
+    for tag in own:
+        if shown := [re.compile(re.escape(each)) for each in (tag, f"eval/{tag}") if each not in hidden]:
+            found["training and held-out"][tag] = list(shown)
     if any(tag.startswith("losses/") for tag in tags):
         found["losses"]["raw and weighted"] = ["losses/**"]
         found["losses"]["raw and weighted, held-out"] = ["eval/losses/**"]
-    for (before, after), count in _families(tags).items():
+    for name in folded:
+        quantiles = [re.compile(re.escape(f"{name}/{each}")) for each in ("p50", "p90", "max")]
+        found[name.partition("/")[0]][name] = list(quantiles)
+    for (before, after), count in _families(tag for tag in tags if tag not in hidden).items():
         if count > 1:
             title = f"{before}*{after}"
             numbered = re.compile(rf"{re.escape(before)}\d+{re.escape(after)}")
