@@ -55,8 +55,8 @@ class Folding:
         self._heat_maps = None if heat_map_every is None else HeatMaps(heat_map_every)
         self._plans: dict[int, tuple[tuple[str, ...], _Plan | None]] = {}
         self._names: dict[str, str] = {}
-        self._refused: dict[str, str] = {}
-        self._warning: TagWarning | None = None
+        self._refused: set[str] = set()
+        self._reasons: list[str] = []
 
     def fold(self, record: Record) -> Record:
         """Return a record with scalars of each family in place of those of its layers."""
@@ -68,14 +68,14 @@ class Folding:
         if plan is None:
             return record
         # One value behind, which is absent, fills the rows of short families.
-        every, present = np.full(len(whole) + 1, np.nan, np.float32), np.zeros(len(whole) + 1, np.bool_)
+        wide, present = np.full(len(whole) + 1, np.nan, np.float32), np.zeros(len(whole) + 1, np.bool_)
         present[:-1] = tags.present if isinstance(tags, PresentTags) else True
-        every[present] = values
-        layers, is_present = every[plan.members], present[plan.members]
+        wide[present] = values
+        layers, is_present = wide[plan.members], present[plan.members]
         has_values: NDArray[np.bool_] = np.any(is_present, axis=1)
         scalars = _scalars(layers, is_present, plan.indices)
         kept = np.concatenate((present[plan.others], np.repeat(has_values, len(_SCALARS))))
-        folded = np.concatenate((every[plan.others], scalars.ravel()))[kept]
+        folded = np.concatenate((wide[plan.others], scalars.ravel()))[kept]
         folded.flags.writeable = False
         images = record.images
         if self._heat_maps is not None:
@@ -89,9 +89,12 @@ class Folding:
         )
 
     def take_warning(self) -> TagWarning | None:
-        """Return the warning of families that are not folded, once for each."""
-        warning, self._warning = self._warning, None
-        return warning
+        """Return the warning of families that are not folded, once for each; None if there are none."""
+        if not self._reasons:
+            return None
+        reasons, self._reasons = self._reasons, []
+        remedy = "give one of them another name, or leave it out of fold="
+        return TagWarning(f"{'; '.join(reasons)}: {remedy}.")
 
     def last_pictures(self) -> Iterator[Record]:
         """Return records of the pictures that are due at the end."""
@@ -129,7 +132,7 @@ class Folding:
         return plan if self._heat_maps is None else _with_maps(plan, families, self._heat_maps)
 
     def _is_free(self, family: Family, taken: set[str]) -> bool:
-        """Return whether the tags of a folded family are of no other value; warn once if one is."""
+        """Return whether the tags of a folded family are of no other value; note the reason if one is."""
         own = self._names.setdefault(family.name, family.glob)
         tags = [f"{family.name}/{name}" for name in (*_SCALARS, _PICTURE)]
         used = next((tag for tag in tags if tag in taken), None)
@@ -137,13 +140,9 @@ class Folding:
         if not used and own == family.glob:
             return True
         if family.glob not in self._refused:
-            self._refused[family.glob] = reason
-            self._warning = TagWarning(
-                "; ".join(
-                    f"the scalars of {glob} are not folded, since another value has {reason}"
-                    for glob, reason in self._refused.items()
-                )
-                + ": give one of them another name, or leave it out of fold=."
+            self._refused.add(family.glob)
+            self._reasons.append(
+                f"the scalars of {family.glob} are not folded, since another value has {reason}"
             )
         return False
 

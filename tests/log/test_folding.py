@@ -228,6 +228,9 @@ def test_tags_that_are_in_use_are_not_folded():
         "out of fold=."
     ]
     assert {"x/00", "x/01", "x/max", "y/max", "z/p50", "z_0", "z_1"} < set(records[1].tags)
+    with pytest.warns(sowlog.TagWarning) as issued:
+        log_all([{"a": [1.0, 2.0], "a/max": 1.0}, {"b": [1.0, 2.0], "b/p50": 1.0}], fold="**")
+    assert sum(str(each.message).count("the scalars of a/*") for each in issued) == 1
     assert not {"y/00", "z/0", "x/p50"} & set(records[1].tags)
 
 
