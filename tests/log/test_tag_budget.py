@@ -2,9 +2,12 @@
 
 import warnings
 
+import numpy as np
 import pytest
 
 import sowlog
+from sowlog._log.tag_budget import TagBudget
+from sowlog._tree.layout import PresentTags
 from sowlog.testing import MemoryWriter
 
 
@@ -70,3 +73,10 @@ def test_a_budget_without_a_tag_is_refused(budget):
     """None is no limit."""
     with pytest.raises(ValueError, match=f"tag_budget is {budget}; it must be 1 tag or more"):
         sowlog.Logger("unused", writers=[], tag_budget=budget)
+
+
+def test_tags_of_a_layout_count_before_all_have_a_value():
+    """Statistics of a cadence come later, and the warning need not wait for them."""
+    tags = PresentTags.of(("a", "b", "c"), np.array([True, False, False]))
+    assert TagBudget(3).note(tags) is None
+    assert "logs 3 scalar tags" in str(TagBudget(2).note(tags))
