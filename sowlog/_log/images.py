@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._log.arrays import Array, check_array, held
 from sowlog._tree.tags import index_tags
 
 _CHANNELS = (1, 3, 4)
 _FORMS = "[H, W], [H, W, C] or, as a batch, [N, H, W, C], with 1, 3 or 4 channels C"
+
+
+class Picture(Protocol):
+    """Images that the writer thread draws of arrays, which the device may still compute."""
+
+    @property
+    def tags(self) -> Sequence[str]:
+        """The tag of each image."""
+        ...
+
+    @property
+    def arrays(self) -> Sequence[Array]:
+        """The arrays that the images are drawn of."""
+        ...
+
+    def draw(self) -> dict[str, NDArray[np.uint8]]:
+        """Wait for the device and return the images by tag, as read-only uint8 arrays [H, W, C]."""
+        ...
 
 
 class Pixels(NamedTuple):
@@ -26,7 +43,25 @@ class Pixels(NamedTuple):
     """
 
     tag: str
-    array: jax.Array | NDArray[Any]
+    array: Array
+
+    @property
+    def tags(self) -> Sequence[str]:
+        """The tag of an image, or one for each image of a batch."""
+        return index_tags(self.tag, self.array.shape[:1]) if self.array.ndim == 4 else (self.tag,)
+
+    @property
+    def arrays(self) -> tuple[Array]:
+        """The one array."""
+        return (self.array,)
+
+    def draw(self) -> dict[str, NDArray[np.uint8]]:
+        """Wait for the device and return the images by tag, as read-only uint8 arrays [H, W, C]."""
+        array = to_uint8(np.asarray(self.array))
+        if array.ndim == 2:
+            array = array[..., None]
+        array.flags.writeable = False
+        return dict(zip(self.tags, [array] if array.ndim == 3 else array, strict=True))
 
 
 def check_image(tag: object, image: object) -> Pixels:
@@ -38,20 +73,18 @@ def check_image(tag: object, image: object) -> Pixels:
     """
     if not isinstance(tag, str) or not tag:
         raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image).")
-    if isinstance(image, jax.core.Tracer):
-        raise TypeError(
-            f"the image {tag} is a tracer: return it from the jitted function, and log the returned array."
-        )
-    if not isinstance(image, jax.Array | np.ndarray):
-        raise TypeError(
-            f"the image {tag} has type {type(image).__name__}: give a JAX or NumPy array, np.asarray(image)."
-        )
-    _check_dtype(tag, image.dtype)
-    _check_shape(tag, image.shape)
-    return Pixels(tag, image if isinstance(image, jax.Array) else np.array(image))
+    array = check_array(f"the image {tag}", image)
+    check_pixels(tag, array.dtype)
+    _check_shape(tag, array.shape)
+    return Pixels(tag, held(array))
 
 
-def _check_dtype(tag: str, dtype: Any) -> None:
+def check_pixels(tag: str, dtype: Any) -> None:
+    """Raise if pixels have another dtype than uint8, bool or a floating-point type.
+
+    Raises:
+        TypeError: They have.
+    """
     if not (dtype in (np.uint8, np.bool_) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(
             f"the image {tag} has dtype {dtype}: pixels are uint8 from 0 to 255, "
@@ -67,21 +100,8 @@ def _check_shape(tag: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"the image {tag} has shape {list(shape)}, which has no pixels.")
 
 
-def decode_images(pixels: Pixels) -> dict[str, NDArray[np.uint8]]:
-    """Wait for the device and return the images by tag, as read-only uint8 arrays [H, W, C]."""
-    array = _to_uint8(np.asarray(pixels.array))
-    if array.ndim == 2:
-        array = array[..., None]
-    array.flags.writeable = False
-    return dict(zip(tags_of(pixels), [array] if array.ndim == 3 else array, strict=True))
-
-
-def tags_of(pixels: Pixels) -> Sequence[str]:
-    """Return the tag of an image, or one for each image of a batch."""
-    return index_tags(pixels.tag, pixels.array.shape[:1]) if pixels.array.ndim == 4 else (pixels.tag,)
-
-
-def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+def to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels as a new array of uint8."""
     if array.dtype == np.uint8:
         return array.copy()
     # Decoders overshoot a little, so values beyond 0 and 1 become black and white; NaN becomes black.

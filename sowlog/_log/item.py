@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 
-from sowlog._log.images import Pixels, decode_images
+from sowlog._log.arrays import Array
+from sowlog._log.images import Picture
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import Layout, Packed
@@ -26,7 +27,7 @@ class Item(NamedTuple):
     wall_time: float
     packed: Packed | None = None
     scalars: Mapping[str, float] = MappingProxyType({})
-    pixels: Pixels | None = None
+    picture: Picture | None = None
     text: Text | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
@@ -35,8 +36,13 @@ class Item(NamedTuple):
     @property
     def nbytes(self) -> int:
         """The bytes of its images and its text; the scalars of a step are few, and count as 0."""
-        pixels = 0 if self.pixels is None else self.pixels.array.nbytes
-        return pixels + (0 if self.text is None else len(self.text.markdown))
+        text = 0 if self.text is None else len(self.text.markdown)
+        return text + sum(array.nbytes for array in self.arrays)
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays of its images."""
+        return () if self.picture is None else tuple(self.picture.arrays)
 
     @property
     def is_of_run(self) -> bool:
@@ -45,7 +51,7 @@ class Item(NamedTuple):
 
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""
-        arrays: list[Any] = [self.packed and self.packed.buffer, self.pixels and self.pixels.array]
+        arrays: list[Any] = [self.packed and self.packed.buffer, *self.arrays]
         on_device = [array for array in arrays if isinstance(array, jax.Array)]
         # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
         return all(array.is_deleted() or array.is_ready() for array in cast(list[Any], on_device))
@@ -81,7 +87,7 @@ def read_item(item: Item) -> Record:
             on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
         values = np.concatenate((values, on_host))
     values.flags.writeable = False
-    images = {} if item.pixels is None else decode_images(item.pixels)
+    images = {} if item.picture is None else item.picture.draw()
     texts = {} if item.text is None else {item.text.tag: item.text.markdown}
     return Record(
         item.step,

@@ -11,28 +11,18 @@ import jax
 from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
-from sowlog._log.background import Background
+from sowlog._log.calls import Calls
 from sowlog._log.charts import check_layout
 from sowlog._log.figures import check_figure, draw
-from sowlog._log.images import check_image, tags_of
-from sowlog._log.item import Item, start_copy
-from sowlog._log.kinds import TagKinds
+from sowlog._log.images import check_image
+from sowlog._log.item import Item
 from sowlog._log.tables import check_table
 from sowlog._log.texts import Text, check_text
 from sowlog.writers._arguments import check_step
 
 
-class Media:
-    """Queues what TensorBoard shows beside scalars and histograms.
-
-    Args:
-        every: log only the steps that are a multiple of it.
-        kinds: the kind of each tag.
-        background: the queue, and the thread that empties it.
-    """
-
-    def __init__(self, every: int, kinds: TagKinds, background: Background[Item]) -> None:
-        self._every, self._kinds, self._background = every, kinds, background
+class Media(Calls):
+    """Queues what TensorBoard shows beside scalars and histograms."""
 
     def image(self, step: int, tag: str, image: jax.Array | NDArray[Any]) -> None:
         """Log an image, or a batch of images, of one step.
@@ -64,13 +54,8 @@ class Media:
         require_encoder()
         step = check_step(step)
         pixels = check_image(tag, image)
-        self._kinds.note("an image", tags_of(pixels))
-        if step % self._every:
-            self._background.check()
-            return
-        if isinstance(pixels.array, jax.Array):
-            start_copy(pixels.array)
-        self._background.put(Item(step, wall_time, pixels=pixels))
+        if self._admit(step, "an image", pixels.tags):
+            self._queue(Item(step, wall_time, picture=pixels))
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """Log a text of one step, for TensorBoard's Text tab: a sample, an answer, the configuration.
@@ -129,11 +114,8 @@ class Media:
     def _log_text(self, step: int, text: Text) -> None:
         wall_time = time.time()
         step = check_step(step)
-        self._kinds.note("text", (text.tag,))
-        if step % self._every:
-            self._background.check()
-            return
-        self._background.put(Item(step, wall_time, text=text))
+        if self._admit(step, "text", (text.tag,)):
+            self._queue(Item(step, wall_time, text=text))
 
     def figure(self, step: int, tag: str, figure: Any) -> None:
         """Log a figure of Matplotlib as an image of one step.
@@ -164,11 +146,8 @@ class Media:
         wall_time = time.time()
         step = check_step(step)
         name = check_figure(tag, figure)
-        self._kinds.note("an image", (name,))
-        if step % self._every:
-            self._background.check()
-            return
-        self._background.put(Item(step, wall_time, pixels=draw(name, figure)))
+        if self._admit(step, "an image", (name,)):
+            self._queue(Item(step, wall_time, picture=draw(name, figure)))
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str | re.Pattern[str]]]]) -> None:
         """Log the charts of this run, for TensorBoard's Custom Scalars tab: several tags in one chart.
