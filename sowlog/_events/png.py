@@ -36,6 +36,7 @@ def require_encoder() -> None:
         importlib.import_module("PIL.Image")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"log.image encodes PNG with Pillow, which is not installed: {_INSTALL} (or pip install pillow).",
+            f"images are encoded as PNG by Pillow, which is not installed: {_INSTALL} (or pip install "
+            f"pillow).",
             name=error.name,
         ) from error

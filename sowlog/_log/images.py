@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sowlog._log.arrays import Array, check_array, held
 from sowlog._tree.tags import index_tags
 
-_CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3, 4)
 _FORMS = "[H, W], [H, W, C] or, as a batch, [N, H, W, C], with 1, 3 or 4 channels C"
 
 
@@ -74,26 +74,30 @@ def check_image(tag: object, image: object) -> Pixels:
     if not isinstance(tag, str) or not tag:
         raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image).")
     array = check_array(f"the image {tag}", image)
-    check_pixels(tag, array.dtype)
+    check_pixels(f"the image {tag}", array.dtype)
     _check_shape(tag, array.shape)
     return Pixels(tag, held(array))
 
 
-def check_pixels(tag: str, dtype: Any) -> None:
+def check_pixels(name: str, dtype: Any) -> None:
     """Raise if pixels have another dtype than uint8, bool or a floating-point type.
+
+    Args:
+        name: the images in the error, as "the image samples".
+        dtype: the dtype.
 
     Raises:
         TypeError: They have.
     """
     if not (dtype in (np.uint8, np.bool_) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(
-            f"the image {tag} has dtype {dtype}: pixels are uint8 from 0 to 255, "
+            f"{name} has dtype {dtype}: pixels are uint8 from 0 to 255, "
             f"image.astype(np.uint8), or floating-point numbers from 0 to 1."
         )
 
 
 def _check_shape(tag: str, shape: tuple[int, ...]) -> None:
-    if not 2 <= len(shape) <= 4 or (len(shape) > 2 and shape[-1] not in _CHANNELS):
+    if not 2 <= len(shape) <= 4 or (len(shape) > 2 and shape[-1] not in CHANNELS):
         grey = f"; a batch of grey images is image[..., None], {[*shape, 1]}" if len(shape) == 3 else ""
         raise ValueError(f"the image {tag} has shape {list(shape)}: it must be {_FORMS}{grey}.")
     if 0 in shape:

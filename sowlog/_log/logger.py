@@ -24,6 +24,7 @@ from sowlog._log.media import Media
 from sowlog._log.metrics import prepare
 from sowlog._log.nonfinite import OnNonfinite, check_on_nonfinite
 from sowlog._log.pending import OnFull, check_bounds
+from sowlog._log.plots import Plots
 from sowlog._log.tag_budget import TagBudget
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_globs, check_step, check_writers
@@ -35,7 +36,7 @@ _HEAT_MAP_EVERY = 1000
 _TAG_BUDGET = 1000
 
 
-class Logger(Media, Alerting):
+class Logger(Media, Plots, Alerting):
     """Writes the metrics of each step without making training wait.
 
     `log(step, metrics)` starts the copy off the device, queues it and returns; the writer thread of the

@@ -1,0 +1,71 @@
+"""The part of a logger that draws: grids of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from numpy.typing import NDArray
+
+from sowlog._events.png import require_encoder
+from sowlog._log.calls import Calls
+from sowlog._log.grids import check_grid
+from sowlog._log.item import Item
+from sowlog.writers._arguments import check_step
+
+
+class Plots(Calls):
+    """Queues arrays of which the writer thread draws or computes what TensorBoard shows."""
+
+    def grid(
+        self,
+        step: int,
+        tag: str,
+        images: jax.Array | NDArray[Any],
+        *,
+        columns: int | None = None,
+        labels: Sequence[str | float | None] | jax.Array | NDArray[Any] | None = None,
+        gap: int = 2,
+        scale: int | None = None,
+    ) -> None:
+        """Log many images as one picture of a step, in rows with gaps between them.
+
+        The writer thread waits for the device and draws the picture. Labels are in a font of fixed size, 6
+        pixels a character, and are cut to the width of a tile; characters beyond Latin-1 are drawn as "?".
+        The bounds are those of `image`.
+
+        Args:
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag.
+            images: shape [N, H, W, C], with dtypes and channels as for `image`; or [R, N, H, W, C], R rows of
+                N images, as of originals over reconstructions. The picture has up to 2^23 pixels, which are
+                1900 tiles of the default size.
+            columns: the number of images in a row; by default those of a square.
+            labels: one text or number above each image, in the order of the rows: a list, or an array on the
+                host or the device. None is no label.
+            gap: pixels between two images.
+            scale: the integer by which images are enlarged, each pixel to a square. By default the least one
+                that makes the longer side 64 pixels or more.
+
+        Raises:
+            ModuleNotFoundError: Pillow is not installed.
+            TypeError: The images are not an array, or have another dtype; or so have the labels.
+            ValueError: The images have another shape, or another number than the labels; the picture is too
+                large, has no tag, or that of a metric, a text or a curve.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, jax.numpy as jnp, sowlog
+            >>> images, restored = jnp.zeros((8, 8, 8, 1)), jnp.ones((8, 8, 8, 1))
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.grid(0, "digits", images, columns=4, labels=jnp.arange(8))
+            ...     log.grid(0, "reconstructions", jnp.stack([images, restored]))
+        """
+        wall_time = time.time()
+        require_encoder()
+        step = check_step(step)
+        grid = check_grid(tag, images, columns=columns, labels=labels, gap=gap, scale=scale)
+        if self._admit(step, "an image", grid.tags):
+            self._queue(Item(step, wall_time, picture=grid))
