@@ -44,7 +44,8 @@ class Summary(NamedTuple):
         packed: every metric, for the logger.
         shown: the task's results, for the display, float32 scalars by tag.
         finite: bool scalar, whether the objective and its gradient (in an evaluation the loss) are finite.
-        images: the images of an evaluation, uint8 [H, W, C] by tag; empty in a training step.
+        images: the images of an evaluation, uint8 [H, W, C] or [R, N, H, W, C] by tag; empty in a training
+            step.
     """
 
     packed: sowlog.Packed

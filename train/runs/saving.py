@@ -39,10 +39,11 @@ class Saver:
         self._every, self._steps = every, steps
 
     def log(self, step: int, metrics: Any, *, images: dict[str, jax.Array] | None = None) -> None:
-        """Log the metrics of a step, and images by tag."""
+        """Log the metrics of a step, and images by tag: an image [H, W, C], or a grid [R, N, H, W, C]."""
         self._queue(lambda: self._log(step, metrics))
         for tag, image in (images or {}).items():
-            self._queue(functools.partial(self._log.image, step, tag, image))
+            show = self._log.grid if image.ndim == 5 else self._log.image
+            self._queue(functools.partial(show, step, tag, image))
 
     def describe(self, config: Config, start: Start) -> None:
         """Log the configuration and the versions of a new run."""

@@ -25,6 +25,9 @@ Variables = dict[str, Any]
 
 Batch = dict[str, jax.Array]
 
+DRAWN = 16
+"""Images that an evaluation draws."""
+
 
 class Forward(NamedTuple):
     """The result of one forward pass.
@@ -86,8 +89,18 @@ class Draws(Protocol):
     """A task with the optional method `draw`, which is called at each evaluation."""
 
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        """Return images of a held-out batch by tag, [H, W, C] in 0 … 1; traced in the evaluation."""
+        """Return images of a held-out batch by tag, in 0 … 1; traced in the evaluation.
+
+        An array [H, W, C] is one image. An array [R, N, H, W, C] is a grid: R rows of N images, enlarged so
+        that small ones can be seen, as of originals over their reconstructions.
+        """
         ...
+
+
+def drawable(image: jax.Array) -> jax.Array | None:
+    """Return the first images of a batch, or None if its arrays [B, H, W, C] are no images to look at."""
+    is_image = image.ndim == 4 and image.shape[-1] in {1, 3, 4}
+    return image[:DRAWN].astype(jnp.float32) if is_image else None
 
 
 def as_input(x: jax.Array, variables: Variables) -> jax.Array:

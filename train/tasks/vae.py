@@ -14,10 +14,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import VaeTask
-from train.tasks import Batch, Forward, Task, Variables, as_input
-
-DRAWN = 16
-"""Images that an evaluation draws."""
+from train.tasks import Batch, Forward, Task, Variables, as_input, drawable
 
 
 class Mlp(nn.Module):
@@ -112,15 +109,13 @@ class Vae(Task):
 
     def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         """Return a row of images over the row of their reconstructions, if they are images to look at."""
-        x_BHWC = batch["image"][:DRAWN]
-        if x_BHWC.ndim != 4 or x_BHWC.shape[-1] not in (1, 3, 4):
+        x_BHWC = drawable(batch["image"])
+        if x_BHWC is None:
             return {}
         logits_BP, _ = self._model.apply(
             variables, _pixels({"image": x_BHWC}), rngs={"latents": jax.random.key(0)}
         )
-        y_BHWC = jax.nn.sigmoid(logits_BP).reshape(x_BHWC.shape)
-        rows = [jnp.concatenate(list(row_BHWC), axis=1) for row_BHWC in (x_BHWC.astype(jnp.float32), y_BHWC)]
-        return {"reconstructions": jnp.concatenate(rows)}
+        return {"reconstructions": jnp.stack([x_BHWC, jax.nn.sigmoid(logits_BP).reshape(x_BHWC.shape)])}
 
 
 def _pixels(batch: Batch) -> jax.Array:

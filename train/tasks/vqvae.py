@@ -13,7 +13,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import VqvaeTask
-from train.tasks import Batch, Forward, Task, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input, drawable
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -115,3 +115,11 @@ class Vqvae(Task):
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
         """Return no variables: the codes are parameters."""
         return {}
+
+    def draw(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        """Return a row of images over the row of their reconstructions, if they are images to look at."""
+        x_BHWC = drawable(batch["image"])
+        if x_BHWC is None:
+            return {}
+        y_BHWC: Any = self._model.apply(variables, x_BHWC)
+        return {"reconstructions": jnp.stack([x_BHWC, y_BHWC])}

@@ -66,3 +66,13 @@ def test_a_record_that_is_lost_stops_no_save_and_is_reported_at_the_end(tmp_path
     assert saver.saved() == 3
     assert saver.failures
     assert all("no disk at 1" in failure for failure in saver.failures)
+
+
+def test_images_of_an_evaluation_are_one_picture_each(tmp_path: Path) -> None:
+    """A task draws an image, or rows of them."""
+    memory = MemoryWriter()
+    images = {"image": jnp.zeros((8, 8, 3), jnp.uint8), "rows": jnp.zeros((2, 3, 8, 8, 1), jnp.uint8)}
+    with sowlog.Logger("unused", writers=[memory]) as log, Checkpoints(tmp_path, keep=1) as checkpoints:
+        Saver(log, checkpoints, every=1, steps=1).log(0, {}, images=images)
+    shapes = {tag: image.shape for record in memory.records for tag, image in record.images.items()}
+    assert shapes == {"image": (8, 8, 3), "rows": (130, 196, 1)}

@@ -10,7 +10,7 @@ import sowlog
 from tests.support.tensorboard_reading import tensorboard_images
 from tests.train.running import CONFIGS, run
 from tests.train.tasks.test_tasks import Trained
-from train import data
+from train import data, tasks
 from train.config import file as config_file
 from train.config.experiment import Config
 from train.config.tasks import VaeTask, VqvaeTask
@@ -159,13 +159,16 @@ def test_an_evaluation_draws_images_over_their_reconstructions(tmp_path: Path) -
     images = tensorboard_images(tmp_path)
     assert sorted(images) == [("eval/reconstructions", step) for step in (0, 2, 3)]
     held_out = data.load(experiment.data).held_out()["image"][0]
-    originals = np.concatenate(list(held_out[: vae.DRAWN, ..., 0]), axis=1)
-    for pixels in images.values():
-        np.testing.assert_array_equal(pixels[:8], np.round(255 * originals))
-    rows = [images["eval/reconstructions", step][8:] for step in (0, 3)]
-    assert rows[0].shape == (8, 8 * vae.DRAWN)
-    assert len(np.unique(rows[0])) > 100
-    assert (rows[0] != rows[1]).any()
+    originals = held_out[: tasks.DRAWN, ..., 0]
+    restored: list[np.ndarray] = []
+    for _, pixels in sorted(images.items()):
+        # Tiles of 64 pixels with gaps of 2, of which one pixel of each square is read.
+        rows = [pixels[top : top + 64 : 8] for top in (0, 66)]
+        tiles = [[row[:, left : left + 64 : 8] for left in range(0, 16 * 66, 66)] for row in rows]
+        np.testing.assert_array_equal(tiles[0], np.round(255 * originals))
+        restored.append(np.array(tiles[1]))
+    assert len(np.unique(restored[0])) > 100
+    assert (restored[0] != restored[2]).any()
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (3, 8, 8, 2)])
@@ -176,11 +179,16 @@ def test_what_is_no_image_to_look_at_is_not_drawn(shape: tuple[int, ...]) -> Non
     assert task.draw(task.init(jax.random.key(0), batch), batch) == {}
 
 
-def test_reconstructions_have_the_images_channels() -> None:
+VAE = VaeTask.model_validate({"name": "vae", "hidden": [4]})
+VQVAE = VqvaeTask.model_validate({"name": "vqvae", "width": 4, "codes": 4})
+
+
+@pytest.mark.parametrize("task", [vae.Vae(VAE), vqvae.Vqvae(VQVAE)])
+def test_reconstructions_have_the_images_channels(task: vae.Vae | vqvae.Vqvae) -> None:
     """Of colour, and fewer than are drawn: in a row each."""
-    task = vae.Vae(VaeTask.model_validate({"name": "vae", "hidden": [4]}))
-    batch = {"image": jnp.full((3, 4, 5, 3), 0.25)}
+    batch = {"image": jnp.full((3, 4, 6, 3), 0.25)}
     drawn = task.draw(task.init(jax.random.key(0), batch), batch)["reconstructions"]
-    assert drawn.shape == (8, 15, 3)
-    assert (drawn[:4] == 0.25).all()
-    assert ((drawn[4:] > 0) & (drawn[4:] < 1)).all()
+    assert drawn.shape == (2, 3, 4, 6, 3)
+    assert (drawn[0] == 0.25).all()
+    assert jnp.isfinite(drawn[1]).all()
+    assert (drawn[1] != drawn[0]).any()
