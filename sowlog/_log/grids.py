@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
 from sowlog._log.images import CHANNELS, check_pixels, to_uint8
-from sowlog._log.lettering import CHARACTER, shortened, show_number, write
+from sowlog._log.lettering import CHARACTER, check_texts, shortened, show_number, write
 
 # The least size of a tile's longer side, unless a scale is given. In pixels.
 TILE = 64
@@ -186,17 +185,9 @@ def _check_labels(tag: str, labels: Any, number: int) -> tuple[str, ...] | Array
             raise TypeError(f"{name} have dtype {array.dtype}: give texts or real numbers.")
         _check_number(name, array.size, number)
         return held(array)
-    if isinstance(labels, str | bytes) or not isinstance(labels, Sequence):
-        raise TypeError(f"{name} have type {type(labels).__name__}: give a list or an array.")
-    listed = list(cast(Sequence[Any], labels))
-    for label in listed:
-        if not (label is None or isinstance(label, str | bool | int | float | np.generic)):
-            raise TypeError(
-                f"{name} hold {label!r}, a {type(label).__name__}: give texts or numbers, of arrays on a "
-                f"device one array, jnp.stack(labels)."
-            )
-    _check_number(name, len(listed), number)
-    return tuple(map(show_number, listed))
+    texts = check_texts(name, labels)
+    _check_number(name, len(texts), number)
+    return texts
 
 
 def _check_number(name: str, labels: int, images: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,28 @@ def show_number(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def check_texts(name: str, labels: object) -> tuple[str, ...]:
+    """Return a list of texts and numbers as texts.
+
+    Args:
+        name: the labels in an error, as "the classes of the confusion matrix digits".
+        labels: the argument.
+
+    Raises:
+        TypeError: The argument is no list, or holds something else.
+    """
+    if isinstance(labels, str | bytes) or not isinstance(labels, Sequence):
+        raise TypeError(f"{name} have type {type(labels).__name__}: give a list of texts or numbers.")
+    listed = list(cast(Sequence[Any], labels))
+    for label in listed:
+        if not (label is None or isinstance(label, str | bool | int | float | np.generic)):
+            raise TypeError(
+                f"{name} hold {label!r}, a {type(label).__name__}: give texts or numbers, of arrays on a "
+                f"device one array, jnp.stack(labels)."
+            )
+    return tuple(map(show_number, listed))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""The part of a logger that draws: grids of images."""
+"""The part of a logger that draws: grids of images, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
 from sowlog._log.calls import Calls
+from sowlog._log.confusion import check_confusion
 from sowlog._log.grids import check_grid
 from sowlog._log.item import Item
 from sowlog.writers._arguments import check_step
@@ -69,3 +70,46 @@ class Plots(Calls):
         grid = check_grid(tag, images, columns=columns, labels=labels, gap=gap, scale=scale)
         if self._admit(step, "an image", grid.tags):
             self._queue(Item(step, wall_time, picture=grid))
+
+    def confusion(
+        self,
+        step: int,
+        tag: str,
+        matrix: jax.Array | NDArray[Any],
+        *,
+        classes: Sequence[str | float] | NDArray[Any] | None = None,
+    ) -> None:
+        """Log a confusion matrix of one step as a picture.
+
+        The colour of a cell is the share of its count in its row, the examples of one true class, from dark
+        (0) to yellow (all). Up to 20 classes the cells show their counts, and up to 80 the classes are named.
+        A row without examples is grey, and so is a cell that is negative or not finite, which does not count
+        in its row. The writer thread waits for the device and draws; the bounds are those of `image`.
+
+        Args:
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag.
+            matrix: real numbers of shape [K, K], up to 1024 classes: how often examples of the class of the
+                row were predicted to be of the class of the column. Of several batches it is the sum.
+            classes: the names of the classes, cut to 16 characters of Latin-1; by default 0 to K - 1.
+
+        Raises:
+            ModuleNotFoundError: Pillow is not installed.
+            TypeError: The matrix is no array of real numbers, or the classes are no list of texts.
+            ValueError: The matrix has another shape, or too many classes; another number of classes is
+                named; or it has no tag, or that of a metric, a text or a curve.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, jax, jax.numpy as jnp, sowlog
+            >>> labels, predicted = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 1, 1])
+            >>> matrix = jnp.zeros((2, 2), jnp.int32).at[labels, predicted].add(1)
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.confusion(0, "eval/confusion", matrix, classes=["cat", "dog"])
+        """
+        wall_time = time.time()
+        require_encoder()
+        step = check_step(step)
+        confusion = check_confusion(tag, matrix, classes)
+        if self._admit(step, "an image", confusion.tags):
+            self._queue(Item(step, wall_time, picture=confusion))

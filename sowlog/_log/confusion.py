@@ -1,0 +1,192 @@
+"""Confusion matrices: counts drawn as a picture, with the share of each row as the colour."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog._log.arrays import Array, check_array, held
+from sowlog._log.lettering import CHARACTER, check_texts, shortened, write
+
+# Beyond it a picture of one pixel for each cell is larger than a screen.
+MAX_CLASSES = 1024
+# Up to so many classes a cell has room for its count. Sizes in pixels.
+_COUNTED, _COUNTED_CELL = 20, 48
+_SIDE = _COUNTED * _COUNTED_CELL
+# Cells in which a line of text fits have names beside them and lines between them.
+_NAMED_CELL = CHARACTER[0] + 1
+_NAME_LENGTH = 16
+_SPACE = 4
+_WHITE, _BLACK, _GREY = 255, 0, 208
+# From this luminance on, of 255, black is the more readable text.
+_LIGHT = 128
+# Each 15th of the 256 colours of viridis, by Nathaniel Smith and Stefan van der Walt (CC0), as in Matplotlib:
+# its lightness is proportional to the value, also for the colour-blind and in print.
+_VIRIDIS = np.array(
+    [
+        (68, 1, 84),
+        (72, 23, 105),
+        (71, 42, 122),
+        (67, 61, 132),
+        (61, 78, 138),
+        (53, 94, 141),
+        (46, 109, 142),
+        (41, 123, 142),
+        (35, 137, 142),
+        (31, 151, 139),
+        (33, 165, 133),
+        (46, 179, 124),
+        (70, 192, 111),
+        (101, 203, 94),
+        (137, 213, 72),
+        (176, 221, 47),
+        (216, 226, 25),
+        (253, 231, 37),
+    ]
+)
+
+
+class Confusion(NamedTuple):
+    """A matrix of counts, which the device may still compute.
+
+    Attributes:
+        tag: the tag.
+        matrix: real numbers of shape [K, K], the true class on the first axis.
+        classes: the name of each class.
+    """
+
+    tag: str
+    matrix: Array
+    classes: tuple[str, ...]
+
+    @property
+    def tags(self) -> tuple[str]:
+        """The one tag."""
+        return (self.tag,)
+
+    @property
+    def arrays(self) -> tuple[Array]:
+        """The matrix."""
+        return (self.matrix,)
+
+    def draw(self) -> dict[str, NDArray[np.uint8]]:
+        """Wait for the device and return the picture by its tag."""
+        counts = np.asarray(self.matrix).astype(np.float64)
+        number = len(counts)
+        cell = _COUNTED_CELL if number <= _COUNTED else max(1, _SIDE // number)
+        cells = _cells(counts, cell)
+        names = [shortened(name, _NAME_LENGTH) for name in self.classes] if cell >= _NAMED_CELL else []
+        canvas = _with_axes(cells, names, cell)
+        canvas.flags.writeable = False
+        return {self.tag: canvas}
+
+
+def check_confusion(tag: object, matrix: object, classes: Any) -> Confusion:
+    """Return a valid matrix; one on the host is copied, since the caller may write to it.
+
+    Raises:
+        TypeError: The matrix is no array of real numbers, or the classes are no list.
+        ValueError: The matrix has another shape or too many classes, another number of them is named, or it
+            has no tag.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise ValueError(
+            f"the confusion matrix has the tag {tag!r}: give it a name, "
+            f"log.confusion(step, 'confusion', matrix)."
+        )
+    name = f"the confusion matrix {tag}"
+    array = check_array(name, matrix)
+    if not (array.dtype.kind in "biu" or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise TypeError(
+            f"{name} has dtype {array.dtype}: give counts, as integers or floating-point numbers."
+        )
+    shape = array.shape
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise ValueError(
+            f"{name} has shape {list(shape)}: it must be [K, K], the counts of K true classes by K predicted "
+            f"ones."
+        )
+    if shape[0] > MAX_CLASSES:
+        raise ValueError(
+            f"{name} has {shape[0]} classes, and a picture shows {MAX_CLASSES}: log a part, "
+            f"matrix[:100, :100]."
+        )
+    names = tuple(map(str, range(shape[0]))) if classes is None else _check_classes(name, classes)
+    if len(names) != shape[0]:
+        raise ValueError(f"the classes of {name} are {len(names)}, and its rows {shape[0]}: name each once.")
+    return Confusion(tag, held(array), names)
+
+
+def _check_classes(name: str, classes: Any) -> tuple[str, ...]:
+    names = classes.tolist() if isinstance(classes, np.ndarray) else classes
+    return check_texts(f"the classes of {name}", names)
+
+
+def shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of each count in its row; NaN for a row of no counts, and for what is no count."""
+    is_count = np.isfinite(counts) & (counts >= 0)
+    valid = np.where(is_count, counts, 0)
+    # A row is scaled by its largest count first, so that no sum overflows.
+    largest = valid.max(axis=1, keepdims=True)
+    scaled = np.divide(valid, largest, out=np.zeros_like(valid), where=largest > 0)
+    total = scaled.sum(axis=1, keepdims=True)
+    share = np.divide(scaled, total, out=np.full_like(valid, np.nan), where=total > 0)
+    return np.where(is_count, share, np.nan)
+
+
+def colours(share: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the RGB of shares from 0 to 1; grey for NaN."""
+    known = np.nan_to_num(share)
+    places = np.linspace(0, 1, len(_VIRIDIS))
+    rgb = np.stack([np.interp(known, places, _VIRIDIS[:, channel]) for channel in range(3)], axis=-1)
+    return np.where(np.isnan(share)[..., None], _GREY, np.rint(rgb)).astype(np.uint8)
+
+
+def _cells(counts: NDArray[np.float64], cell: int) -> NDArray[np.uint8]:
+    """Return the cells as a picture, with lines and counts where there is room."""
+    rgb = colours(shares(counts))
+    picture = rgb.repeat(cell, 0).repeat(cell, 1)
+    if cell >= _NAMED_CELL:
+        picture[cell - 1 :: cell], picture[:, cell - 1 :: cell] = _WHITE, _WHITE
+    if cell == _COUNTED_CELL:
+        luminance = rgb @ np.array([0.299, 0.587, 0.114])
+        for (row, column), count in np.ndenumerate(counts):
+            text = _show_count(float(count))
+            write(
+                picture,
+                text,
+                top=row * cell + (cell - CHARACTER[0]) // 2,
+                left=column * cell + (cell - len(text) * CHARACTER[1]) // 2,
+                colour=_BLACK if luminance[row, column] >= _LIGHT else _WHITE,
+            )
+    return picture
+
+
+def _show_count(count: float) -> str:
+    return f"{count:.0f}" if count.is_integer() and abs(count) < 1e6 else f"{count:.2g}"
+
+
+def _with_axes(cells: NDArray[np.uint8], names: list[str], cell: int) -> NDArray[np.uint8]:
+    """Return the cells with the names of the classes, true ones on the left and predicted ones above."""
+    height, width = CHARACTER
+    longest = width * max((len(name) for name in names), default=0)
+    is_upright = longest > cell - _SPACE
+    title = height + _SPACE
+    left = title + (longest + _SPACE if names else 0)
+    top = title + ((longest if is_upright else height) + _SPACE if names else 0)
+    canvas = np.full((top + len(cells), max(left + len(cells), left + 9 * width), 3), _WHITE, np.uint8)
+    canvas[top:, left : left + len(cells)] = cells
+    write(canvas, "predicted", top=0, left=left)
+    write(canvas, "true", top=top, left=0, upright=True)
+    for number, name in enumerate(names):
+        size = len(name) * width
+        start, middle = number * cell, (cell - height) // 2
+        write(canvas, name, top=top + start + middle, left=left - _SPACE - size)
+        if is_upright:
+            write(canvas, name, top=top - _SPACE - size, left=left + start + middle, upright=True)
+        else:
+            write(canvas, name, top=title, left=left + start + (cell - size) // 2)
+    return canvas

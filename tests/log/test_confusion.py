@@ -1,0 +1,153 @@
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import pytest
+
+import sowlog
+from sowlog._log.confusion import colours, shares
+from sowlog.testing import MemoryWriter
+from tests.support.odd_writers import GatedWriter
+from tests.support.tensorboard_reading import tensorboard_images
+
+GREY = (208,) * 3
+NONE, ALL = (68, 1, 84), (253, 231, 37)
+COUNTS = np.array([[3, 1], [0, 4]])
+
+
+def drawn(matrix, **options):
+    """Return the picture of a matrix."""
+    memory = MemoryWriter()
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        log.confusion(0, "matrix", matrix, **options)
+    return memory.records[0].images["matrix"]
+
+
+def corners(picture, classes, cell):
+    """Return the colour in the first pixel of each cell, which lie at the lower right."""
+    cells = picture[-classes * cell :, -classes * cell :]
+    return [[tuple(pixel) for pixel in row[::cell].tolist()] for row in cells[::cell]]
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float32, jnp.bfloat16])
+def test_the_colour_is_the_share_of_the_row(tmp_path, place, dtype):
+    """As TensorBoard reads it, from the host or the device."""
+    with sowlog.Logger(tmp_path) as log:
+        log.confusion(3, "matrix", place(COUNTS.astype(dtype)))
+    ((where, pixels),) = tensorboard_images(tmp_path).items()
+    assert where == ("matrix", 3)
+    three, one = (tuple(colours(np.array([share]))[0].tolist()) for share in (0.75, 0.25))
+    assert corners(pixels, 2, 48) == [[three, one], [NONE, ALL]]
+    np.testing.assert_array_equal(pixels, drawn(COUNTS))
+
+
+def test_shares_are_those_of_float64():
+    """Of rows of any size, also beyond float64's sums; a row without examples has none."""
+    counts = np.array([[1.0, 3, 0], [0, 0, 0], [1e308, 1e308, 1e308]])
+    np.testing.assert_allclose(shares(counts), [[0.25, 0.75, 0], [np.nan] * 3, [1 / 3] * 3])
+
+
+def test_what_is_no_count_is_grey_and_counts_nowhere():
+    """NaN, an infinity and a negative number."""
+    for odd in (np.nan, np.inf, -np.inf, -2.0):
+        np.testing.assert_array_equal(shares(np.array([[odd, 1], [0, 1]])), [[np.nan, 1], [0, 1]])
+        assert corners(drawn(np.array([[odd, 1], [0, 0]])), 2, 48) == [[GREY, ALL], [GREY, GREY]]
+
+
+def test_the_colours_are_matplotlibs_viridis():
+    """Within 5 of 255 between the colours of the table."""
+    steps = np.linspace(0, 1, 256)
+    expected = 255 * np.array(matplotlib.colormaps["viridis"].colors)
+    np.testing.assert_allclose(colours(steps), expected, atol=5.5)
+    np.testing.assert_array_equal(colours(steps)[::15], np.rint(expected)[::15])
+
+
+@pytest.mark.parametrize(
+    ("classes", "cell"), [(2, 48), (20, 48), (21, 45), (80, 12), (81, 11), (960, 1), (1024, 1)]
+)
+def test_a_picture_of_many_classes_stays_as_large_as_a_screen(classes, cell):
+    """Each cell is a square, of one pixel in the end."""
+    picture = drawn(np.eye(classes, dtype=np.int32))
+    side = classes * cell
+    assert picture[-side:, -side:].shape == (side, side, 3)
+    assert max(picture.shape) <= max(side, 54) + 70
+    assert {row[number] for number, row in enumerate(corners(picture, classes, cell))} == {
+        ALL
+    } or classes == 1
+
+
+def test_counts_and_names_are_drawn():
+    """Each count in its cell alone, each name in the row or column of its class."""
+    picture, changed = drawn(COUNTS), drawn(np.array([[30, 10], [0, 40]]))
+    differs = (picture[-96:, -96:] != changed[-96:, -96:]).any(-1)
+    assert [differs[top : top + 48, left : left + 48].any() for top in (0, 48) for left in (0, 48)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    named, other = drawn(COUNTS, classes=["cat", "dog"]), drawn(COUNTS, classes=["cat", "cow"])
+    rows, columns = np.nonzero((named != other).any(-1))
+    assert ((rows >= named.shape[0] - 48) | (columns >= named.shape[1] - 48)).all()
+    np.testing.assert_array_equal(drawn(COUNTS, classes=np.array([0, 1])), picture)
+    np.testing.assert_array_equal(drawn(COUNTS, classes=["0", "1"]), picture)
+
+
+@pytest.mark.parametrize("count", [123456, 1234567, -1234567.0, 1e300, 0.123456])
+def test_a_long_count_stays_in_its_cell(count):
+    """It is rounded to the room that there is."""
+    other = np.nan if count < 0 else 1
+    lone, empty = (drawn(np.array([[1, 0], [0, one]])) for one in (count, other))
+    np.testing.assert_array_equal(lone[:-48], empty[:-48])
+    np.testing.assert_array_equal(lone[:, :-48], empty[:, :-48])
+
+
+@pytest.mark.parametrize(
+    ("matrix", "options", "error", "message"),
+    [
+        (np.zeros((2, 3)), {}, ValueError, r"shape \[2, 3\]: it must be \[K, K\]"),
+        (np.zeros(4), {}, ValueError, r"shape \[4\]: it must be"),
+        (np.zeros((0, 0)), {}, ValueError, r"shape \[0, 0\]: it must be"),
+        (np.zeros((1025, 1025), bool), {}, ValueError, "has 1025 classes, and a picture shows 1024"),
+        (np.zeros((2, 2), complex), {}, TypeError, "dtype complex128: give counts"),
+        (np.zeros((2, 2), object), {}, TypeError, "dtype object: give counts"),
+        ([[1, 0], [0, 1]], {}, TypeError, "has type list"),
+        (COUNTS, {"classes": ["cat"]}, ValueError, "are 1, and its rows 2: name each once"),
+        (COUNTS, {"classes": "ab"}, TypeError, "have type str: give a list"),
+        (COUNTS, {"classes": jnp.arange(2)}, TypeError, "have type ArrayImpl: give a list"),
+    ],
+)
+def test_an_invalid_matrix_is_refused(matrix, options, error, message):
+    """On the training thread, at the call."""
+    with sowlog.Logger("unused", writers=[]) as log, pytest.raises(error, match=f"matrix digits .*{message}"):
+        log.confusion(0, "digits", matrix, **options)
+
+
+def test_a_matrix_needs_a_tag_of_its_own_and_values():
+    """It is an image, and no tracer."""
+    with sowlog.Logger("unused", writers=[]) as log:
+        with pytest.raises(ValueError, match="the confusion matrix has the tag None"):
+            log.confusion(0, None, COUNTS)
+        log(0, {"loss": 1.0})
+        with pytest.raises(ValueError, match="loss is logged as an image and was a metric before"):
+            log.confusion(0, "loss", COUNTS)
+        with pytest.raises(TypeError, match="the confusion matrix digits is a tracer: return it"):
+            jax.jit(lambda x: log.confusion(0, "digits", x))(COUNTS)
+
+
+def test_the_training_thread_draws_no_matrix():
+    """It returns while the writer hangs, and a later change of the array changes nothing."""
+    gate, counts = GatedWriter(), COUNTS.copy()
+    with sowlog.Logger("unused", writers=[gate], every=2) as log:
+        with jax.transfer_guard_device_to_host("disallow"):
+            log.confusion(0, "host", counts)
+            log.confusion(0, "device", jnp.asarray(COUNTS))
+            log.confusion(1, "skipped", counts)
+        counts[:] = 0
+        assert gate.records == []
+        gate.open.set()
+    host, device = gate.records
+    np.testing.assert_array_equal(host.images["host"], device.images["device"])
+    with pytest.raises(ValueError, match="read-only"):
+        host.images["host"][:] = 0
