@@ -31,7 +31,7 @@ def describe(config: Config, dataset: Dataset) -> str:
     update = step.make_update(task, rule, schedule, config)
     _, trained = jax.eval_shape(update, state, cut(batch, config.microbatches))
     held_out = dataset.held_out(), dataset.remainder()
-    measured = jax.eval_shape(evaluation.make_measure(task, config), state.variables, *held_out)
+    measured = jax.eval_shape(evaluation.make_measure(task, config), state.variables, *held_out).metrics
     packed = jax.eval_shape(sowlog.pack, {"eval": measured})
     evaluation.check_results(config, task, packed.layout.scalars)
     return "\n".join(

@@ -21,17 +21,31 @@ class Measured(NamedTuple):
     Attributes:
         by_element: states that hold their own weight, as a mean over elements does.
         by_pass: losses, each a mean over the examples of a batch, without their number.
+        counts: the confusion matrix of the task, if it has one.
     """
 
     by_element: Metrics
     by_pass: Metrics
+    counts: Metrics
+
+
+class Totals(NamedTuple):
+    """What all held-out data comes to.
+
+    Attributes:
+        metrics: the metrics.
+        confusion: the confusion matrix of the task, float32 [K, K], if it has one.
+    """
+
+    metrics: Metrics
+    confusion: jax.Array | None
 
 
 class Measure(Protocol):
     """The function from variables and held-out data to the metrics of all of it."""
 
-    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Metrics:
-        """Return the metrics.
+    def __call__(self, variables: Variables, batches: Batch, remainder: Batch | None = None) -> Totals:
+        """Return the metrics, and the confusion matrix.
 
         Args:
             variables: the variables of the model.
@@ -56,19 +70,27 @@ def measure_all(measure: Callable[[Variables, Batch], Measured]) -> Measure:
         nothing = sowlog.empty_like(jax.eval_shape(measure, variables, first))
         return jax.lax.scan(add, nothing, batches)[0]
 
-    def metrics(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Metrics:
+    def totals(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Totals:
         whole = measured(variables, batches)
         if not remainder:
-            return {**whole.by_element, **whole.by_pass}
+            return _total(whole)
         rest = measured(variables, remainder)
         sizes = _examples(batches), _examples(remainder)
         unit = math.gcd(*sizes)
         by_pass = sowlog.merge(
             _repeat(whole.by_pass, sizes[0] // unit), _repeat(rest.by_pass, sizes[1] // unit)
         )
-        return {**sowlog.merge(whole.by_element, rest.by_element), **by_pass}
+        by_element, counts = (
+            sowlog.merge(getattr(whole, name), getattr(rest, name)) for name in ("by_element", "counts")
+        )
+        return _total(Measured(by_element, by_pass, counts))
 
-    return metrics
+    return totals
+
+
+def _total(measured: Measured) -> Totals:
+    counts = measured.counts.get("confusion")
+    return Totals({**measured.by_element, **measured.by_pass}, None if counts is None else counts.compute())
 
 
 def _examples(batches: Batch) -> int:
@@ -110,11 +132,12 @@ def make_evaluate(task: Task, config: Config, *, sharding: Any = None) -> Evalua
     watched = [] if config.early_stop is None else [config.early_stop.metric.removeprefix("eval/")]
 
     def evaluate(variables: Variables, batches: Batch, remainder: Batch | None = None) -> Summary:
-        metrics = measure(variables, batches, remainder)
+        metrics, confusion = measure(variables, batches, remainder)
         finite = jnp.isfinite(metrics["loss"].compute())
         summary = summarize(metrics, (*task.results, *watched), finite, prefix="eval")
         return summary._replace(
-            images=_draw(task, variables, {name: array[0] for name, array in batches.items()})
+            images=_draw(task, variables, {name: array[0] for name, array in batches.items()}),
+            confusion=confusion,
         )
 
     return jax.jit(evaluate, out_shardings=sharding)
@@ -137,7 +160,8 @@ def _measured(forward: Forward) -> Measured:
         loss = jnp.where(forward.weight > 0, forward.loss, 0)
         del by_pass["loss"]
         metrics["loss"] = sowlog.mean.of(loss, weight=forward.weight)
-    return Measured(metrics, by_pass)
+    counts = {} if forward.confusion is None else {"confusion": forward.confusion}
+    return Measured(metrics, by_pass, counts)
 
 
 def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array]:

@@ -199,6 +199,7 @@ class Loop:
         """Evaluate the state on the held-out data and log it; return while the device computes."""
         summary = self._parts.evaluate(self.state)
         self._saver.log(self.step, summary.packed, images=summary.images)
+        self._saver.log_confusion(self.step, summary.confusion)
         self._evaluated = self.step, summary.shown
         return summary.shown
 

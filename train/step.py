@@ -46,12 +46,14 @@ class Summary(NamedTuple):
         finite: bool scalar, whether the objective and its gradient (in an evaluation the loss) are finite.
         images: the images of an evaluation, uint8 [H, W, C] or [R, N, H, W, C] by tag; empty in a training
             step.
+        confusion: the confusion matrix of an evaluation, float32 [K, K], if the task has one.
     """
 
     packed: sowlog.Packed
     shown: dict[str, jax.Array]
     finite: jax.Array
     images: dict[str, jax.Array]
+    confusion: jax.Array | None = None
 
 
 Metrics = dict[str, Any]

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+import sowlog
 from tests.train.running import CONFIGS, digits
 from train import __main__ as program
 from train import data, dry_run, evaluation, step, tasks
@@ -45,6 +47,13 @@ def test_an_evaluation_is_that_of_each_example_by_itself() -> None:
     assert float(summary.shown["loss"]) == pytest.approx(float(whole.loss), rel=1e-5)
     accuracy = float(whole.metrics["accuracy"].compute())
     assert float(summary.shown["accuracy"]) == pytest.approx(accuracy, rel=1e-6)
+    assert whole.confusion is not None
+    assert summary.confusion is not None
+    counts = np.asarray(whole.confusion.compute())
+    np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(label, minlength=10))
+    assert counts.trace() == round(357 * accuracy)
+    # A digit whose two best logits are equal to the last bit may be read as either.
+    assert np.abs(np.asarray(summary.confusion) - counts).sum() <= 2
 
 
 def test_a_dry_run_lists_the_shapes_of_an_evaluation() -> None:
@@ -70,3 +79,11 @@ def test_a_held_out_nan_has_a_line(tmp_path: Path, capsys: pytest.CaptureFixture
         "warning: eval/loss is nan at step 0.",
         "warning: eval/loss is nan at step 1.",
     ]
+
+
+def test_a_confusion_matrix_counts_labels_by_predictions() -> None:
+    """Of any shape and of several batches; a label beyond the classes, as of padding, is not counted."""
+    labels, predicted = jnp.array([[0, 0, 1], [2, -1, 3]]), jnp.array([[0, 1, 1], [0, 0, 0]])
+    counts = tasks.confusion(labels, predicted, 3)
+    twice = sowlog.merge({"": counts}, {"": counts})[""]
+    np.testing.assert_array_equal(twice.compute(), [[2, 2, 0], [0, 2, 0], [2, 0, 0]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sowlog
-from tests.support.tensorboard_reading import tensorboard_scalars
+from tests.support.tensorboard_reading import tensorboard_images, tensorboard_scalars
 from tests.train.running import after_each_step, digits, moe, points, run, run_until, saved_arrays
 from train import data, loop, optimizer, parts, step, tasks
 from train.config import file as config_file
@@ -24,6 +24,7 @@ def test_every_step_has_one_point_and_every_evaluation_its_own(tmp_path) -> None
     for tag, points_of_tag in series.items():
         assert points_of_tag.steps == ([0, 5, 10, 12] if tag.startswith("eval/") else list(range(12))), tag
     assert outcome.step == outcome.updates == 12
+    assert sorted(tensorboard_images(tmp_path)) == [("eval/confusion", step) for step in (0, 5, 10, 12)]
 
 
 class Clock:

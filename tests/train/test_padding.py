@@ -97,7 +97,7 @@ def measure(task: Padded, batch: dict[str, np.ndarray], size: int) -> dict[str, 
     batches = {name: array[:whole].reshape(-1, size, LENGTH) for name, array in batch.items()}
     rest = {name: array[None, whole:] for name, array in batch.items()}
     parts = [batches, rest] if whole < len(batch["mask"]) else [batches]
-    metrics = jax.jit(evaluation.make_measure(task, config()))(variables, *parts)
+    metrics = jax.jit(evaluation.make_measure(task, config()))(variables, *parts).metrics
     return {tag: float(value) for tag, value in sowlog.compute(metrics).items()}
 
 

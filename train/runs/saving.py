@@ -45,6 +45,11 @@ class Saver:
             show = self._log.grid if image.ndim == 5 else self._log.image
             self._queue(functools.partial(show, step, tag, image))
 
+    def log_confusion(self, step: int, matrix: jax.Array | None) -> None:
+        """Log the confusion matrix of an evaluation, if its task has one."""
+        if matrix is not None:
+            self._queue(lambda: self._log.confusion(step, "eval/confusion", matrix))
+
     def describe(self, config: Config, start: Start) -> None:
         """Log the configuration and the versions of a new run."""
         text, versions = tabs.configuration(config), tabs.versions(start)

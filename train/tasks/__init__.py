@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+import sowlog
 from train.config.own import OwnTask
 from train.config.tasks import TaskOptions
 
@@ -40,12 +41,28 @@ class Forward(NamedTuple):
             scalar, the number of elements of which the loss is the mean, such as `mask.sum()` for a loss over
             tokens without padding. A loss of weight 0 must be finite: divide by `jnp.maximum(..., 1)`. None
             is the number of examples. Sown losses are always averaged over examples.
+        confusion: the state of `confusion(labels, predicted, classes)`, which an evaluation merges over its
+            batches and logs as the image `eval/confusion`. Training steps do not use it.
     """
 
     loss: jax.Array
     metrics: dict[str, Any]
     updates: dict[str, Any]
     weight: jax.Array | None = None
+    confusion: sowlog.State | None = None
+
+
+def confusion(labels: jax.Array, predicted: jax.Array, classes: int) -> sowlog.State:
+    """Return the counts of true by predicted classes [K, K]; a label beyond the classes is not counted.
+
+    Args:
+        labels: the true classes, integers of any shape.
+        predicted: the predicted classes, of the same shape.
+        classes: the number of classes K.
+    """
+    true, hit = (jax.nn.one_hot(array.ravel(), classes) for array in (labels, predicted))
+    # Products of zeros and ones are exact, whatever precision the device multiplies in.
+    return sowlog.sum(axis=()).of(true.T @ hit)
 
 
 class Task(Protocol):

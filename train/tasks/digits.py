@@ -10,7 +10,7 @@ from flax import linen as nn
 
 import sowlog
 from train.config.tasks import DigitsTask
-from train.tasks import Batch, Forward, Task, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input, confusion
 
 
 class ConvBlock(nn.Module):
@@ -63,7 +63,10 @@ class Digits(Task):
         return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Return the cross-entropy in nats, the accuracy, and the next running statistics if it trains."""
+        """Return the cross-entropy in nats and the accuracy, with statistics or a confusion matrix.
+
+        A training step returns the next running statistics, an evaluation the confusion matrix.
+        """
         train = key is not None
         logits_BC, updates = sowlog.collect(self._model.apply)(
             variables,
@@ -74,8 +77,10 @@ class Digits(Task):
         )
         logits_BC = logits_BC.astype(jnp.float32)
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
-        hits_B = jnp.argmax(logits_BC, axis=-1) == batch["label"]
-        return Forward(loss_B.mean(), {"accuracy": sowlog.mean.of(hits_B)}, updates)
+        predicted_B = jnp.argmax(logits_BC, axis=-1)
+        hits_B = predicted_B == batch["label"]
+        counts = None if train else confusion(batch["label"], predicted_B, logits_BC.shape[-1])
+        return Forward(loss_B.mean(), {"accuracy": sowlog.mean.of(hits_B)}, updates, confusion=counts)
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
         """Return the running statistics that the pass returned."""

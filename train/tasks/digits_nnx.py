@@ -10,7 +10,7 @@ from flax import nnx
 
 import sowlog
 from train.config.tasks import DigitsNnxTask
-from train.tasks import Batch, Forward, Task, Variables, as_input
+from train.tasks import Batch, Forward, Task, Variables, as_input, confusion
 
 _SIDE, _CLASSES = 8, 10
 
@@ -70,7 +70,10 @@ class DigitsNnx(Task):
         return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(statistics)}
 
     def forward(self, variables: Variables, batch: Batch, key: jax.Array | None) -> Forward:
-        """Return the cross-entropy in nats, the accuracy, and the next running statistics if it trains."""
+        """Return the cross-entropy in nats and the accuracy, with statistics or a confusion matrix.
+
+        A training step returns the next running statistics, an evaluation the confusion matrix.
+        """
         train = key is not None
         model = nnx.merge(self._structure, variables["params"], variables["batch_stats"])
         logits_BC, updates = sowlog.collect(model)(
@@ -82,8 +85,10 @@ class DigitsNnx(Task):
             updates["batch_stats"] = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
         logits_BC = logits_BC.astype(jnp.float32)
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
-        hits_B = jnp.argmax(logits_BC, axis=-1) == batch["label"]
-        return Forward(loss_B.mean(), {"accuracy": sowlog.mean.of(hits_B)}, updates)
+        predicted_B = jnp.argmax(logits_BC, axis=-1)
+        hits_B = predicted_B == batch["label"]
+        counts = None if train else confusion(batch["label"], predicted_B, logits_BC.shape[-1])
+        return Forward(loss_B.mean(), {"accuracy": sowlog.mean.of(hits_B)}, updates, confusion=counts)
 
     def advance(self, variables: Variables, updates: dict[str, Any]) -> Variables:
         """Return the running statistics that the pass returned."""
