@@ -25,7 +25,18 @@ DOCUMENTED = {
     **{name: value for name, (_, value) in OBJECTS.items() if not inspect.ismodule(value)},
     **{
         f"sowlog.Logger.{name}": getattr(sowlog.Logger, name)
-        for name in ("alert", "image", "grid", "confusion", "text", "table", "figure", "hparams", "layout")
+        for name in (
+            "alert",
+            "image",
+            "grid",
+            "confusion",
+            "pr_curve",
+            "text",
+            "table",
+            "figure",
+            "hparams",
+            "layout",
+        )
     },
 }
 

@@ -18,6 +18,7 @@ from tensorboardX.proto import (
     api_pb2,
     layout_pb2,
     plugin_hparams_pb2,
+    plugin_pr_curve_pb2,
     plugin_text_pb2,
     tensor_pb2,
     tensor_shape_pb2,
@@ -35,6 +36,7 @@ from sowlog._events.png import encode_png
 _api_proto: Any = api_pb2
 _hparams_proto: Any = plugin_hparams_pb2
 _text_proto: Any = plugin_text_pb2
+_pr_curve_proto: Any = plugin_pr_curve_pb2
 _layout_proto: Any = layout_pb2
 _tensor_proto: Any = tensor_pb2
 _shape_proto: Any = tensor_shape_pb2
@@ -145,6 +147,24 @@ def text_value(tag: str, markdown: str) -> Any:
     """Return Markdown as a Summary's value."""
     content = _text_proto.TextPluginData(version=0).SerializeToString()
     return _string_value(tag, markdown.encode(), plugin="text", content=content)
+
+
+def pr_curve_value(tag: str, curve: NDArray[np.float32]) -> Any:
+    """Return a precision-recall curve [6, thresholds] as a Summary's value.
+
+    The layout is that of `tensorboard.plugins.pr_curve.summary`.
+    """
+    rows, thresholds = curve.shape
+    shape = _shape_proto.TensorShapeProto()
+    for size in (rows, thresholds):
+        shape.dim.add(size=size)
+    content = _pr_curve_proto.PrCurvePluginData(version=0, num_thresholds=thresholds).SerializeToString()
+    tensor = _tensor_proto.TensorProto(
+        dtype="DT_FLOAT", tensor_shape=shape, tensor_content=curve.astype("<f4").tobytes()
+    )
+    data = SummaryMetadata.PluginData(plugin_name="pr_curves", content=content)
+    metadata = SummaryMetadata(display_name=tag, plugin_data=data)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
 
 
 def layout_value(charts: Mapping[str, Mapping[str, Iterable[str]]]) -> Any:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from sowlog._log.arrays import Array
+from sowlog._log.curves import Curve
 from sowlog._log.images import Picture
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
@@ -21,13 +22,14 @@ _NO_LAYOUT = Layout(())
 
 
 class Item(NamedTuple):
-    """One queued call: the values, images or text of a step, which the device may still compute."""
+    """One queued call: the values, images, text or curve of a step, which the device may still compute."""
 
     step: int
     wall_time: float
     packed: Packed | None = None
     scalars: Mapping[str, float] = MappingProxyType({})
     picture: Picture | None = None
+    curve: Curve | None = None
     text: Text | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
@@ -35,14 +37,15 @@ class Item(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of its images and its text; the scalars of a step are few, and count as 0."""
+        """The bytes of its arrays and its text; the scalars of a step are few, and count as 0."""
         text = 0 if self.text is None else len(self.text.markdown)
         return text + sum(array.nbytes for array in self.arrays)
 
     @property
     def arrays(self) -> tuple[Array, ...]:
-        """The arrays of its images."""
-        return () if self.picture is None else tuple(self.picture.arrays)
+        """The arrays of its images and its curve."""
+        of_curve = () if self.curve is None else self.curve.arrays
+        return of_curve if self.picture is None else (*self.picture.arrays, *of_curve)
 
     @property
     def is_of_run(self) -> bool:
@@ -100,4 +103,5 @@ def read_item(item: Item) -> Record:
         ending=item.ending,
         texts=texts,
         layout=item.charts,
+        pr_curves={} if item.curve is None else item.curve.compute(),
     )

@@ -1,4 +1,4 @@
-"""The kind of each tag of a logger: metric, image or text."""
+"""The kind of each tag of a logger: metric, image, text or PR curve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from sowlog._tree.layout import Layout, Packed
 
-Kind = Literal["a metric", "an image", "text"]
+Kind = Literal["a metric", "an image", "text", "a PR curve"]
 
 _METRIC: Kind = "a metric"
 # Layouts whose tags are known by the identity of the layout: training, evaluation and some others alternate.
@@ -29,7 +29,7 @@ class TagKinds:
         """Note the tags of one `log` call, at the cost of a look-up if they are known.
 
         Raises:
-            ValueError: A tag is that of an image or a text.
+            ValueError: A tag is that of an image, a text or a PR curve.
         """
         if packed is not None and id(packed.layout) not in self._layouts:
             self._note_layout(packed.layout)
@@ -49,7 +49,7 @@ class TagKinds:
         self._metrics.update(tags)
 
     def note(self, kind: Kind, tags: Iterable[str]) -> None:
-        """Note the tags of images, or that of a text.
+        """Note the tags of images, or that of a text or a PR curve.
 
         Raises:
             ValueError: A tag is that of a value of another kind.

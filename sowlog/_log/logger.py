@@ -184,7 +184,7 @@ class Logger(Media, Plots, Alerting):
             TypeError: The step is not an integer, or is on a device; or a metric is not a real number,
                 array or state, or is traced: inside jit, return `sowlog.pack(metrics)` and log it outside.
             ValueError: The step is beyond int64; or a metric has no name, a name used twice, the tag of an
-                image or a text, or too many elements.
+                image, a text or a PR curve, or too many elements.
             RuntimeError: The logger is closed, or an array was donated before the call.
 
         Example:

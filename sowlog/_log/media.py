@@ -40,7 +40,7 @@ class Media(Calls):
 
         Raises:
             ModuleNotFoundError: Pillow is not installed.
-            ValueError: The image has another shape, no tag, or that of a metric or a text.
+            ValueError: The image has another shape, no tag, or that of a value of another kind.
             TypeError: The image is not an array, or has another dtype.
             Exception: As for `log`.
 
@@ -73,7 +73,7 @@ class Media(Calls):
 
         Raises:
             TypeError: The text is not a str.
-            ValueError: The text is too long, has no tag, or that of a metric or an image.
+            ValueError: The text is too long, has no tag, or that of a value of another kind.
             Exception: As for `log`.
 
         Example:
@@ -99,8 +99,8 @@ class Media(Calls):
 
         Raises:
             TypeError: The table has another form, or an array on a device.
-            ValueError: The table has no columns, columns of several lengths, no tag, that of a metric or an
-                image, or more than 1 MiB.
+            ValueError: The table has no columns, columns of several lengths, no tag, that of a value of
+                another kind, or more than 1 MiB.
             Exception: As for `log`.
 
         Example:
@@ -132,7 +132,7 @@ class Media(Calls):
         Raises:
             ModuleNotFoundError: Matplotlib is not installed.
             TypeError: The figure is none of Matplotlib's.
-            ValueError: The figure has no tag, or that of a metric or a text.
+            ValueError: The figure has no tag, or that of a value of another kind.
             Exception: As for `log`.
 
         Example:

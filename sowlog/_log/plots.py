@@ -1,4 +1,4 @@
-"""The part of a logger that draws: grids of images, and confusion matrices."""
+"""The part of a logger that draws: grids of images, confusion matrices, precision-recall curves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sowlog._events.png import require_encoder
 from sowlog._log.calls import Calls
 from sowlog._log.confusion import check_confusion
+from sowlog._log.curves import check_curve
 from sowlog._log.grids import check_grid
 from sowlog._log.item import Item
 from sowlog.writers._arguments import check_step
@@ -54,7 +55,7 @@ class Plots(Calls):
             ModuleNotFoundError: Pillow is not installed.
             TypeError: The images are not an array, or have another dtype; or so have the labels.
             ValueError: The images have another shape, or another number than the labels; the picture is too
-                large, has no tag, or that of a metric, a text or a curve.
+                large, has no tag, or that of a value of another kind.
             Exception: As for `log`.
 
         Example:
@@ -97,7 +98,7 @@ class Plots(Calls):
             ModuleNotFoundError: Pillow is not installed.
             TypeError: The matrix is no array of real numbers, or the classes are no list of texts.
             ValueError: The matrix has another shape, or too many classes; another number of classes is
-                named; or it has no tag, or that of a metric, a text or a curve.
+                named; or it has no tag, or that of a value of another kind.
             Exception: As for `log`.
 
         Example:
@@ -113,3 +114,48 @@ class Plots(Calls):
         confusion = check_confusion(tag, matrix, classes)
         if self._admit(step, "an image", confusion.tags):
             self._queue(Item(step, wall_time, picture=confusion))
+
+    def pr_curve(
+        self,
+        step: int,
+        tag: str,
+        labels: jax.Array | NDArray[Any],
+        scores: jax.Array | NDArray[Any],
+        *,
+        weights: jax.Array | NDArray[Any] | None = None,
+        thresholds: int = 127,
+    ) -> None:
+        """Log the precision-recall curve of a binary classifier, for TensorBoard's PR Curves tab.
+
+        The writer thread waits for the device and computes the curve. At a threshold the examples of this
+        score or a higher one are predicted to be positive. Of several batches, log all labels and scores in
+        one call. The queue holds arrays of 32 MiB, or those of one call; beyond that `on_full` applies.
+
+        Args:
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag.
+            labels: bools or integers of any shape; an example is positive if its label is above 0.
+            scores: the probabilities of the positive class, floating-point numbers of the shape of the
+                labels. They are clipped to 0 and 1, and NaN is 0.
+            weights: real numbers of the same shape, such as a mask, by which examples are counted; by
+                default each counts once. A weight that is negative or not finite is 0. TensorBoard shows
+                counts without their fractions, so weights that are all below 1 are scaled to a largest of 1.
+            thresholds: the number of thresholds, 2 to 1024, at equal distances from 0 to 1.
+
+        Raises:
+            TypeError: Labels, scores or weights are no arrays, or have another dtype.
+            ValueError: Their shapes differ, or they are empty; the number of thresholds is out of range; or
+                the curve has no tag, or that of a value of another kind.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, jax, jax.numpy as jnp, sowlog
+            >>> labels, logits = jnp.array([0, 0, 1, 1]), jnp.array([-2.0, 0.5, 0.25, 3.0])
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.pr_curve(0, "eval/pr", labels, jax.nn.sigmoid(logits))
+        """
+        wall_time = time.time()
+        step = check_step(step)
+        curve = check_curve(tag, labels, scores, weights, thresholds)
+        if self._admit(step, "a PR curve", (curve.tag,)):
+            self._queue(Item(step, wall_time, curve=curve))

@@ -71,6 +71,8 @@ class Record:
         ending: the ending of a run with hyperparameters, in its last record.
         texts: Markdown by tag.
         layout: the charts of the run, which replace those of an earlier record.
+        pr_curves: precision-recall curves by tag, read-only float32 of shape [6, thresholds]: true positives,
+            false positives, true negatives, false negatives, precision and recall at thresholds from 0 to 1.
 
     Example:
         >>> import numpy as np
@@ -92,6 +94,7 @@ class Record:
     ending: Ending | None = None
     texts: Mapping[str, str] = field(default_factory=_nothing)
     layout: Charts | None = None
+    pr_curves: Mapping[str, NDArray[np.float32]] = field(default_factory=_nothing)
 
     @property
     def is_of_run(self) -> bool:
@@ -106,6 +109,7 @@ class Record:
         parts += [f"histogram {tag}" for tag in self.histograms]
         parts += [f"image {tag} {list(image.shape)}" for tag, image in self.images.items()]
         parts += [f"text {tag}" for tag in self.texts]
+        parts += [f"PR curve {tag}" for tag in self.pr_curves]
         parts += [] if self.layout is None else [f"layout {list(self.layout)}"]
         parts += [] if self.hparams is None else [repr(self.hparams)]
         parts += [] if self.ending is None else [f"ending={self.ending!r}"]

@@ -110,7 +110,7 @@ class TensorBoard:
         self._descriptions.end(is_written=True)
         for record in records:
             back = self._order.check(record.tags, record.step)
-            if record.histograms or record.images or record.texts:
+            if record.histograms or record.images or record.texts or record.pr_curves:
                 back = self._order.check(self._other_tags(record), record.step) or back
             if back is not None:
                 self._warning = LossWarning(self._describe(back))
@@ -137,7 +137,7 @@ class TensorBoard:
 
     def _other_tags(self, record: Record) -> tuple[str, ...]:
         """Return the tags of other values than scalars: one tuple for records of equal tags in a row."""
-        tags = (*record.histograms, *record.images, *record.texts)
+        tags = (*record.histograms, *record.images, *record.texts, *record.pr_curves)
         if tags != self._recent_others:
             self._recent_others = tags
         return self._recent_others
@@ -249,6 +249,8 @@ def _nonscalar_values(record: Record, texts: Mapping[str, str]) -> Iterator[Any]
         yield protos.image_value(tag, image)
     for tag, markdown in record.texts.items():
         yield protos.text_value(tag, markdown)
+    for tag, curve in record.pr_curves.items():
+        yield protos.pr_curve_value(tag, curve)
     if record.layout is not None:
         yield protos.layout_value(record.layout)
     if record.hparams is not None:

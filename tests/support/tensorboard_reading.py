@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     from tensorboard.data.provider import RunTagFilter
     from tensorboard.plugins.base_plugin import TBContext
     from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
+    from tensorboard.plugins.pr_curve.pr_curves_plugin import PrCurvesPlugin
     from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
     from tensorboard.plugins.text.text_plugin import TextPlugin
     from tensorboard_data_server import server_binary
@@ -102,6 +103,14 @@ def _texts(provider: Any, run: str) -> dict[tuple[str, int], str]:
             assert (tag, entry["step"]) not in read
             read[tag, entry["step"]] = entry["text"]
     return read
+
+
+def shown_pr_curves(provider: Any, run: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the entries of each PR curve of a run by tag, as the tab's route sends them."""
+    plugin, here = PrCurvesPlugin(TBContext(data_provider=provider)), context.RequestContext()
+    tags = plugin.tags_impl(here, "").get(run, {})
+    assert all(shown["displayName"] == tag for tag, shown in tags.items())
+    return {tag: json.loads(json.dumps(plugin.pr_curves_impl(here, "", [run], tag)[run])) for tag in tags}
 
 
 def shown_layout(provider: Any) -> dict[tuple[str, str], list[str]]:
