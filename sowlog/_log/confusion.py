@@ -13,9 +13,11 @@ from sowlog._log.lettering import CHARACTER, check_texts, shortened, write
 
 # Beyond it a picture of one pixel for each cell is larger than a screen.
 MAX_CLASSES = 1024
-# Up to so many classes a cell has room for its count. Sizes in pixels.
-_COUNTED, _COUNTED_CELL = 20, 48
-_SIDE = _COUNTED * _COUNTED_CELL
+# A cell of this size has room for its count, and ten of them fit a card of TensorBoard, which shrinks larger
+# pictures. Sizes in pixels.
+_COUNTED_CELL = 32
+_COUNT_LENGTH = _COUNTED_CELL // CHARACTER[1]
+_SIDE = 30 * _COUNTED_CELL
 # Cells in which a line of text fits have names beside them and lines between them.
 _NAMED_CELL = CHARACTER[0] + 1
 _NAME_LENGTH = 16
@@ -75,8 +77,7 @@ class Confusion(NamedTuple):
     def draw(self) -> dict[str, NDArray[np.uint8]]:
         """Wait for the device and return the picture by its tag."""
         counts = np.asarray(self.matrix).astype(np.float64)
-        number = len(counts)
-        cell = _COUNTED_CELL if number <= _COUNTED else max(1, _SIDE // number)
+        cell = min(_COUNTED_CELL, max(1, _SIDE // len(counts)))
         cells = _cells(counts, cell)
         names = [shortened(name, _NAME_LENGTH) for name in self.classes] if cell >= _NAMED_CELL else []
         canvas = _with_axes(cells, names, cell)
@@ -166,7 +167,15 @@ def _cells(counts: NDArray[np.float64], cell: int) -> NDArray[np.uint8]:
 
 
 def _show_count(count: float) -> str:
-    return f"{count:.0f}" if count.is_integer() and abs(count) < 1e6 else f"{count:.2g}"
+    """Return a count in up to five characters."""
+    if count.is_integer() and abs(count) < 1e5:
+        return shortened(f"{count:.0f}", _COUNT_LENGTH)
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if unit <= count < 1e3 * unit:
+            scaled = count / unit
+            return f"{scaled:.1f}{suffix}" if scaled < 9.95 else f"{scaled:.0f}{suffix}"
+    text = f"{count:.3g}" if 0.1 <= count < 1e3 else f"{count:.0e}".replace("e+", "e")
+    return shortened(text, _COUNT_LENGTH)
 
 
 def _with_axes(cells: NDArray[np.uint8], names: list[str], cell: int) -> NDArray[np.uint8]:

@@ -83,7 +83,7 @@ class Plots(Calls):
         """Log a confusion matrix of one step as a picture.
 
         The colour of a cell is the share of its count in its row, the examples of one true class, from dark
-        (0) to yellow (all). Up to 20 classes the cells show their counts, and up to 80 the classes are named.
+        (0) to yellow (all). Up to 30 classes the cells show their counts, and up to 80 the classes are named.
         A row without examples is grey, and so is a cell that is negative or not finite, which does not count
         in its row. The writer thread waits for the device and draws; the bounds are those of `image`.
 
