@@ -26,8 +26,8 @@ Variables = dict[str, Any]
 
 Batch = dict[str, jax.Array]
 
-DRAWN = 16
-"""Images that an evaluation draws."""
+DRAWN = 8
+"""Images that an evaluation draws, in a row; more would be shrunk in the width of a card of TensorBoard."""
 
 
 class Forward(NamedTuple):

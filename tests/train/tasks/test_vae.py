@@ -164,7 +164,7 @@ def test_an_evaluation_draws_images_over_their_reconstructions(tmp_path: Path) -
     for _, pixels in sorted(images.items()):
         # Tiles of 64 pixels with gaps of 2, of which one pixel of each square is read.
         rows = [pixels[top : top + 64 : 8] for top in (0, 66)]
-        tiles = [[row[:, left : left + 64 : 8] for left in range(0, 16 * 66, 66)] for row in rows]
+        tiles = [[row[:, left : left + 64 : 8] for left in range(0, tasks.DRAWN * 66, 66)] for row in rows]
         np.testing.assert_array_equal(tiles[0], np.round(255 * originals))
         restored.append(np.array(tiles[1]))
     assert len(np.unique(restored[0])) > 100
