@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
 from sowlog._log.lettering import CHARACTER, check_texts, shortened, write
+from sowlog._log.viridis import colours
 
 # Beyond it a picture of one pixel for each cell is larger than a screen.
 MAX_CLASSES = 1024
@@ -25,30 +26,6 @@ _SPACE = 4
 _WHITE, _BLACK, _GREY = 255, 0, 208
 # From this luminance on, of 255, black is the more readable text.
 _LIGHT = 128
-# Each 15th of the 256 colours of viridis, by Nathaniel Smith and Stefan van der Walt (CC0), as in Matplotlib:
-# its lightness is proportional to the value, also for the colour-blind and in print.
-_VIRIDIS = np.array(
-    [
-        (68, 1, 84),
-        (72, 23, 105),
-        (71, 42, 122),
-        (67, 61, 132),
-        (61, 78, 138),
-        (53, 94, 141),
-        (46, 109, 142),
-        (41, 123, 142),
-        (35, 137, 142),
-        (31, 151, 139),
-        (33, 165, 133),
-        (46, 179, 124),
-        (70, 192, 111),
-        (101, 203, 94),
-        (137, 213, 72),
-        (176, 221, 47),
-        (216, 226, 25),
-        (253, 231, 37),
-    ]
-)
 
 
 class Confusion(NamedTuple):
@@ -138,17 +115,14 @@ def shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(is_count, share, np.nan)
 
 
-def colours(share: NDArray[np.float64]) -> NDArray[np.uint8]:
+def paint(share: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return the RGB of shares from 0 to 1; grey for NaN."""
-    known = np.nan_to_num(share)
-    places = np.linspace(0, 1, len(_VIRIDIS))
-    rgb = np.stack([np.interp(known, places, _VIRIDIS[:, channel]) for channel in range(3)], axis=-1)
-    return np.where(np.isnan(share)[..., None], _GREY, np.rint(rgb)).astype(np.uint8)
+    return np.where(np.isnan(share)[..., None], np.uint8(_GREY), colours(np.nan_to_num(share)))
 
 
 def _cells(counts: NDArray[np.float64], cell: int) -> NDArray[np.uint8]:
     """Return the cells as a picture, with lines and counts where there is room."""
-    rgb = colours(shares(counts))
+    rgb = paint(shares(counts))
     picture = rgb.repeat(cell, 0).repeat(cell, 1)
     if cell >= _NAMED_CELL:
         picture[cell - 1 :: cell], picture[:, cell - 1 :: cell] = _WHITE, _WHITE

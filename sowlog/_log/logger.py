@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -17,12 +17,12 @@ from sowlog._log.alerting import Alerting
 from sowlog._log.background import Background
 from sowlog._log.delivery import Delivery
 from sowlog._log.folding import Folding
-from sowlog._log.hparams import check_hparams
 from sowlog._log.item import Item, allow_transfers, start_copy
 from sowlog._log.kinds import TagKinds
 from sowlog._log.media import Media
 from sowlog._log.metrics import prepare
 from sowlog._log.nonfinite import OnNonfinite, check_on_nonfinite
+from sowlog._log.of_run import OfRun
 from sowlog._log.pending import OnFull, check_bounds
 from sowlog._log.plots import Plots
 from sowlog._log.tag_budget import TagBudget
@@ -36,7 +36,7 @@ _HEAT_MAP_EVERY = 1000
 _TAG_BUDGET = 1000
 
 
-class Logger(Media, Plots, Alerting):
+class Logger(Media, Plots, OfRun, Alerting):
     """Writes the metrics of each step without making training wait.
 
     `log(step, metrics)` starts the copy off the device, queues it and returns; the writer thread of the
@@ -138,7 +138,6 @@ class Logger(Media, Plots, Alerting):
         else:
             writers = check_writers(writers, resume_from)
             self._place = ", ".join(type(writer).__name__ for writer in writers)
-        self._has_hparams = False
         self._alarms = Alarms()
         self._delivery = Delivery(
             writers,
@@ -210,47 +209,6 @@ class Logger(Media, Plots, Alerting):
         if isinstance(buffer, jax.Array):
             start_copy(buffer)
         self._background.put(Item(step, wall_time, packed, scalars))
-
-    def hparams(self, values: Mapping[str, Any], metrics: Sequence[str] = ()) -> None:
-        """Log the hyperparameters of this run, for the table of runs in TensorBoard's HParams tab.
-
-        The event file of the run holds them, a full queue neither drops nor refuses them, and the table has a
-        row as soon as the run begins. `close` writes the ending of the run: a success, or a failure if an
-        exception left the `with` block. After Ctrl-C or `sys.exit` no ending is written, since the run may
-        continue. TensorBoard keeps the first hyperparameters and the first ending of a folder, so log those
-        of a resumed run again, unchanged.
-
-        Args:
-            values: settings by name, in a dict or another mapping, such as a ConfigDict. A nested mapping
-                makes dotted names. Lists, None, NaN, infinity, dtypes, paths, functions and other objects
-                with a `str` of their own are shown as text.
-            metrics: tags of scalars of this run, whose last points the table shows. If any run has a choice,
-                TensorBoard takes the columns of one such run, settings and metrics, for all runs: pass the
-                same names in each run of a comparison. By default the table has the settings and scalars of
-                all runs, the settings that differ first.
-
-        Raises:
-            TypeError: A name or a value has an unsupported type.
-            ValueError: There are no values, or two have one name.
-            RuntimeError: Hyperparameters were logged before, or the logger is closed.
-            WriterError: A writer failed at an earlier step. The hyperparameters are queued nevertheless.
-
-        Example:
-            >>> import tempfile, sowlog
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.hparams({"seed": 0, "optimizer": {"learning_rate": 1e-3}}, metrics=["eval/loss"])
-            ...     log(100, {"eval": {"loss": 0.25}})
-        """
-        hparams = check_hparams(values, metrics)
-        self._background.require_open()
-        if self._has_hparams:
-            raise RuntimeError(
-                "log.hparams was called a second time, and TensorBoard shows only the first call: "
-                "pass all hyperparameters of a run in one call."
-            )
-        # `put` may raise an error of an earlier step after it has queued the hyperparameters.
-        self._has_hparams = True
-        self._background.put(Item(0, time.time(), hparams=hparams), is_kept=True)
 
     def flush(self) -> None:
         """Wait until all records logged before are on disk.

@@ -1,10 +1,9 @@
-"""The part of a logger beside metrics: images, texts, tables, figures and the layout."""
+"""The part of a logger beside metrics: images, texts, tables and figures."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
 from sowlog._log.calls import Calls
-from sowlog._log.charts import check_layout
 from sowlog._log.figures import check_figure, draw
 from sowlog._log.images import check_image
 from sowlog._log.item import Item
@@ -148,34 +146,3 @@ class Media(Calls):
         name = check_figure(tag, figure)
         if self._admit(step, "an image", (name,)):
             self._queue(Item(step, wall_time, picture=draw(name, figure)))
-
-    def layout(self, charts: Mapping[str, Mapping[str, Sequence[str | re.Pattern[str]]]]) -> None:
-        """Log the charts of this run, for TensorBoard's Custom Scalars tab: several tags in one chart.
-
-        The layout belongs to the run and to no step: a full queue neither drops nor refuses it, and a later
-        call replaces it. TensorBoard joins the layouts of all runs by the titles of their categories, and
-        equal charts become one. A chart without a point of any run is shown empty.
-
-        Args:
-            charts: tags by category and by the title of the chart. A tag may be a glob, in which `*` is any
-                text within a part of the tag and `**` any number of parts, or a compiled regular expression
-                of the whole tag.
-
-        Raises:
-            TypeError: The charts are no dict of dicts of lists of tags.
-            ValueError: A category or a chart is empty.
-            RuntimeError: The logger is closed.
-            WriterError: A writer failed at an earlier step. The layout is queued nevertheless.
-
-        Example:
-            >>> import tempfile, sowlog
-            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
-            ...     log.layout(
-            ...         {
-            ...             "loss": {"training and held-out": ["loss", "eval/loss"]},
-            ...             "experts": {"load": ["decoder/block_0/load/*"], "entropy": ["**/entropy"]},
-            ...         }
-            ...     )
-            ...     log(0, {"loss": 0.5, "eval": {"loss": 0.625}})
-        """
-        self._background.put(Item(0, time.time(), charts=check_layout(charts)), is_kept=True)

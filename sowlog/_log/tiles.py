@@ -7,19 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._log.lettering import CHARACTER, write
+from sowlog._log.viridis import colours
+
 Pixels = NDArray[np.uint8]
 
-# Every 17th colour of viridis, which is perceptually uniform, also for most of the color-blind: by Nathaniel
-# Smith and Stefan van der Walt, as in Matplotlib (CC0).
-_VIRIDIS = (
-    (68, 1, 84), (72, 26, 108), (71, 47, 125), (65, 68, 135), (57, 86, 140), (49, 104, 142), (42, 120, 142),
-    (35, 136, 142), (31, 152, 139), (34, 168, 132), (53, 183, 121), (84, 197, 104), (122, 209, 81),
-    (165, 219, 54), (210, 226, 27), (253, 231, 37),
-)  # fmt: skip
-_TABLE = np.stack(
-    [np.rint(np.interp(range(256), range(0, 256, 17), channel)) for channel in zip(*_VIRIDIS, strict=True)],
-    axis=-1,
-).astype(np.uint8)
 NONFINITE = (230, 25, 25)
 ABSENT = (225, 225, 225)
 _BACKGROUND, _INK = 255, 60
@@ -28,13 +20,6 @@ _RANGE = (0.02, 0.98)
 # The size of the tiles together, and of one, in pixels.
 _WIDTH, _HEIGHT = 512, 256
 _NARROWEST, _LOWEST, _LARGEST = 2, 4, 16
-# The characters of numbers, each of 5 rows of 3 pixels: the bits of an octal digit are a row.
-_GLYPHS = {
-    "0": "75557", "1": "26227", "2": "71747", "3": "71717", "4": "55711", "5": "74717", "6": "74757",
-    "7": "71111", "8": "75757", "9": "75717", ".": "00002", "-": "00700", "+": "02720", "e": "74647",
-}  # fmt: skip
-_SCALE = 2
-_GLYPH_HEIGHT = 5 * _SCALE
 _GAP = 6
 _BAR = 12
 
@@ -76,15 +61,15 @@ def _paint(values: NDArray[np.float64], is_absent: NDArray[np.bool_], low: float
     is_finite = np.isfinite(values)
     above = np.where(is_finite, values, low) - low
     shares = np.clip(above / (high - low), 0, 1) if high > low else np.full_like(above, 0.5)
-    colours = _TABLE[np.rint(255 * shares).astype(np.intp)]
-    colours[~is_finite] = NONFINITE
-    colours[is_absent] = ABSENT
-    return colours
+    picture = colours(shares)
+    picture[~is_finite] = NONFINITE
+    picture[is_absent] = ABSENT
+    return picture
 
 
 def _label_step(height: int) -> int:
     """Return the number of rows from one label to the next, so that they do not touch."""
-    return next(step for step in (1, 2, 5) if step * height >= _GLYPH_HEIGHT + _SCALE)
+    return next(step for step in (1, 2, 5) if step * height > CHARACTER[0])
 
 
 def _frame(tiles: Pixels, *, rows: dict[int, str], steps: list[str], ends: tuple[str, str]) -> Pixels:
@@ -96,39 +81,23 @@ def _frame(tiles: Pixels, *, rows: dict[int, str], steps: list[str], ends: tuple
         steps: the first step and the last, or the only one.
         ends: the values of the highest and the lowest colour.
     """
-    texts = {place: _letters(text) for place, text in rows.items()}
-    below, beside = [_letters(step) for step in steps], [_letters(end) for end in ends]
-    left = 2 * _GAP + max(text.shape[1] for text in texts.values())
+    high, wide = CHARACTER
+    left = 2 * _GAP + wide * max(map(len, rows.values()))
     # Both steps have room below a narrow map.
-    right = left + max(tiles.shape[1], sum(text.shape[1] + _GAP for text in below))
+    right = left + max(tiles.shape[1], sum(wide * len(step) + _GAP for step in steps))
     bottom = _GAP + len(tiles)
     bar = right + 2 * _GAP
     after = bar + _BAR + _GAP
-    size = bottom + 2 * _GAP + _GLYPH_HEIGHT, after + max(text.shape[1] for text in beside) + _GAP
+    size = bottom + 2 * _GAP + high, after + wide * max(map(len, ends)) + _GAP
     picture = np.full((*size, 3), _BACKGROUND, np.uint8)
     picture[_GAP:bottom, left : left + tiles.shape[1]] = tiles
-    shades = np.linspace(255, 0, len(tiles)).astype(np.intp)
-    picture[_GAP:bottom, bar : bar + _BAR] = _TABLE[shades][:, None]
-    for place, text in texts.items():
-        _write(picture, text, _GAP + place + _SCALE, left - _GAP - text.shape[1])
-    _write(picture, below[0], bottom + _GAP, left)
-    if len(below) > 1:
-        _write(picture, below[1], bottom + _GAP, max(left + tiles.shape[1], right) - below[1].shape[1])
-    _write(picture, beside[0], _GAP, after)
-    _write(picture, beside[1], bottom - _GLYPH_HEIGHT, after)
+    picture[_GAP:bottom, bar : bar + _BAR] = colours(np.linspace(1, 0, len(tiles)))[:, None]
+    for place, text in rows.items():
+        write(picture, text, top=_GAP + place, left=left - _GAP - wide * len(text), colour=_INK)
+    write(picture, steps[0], top=bottom + _GAP, left=left, colour=_INK)
+    if len(steps) > 1:
+        end = max(left + tiles.shape[1], right) - wide * len(steps[1])
+        write(picture, steps[1], top=bottom + _GAP, left=end, colour=_INK)
+    write(picture, ends[0], top=_GAP, left=after, colour=_INK)
+    write(picture, ends[1], top=bottom - high, left=after, colour=_INK)
     return picture
-
-
-def _letters(text: str) -> NDArray[np.bool_]:
-    """Return a number as ink, of shape [H, W]."""
-    glyphs = np.array([[int(row) for row in _GLYPHS[letter]] for letter in text])
-    # One column of space follows each letter.
-    bits = (glyphs[..., None] >> np.array([2, 1, 0])) & 1
-    spaced = np.pad(bits, ((0, 0), (0, 0), (0, 1)))
-    ink = spaced.transpose(1, 0, 2).reshape(5, -1)[:, :-1]
-    return ink.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1).astype(np.bool_)
-
-
-def _write(picture: Pixels, ink: NDArray[np.bool_], top: int, left: int) -> None:
-    height, width = ink.shape
-    picture[top : top + height, left : left + width][ink] = _INK

@@ -1,11 +1,11 @@
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import pytest
 
 import sowlog
-from sowlog._log.confusion import _show_count, colours, shares
+from sowlog._log.confusion import _show_count, shares
+from sowlog._log.viridis import colours
 from sowlog.testing import MemoryWriter
 from tests.support.odd_writers import GatedWriter
 from tests.support.tensorboard_reading import tensorboard_images
@@ -53,14 +53,6 @@ def test_what_is_no_count_is_grey_and_counts_nowhere():
     for odd in (np.nan, np.inf, -np.inf, -2.0):
         np.testing.assert_array_equal(shares(np.array([[odd, 1], [0, 1]])), [[np.nan, 1], [0, 1]])
         assert corners(drawn(np.array([[odd, 1], [0, 0]])), 2, 32) == [[GREY, ALL], [GREY, GREY]]
-
-
-def test_the_colours_are_matplotlibs_viridis():
-    """Within 5 of 255 between the colours of the table."""
-    steps = np.linspace(0, 1, 256)
-    expected = 255 * np.array(matplotlib.colormaps["viridis"].colors)
-    np.testing.assert_allclose(colours(steps), expected, atol=5.5)
-    np.testing.assert_array_equal(colours(steps)[::15], np.rint(expected)[::15])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 
 from sowlog._log import tiles
 from sowlog._log.heat_maps import COLUMNS, HeatMaps
+from sowlog._log.viridis import colours
 from sowlog.writers import Record
 
 FIRST, LAST = (68, 1, 84), (253, 231, 37)
@@ -37,8 +38,7 @@ def tiles_of(picture, rows, columns):
 
 
 def middle(share):
-    """Return viridis at a share of a 15th: one of the 16 colours of the table."""
-    return tuple(tiles._VIRIDIS[round(15 * share)])
+    return tuple(colours(np.array(share)).tolist())
 
 
 def test_the_colours_of_tiles_are_those_of_their_values():
@@ -56,24 +56,13 @@ def test_the_colours_of_tiles_are_those_of_their_values():
     ]
 
 
-def test_the_colour_map_is_that_of_matplotlib():
-    """But for the interpolation between 16 of its colours."""
-    matplotlib = pytest.importorskip("matplotlib")
-    theirs = 255 * matplotlib.colormaps["viridis"](np.arange(256))[:, :3]
-    assert np.abs(tiles._TABLE - theirs).max() < 8
-    colours = {tuple(colour) for colour in tiles._TABLE.tolist()}
-    assert not colours & {tiles.NONFINITE, tiles.ABSENT}
-
-
 @pytest.mark.parametrize("column", [(2.0, 2.0, 2.0), (np.nan, np.inf, None)])
 def test_maps_without_a_range_are_drawn(column):
     """Equal values have the middle colour."""
     maps = HeatMaps(every=1)
     picture = add(maps, place(maps), column)["x/layers"]
-    colours = {colour for row in tiles_of(picture, 3, 1) for colour in row}
-    assert colours == (
-        {tuple(tiles._TABLE[128].tolist())} if column[0] == 2 else {tiles.NONFINITE, tiles.ABSENT}
-    )
+    found = {colour for row in tiles_of(picture, 3, 1) for colour in row}
+    assert found == ({middle(0.5)} if column[0] == 2 else {tiles.NONFINITE, tiles.ABSENT})
 
 
 def test_pictures_come_at_the_cadence_and_at_the_end():
