@@ -104,7 +104,7 @@ def _check_classes(name: str, classes: Any) -> tuple[str, ...]:
 
 
 def shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each count in its row; NaN for a row of no counts, and for what is no count."""
+    """Return the share of each count in its row; NaN for a row without counts, and for an invalid count."""
     is_count = np.isfinite(counts) & (counts >= 0)
     valid = np.where(is_count, counts, 0)
     # A row is scaled by its largest count first, so that no sum overflows.

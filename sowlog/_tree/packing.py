@@ -17,22 +17,17 @@ import numpy as np
 
 from sowlog._reduce import ambient
 from sowlog._reduce.distributions import HistogramValue
-from sowlog._reduce.notes import NOT_SOWN
 from sowlog._reduce.state import State
 from sowlog._reduce.values import narrowed
 from sowlog._tree import losses
 from sowlog._tree.layout import (
     ABSENT,
     HISTOGRAM_SCALARS,
-    HistogramSlot,
-    Layout,
     Packed,
-    intern,
     is_packed,
-    sources_of,
 )
-from sowlog._tree.leaves import check_leaves, check_tags
-from sowlog._tree.sites import Site, Tag
+from sowlog._tree.leaves import check_leaves
+from sowlog._tree.naming import Plan, Slot, name_layout
 from sowlog._tree.tags import flatten, index_tags, is_state, join
 
 _NAN = np.uint32(0x7FC00000)
@@ -40,10 +35,6 @@ _NAN = np.uint32(0x7FC00000)
 # are best; a state is reduced before it is stacked.
 _FAN_IN = 8
 _STATES = 32
-_SIZE = 256
-
-_Slot = tuple[int, str]
-"""A result: the position of its leaf, and the suffix of its tag."""
 
 LossTrees = tuple[tuple[int, ...], ...]
 """The positions of the losses of each tree of losses, which have a total."""
@@ -94,24 +85,10 @@ class _Segment:
         sub_bins: the bins per power of two of histograms; None for scalars.
     """
 
-    slots: list[_Slot]
+    slots: list[Slot]
     values: jax.Array
     seen: jax.Array | None = None
     sub_bins: int | None = None
-
-
-@final
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Plan:
-    """A layout without names: the leaf and the result of each word of a buffer.
-
-    Attributes:
-        scalars: the results in the first words.
-        histograms: the histograms behind them, with their bins per power of two.
-    """
-
-    scalars: tuple[_Slot, ...]
-    histograms: tuple[tuple[_Slot, int], ...]
 
 
 @final
@@ -121,57 +98,7 @@ class Unnamed:
     """A packed buffer and its plan (static)."""
 
     buffer: jax.Array
-    plan: _Plan = dataclasses.field(metadata={"static": True})
-
-
-_layouts: dict[Any, Layout] = {}
-"""Layouts by plan, tags and sows."""
-
-
-def name_layout(plan: _Plan, tags: tuple[str, ...], leaves: Sequence[Any]) -> Layout:
-    """Return the layout of a plan whose leaves have these tags, checked.
-
-    Args:
-        plan: the plan of the leaves.
-        tags: a tag for each leaf, and behind those one for each tree of losses.
-        leaves: the leaves, whose notes become those of the tags.
-    """
-    key = plan, tags, tuple(map(_sources_of, leaves))
-    layout = _layouts.get(key)
-    if layout is None:
-        layout = _name_layout(plan, tags, leaves)
-        if len(_layouts) >= _SIZE:
-            _layouts.clear()
-        _layouts[key] = layout
-    return layout
-
-
-def _sources_of(leaf: Any) -> Any:
-    """Return what a leaf's notes compare by: a step outside of jit sows in a new order each time."""
-    if is_state(leaf):
-        return leaf.note.source
-    return sources_of(leaf.layout.scalars, leaf.layout.histograms) if is_packed(leaf) else None
-
-
-def _name_layout(plan: _Plan, tags: tuple[str, ...], leaves: Sequence[Any]) -> Layout:
-    def named(slot: _Slot) -> str:
-        index, suffix = slot
-        site = _site_of(leaves[index], suffix) if index < len(leaves) else None
-        return Tag.of(join(tags[index], suffix), site)
-
-    scalars = tuple(map(named, plan.scalars))
-    histograms = tuple(HistogramSlot(named(slot), sub_bins) for slot, sub_bins in plan.histograms)
-    check_tags((*scalars, *(slot.tag for slot in histograms)))
-    return intern(scalars, histograms)
-
-
-def _site_of(leaf: Any, suffix: str) -> Site | None:
-    if is_packed(leaf):
-        return leaf.layout.sites.get(suffix)
-    if not is_state(leaf) or leaf.note.source == NOT_SOWN:
-        return None
-    layers = tuple(int(part) for part in suffix.split("/") if part.isdecimal())
-    return Site(leaf.note, None if losses.is_loss(leaf) else leaf.reducer, layers)
+    plan: Plan = dataclasses.field(metadata={"static": True})
 
 
 def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
@@ -186,7 +113,7 @@ def pack_leaves(leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
     )
     parts = [_words(list(group)) for _, group in itertools.groupby(segments, lambda s: s.seen is None)]
     buffer = concatenate(parts) if parts else jnp.zeros((0,), jnp.uint32)
-    return Unnamed(buffer, _Plan(scalars, histograms))
+    return Unnamed(buffer, Plan(scalars, histograms))
 
 
 def _words(segments: list[_Segment]) -> jax.Array:
@@ -220,11 +147,11 @@ def _segments(leaves: list[Any], loss_trees: LossTrees) -> Iterator[_Segment]:
         yield _present(slots, concatenate([array.ravel().astype(jnp.float32) for _, array in group]))
 
 
-def _present(slots: list[_Slot], values: jax.Array) -> _Segment:
+def _present(slots: list[Slot], values: jax.Array) -> _Segment:
     return _Segment(slots, values.astype(jnp.float32), jnp.ones(values.shape, jnp.bool))
 
 
-def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[_Slot]:
+def _slots(index: int, suffix: str, shape: tuple[int, ...]) -> list[Slot]:
     return [(index, name) for name in index_tags(suffix, shape)]
 
 
@@ -259,7 +186,7 @@ def _state_segments(group: list[tuple[int, State]]) -> Iterator[_Segment]:
             yield _Segment(slots, result.ravel().astype(jnp.float32), seen)
 
 
-def _histogram_segments(slots: list[_Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
+def _histogram_segments(slots: list[Slot], seen: jax.Array, value: HistogramValue) -> Iterator[_Segment]:
     """Yield the histograms of the slots, and their numbers of nonfinite elements."""
     rows = [array.reshape(len(slots), -1) for array in (value.counts, value.residues)]
     scalars = [getattr(value, name).reshape(len(slots), 1) for name in HISTOGRAM_SCALARS]

@@ -15,7 +15,8 @@ from sowlog._reduce.distributions import HistogramValue
 from sowlog._reduce.values import narrowed
 from sowlog._tree.layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
 from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, check_tags
-from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, name_layout, pack, pack_leaves
+from sowlog._tree.naming import name_layout
+from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, pack, pack_leaves
 from sowlog._tree.sites import Description, site_of
 from sowlog._tree.tags import flatten, join
 

@@ -86,7 +86,7 @@ def test_a_stalled_loader_is_left_by_a_stall_with_exit(tmp_path: Path) -> None:
 
 
 def test_rules_have_the_defaults_of_sowlog() -> None:
-    """A section of each name with what it requires makes the rule with what that requires."""
+    """A section of each name with its required settings alone makes the rule with its own alone."""
     config = digits(
         "alerts=[{name: spike, tag: a}, {name: plateau, tag: a}, {name: falling, tag: a}, "
         "{name: range, tag: a}, {name: range, tag: a, low: 1}, {name: stall, seconds: 5}]"
