@@ -67,7 +67,8 @@ def measure_nonfinite(size: Size) -> list[Line]:
     for ms, count in itertools.product(size.step_ms, size.counts):
         with ExitStack() as stack:
             peers = [_open(stack, peer) for peer in (Sowlog, _NotLooking)]
-            chunks = [_chunk(peer, peer.form, count, repeats_for(ms)) for peer in peers]
+            repeats = repeats_for(ms)
+            chunks = [_chunk(peer, peer.form, count, repeats) for peer in peers]
             steps = max(2, int(size.chunk_s / chunks[0](2).wall))
             runs = {
                 peer.title: functools.partial(chunk, steps) for peer, chunk in zip(peers, chunks, strict=True)
