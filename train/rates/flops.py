@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Kernels and calls into libraries, which do not say what they compute.
+# Kernels and calls into libraries, whose computation a jaxpr does not show.
 _OPAQUE = ("pallas_call", "ffi_call", "pure_callback", "io_callback")
 
 

@@ -119,7 +119,7 @@ def test_all_errors_of_alerts_come_at_once(tmp_path: Path) -> None:
         + "- {name: plateau, tag: eval//loss}\n"
         + "- loss\n"
     )
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="did you mean spike") as caught:
         config_file.load(file)
     assert [line.partition(": ")[2] for line in caught.value.errors] == [
         "alerts.0.name: must be one of spike, plateau, falling, range, stall, "
