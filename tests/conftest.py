@@ -18,6 +18,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 import hypothesis
 import pytest
 
+from tests.support.strict_python import RACE
+
+os.environ.setdefault("PYTHONWARNINGS", RACE)
+
 # Traces are large graphs of small objects: collections after every 700 of them took a fifth of the CPU time.
 gc.set_threshold(100_000, 10, 10)
 

@@ -1,12 +1,13 @@
 """Fixtures for real faults: child processes, full disks, signals."""
 
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.strict_python import STRICT_PYTHON
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
     def run(code: str) -> subprocess.CompletedProcess:
         script = f"logdir = {str(tmp_path)!r}\n" + textwrap.dedent(code)
-        command = [sys.executable, "-W", "error", "-c", script]
+        command = [*STRICT_PYTHON, "-c", script]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     return run

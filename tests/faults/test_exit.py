@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from sowlog.testing import read_events
+from tests.support.strict_python import STRICT_PYTHON
 
 PRELUDE = """
 import jax, jax.numpy as jnp, sys, os, signal, threading, time
@@ -200,7 +201,7 @@ def forked(tmp_path_factory):
     """Fork a child for each code from one process, and return the folder with a run and errors of each."""
     folder = tmp_path_factory.mktemp("forked")
     script = f"logdir, codes = {str(folder)!r}, {list(FORKED)!r}\n{FORK}"
-    command = [sys.executable, "-W", "error", "-c", script]
+    command = [*STRICT_PYTHON, "-c", script]
     parent = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (parent.returncode, parent.stderr) == (0, "")
     assert parent.stdout.split() == [str(status) for status in FORKED.values()]

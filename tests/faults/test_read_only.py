@@ -2,11 +2,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from sowlog.testing import read_events
+from tests.support.strict_python import STRICT_PYTHON
 
 SCRIPT = """
 import json, os, pathlib, sys, warnings
@@ -58,7 +58,7 @@ def without_roots_rights():
 
 def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
     """The open file is still written; a new file waits for the right to write, and no record is lost."""
-    command = [*without_roots_rights, sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)]
+    command = [*without_roots_rights, *STRICT_PYTHON, "-c", SCRIPT, str(tmp_path)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")
     said = json.loads(child.stdout)

@@ -1,13 +1,13 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import sowlog
 from tests.faults.fill_disk import QUEUE_SIZE
+from tests.support.strict_python import STRICT_PYTHON
 from tests.support.tensorboard_reading import tensorboard_scalars
 
 # A mount namespace with root's rights, which ends with the process, so nothing stays mounted.
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def said(folder: Path) -> dict[str, list[str]]:
     """Return the warnings and errors of a logger on a small disk by phase; its files are in the folder."""
-    command = [*ALONE, sys.executable, "-W", "error", "-m", "tests.faults.fill_disk", str(folder)]
+    command = [*ALONE, *STRICT_PYTHON, "-m", "tests.faults.fill_disk", str(folder)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")
     return json.loads(child.stdout)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from sowlog._tree.layout import Packed
 from sowlog.writers import Writer
+from tests.support.strict_python import STRICT_PYTHON
 from tests.support.tensorboard_reading import tensorboard_scalars
 from train import arguments, data, loop
 from train.config import file as config_file
@@ -25,7 +25,7 @@ from train.system import signals
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-PROGRAM = (sys.executable, "-W", "error", "-m", "train")
+PROGRAM = (*STRICT_PYTHON, "-m", "train")
 """The command line of the program, to which a warning is an error."""
 
 TINY_DIGITS = ("task.width=2", "data.batch_size=8", "steps=12", "eval.every=5", "checkpoint.every=4")
