@@ -15,6 +15,7 @@ from sowlog._explain.evaluating import Evaluation
 from sowlog._explain.origins import ARGUMENT, first_origin
 from sowlog._explain.report import NonfiniteReport
 from sowlog._reduce.state import State
+from sowlog._sow import foreign
 from sowlog._sow.calls import Call
 from sowlog._sow.collecting import function_of
 
@@ -112,7 +113,9 @@ def _explain(call: Call) -> NonfiniteReport:
 
     def run(arrays: list[Any]) -> list[Any]:
         fn, args, kwargs = filled = call.filled(arrays)
-        named = [*_results(fn(*args, **kwargs)), *_state(call.state(filled))]
+        with foreign.naming(fn, args, kwargs):
+            result = fn(*args, **kwargs)
+        named = [*_results(result), *_state(call.state(filled))]
         results[:] = [result for result, _ in named]
         return [array for _, array in named]
 

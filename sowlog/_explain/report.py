@@ -67,7 +67,7 @@ class NonfiniteReport:
         name: the name of the primitive, or of the argument with its path.
         source: "file:line (function)" of the user's line, the first that computes with a value that no
             equation made; "" if unknown.
-        module: the names of modules and scopes around the equation, joined by "/".
+        module: the names of the modules (linen, nnx, Equinox) and scopes around the equation, joined by "/".
         phase: "forward", "backward", or "recomputation" for a forward value that the backward pass computes
             again, as under jax.checkpoint.
         within: the loops and branches around the equation, the outermost first.

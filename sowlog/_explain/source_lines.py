@@ -13,6 +13,8 @@ _STANDARD = sysconfig.get_path("stdlib")
 _TRANSFORM = re.compile(r"\w+\(|\)")
 _RECOMPUTATION = "rematted_computation"
 _NO_MODULES = ("", _RECOMPUTATION, "checkpoint")
+_OF_EQUINOX = "eqx.nn."
+"""Equinox names the class of its own layers, whose path is known."""
 
 
 def line_of(equation: Any) -> str:
@@ -36,7 +38,7 @@ def _is_library(file: str) -> bool:
 def module_of(names: Sequence[str]) -> str:
     """Return the path of modules and scopes in name stacks, the outermost first."""
     parts = [part for stack in names for part in _TRANSFORM.sub("", stack).split("/")]
-    path = [part for part in parts if part not in _NO_MODULES]
+    path = [part for part in parts if part not in _NO_MODULES and not part.startswith(_OF_EQUINOX)]
     return "/".join(path if phase_of(names) == "forward" else _without_repeats(path))
 
 

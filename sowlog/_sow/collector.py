@@ -20,6 +20,7 @@ from sowlog._sow import cadence, internals
 from sowlog._sow.cadence import replays as _replays
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import Label, Sown
+from sowlog._sow.module_names import is_naming
 from sowlog._sow.paths import outer_path, scope_path, whole_path
 from sowlog._tree.tags import empty_like
 
@@ -66,7 +67,7 @@ def collecting() -> Generator[Collector]:
     """Collect the sows of this context in a new collector."""
     token, replays = _current.set(Collector()), _replays.set(False)
     try:
-        with internals.cache_key(collects=True):
+        with internals.cache_key(collects=True, names=is_naming()):
             yield _current.get()  # pyright: ignore[reportReturnType]  # set above
     finally:
         _replays.reset(replays)
@@ -78,7 +79,7 @@ def silent() -> Generator[None]:
     """Drop the sows of this context, as outside of a `collect`."""
     token, replays = _current.set(_SILENCE), _replays.set(True)
     try:
-        with internals.cache_key(collects=False):
+        with internals.cache_key(collects=False, names=is_naming()):
             yield
     finally:
         _replays.reset(replays)

@@ -10,8 +10,9 @@ from typing import Any
 
 from sowlog._sow.holding import objects_in
 from sowlog._sow.labels import METRICS, Label
+from sowlog._sow.module_names import named
 from sowlog._sow.paths import scope_path
-from sowlog._sow.watching import call_watched, watch_classes
+from sowlog._sow.watching import call_watched, is_watching, watch_classes
 
 _calls: contextvars.ContextVar[tuple[Any, tuple[str, ...]] | None] = contextvars.ContextVar(
     "sowlog_equinox_call", default=None
@@ -19,7 +20,7 @@ _calls: contextvars.ContextVar[tuple[Any, tuple[str, ...]] | None] = contextvars
 
 
 def watch_calls(base: type) -> None:
-    """Let the calls of all classes of Equinox modules be watched."""
+    """Let the calls of all classes of Equinox modules be watched and named."""
     watch_classes(base, functools.partial(_watched, base))
 
 
@@ -31,8 +32,12 @@ def _watched(base: type, module: Any, call: Callable[..., Any], args: Any, kwarg
     path = _path_from(calling, module, base)
     token = _calls.set((module, path))
     try:
-        label = Label(METRICS, (*scope_path(), *path), "")
-        return call_watched(label, module, lambda: module, functools.partial(call, module), args, kwargs)
+        call = functools.partial(call, module)
+        with named(path):
+            if not is_watching():
+                return call(*args, **kwargs)
+            label = Label(METRICS, (*scope_path(), *path), "")
+            return call_watched(label, module, lambda: module, call, args, kwargs)
     finally:
         _calls.reset(token)
 

@@ -1,10 +1,14 @@
 """Modules of other libraries than Flax linen: recognized by their class, so that nothing is imported."""
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
+
+from sowlog._sow import module_names
 
 _LIBRARIES = {"flax.nnx": "Flax nnx", "equinox": "Equinox", "haiku": "Haiku"}
 
@@ -23,8 +27,17 @@ def described(value: Any, library: str) -> str:
     return f"{type(value).__name__}, a module of {library}"
 
 
+@contextlib.contextmanager
+def naming(fn: Callable[..., Any], args: Any, kwargs: Any) -> Generator[None]:
+    """Name the equations of the modules of nnx and Equinox by the paths of these, in a call of a function."""
+    watch_calls()
+    nnx = loaded_nnx()
+    with module_names.naming(), contextlib.nullcontext() if nnx is None else nnx.placing(fn, args, kwargs):
+        yield
+
+
 def watch_calls() -> None:
-    """Let the calls of all modules of nnx and Equinox be watched, if the program uses these."""
+    """Let the calls of all modules of nnx and Equinox be watched and named, if the program uses these."""
     nnx, equinox = loaded_nnx(), sys.modules.get("equinox")
     if nnx is not None:
         nnx.watch_calls()

@@ -108,9 +108,12 @@ def check() -> None:
         )
 
 
-def cache_key(*, collects: bool) -> contextlib.AbstractContextManager[None]:
-    """Return a context whose traces JAX caches apart, since a function traced in no `collect` has no sows."""
-    return _is_collecting(collects)
+def cache_key(*, collects: bool, names: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Return a context whose traces JAX caches apart.
+
+    A function that was traced in no `collect` has no sows, and one whose modules were not named has no names.
+    """
+    return _is_collecting((collects, "names") if names else collects)
 
 
 def set_rules(primitive: Any, refuse: Callable[..., Any], result: Callable[..., Any] | None = None) -> None:

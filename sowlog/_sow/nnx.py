@@ -29,6 +29,7 @@ from sowlog._sow.collector import emit, is_collecting
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.holding import objects_held, objects_in
 from sowlog._sow.labels import METRICS, Label
+from sowlog._sow.module_names import named
 from sowlog._sow.nnx_places import Places, current_places
 from sowlog._sow.nnx_structure import (
     carry_place,
@@ -41,7 +42,7 @@ from sowlog._sow.nnx_structure import (
 )
 from sowlog._sow.paths import inside, scope_path
 from sowlog._sow.scopes import stacked
-from sowlog._sow.watching import call_watched, watch_classes
+from sowlog._sow.watching import call_watched, is_watching, watch_classes
 from sowlog.nnx import Metric
 
 
@@ -120,17 +121,21 @@ def label_of(module: nnx.Pytree, collection: str, name: str) -> Label:
 
 
 def watch_calls() -> None:
-    """Let the calls of all classes of modules be watched."""
+    """Let the calls of all classes of modules be watched and named."""
     watch_classes(nnx.Module, _watched)
 
 
 def _watched(module: nnx.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     places = current_places.get()
-    if places is None or places.of(module) is None or not is_collected(module):
-        return call(module, *args, **kwargs)
-    label = label_of(module, METRICS, "")
+    place = None if places is None else places.of(module)
     call = functools.partial(call, module)
-    return call_watched(label, module, lambda: nnx.state(module, nnx.Param), call, args, kwargs)
+    if place is None:
+        return call(*args, **kwargs)
+    with named(place.path):
+        if not is_watching() or not is_collected(module):
+            return call(*args, **kwargs)
+        label = label_of(module, METRICS, "")
+        return call_watched(label, module, lambda: nnx.state(module, nnx.Param), call, args, kwargs)
 
 
 def described(module: nnx.Pytree, name: str) -> str:

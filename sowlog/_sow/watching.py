@@ -18,6 +18,7 @@ from sowlog._sow.cadence import Every
 from sowlog._sow.collector import emit_statistic, is_collecting
 from sowlog._sow.errors import UnmatchedWatchError
 from sowlog._sow.labels import METRICS, Label, Sown
+from sowlog._sow.module_names import is_naming
 from sowlog._sow.parameters import Module, modules_of
 from sowlog._sow.paths import outer_path, scope_path
 from sowlog._sow.taps import tap
@@ -238,7 +239,7 @@ def _nothing_message(one: watch, seen: _Seen) -> str:
 def watch_classes(base: type, watched: Callable[[Any, Callable[..., Any], Any, Any], Any]) -> None:
     """Let the calls of all classes of a base pass through a function of the module and its `__call__`.
 
-    Each class is changed once, and stays so: outside of a watch a call looks at a context variable.
+    Each class is changed once, and stays so: unwatched and unnamed, a call looks at context variables.
     """
     for kind in _classes_of(base):
         call = vars(kind).get("__call__")
@@ -250,7 +251,7 @@ def watch_classes(base: type, watched: Callable[[Any, Callable[..., Any], Any, A
 def _watched_call(call: Callable[..., Any], watched: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def call_or_watch(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_watching():
+        if not is_watching() and not is_naming():
             return call(self, *args, **kwargs)
         return watched(self, call, args, kwargs)
 

@@ -256,6 +256,78 @@ def test_models_of_nnx_and_equinox_are_arguments():
     assert explain_nonfinite(eqx.filter_jit(lambda m, x: (m, m(x))))(linear, jnp.ones(2)).name == "m.bias"
 
 
+class Layer(nnx.Module):
+    """A layer whose value is not finite where `planted` is its number."""
+
+    def __init__(self, rngs):
+        self.inner = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x, planted):
+        sowlog.sow(self, "rms", x, sowlog.rms)
+        return jnp.log(jnp.square(self.inner(x)) + 1 - 1e6 * (planted == 0)), planted - 1
+
+
+class Layers(nnx.Module):
+    """Layers in a list, or stacked ones in a scan."""
+
+    def __init__(self, *, is_scanned):
+        rngs = nnx.Rngs(0)
+        make = nnx.vmap(Layer, in_axes=(0,))
+        self.blocks = make(rngs.split(LAYERS)) if is_scanned else nnx.List([Layer(rngs), Layer(rngs)])
+
+    def __call__(self, x, planted):
+        if not isinstance(self.blocks, nnx.List):
+            scan = nnx.scan(lambda carry, layer: (layer(*carry), None), in_axes=(nnx.Carry, 0))
+            return scan((x, planted), self.blocks)[0][0]
+        for layer in self.blocks:
+            x, planted = layer(x, planted)
+        return x
+
+
+@pytest.mark.parametrize("is_scanned", [False, True], ids=["list", "scan"])
+def test_a_module_of_nnx_is_named_by_its_path(is_scanned):
+    """Also in a jitted function that was traced, and collected, without the names."""
+    model, x = Layers(is_scanned=is_scanned), jnp.ones((2, 3))
+    forward = nnx.jit(lambda model, x, planted: model(x, planted))
+
+    def loss(model, x, planted):
+        y, updates = sowlog.collect(forward)(model, x, planted)
+        return y.sum(), updates
+
+    step = nnx.jit(nnx.value_and_grad(loss, has_aux=True))
+    step(model, x, -1)
+    report = explain_nonfinite(step)(model, x, 1)
+    assert (report.name, report.phase) == ("log", "forward")
+    assert report.module == ("blocks" if is_scanned else "blocks/1")
+    assert report.iterations == ((1,) if is_scanned else ())
+    assert not explain_nonfinite(step)(model, x, -1)
+
+
+def test_a_module_of_equinox_is_named_by_its_fields():
+    """Without the names of classes that Equinox itself writes."""
+
+    class Log(eqx.Module):
+        inner: eqx.nn.Linear
+
+        def __call__(self, x):
+            return jnp.log(-jnp.abs(self.inner(x)))
+
+    class Model(eqx.Module):
+        layers: list[Log]
+
+        def __call__(self, x):
+            return self.layers[1](self.layers[0].inner(x))
+
+    model = Model([Log(eqx.nn.Linear(2, 2, key=jax.random.key(number))) for number in range(2)])
+    step = eqx.filter_jit(eqx.filter_value_and_grad(lambda model, xs: jax.vmap(model)(xs).sum()))
+    step(model, jnp.ones((3, 2)))
+    report = explain_nonfinite(step)(model, jnp.ones((3, 2)))
+    assert (report.name, report.module, report.index) == ("log", "layers/1", (0, 0))
+    wide = eqx.tree_at(lambda model: model.layers[0].inner.weight, model, jnp.full((2, 2), 3e38))
+    report = explain_nonfinite(step)(wide, jnp.full((3, 2), 3.0))
+    assert (report.name, report.module) == ("dot_general", "layers/0/inner")
+
+
 def test_a_sown_nan_is_found_and_an_empty_maximum_is_none():
     """The states of a collect are results; the start of a maximum is -inf."""
 
