@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sowlog
-from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+from tests.benchmarks.measure import Line, Size, cost_of, cost_of_trace, interleave, paired_ratio, spread_of
 from train import optimizer, step, tasks
 from train.config import file as config_file
 
@@ -49,12 +49,13 @@ def measure_collecting(size: Size) -> list[Line]:
     compiled: dict[str, Any] = {}
 
     def lower() -> float:
-        jax.clear_caches()
-        return cost_of(lambda: train_step().lower(state, batch)).cpu
+        return cost_of_trace(lambda: train_step().lower(state, batch)).cpu
 
     def compile(name: str) -> float:
-        jax.clear_caches()
-        return cost_of(lambda: compiled.update({name: train_step().lower(state, batch).compile()})).cpu
+        def work() -> None:
+            compiled[name] = train_step().lower(state, batch).compile()
+
+        return cost_of_trace(work).cpu
 
     lowering = interleave({"metrics": lower, "bare": _silently(lower)}, size.rounds)
     compiling = interleave(

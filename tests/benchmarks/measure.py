@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
+
+import jax
 
 Figure = TypeVar("Figure")
 
@@ -122,6 +125,21 @@ def cost_of(work: Callable[[], object]) -> Cost:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def cost_of_trace(work: Callable[[], object]) -> Cost:
+    """Run `work`, which traces a function that JAX then does not know, and return its cost.
+
+    Garbage collection is off, as in `timeit`: a collection of the whole heap takes a fifth of a trace, and a
+    few allocations more may start it.
+    """
+    jax.clear_caches()
+    gc.collect()
+    gc.disable()
+    try:
+        return cost_of(work)
+    finally:
+        gc.enable()
 
 
 def spread_of(values: Sequence[float]) -> Spread:

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 
 import sowlog
 from sowlog._sow import internals
-from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
+from tests.benchmarks.measure import Line, Size, cost_of, cost_of_trace, interleave, paired_ratio, spread_of
 
 _WIDTH, _SOWS = 16, 8
+# A tenth of a second is disturbed more than a second, so it is measured more often.
+_SHORT = 5
 _WITHOUT = "the same without sows"
 
 
@@ -44,8 +46,7 @@ def _of_traces(size: Size, layers: int) -> Line:
         return kernels - gradient, sowlog.pack(metrics) if sows else None
 
     def trace(*, sows: bool) -> float:
-        jax.clear_caches()
-        return cost_of(lambda: jax.jit(functools.partial(step, sows=sows)).lower(kernels)).cpu
+        return cost_of_trace(lambda: jax.jit(functools.partial(step, sows=sows)).lower(kernels)).cpu
 
     figures = interleave(
         {"sown": lambda: trace(sows=True), "bare": lambda: trace(sows=False)}, min(size.rounds, 7)
@@ -65,7 +66,8 @@ def _of_calls(size: Size, layers: int) -> Line:
         return cost_of(run).wall
 
     figures = interleave(
-        {name: functools.partial(calls, function) for name, function in functions.items()}, size.rounds
+        {name: functools.partial(calls, function) for name, function in functions.items()},
+        _SHORT * size.rounds,
     )
     return _line(f"{size.records} calls of a jitted function, not collected", figures, 1.01)
 
@@ -80,14 +82,13 @@ def _of_rules(size: Size, layers: int) -> Line:
         return x
 
     def trace() -> float:
-        jax.clear_caches()
-        return cost_of(lambda: jax.jit(model).trace(jnp.ones(4))).cpu
+        return cost_of_trace(lambda: jax.jit(model).trace(jnp.ones(4))).cpu
 
     def bare() -> float:
         with _without_rules():
             return trace()
 
-    figures = interleave({"sown": trace, "bare": bare}, size.rounds)
+    figures = interleave({"sown": trace, "bare": bare}, _SHORT * size.rounds)
     return _line(f"trace of {4 * layers} transforms that sow nothing", figures, 1.01)
 
 
