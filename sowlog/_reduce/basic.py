@@ -32,6 +32,7 @@ class Sum(Reducer):
     """
 
     _takes_small_integers: ClassVar[bool] = True
+    _is_short: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return compensated.zero_pair()
@@ -71,6 +72,7 @@ class Mean(Reducer):
     """
 
     _takes_small_integers: ClassVar[bool] = True
+    _is_short: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return {"total": compensated.zero_pair(), "weight": compensated.zero_pair()}
@@ -91,7 +93,7 @@ class Mean(Reducer):
         return {"total": of_limbs(total), "weight": of_limbs(weight)}
 
     def compute(self, parts: dict[str, Pair]) -> jax.Array:
-        return parts["total"].value / parts["weight"].value
+        return jax.lax.div(parts["total"].value, parts["weight"].value)
 
 
 @final
@@ -104,6 +106,8 @@ class Min(Reducer):
         >>> sowlog.min.of([3.0, -1.0]).merge(sowlog.min.of(0.0))
         State(min, -1.0)
     """
+
+    _is_short: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return jnp.full((), jnp.inf, jnp.float32)
@@ -131,6 +135,8 @@ class Max(Reducer):
         >>> sowlog.max.of([-3.0, -1.0]).merge(sowlog.max.of(-2.0))
         State(max, -1.0)
     """
+
+    _is_short: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return jnp.full((), -jnp.inf, jnp.float32)
@@ -160,6 +166,7 @@ class Last(Reducer):
     """
 
     ordered: ClassVar[bool] = True
+    _is_short: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return jnp.zeros((), jnp.float32)
@@ -201,6 +208,8 @@ class Nonfinite(Reducer):
         >>> sowlog.nonfinite.of([1.0, float("nan"), float("inf")])
         State(nonfinite, 2.0)
     """
+
+    _is_short: ClassVar[bool] = True
 
     def empty(self) -> Parts:
         return compensated.zero_pair()

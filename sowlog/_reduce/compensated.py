@@ -6,6 +6,9 @@ count stays exact to 2^48, and 10^7 additions err by less than 1e-6.
 
 Within one array `jnp.sum` in float32 is enough: XLA sums in a tree, with a relative error near 2e-7 for 10^7
 elements, which `tests/reduce/test_reducers.py` checks.
+
+The arithmetic of pairs is in each merge and result, so it is written in `jax.lax`: an operator of `jax.numpy`
+costs a trace several times as much.
 """
 
 from collections.abc import Sequence
@@ -16,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
+from jax import lax
 
-from sowlog._reduce.values import is_small_integer
+from sowlog._reduce.values import is_exact_as_float32, is_small_integer
 
 # Measured: jaxlib 0.10.0 and 0.10.1 sum several axes at once in one sequential loop, 0.10.2 in a tree.
 _SUMS_AXES_IN_A_TREE = jaxlib.version.__version_info__ >= (0, 10, 2)
@@ -32,7 +36,7 @@ class Pair(NamedTuple):
     @property
     def value(self) -> jax.Array:
         """The number as one float32 array; without lo where hi is not finite."""
-        return jnp.where(jnp.isfinite(self.hi), self.hi + self.lo, self.hi)
+        return _where_finite(self.hi, lax.add(self.hi, self.lo), self.hi)
 
 
 def zero_pair() -> Pair:
@@ -48,8 +52,7 @@ def pair_of(value: jax.Array) -> Pair:
 def add(a: Pair, b: Pair) -> Pair:
     """Return a + b, renormalised so that lo is below half a unit in the last place of hi."""
     total, error = _two_sum(a.hi, b.hi)
-    hi, lo = _two_sum(total, error + (a.lo + b.lo))
-    return Pair(hi, lo)
+    return Pair(*_two_sum(total, lax.add(error, lax.add(a.lo, b.lo))))
 
 
 def total_of_rows(pairs: Pair) -> Pair:
@@ -83,7 +86,7 @@ def multiply(pair: Pair, factors: Sequence[Fraction]) -> Pair:
     (a, b), (c, d) = halves(hi), halves(jnp.asarray(high))
     error = ((a * c - product) + a * d + b * c) + b * d
     rest = error + (hi * low + lo * high)
-    return Pair(*_two_sum(product, jnp.where(jnp.isfinite(rest), rest, 0.0)))
+    return Pair(*_two_sum(product, _where_finite(rest, rest)))
 
 
 def subtract(a: Pair, b: Pair) -> jax.Array:
@@ -97,12 +100,10 @@ def total(values: jax.Array) -> Pair:
         return _small_integer_total(values)
     if jnp.issubdtype(values.dtype, jnp.integer):
         return _integer_total(values)
+    if values.dtype != jnp.float64:
+        return pair_of(tree_sum(values.astype(jnp.float32)))
     hi, lo = split(values)
-    return (
-        pair_of(tree_sum(hi))
-        if values.dtype != jnp.float64
-        else add(pair_of(tree_sum(hi)), pair_of(tree_sum(lo)))
-    )
+    return add(pair_of(tree_sum(hi)), pair_of(tree_sum(lo)))
 
 
 def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
@@ -120,7 +121,7 @@ def weighted_total(values: jax.Array, weight: jax.Array) -> Pair:
     values = jnp.where(weight != 0, values, jnp.zeros_like(values))
     if not jnp.issubdtype(weight.dtype, jnp.integer) or jnp.issubdtype(values.dtype, jnp.floating):
         hi, lo = (part * weight.astype(jnp.float32) for part in split(values))
-        narrow = values.dtype == jnp.float32 or is_small_integer(values)
+        narrow = is_exact_as_float32(values)
         return pair_of(tree_sum(hi)) if narrow else add(pair_of(tree_sum(hi)), pair_of(tree_sum(lo)))
     if is_small_integer(values):
         values = values.astype(jnp.int32)
@@ -160,23 +161,28 @@ def tree_sum(values: jax.Array) -> jax.Array:
     5e-5.
     """
     while values.ndim > 1 and not _SUMS_AXES_IN_A_TREE:
-        values = jax.lax.optimization_barrier(jnp.sum(values, axis=-1))
+        values = lax.optimization_barrier(jnp.sum(values, axis=-1))
     return jnp.sum(values)
 
 
 def halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return a float32 as the sum of two of 12 bits each (Veltkamp's splitting)."""
     upper = value * np.float32(4097.0)
-    upper = jnp.where(jnp.isfinite(upper), upper - (upper - value), value)
-    return upper, jnp.where(jnp.isfinite(value), value - upper, 0.0)
+    upper = _where_finite(upper, upper - (upper - value), value)
+    return upper, _where_finite(value, value - upper)
 
 
 def _two_sum(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return fl(a + b) and its rounding error, which is 0 once the sum is not finite."""
-    sum_ = a + b
-    b_part = sum_ - a
-    error = (a - (sum_ - b_part)) + (b - b_part)
-    return sum_, jnp.where(jnp.isfinite(sum_), error, 0.0)
+    sum_ = lax.add(a, b)
+    b_part = lax.sub(sum_, a)
+    error = lax.add(lax.sub(a, lax.sub(sum_, b_part)), lax.sub(b, b_part))
+    return sum_, _where_finite(sum_, error)
+
+
+def _where_finite(x: jax.Array, value: jax.Array, otherwise: jax.Array | None = None) -> jax.Array:
+    """Return a value where x is finite and another, or 0, elsewhere; all float32 of one shape."""
+    return lax.select(lax.is_finite(x), value, jnp.zeros_like(value) if otherwise is None else otherwise)
 
 
 def _small_integer_total(values: jax.Array) -> Pair:
@@ -220,6 +226,6 @@ MIN_SCALE, _MAX_SCALE = np.float32(2.0**-126), np.float32(2.0**126)
 
 def power_of_two(magnitude: jax.Array) -> jax.Array:
     """Return the largest power of two not above a float32 >= 0, within the scales; 1 for Inf and NaN."""
-    exponent = jax.lax.bitcast_convert_type(magnitude, jnp.uint32) & jnp.uint32(0x7F800000)
-    power = jax.lax.bitcast_convert_type(exponent, jnp.float32)
+    exponent = lax.bitcast_convert_type(magnitude, jnp.uint32) & jnp.uint32(0x7F800000)
+    power = lax.bitcast_convert_type(exponent, jnp.float32)
     return jnp.where(jnp.isfinite(magnitude), jnp.clip(power, MIN_SCALE, _MAX_SCALE), 1.0)

@@ -12,7 +12,6 @@ shapes of weights, for built-in reducers and a user's alike:
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Self, final
 
@@ -66,6 +65,8 @@ class Reducer(abc.ABC):
     counts_unseen: ClassVar[bool] = False
     # Only the sums here are exact for bools and small integers; other arithmetic on int8 would wrap.
     _takes_small_integers: ClassVar[bool] = False
+    # An equation or two stand in the program where they are; of more, each layer calls one function.
+    _is_short: ClassVar[bool] = False
 
     @abc.abstractmethod
     def empty(self) -> Parts:
@@ -189,16 +190,19 @@ class Reducer(abc.ABC):
             return self.of(value.value, value.weight)
         array = values.real_array(value, "value")
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
-        return ambient.isolated(self._of_arrays, *operands)
+        is_short = self._is_short and weight is None and values.is_exact_as_float32(array)
+        return ambient.isolated(self._inlined if is_short else self._called, *operands)
 
-    # Under jit values of one shape are traced once for a reducer, for any number of layers.
-    @functools.partial(jax.jit, static_argnums=0)
     def _of_arrays(self, value: jax.Array, *weights: jax.Array) -> State:
         operands = (value, *(values.fit_weight(weight, value) for weight in weights))
         function = self._of_one
         for position, axis in reversed(list(enumerate(_kept_axes(self, operands[0].ndim)))):
             function = jax.vmap(function, in_axes=axis - position)
         return function(*operands)
+
+    # Under jit values of one shape are traced once for a reducer, for any number of layers.
+    _called = jax.jit(_of_arrays, static_argnums=0)
+    _inlined = jax.jit(_of_arrays, static_argnums=0, inline=True)
 
     def _of_one(self, value: jax.Array, weight: jax.Array | None = None) -> State:
         seen = jnp.asarray(value.size > 0) if weight is None else jnp.any(values.is_counted(weight))

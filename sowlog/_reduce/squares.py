@@ -69,4 +69,4 @@ def rescale(squares: Squares, scale: jax.Array) -> Pair:
 
 def root_mean(squares: Squares, weight: Pair) -> jax.Array:
     """Return sqrt(squares / weight) as float32."""
-    return squares.scale * jnp.sqrt(squares.total.value / weight.value)
+    return jax.lax.mul(squares.scale, jax.lax.sqrt(jax.lax.div(squares.total.value, weight.value)))

@@ -141,8 +141,11 @@ def _merge_one(a: State, b: State) -> State:
 
 
 def _compute_one(state: State) -> Any:
-    result = state.reducer.compute(state.parts)
-    return jax.tree.map(lambda x: jnp.where(state.seen, jnp.asarray(x, jnp.float32), jnp.nan), result)
+    def present(x: Any) -> jax.Array:
+        array = jnp.asarray(x, jnp.float32)
+        return jax.lax.select(state.seen, array, jnp.full_like(array, jnp.nan))
+
+    return jax.tree.map(present, state.reducer.compute(state.parts))
 
 
 def _over_batch(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
@@ -203,7 +206,11 @@ def _widths(reducer: "Reducer") -> list[int]:
 
 
 def _width(leaf: Any) -> int:
-    dtype = jax.dtypes.result_type(leaf)
+    return _width_of(leaf.dtype if hasattr(leaf, "dtype") else jax.dtypes.result_type(leaf))
+
+
+@functools.cache
+def _width_of(dtype: Any) -> int:
     # At most 4, as the parts of some reducers are float64 or float32, by JAX's 64-bit mode.
     return min(4, dtype.itemsize) if jnp.issubdtype(dtype, jnp.floating) else 0
 

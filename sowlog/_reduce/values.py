@@ -81,7 +81,11 @@ def real_array(value: Value, what: str) -> jax.Array:
         TypeError: The value is complex or not a number.
         RuntimeError: The array was donated or deleted.
     """
-    if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) and value.is_deleted():
+    if isinstance(value, jax.core.Tracer):
+        if value.dtype == jnp.float32 and not jax.typeof(value).weak_type:
+            # Most values of a model: a trace has hundreds of them.
+            return value
+    elif isinstance(value, jax.Array) and value.is_deleted():
         raise RuntimeError(deleted(f"the {what}"))
     for part in _parts(value):
         if isinstance(part, np.ma.MaskedArray):
@@ -102,6 +106,11 @@ def is_small_integer(array: jax.Array) -> bool:
     """Return whether an array is of bools, or of integers below 32 bits; float32 holds each exactly."""
     dtype = array.dtype
     return dtype == jnp.bool_ or (jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize < 4)
+
+
+def is_exact_as_float32(array: jax.Array) -> bool:
+    """Return whether float32 holds each element of a real array exactly, by its dtype."""
+    return array.dtype == jnp.float32 or is_small_integer(array)
 
 
 def check_real(name: str, array: Any, rule: str) -> None:

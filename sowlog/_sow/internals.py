@@ -128,7 +128,8 @@ def set_rules(primitive: Any, refuse: Callable[..., Any], result: Callable[..., 
 
 def holds_sows(jaxpr: Any) -> bool:
     """Return whether a jaxpr, or an equation, sows."""
-    return any(isinstance(effect, _Sow) for effect in jaxpr.effects)
+    effects = jaxpr.effects
+    return bool(effects) and any(isinstance(effect, _Sow) for effect in effects)
 
 
 def equations(jaxpr: Any) -> Sequence[Any]:
