@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-browser screenshot test-matrix matrix modes bench faults fuzz properties lint lock clean
+.PHONY: train test test-long test-browser screenshot test-matrix matrix modes bench faults fuzz properties lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
 
-test: $(READY)  ## Run the tests: make test ARGS="tests/reduce -k mean"
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## Run the tests but the long ones: make test ARGS="tests/reduce -k mean"
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: $(READY)  ## The tests that take half a minute each: whole trainings, processes, sweeps, benchmarks.
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 test-browser: $(READY)  ## TensorBoard on a run, in Debian's chromium (packages chromium, chromium-driver), if it is there.
 	$(BIN)/python -m pytest -n 0 tests/browser $(ARGS)

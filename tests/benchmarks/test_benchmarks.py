@@ -19,6 +19,7 @@ ONE = Spread(1.0, 1.0, 1.0)
 pytestmark = pytest.mark.usefixtures("light_compilation")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BENCHMARKS)
 @pytest.mark.filterwarnings("default")
 def test_benchmark_runs(name: str) -> None:
@@ -29,6 +30,7 @@ def test_benchmark_runs(name: str) -> None:
     assert all(figure.low <= figure.median <= figure.high for figure in figures)
 
 
+@pytest.mark.long
 def test_command_prints_the_table_and_writes_the_figures(tmp_path: Path) -> None:
     """The command names the machine, places the process on its cores, prints a table and writes JSON."""
     command = [sys.executable, "-m", "tests.benchmarks", "disk_bytes", "--smoke", "--json", "out.json"]

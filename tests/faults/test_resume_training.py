@@ -29,6 +29,8 @@ from tests.train.running import (
 )
 
 # Thirty of each task by `make faults`, as each costs seconds; a few of one task in every test run.
+pytestmark = pytest.mark.long
+
 RESUMES = int(os.environ.get("SOWLOG_RESUMES", "4"))
 EVERY = 16
 STEPS = 80 * RESUMES

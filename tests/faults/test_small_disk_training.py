@@ -7,7 +7,7 @@ import pytest
 from tests.faults.test_small_disk import ALONE, require_small_disk
 from tests.train.running import ROOT, digits, one_device, points, run, saved_arrays
 
-pytestmark = pytest.mark.usefixtures("light_compilation")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("light_compilation")]
 
 STEPS = ("steps=16",)
 

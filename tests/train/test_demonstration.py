@@ -21,6 +21,7 @@ def trained(folder):
         assert __main__.main(program[program.index("train") + 1 :]) == 0
 
 
+@pytest.mark.long
 def test_the_demonstration_shows_what_tensorboard_reads(tmp_path, capsys):
     """Last held-out values of all layers, by a reader that is not ours; and a picture."""
     trained(tmp_path)

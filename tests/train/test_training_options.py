@@ -116,6 +116,7 @@ def test_the_average_follows_the_parameters_and_is_evaluated() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_evaluates_the_average(tmp_path: Path) -> None:
     """The training points are those of a run without it, the last evaluation is another."""
     with compiled_fully():

@@ -31,6 +31,7 @@ EXPERIMENTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", list(EXPERIMENTS))
 def test_watching_every_module_changes_no_parameter(case: str) -> None:
     """But for rounding, as XLA fuses another program; the statistics come with the others of each step."""

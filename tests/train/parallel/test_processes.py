@@ -21,6 +21,8 @@ from train import __main__ as program
 from train.runs import folder as run_folder
 
 # So long that a signal comes before the end; the longest wait of a test is that for two processes to compile.
+pytestmark = pytest.mark.long
+
 STEPS = 60
 LONG = (*DIGITS, f"steps={STEPS}", "eval.every=30", "checkpoint.every=10", "optimizer.learning_rate=3e-3")
 SECONDS = 240

@@ -14,6 +14,8 @@ from tests.train.data.loaders import HERE as LOADERS
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS, one_device
 from train.runs import results
 
+pytestmark = pytest.mark.long
+
 DIGITS = CONFIGS / "digits.yaml"
 TINY = (*TINY_DIGITS, f"data.name={LOADERS}:mended", "data.batch_size=2", "task.width=1")
 STEPS = 1000

@@ -84,6 +84,7 @@ exits.exit_with(__main__.main)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "status", "said"),
     [

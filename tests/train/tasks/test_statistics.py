@@ -17,6 +17,8 @@ from train.config.own import OwnTask
 from train.config.tasks import TaskOptions
 from train.parallel import devices
 
+pytestmark = pytest.mark.long
+
 STEPS = 50
 # What makes a task small; one that is not here is trained as its file has it.
 SMALL = {
