@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
+from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import Layout, Packed
 
 Kind = Literal["a metric", "an image", "text", "a PR curve"]
 
 _METRIC: Kind = "a metric"
-# Layouts whose tags are known by the identity of the layout: training, evaluation and some others alternate.
-_LAYOUTS = 64
 
 
 class TagKinds:
@@ -23,7 +22,7 @@ class TagKinds:
     def __init__(self) -> None:
         self._metrics: set[str] = set()
         self._others: dict[str, Kind] = {}
-        self._layouts: dict[int, Layout] = {}
+        self._layouts = ByIdentity[Layout, None]()
 
     def note_metrics(self, packed: Packed | None, numbers: Mapping[str, float]) -> None:
         """Note the tags of one `log` call, at the cost of a look-up if they are known.
@@ -31,17 +30,14 @@ class TagKinds:
         Raises:
             ValueError: A tag is that of an image, a text or a PR curve.
         """
-        if packed is not None and id(packed.layout) not in self._layouts:
+        if packed is not None and packed.layout not in self._layouts:
             self._note_layout(packed.layout)
         if numbers and not self._metrics.issuperset(numbers):
             self._add_metrics(numbers)
 
     def _note_layout(self, layout: Layout) -> None:
         self._add_metrics((*layout.scalars, *(slot.tag for slot in layout.histograms)))
-        if len(self._layouts) >= _LAYOUTS:
-            self._layouts.clear()
-        # A reference to the layout keeps its id from being reused.
-        self._layouts[id(layout)] = layout
+        self._layouts[layout] = None
 
     def _add_metrics(self, tags: Collection[str]) -> None:
         for tag in self._others.keys() & set(tags):

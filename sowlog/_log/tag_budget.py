@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sowlog._tree.families import Family, families_of
+from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags
 
-# Tuples of tags that are known by identity, as steps of one layout share theirs.
-_LAYOUTS = 64
 # Families that the warning names, and globs that it suggests.
 _NAMED = 5
 
@@ -38,17 +37,14 @@ class TagBudget:
         self._limit = limit
         # A dict keeps the order, and the sites of the tags.
         self._tags: dict[str, str] = {}
-        self._layouts: dict[int, tuple[str, ...]] = {}
+        self._layouts = ByIdentity[tuple[str, ...], None]()
 
     def note(self, tags: tuple[str, ...]) -> TagWarning | None:
         """Count the tags of a record that is written; return the warning, once."""
         whole = tags.whole if isinstance(tags, PresentTags) else tags
-        if self._limit is None or self._layouts.get(id(whole)) is whole:
+        if self._limit is None or whole in self._layouts:
             return None
-        if len(self._layouts) >= _LAYOUTS:
-            self._layouts.clear()
-        # A reference to the tags keeps their id from being reused.
-        self._layouts[id(whole)] = whole
+        self._layouts[whole] = None
         self._tags.update(zip(whole, whole, strict=True))
         if len(self._tags) <= self._limit:
             return None

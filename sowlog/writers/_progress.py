@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._tree.globs import from_glob
+from sowlog._tree.identity import ByIdentity
 from sowlog.writers.record import Record
 
 # A curve of twice so many points is thinned to half of them.
 _POINTS = 64
-# Sets of tags whose choice is cached by identity.
-_LAYOUTS = 64
 
 
 class Glyphs(NamedTuple):
@@ -192,7 +191,7 @@ class Progress:
         self._globs = [re.compile(from_glob(glob)) for glob in globs]
         self._kept = [re.compile(from_glob(glob)) for glob in kept]
         self._rows: dict[str, Row | None] = {}
-        self._chosen: dict[int, tuple[tuple[str, ...], NDArray[np.intp], list[Row]]] = {}
+        self._chosen = ByIdentity[tuple[str, ...], tuple[NDArray[np.intp], list[Row]]]()
         self._sorted: list[Row] | None = None
 
     def note(self, record: Record) -> list[Row]:
@@ -215,17 +214,11 @@ class Progress:
         return f"step {step}" if self.steps is None else f"step {step}/{self.steps}"
 
     def _choose(self, tags: tuple[str, ...]) -> tuple[NDArray[np.intp], list[Row]]:
-        # Steps of one layout share a tuple of tags, often of a thousand.
-        known = self._chosen.get(id(tags))
-        if known is None:
+        if tags not in self._chosen:
             chosen = sorted(self._find(tags), key=lambda found: found[1].rank)
             places = np.array([place for place, _ in chosen], np.intp)
-            known = (tags, places, [row for _, row in chosen])
-            if len(self._chosen) >= _LAYOUTS:
-                self._chosen.clear()
-            # A reference to the tuple keeps its id from being reused.
-            self._chosen[id(tags)] = known
-        return known[1:]
+            self._chosen[tags] = places, [row for _, row in chosen]
+        return self._chosen[tags]
 
     def _find(self, tags: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
         for place, tag in enumerate(tags):

@@ -17,6 +17,7 @@ from sowlog._events.folders import local_folder
 from sowlog._events.framing import frame
 from sowlog._events.template import RecordTemplate
 from sowlog._reduce.distributions import HistogramValue
+from sowlog._tree.identity import SIZE, ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog.writers._arguments import check_resume
 from sowlog.writers._descriptions import Descriptions
@@ -24,9 +25,6 @@ from sowlog.writers._step_order import StepBack, StepOrder, find_hidden, last_st
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
-
-# Templates kept: enough for training, evaluation and some sets of absent values to alternate.
-_TEMPLATES = 64
 
 
 class TensorBoard:
@@ -70,8 +68,8 @@ class TensorBoard:
         self._warning: LossWarning | None = None
         self._file = self._begin_file(is_overlap_known=is_overlap)
         # Each record overwrites the buffer of its template, so a template belongs to one writer.
-        self._template_of = functools.lru_cache(maxsize=_TEMPLATES)(_make_template)
-        self._recent: dict[int, tuple[tuple[str, ...], RecordTemplate]] = {}
+        self._template_of = functools.lru_cache(maxsize=SIZE)(_make_template)
+        self._recent = ByIdentity[tuple[str, ...], RecordTemplate]()
         self._recent_others: tuple[str, ...] = ()
         self._descriptions = Descriptions()
 
@@ -226,17 +224,11 @@ class TensorBoard:
         raise StalledError(f"{gone.path} was deleted during the run; {self._file.path.name} replaces it")
 
     def _template(self, tags: tuple[str, ...]) -> RecordTemplate:
-        # Hashing a thousand tags takes 10 us, and steps of one layout share a tuple: identity comes first.
-        known = self._recent.get(id(tags))
-        if known is not None:
-            return known[1]
-        if len(self._recent) >= _TEMPLATES:
-            self._recent.clear()
-        self._descriptions.add(tags)
-        template = self._template_of(tags)
-        # A reference to the tuple keeps its id from being reused.
-        self._recent[id(tags)] = (tags, template)
-        return template
+        # Equal tags of other tuples share a template, at the cost of their hash.
+        if tags not in self._recent:
+            self._descriptions.add(tags)
+            self._recent[tags] = self._template_of(tags)
+        return self._recent[tags]
 
 
 def _nonscalar_values(record: Record, texts: Mapping[str, str]) -> Iterator[Any]:
