@@ -52,6 +52,11 @@ _FILE_VERSION = "brain.Event:2"
 _PIECES = 1 << 16
 
 
+def encodable(text: str) -> str:
+    """Return text that an event file can hold: bytes of file names that are not UTF-8 are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def version_event(wall_time: float) -> bytes:
     """Return the first event of an event file."""
     return Event(wall_time=wall_time, file_version=_FILE_VERSION).SerializeToString()
@@ -82,7 +87,8 @@ def described_scalar(tag: str, value: float, text: str) -> Any:
 def _described(value: Any, text: str, plugin: str, *, data_class: int) -> Any:
     """Add a description, which TensorBoard's default server takes beside a plugin and a class of data."""
     if text:
-        value.metadata.summary_description = text
+        # The path of a source file may hold such bytes.
+        value.metadata.summary_description = encodable(text)
         value.metadata.plugin_data.plugin_name = plugin
         # The field data_class = 4 of a SummaryMetadata, which tensorboardX does not declare.
         value.metadata.MergeFromString(bytes((4 << 3, data_class)))
@@ -146,7 +152,7 @@ def image_value(tag: str, image: NDArray[np.uint8]) -> Any:
 def text_value(tag: str, markdown: str) -> Any:
     """Return Markdown as a Summary's value."""
     content = _text_proto.TextPluginData(version=0).SerializeToString()
-    return _string_value(tag, markdown.encode(), plugin="text", content=content)
+    return _string_value(tag, encodable(markdown).encode(), plugin="text", content=content)
 
 
 def pr_curve_value(tag: str, curve: NDArray[np.float32]) -> Any:

@@ -9,6 +9,8 @@ import jax.core
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._reduce.values import deleted
+
 Array = jax.Array | NDArray[Any]
 
 
@@ -20,7 +22,8 @@ def check_array(name: str, array: object) -> Array:
         array: the argument.
 
     Raises:
-        TypeError: The argument is no array, or is traced.
+        TypeError: The argument is no array, is masked, or is traced.
+        RuntimeError: The array was donated or deleted.
     """
     if isinstance(array, jax.core.Tracer):
         raise TypeError(
@@ -30,6 +33,10 @@ def check_array(name: str, array: object) -> Array:
         raise TypeError(
             f"{name} has type {type(array).__name__}: give a JAX or NumPy array, np.asarray(...)."
         )
+    if isinstance(array, jax.Array) and array.is_deleted():
+        raise RuntimeError(deleted(name))
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: give array.filled(...).")
     return array
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
 from sowlog._log.lettering import CHARACTER, check_texts, shortened, write
+from sowlog._log.texts import check_tag
 from sowlog._log.viridis import colours
+from sowlog._reduce.values import is_real
 
 # Beyond it a picture of one pixel for each cell is larger than a screen.
 MAX_CLASSES = 1024
@@ -70,14 +71,10 @@ def check_confusion(tag: object, matrix: object, classes: Any) -> Confusion:
         ValueError: The matrix has another shape or too many classes, another number of them is named, or it
             has no tag.
     """
-    if not isinstance(tag, str) or not tag:
-        raise ValueError(
-            f"the confusion matrix has the tag {tag!r}: give it a name, "
-            f"log.confusion(step, 'confusion', matrix)."
-        )
+    tag = check_tag("confusion matrix", tag, "log.confusion(step, 'confusion', matrix)")
     name = f"the confusion matrix {tag}"
     array = check_array(name, matrix)
-    if not (array.dtype.kind in "biu" or jnp.issubdtype(array.dtype, jnp.floating)):
+    if not is_real(array.dtype):
         raise TypeError(
             f"{name} has dtype {array.dtype}: give counts, as integers or floating-point numbers."
         )
@@ -143,12 +140,12 @@ def _cells(counts: NDArray[np.float64], cell: int) -> NDArray[np.uint8]:
 def _show_count(count: float) -> str:
     """Return a count in up to five characters."""
     if count.is_integer() and abs(count) < 1e5:
-        return shortened(f"{count:.0f}", _COUNT_LENGTH)
+        return shortened(f"{count:z.0f}", _COUNT_LENGTH)
     for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if unit <= count < 1e3 * unit:
             scaled = count / unit
             return f"{scaled:.1f}{suffix}" if scaled < 9.95 else f"{scaled:.0f}{suffix}"
-    text = f"{count:.3g}" if 0.1 <= count < 1e3 else f"{count:.0e}".replace("e+", "e")
+    text = f"{count:.3g}" if 0.1 <= count < 999.5 else f"{count:.0e}".replace("e+", "e")
     return shortened(text, _COUNT_LENGTH)
 
 

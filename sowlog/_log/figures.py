@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sowlog._log.images import Pixels
+from sowlog._log.texts import check_tag
 
 _INSTALL = "pip install 'sowlog[figures]'"
 
@@ -20,8 +21,7 @@ def check_figure(tag: object, figure: Any) -> str:
         TypeError: The figure is none of Matplotlib's.
         ValueError: The figure has no tag.
     """
-    if not isinstance(tag, str) or not tag:
-        raise ValueError(f"the figure has the tag {tag!r}: give it a name, log.figure(step, 'fit', figure).")
+    tag = check_tag("figure", tag, "log.figure(step, 'fit', figure)")
     if not isinstance(figure, _matplotlib("figure").Figure):
         raise TypeError(
             f"the figure {tag} has type {type(figure).__name__}: give a Figure of Matplotlib, of axes "

@@ -6,13 +6,14 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
 from sowlog._log.images import CHANNELS, check_pixels, to_uint8
 from sowlog._log.lettering import CHARACTER, check_texts, shortened, show_number, write
+from sowlog._log.texts import check_tag
+from sowlog._reduce.values import is_real
 
 # The least size of a tile's longer side, unless a scale is given. In pixels.
 TILE = 64
@@ -114,8 +115,7 @@ def check_grid(
         ValueError: The images have another shape, there are more or fewer labels than images, a size is out
             of range, the picture is too large, or it has no tag.
     """
-    if not isinstance(tag, str) or not tag:
-        raise ValueError(f"the grid has the tag {tag!r}: give it a name, log.grid(step, 'samples', images).")
+    tag = check_tag("grid", tag, "log.grid(step, 'samples', images)")
     array = check_array(f"the grid {tag}", images)
     check_pixels(f"the grid {tag}", array.dtype)
     _check_shape(tag, array.shape)
@@ -136,9 +136,13 @@ def check_grid(
     )
     if math.prod(layout.shape) > MAX_PIXELS:
         high, wide = layout.shape
+        scaled = f"a smaller scale than {factor}" if factor > 1 else "smaller ones, images[..., ::2, ::2, :]"
+        remedies = [scaled] if number == 1 else ["fewer images, images[:64]", scaled]
+        if layout.gap > max(layout.tile):
+            remedies.append(f"a smaller gap than {layout.gap}")
         raise ValueError(
-            f"the grid {tag} of {number} images would be a picture of {high} x {wide} pixels, and one holds "
-            f"{MAX_PIXELS} in all: log fewer images, images[:64], or a smaller scale than {factor}."
+            f"the grid {tag} of {number} image{'s' * (number != 1)} would be a picture of {high} x {wide} "
+            f"pixels, and one holds {MAX_PIXELS} in all: log {', or '.join(remedies)}."
         )
     return Grid(tag, held(array), known, layout)
 
@@ -181,7 +185,7 @@ def _check_labels(tag: str, labels: Any, number: int) -> tuple[str, ...] | Array
     name = f"the labels of the grid {tag}"
     if isinstance(labels, jax.Array | np.ndarray):
         array = check_array(f"the array of labels of the grid {tag}", labels)
-        if not (array.dtype.kind in "biuU" or jnp.issubdtype(array.dtype, jnp.floating)):
+        if not (is_real(array.dtype) or array.dtype.kind == "U"):
             raise TypeError(f"{name} have dtype {array.dtype}: give texts or real numbers.")
         _check_number(name, array.size, number)
         return held(array)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
+from sowlog._log.texts import check_tag
 from sowlog._tree.tags import index_tags
 
 CHANNELS = (1, 3, 4)
@@ -71,8 +72,7 @@ def check_image(tag: object, image: object) -> Pixels:
         TypeError: The image is not an array, or has another dtype.
         ValueError: The image has another shape, no pixels, or no tag.
     """
-    if not isinstance(tag, str) or not tag:
-        raise ValueError(f"the image has the tag {tag!r}: give it a name, log.image(step, 'samples', image).")
+    tag = check_tag("image", tag, "log.image(step, 'samples', image)")
     array = check_array(f"the image {tag}", image)
     check_pixels(f"the image {tag}", array.dtype)
     _check_shape(tag, array.shape)

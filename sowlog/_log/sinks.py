@@ -245,7 +245,7 @@ def _error(message: str, cause: BaseException | None, *, lost: int = 0, late: in
 
 
 def _describe(cause: BaseException | None) -> str:
-    return f"{type(cause).__name__}: {cause}"
+    return f"{type(cause).__name__}: {cause}".rstrip(".")
 
 
 def count_of(number: int, noun: str) -> str:

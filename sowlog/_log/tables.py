@@ -9,7 +9,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from sowlog._log.texts import Text, check_text
+from sowlog._log.texts import Text, check_tag, check_text
 
 _FORM = "log.table(step, 'samples', {'prompt': [...], 'loss': [...]})"
 # A cell shows its text unchanged, so the characters of Markdown and HTML are escaped.
@@ -25,8 +25,7 @@ def check_table(tag: object, table: Any) -> Text:
         TypeError: The table is neither a mapping of columns nor a list of rows, or a column is on a device.
         ValueError: The table has no column, columns of several lengths, no tag, or is too long.
     """
-    if not isinstance(tag, str) or not tag:
-        raise ValueError(f"the table has the tag {tag!r}: give it a name, {_FORM}.")
+    tag = check_tag("table", tag, _FORM)
     columns = _columns(tag, table)
     if not columns:
         raise ValueError(f"the table {tag} has no columns: {_FORM}.")

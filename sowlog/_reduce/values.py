@@ -130,12 +130,15 @@ def check_real(name: str, array: Any, rule: str) -> None:
             f"{name} is a masked array, whose mask JAX drops: {rule} a real number. Write "
             "sowlog.mean.of(x.data, weight=~np.ma.getmaskarray(x)), or x.compressed()."
         )
+    if not is_real(dtype):
+        raise TypeError(f"{name} has dtype {dtype}: {rule} a real number.{_dtype_hint(dtype)}")
+
+
+def is_real(dtype: Any) -> bool:
+    """Return whether a dtype is of real numbers or bools."""
     # NumPy counts durations among the integers.
     is_number = jnp.issubdtype(dtype, jnp.number) and getattr(dtype, "kind", "") != "m"
-    if is_number and not jnp.issubdtype(dtype, jnp.complexfloating):
-        return
-    if dtype != np.bool_:
-        raise TypeError(f"{name} has dtype {dtype}: {rule} a real number.{_dtype_hint(dtype)}")
+    return dtype == np.bool_ or (is_number and not jnp.issubdtype(dtype, jnp.complexfloating))
 
 
 def _dtype_hint(dtype: Any) -> str:

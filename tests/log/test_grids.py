@@ -129,6 +129,12 @@ def test_a_label_keeps_colour_and_opacity():
         (FOUR, {"scale": True}, TypeError, "scale of the grid digits is True, a bool"),
         (FOUR, {"scale": 10_000}, ValueError, "a smaller scale than 10000"),
         (np.zeros((4000, 8, 8, 1)), {}, ValueError, r"4000 images .* 4156 x 4222 pixels.*images\[:64\]"),
+        (
+            np.zeros((1, 3000, 3000, 1), bool),
+            {},
+            ValueError,
+            r"1 image would be .* in all: log smaller ones, images\[..., ::2, ::2, :\]\.",
+        ),
     ],
 )
 def test_an_invalid_grid_is_refused(images, options, error, message):
