@@ -29,6 +29,7 @@ from sowlog._reduce.distributions import HistogramValue, histogram, quantiles
 from sowlog._reduce.moments import rms, std
 from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
+from sowlog._reduce.thresholds import pr_counts
 from sowlog._reduce.values import weighted
 from sowlog._sow import linen as _linen
 from sowlog._sow import rules as _rules
@@ -91,6 +92,7 @@ __all__ = [
     "observe",
     "observed",
     "pack",
+    "pr_counts",
     "quantiles",
     "read",
     "rms",

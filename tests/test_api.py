@@ -31,6 +31,7 @@ DOCUMENTED = {
             "grid",
             "confusion",
             "pr_curve",
+            "pr_counts",
             "text",
             "table",
             "figure",

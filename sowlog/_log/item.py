@@ -44,13 +44,18 @@ class Item(NamedTuple):
     @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays of its images and its curve."""
-        of_curve = () if self.curve is None else self.curve.arrays
-        return of_curve if self.picture is None else (*self.picture.arrays, *of_curve)
+        drawn = (each.arrays for each in (self.picture, self.curve) if each is not None)
+        return tuple(array for arrays in drawn for array in arrays)
 
     @property
     def is_of_run(self) -> bool:
         """Whether the item belongs to the run and to no step."""
         return self.hparams is not None or self.charts is not None
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether it is of a `log` call, and not of the run, a text or a picture."""
+        return not (self.is_of_run or self.picture or self.curve or self.text or self.ending)
 
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sowlog._events.png import require_encoder
 from sowlog._log.calls import Calls
 from sowlog._log.confusion import check_confusion
-from sowlog._log.curves import check_curve
+from sowlog._log.curves import check_counts, check_curve
 from sowlog._log.grids import check_grid
 from sowlog._log.item import Item
 from sowlog.writers._arguments import check_step
@@ -36,14 +36,14 @@ class Plots(Calls):
 
         The writer thread waits for the device and draws the picture. Labels are in a font of fixed size, 6
         pixels a character, and are cut to the width of a tile; characters beyond Latin-1 are drawn as "?".
-        The bounds are those of `image`.
+        The bounds are those of `image`. A device array must not be donated afterwards.
 
         Args:
             step: the step, as for `log` and under the same `every`.
             tag: the tag.
             images: shape [N, H, W, C], with dtypes and channels as for `image`; or [R, N, H, W, C], R rows of
                 N images, as of originals over reconstructions. The picture has up to 2^23 pixels, which are
-                1900 tiles of the default size.
+                1800 tiles of the default size.
             columns: the number of images in a row; by default those of a square.
             labels: one text or number above each image, in the order of the rows: a list, or an array on the
                 host or the device. None is no label.
@@ -85,7 +85,8 @@ class Plots(Calls):
         The colour of a cell is the share of its count in its row, the examples of one true class, from dark
         (0) to yellow (all). Up to 30 classes the cells show their counts, and up to 80 the classes are named.
         A row without examples is grey, and so is a cell that is negative or not finite, which does not count
-        in its row. The writer thread waits for the device and draws; the bounds are those of `image`.
+        in its row. The writer thread waits for the device and draws; the bounds are those of `image`. A
+        device array must not be donated afterwards.
 
         Args:
             step: the step, as for `log` and under the same `every`.
@@ -129,7 +130,8 @@ class Plots(Calls):
 
         The writer thread waits for the device and computes the curve. At a threshold the examples of this
         score or a higher one are predicted to be positive. Of several batches, log all labels and scores in
-        one call. The queue holds arrays of 32 MiB, or those of one call; beyond that `on_full` applies.
+        one call, or the sum of their counts by `pr_counts`. The queue holds arrays of 32 MiB, or those of one
+        call; beyond that `on_full` applies. A device array must not be donated afterwards.
 
         Args:
             step: the step, as for `log` and under the same `every`.
@@ -157,5 +159,37 @@ class Plots(Calls):
         wall_time = time.time()
         step = check_step(step)
         curve = check_curve(tag, labels, scores, weights, thresholds)
+        if self._admit(step, "a PR curve", (curve.tag,)):
+            self._queue(Item(step, wall_time, curve=curve))
+
+    def pr_counts(self, step: int, tag: str, counts: jax.Array | NDArray[Any]) -> None:
+        """Log the precision-recall curve of counted examples, for TensorBoard's PR Curves tab.
+
+        It is the curve that `pr_curve` would log of all examples, which need not be kept: `sowlog.pr_counts`
+        counts those of a batch on the device, and the counts of batches add up.
+
+        Args:
+            step: the step, as for `log` and under the same `every`.
+            tag: the tag.
+            counts: real numbers of shape [2, thresholds], the sum of `sowlog.pr_counts` over batches. A count
+                that is negative or not finite is 0; counts that are all below 1 are scaled to a largest of 1.
+                A device array must not be donated afterwards.
+
+        Raises:
+            TypeError: The counts are no array, or have another dtype.
+            ValueError: They have another shape; or the curve has no tag, or that of a value of another kind.
+            Exception: As for `log`.
+
+        Example:
+            >>> import tempfile, jax, jax.numpy as jnp, sowlog
+            >>> evaluate = jax.jit(lambda *batch: sowlog.sum(axis=()).of(sowlog.pr_counts(*batch)))
+            >>> one = evaluate(jnp.array([0, 1, 1]), jnp.array([0.25, 0.5, 1.0]))
+            >>> both = sowlog.merge(one, evaluate(jnp.array([1, 0, 0]), jnp.array([0.75, 0.5, 0.0])))
+            >>> with sowlog.Logger(tempfile.mkdtemp()) as log:
+            ...     log.pr_counts(0, "eval/pr", both.compute())
+        """
+        wall_time = time.time()
+        step = check_step(step)
+        curve = check_counts(tag, counts)
         if self._admit(step, "a PR curve", (curve.tag,)):
             self._queue(Item(step, wall_time, curve=curve))

@@ -105,7 +105,7 @@ def _count_elements(value: jax.Array, sub_bins: int) -> Counts:
     A test of each element for NaN and infinities costs as much as the binning, and min and max show whether
     there are any. Only then they are moved out of the outermost bins, where their bits place them.
     """
-    counts = _scatter(_bin_index(value, sub_bins), jnp.ones(value.shape, jnp.int32), sub_bins)
+    counts = scatter(_bin_index(value, sub_bins), jnp.ones(value.shape, jnp.int32), _places(sub_bins))
     smallest, largest = jnp.min(value, initial=jnp.inf), jnp.max(value, initial=-jnp.inf)
     are_finite = jnp.isfinite(smallest) & jnp.isfinite(largest)
 
@@ -130,24 +130,34 @@ def _count_weights(value: jax.Array, weight: jax.Array, sub_bins: int) -> Counts
     for place, is_kind in enumerate(_kinds_apart(value)):
         index = jnp.where(is_kind, bin_count(sub_bins) + place, index)
     if weight.dtype == jnp.bool_:
-        bins = compensated.split(_scatter(index, weight.astype(jnp.int32), sub_bins))
+        bins = compensated.split(scatter(index, weight.astype(jnp.int32), _places(sub_bins)))
     else:
-        bins = _weighted_counts(index.ravel(), weight.ravel(), sub_bins)
+        bins = weighted_counts(index.ravel(), weight.ravel(), _places(sub_bins))
     return Counts(bins, *_extremes(value, jnp.isfinite(value) & is_counted(weight)))
 
 
-def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair:
-    """Return the sum of the weights in each bin, shape [bins + 3].
+def _places(sub_bins: int) -> int:
+    """Return the number of bins, with those for NaN and infinities."""
+    return bin_count(sub_bins) + 3
+
+
+def weighted_counts(index: jax.Array, weight: jax.Array, size: int) -> Pair:
+    """Return the sum of the weights in each of so many bins, shape [size].
 
     A scatter adds sequentially: a float32 sum would stop at 2^24, and an int32 sum would wrap. So each weight
     is split into limbs of a few bits, and int32 sums a limb exactly over a group of elements. Masks and small
     counts are one limb.
+
+    Args:
+        index: the bin of each element, int32 of shape [elements].
+        weight: its weight, of the same shape.
+        size: the number of bins.
     """
     groups = max(1, -(-index.size // _GROUP))
-    places = index + (jnp.arange(index.size, dtype=jnp.int32) // _GROUP) * (bin_count(sub_bins) + 3)
+    places = index + (jnp.arange(index.size, dtype=jnp.int32) // _GROUP) * size
 
     def counted(digits: jax.Array) -> Pair:
-        return compensated.split(_scatter(places, digits, sub_bins, groups=groups).reshape(groups, -1))
+        return compensated.split(scatter(places, digits, groups * size).reshape(groups, -1))
 
     def as_one_limb(weight: jax.Array) -> Pair:
         return compensated.total_of_rows(counted(weight.astype(jnp.int32)))
@@ -163,7 +173,7 @@ def _weighted_counts(index: jax.Array, weight: jax.Array, sub_bins: int) -> Pair
     def spoiled(hi: jax.Array) -> jax.Array:
         # A weight that is not finite has no limbs: its bin becomes NaN or infinite.
         odd = jnp.where(jnp.isfinite(weight), 0.0, weight.astype(jnp.float32))
-        return hi + _scatter(index, odd, sub_bins)
+        return hi + scatter(index, odd, size)
 
     fits = (weight >= 0) & (weight < 1 << LIMB_BITS)
     if jnp.issubdtype(weight.dtype, jnp.floating):
@@ -189,9 +199,9 @@ def _extremes(value: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Arra
     return smallest, jnp.max(jnp.where(counted, value, -jnp.inf), initial=-jnp.inf)
 
 
-def _scatter(index: jax.Array, amounts: jax.Array, sub_bins: int, *, groups: int = 1) -> jax.Array:
-    """Return the total of each bin of each group. An unsigned index needs no test for negative ones."""
-    zeros = jnp.zeros(groups * (bin_count(sub_bins) + 3), amounts.dtype)
+def scatter(index: jax.Array, amounts: jax.Array, size: int) -> jax.Array:
+    """Return the total of each of so many bins. An unsigned index needs no test for negative ones."""
+    zeros = jnp.zeros(size, amounts.dtype)
     return zeros.at[index.ravel().astype(jnp.uint32)].add(amounts.ravel(), mode="promise_in_bounds")
 
 

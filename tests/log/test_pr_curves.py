@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,58 @@ def test_the_curve_is_that_of_the_definition(thresholds, weighted, dtype):
     np.testing.assert_allclose(
         curve, by_definition(labels, scores, weights, thresholds), rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_counts_of_batches_are_the_curve_of_all(tmp_path, weighted):
+    """On the device, merged as states and summed on the host; the tab reads it."""
+    random = np.random.default_rng(0)
+    labels, scores = random.random((3, 40)) < 0.3, random.random((3, 40), np.float32)
+    weights = (2 * random.random((3, 40), np.float32),) if weighted else ()
+    counts = [sowlog.pr_counts(*batch) for batch in zip(labels, scores, *weights, strict=True)]
+    merged = functools.reduce(sowlog.merge, map(sowlog.sum(axis=()).of, counts))
+    with sowlog.Logger(tmp_path) as log:
+        log.pr_curve(0, "all", labels, scores, weights=weights[0] if weighted else None)
+        log.pr_counts(0, "merged", merged.compute())
+        log.pr_counts(0, "summed", np.sum(counts, axis=0))
+    shown = shown_pr_curves(local_provider(tmp_path), ".")
+    for tag in ("merged", "summed"):
+        ((expected,), (entry,)) = shown["all"], shown[tag]
+        assert entry["thresholds"] == expected["thresholds"]
+        for row in ROWS:
+            # The tab has counts without their fractions.
+            fraction = weighted and row.endswith(("positives", "negatives"))
+            np.testing.assert_allclose(entry[row], expected[row], rtol=1e-5, atol=fraction)
+
+
+def test_odd_counts_are_no_examples():
+    """Negative and not finite ones; small ones are scaled, as weights are."""
+    memory = MemoryWriter()
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        log.pr_counts(0, "odd", np.array([[np.nan, 1.0, 3.0], [np.inf, -2.0, 1.0]]))
+        log.pr_counts(0, "small", np.array([[0.0, 0.1, 0.3], [0.0, 0.0, 0.1]]))
+    for (curve,) in (record.pr_curves.values() for record in memory.records):
+        np.testing.assert_allclose(curve[5], [1, 1, 0.75])
+        np.testing.assert_allclose(curve[4], [0.8, 0.8, 0.75])
+    np.testing.assert_allclose(memory.records[1].pr_curves["small"][0], [4 / 3, 4 / 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "message"),
+    [
+        (np.zeros((3, 5)), ValueError, r"shape \[3, 5\]: they must be \[2, thresholds\]"),
+        (np.zeros(2), ValueError, r"shape \[2\]"),
+        (np.zeros((2, 1)), ValueError, r"shape \[2, 1\].* of 2 to 1024 thresholds"),
+        (np.zeros((2, 1025)), ValueError, r"shape \[2, 1025\]"),
+        (np.zeros((2, 3), complex), TypeError, "dtype complex128: give real numbers"),
+        ([[0, 1], [1, 0]], TypeError, "has type list"),
+        (np.ma.ones((2, 3)), TypeError, r"masked array, whose mask would be lost: give array.filled"),
+    ],
+)
+def test_invalid_counts_are_refused(counts, error, message):
+    """On the training thread, at the call."""
+    with sowlog.Logger("unused", writers=[]) as log, pytest.raises(error, match=f"PR curve pr .*{message}"):
+        log.pr_counts(0, "pr", counts)
 
 
 def test_odd_scores_and_weights_are_converted():
@@ -163,7 +217,10 @@ def test_a_curve_needs_a_tag_of_its_own_and_values():
         log(0, {"loss": 1.0})
         with pytest.raises(ValueError, match="loss is logged as a PR curve and was a metric before"):
             log.pr_curve(0, "loss", LABELS, SCORES)
+        with pytest.raises(ValueError, match="the PR curve has the tag None"):
+            log.pr_counts(0, None, np.ones((2, 3)))
         log.pr_curve(0, "pr", LABELS, SCORES)
+        log.pr_counts(1, "pr", np.ones((2, 3)))
         with pytest.raises(ValueError, match="pr is logged as a metric and was a PR curve before"):
             log(0, {"pr": 1.0})
         for log_traced in (
