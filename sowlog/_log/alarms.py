@@ -13,12 +13,11 @@ import numpy as np
 
 from sowlog._log.charts import from_glob
 from sowlog._log.detectors import Detector, TagRule, detector_of
+from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog.alerts import Alert, Callback, Rule, Stall
 from sowlog.writers.record import Record
 
-# Tuples of tags whose series are known by identity, as steps of one layout share theirs.
-_LAYOUTS = 64
 # Tags that the warning of an absent one names.
 _NAMED = 20
 
@@ -79,19 +78,19 @@ class Alarms:
         self._of_tags: tuple[_TagAlarm, ...] = ()
         self._of_stalls: tuple[_StallAlarm, ...] = ()
         self._tags: set[str] = set()
-        self._layouts: dict[int, tuple[tuple[str, ...], list[tuple[int, _Series]]]] = {}
+        self._layouts = _Layouts()
         self._seen: float | None = None
         self._step = 0
 
     def add(self, rule: Rule, callback: Callback | None) -> None:
         """Add a rule, for the records that are read from now on; called from any thread."""
         # One assignment each, so that the other thread finds a whole tuple. No layout is known yet with the
-        # new rule, and a new dict leaves the other thread the one that it reads.
+        # new rule, and a new cache leaves the other thread the one that it reads.
         if isinstance(rule, Stall):
             self._of_stalls = (*self._of_stalls, _StallAlarm(rule, callback))
         else:
             self._of_tags = (*self._of_tags, _TagAlarm(rule, callback))
-            self._layouts = {}
+            self._layouts = _Layouts()
 
     def begin(self, step: int) -> None:
         """Start the clock of stalls, if it does not run yet, at the first step that is logged."""
@@ -100,7 +99,9 @@ class Alarms:
 
     def observe(self, record: Record) -> list[Fired]:
         """Return the alerts that fire at a record."""
-        if record.is_of_run or not (self._of_tags or self._of_stalls):
+        # A text or a picture comes before the first step, too, and while training hangs.
+        is_step = not (record.is_of_run or record.images or record.texts or record.pr_curves)
+        if not is_step or not (self._of_tags or self._of_stalls):
             return []
         self._seen, self._step = self._clock(), record.step
         for alarm in self._of_stalls:
@@ -155,21 +156,15 @@ class Alarms:
 
     def _series_of(self, tags: tuple[str, ...]) -> list[tuple[int, _Series]]:
         layouts = self._layouts
-        known = layouts.get(id(tags))
-        if known is not None and known[0] is tags:
-            return known[1]
-        self._tags.update(tags)
-        found = [
-            (index, alarm.series_of(tag))
-            for alarm in self._of_tags
-            for index, tag in enumerate(tags)
-            if alarm.matches(tag)
-        ]
-        if len(layouts) >= _LAYOUTS:
-            layouts.clear()
-        # A reference to the tags keeps their id from being reused.
-        layouts[id(tags)] = tags, found
-        return found
+        if tags not in layouts:
+            self._tags.update(tags)
+            layouts[tags] = [
+                (index, alarm.series_of(tag))
+                for alarm in self._of_tags
+                for index, tag in enumerate(tags)
+                if alarm.matches(tag)
+            ]
+        return layouts[tags]
 
 
 class Fired(NamedTuple):
@@ -186,7 +181,8 @@ class Fired(NamedTuple):
 
     def record(self) -> Record:
         """Return the record of its text."""
-        return Record(self.alert.step, time.time(), texts={self.tag: self.alert.message})
+        texts = {self.tag: self.alert.message}
+        return Record(self.alert.step, time.time(), texts=texts, is_of_logger=True)
 
 
 def call_back(fired: Iterable[Fired]) -> Iterator[Exception]:
@@ -252,6 +248,10 @@ class _Series:
         reason = f", {found.reason}" if found.reason else ""
         message = f"{self._tag} {found.verb} {found.value:.6g} at step {step}{reason}."
         return Alert(self.alarm.rule, self._tag, step, found.value, message)
+
+
+_Layouts = ByIdentity[tuple[str, ...], list[tuple[int, _Series]]]
+"""By the tags of a layout, the series of those that a rule matches, each with the position of its tag."""
 
 
 def _stalled(rule: Stall, step: int, seconds: float) -> Alert:

@@ -5,11 +5,11 @@ A loss counter per writer lets one writer fail without stopping the others or tr
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
+from typing import NamedTuple
 
 from sowlog._log.alarms import Alarms, Fired, call_back
 from sowlog._log.folding import Folding
@@ -27,6 +27,20 @@ from sowlog.writers.record import Record
 _DROPPED = "sowlog/dropped"
 # While a rule on stalls waits, a step is polled for: JAX has no wait with an end. In seconds.
 _FIRST_POLL, _LONGEST_POLL = 0.001, 0.05
+
+
+class _Read(NamedTuple):
+    """A read item.
+
+    Attributes:
+        record: the record; None if the read failed.
+        outcome: the error or the warning to re-raise.
+        report: the record of the origin of a NaN, if one became known.
+    """
+
+    record: Record | None
+    outcome: Exception | None = None
+    report: Record | None = None
 
 
 class Delivery:
@@ -85,14 +99,17 @@ class Delivery:
             TagWarning: There are many tags, or a family is not folded.
         """
         outcomes: list[Exception | None] = []
-        self._alarms.begin(items[0].step)
+        for item in items:
+            if item.has_metrics:
+                self._alarms.begin(item.step)
+                break
         while items:
             outcomes += self._wait_for(items[0])
             read = list(self._read_ready(items, pause))
-            outcomes += [error for _, error in read]
-            records = [record for record, _ in read if record]
+            outcomes += [each.outcome for each in read]
+            records = [each.record for each in read if each.record]
             # Alerts and the look for NaN see each layer, and writers the folded records.
-            written = [[self._folding.fold(record)] if record else [] for record, _ in read]
+            written = [list(self._written(each)) for each in read]
             outcomes += [
                 self._folding.take_warning(),
                 *(self._budget.note(each.tags) for each in chain(*written)),
@@ -106,6 +123,13 @@ class Delivery:
                 [each for record in records for each in self._alarms.observe(record)]
             )
         _raise_first(outcomes)
+
+    def _written(self, read: _Read) -> Iterator[Record]:
+        """Yield the records that a read item is written as."""
+        if read.record is not None:
+            yield from self._folding.fold(read.record)
+        if read.report is not None:
+            yield read.report
 
     def watch_time(self) -> float | None:
         """Report the stalls that fire now; return the seconds until one may fire, None for none."""
@@ -138,9 +162,7 @@ class Delivery:
                 new.append(each.record())
         return new
 
-    def _read_ready(
-        self, items: deque[Item], pause: Callable[[], None]
-    ) -> Iterator[tuple[Record | None, Exception | None]]:
+    def _read_ready(self, items: deque[Item], pause: Callable[[], None]) -> Iterator[_Read]:
         """Wait for the first item, and read it and those that are ready then.
 
         A wait for each step of a fast loop would wake the thread for each.
@@ -151,8 +173,8 @@ class Delivery:
         for item in takewhile(Item.is_ready, islice(items, 1, None)):
             yield self._read(item)
 
-    def _read(self, item: Item) -> tuple[Record | None, Exception | None]:
-        """Return the record of an item, and the error to re-raise."""
+    def _read(self, item: Item) -> _Read:
+        """Return the record of an item, with the origin of a NaN in it and the error to re-raise."""
         # Values of the run belong to no step, so the number of dropped steps waits for the next one.
         if self._dropped != self._dropped_written and not item.is_of_run:
             self._dropped_written = self._dropped
@@ -160,13 +182,14 @@ class Delivery:
         try:
             record = read_item(item)
         except Exception as error:
-            return None, self._read_losses.count_failure(item.step, error)
+            return _Read(None, self._read_losses.count_failure(item.step, error))
         self._read_losses.failing = False
         origin = self._watcher and self._watcher.look(record)
         if not origin:
-            return record, None
-        record = dataclasses.replace(record, texts={**record.texts, _NONFINITE: origin.markdown()})
-        return record, self._report_nonfinite(origin)
+            return _Read(record)
+        texts = {_NONFINITE: origin.markdown()}
+        report = Record(record.step, record.wall_time, texts=texts, is_of_logger=True)
+        return _Read(record, self._report_nonfinite(origin), report)
 
     def _report_nonfinite(self, origin: NonfiniteOrigin) -> Exception | None:
         if self._on_nonfinite == "raise":
@@ -189,8 +212,8 @@ class Delivery:
         """
         _raise_first([*[sink.flush() for sink in self._sinks], self._read_losses.take_error()])
 
-    def end_with(self, last: Item) -> None:
-        """Set the item that `close` writes last; called from the training thread, before the close."""
+    def end_with(self, last: Item | None) -> None:
+        """Set the item that `close` writes last, or none; called from the training thread, before that."""
         self._last = last
 
     def close(self) -> None:

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from sowlog._log.heat_maps import HeatMaps
 from sowlog._log.tag_budget import TagWarning
 from sowlog._tree.families import Family, matching_families, patterns_of
+from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog._tree.sites import Tag, site_of
 from sowlog.writers.record import Record
 
 _SCALARS = ("p50", "p90", "max", "worst")
 _PICTURE = "layers"
-# Tuples of tags whose plans are known by identity, as steps of one layout share theirs.
-_LAYOUTS = 64
 
 
 class _Plan(NamedTuple):
@@ -53,20 +52,30 @@ class Folding:
     def __init__(self, globs: Iterable[str], *, heat_map_every: int | None) -> None:
         self._patterns = patterns_of(globs)
         self._heat_maps = None if heat_map_every is None else HeatMaps(heat_map_every)
-        self._plans: dict[int, tuple[tuple[str, ...], _Plan | None]] = {}
-        self._names: dict[str, str] = {}
+        self._plans = ByIdentity[tuple[str, ...], _Plan | None]()
+        # The tags of all other values; by tag, the family that is folded to it; the sizes of families, and
+        # the first of each name.
+        self._taken: set[str] = set()
+        self._folded: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
+        self._owners: dict[str, str] = {}
         self._refused: set[str] = set()
         self._reasons: list[str] = []
 
-    def fold(self, record: Record) -> Record:
-        """Return a record with scalars of each family in place of those of its layers."""
+    def fold(self, record: Record) -> tuple[Record, ...]:
+        """Return the record with scalars of each family in place of those of its layers.
+
+        Behind it comes a record of the heat maps that are due, if there are any: a writer with a cadence
+        takes them at any step.
+        """
+        if not self._patterns:
+            return (record,)
+        self._take((*record.histograms, *record.images, *record.texts, *record.pr_curves))
         tags, values = record.tags, record.values
-        if not (self._patterns and tags):
-            return record
         whole = tags.whole if isinstance(tags, PresentTags) else tags
-        plan = self._plan_of(whole, record)
+        plan = self._plan_of(whole) if tags else None
         if plan is None:
-            return record
+            return (record,)
         # One value behind, which is absent, fills the rows of short families.
         wide, present = np.full(len(whole) + 1, np.nan, np.float32), np.zeros(len(whole) + 1, np.bool_)
         present[:-1] = tags.present if isinstance(tags, PresentTags) else True
@@ -77,16 +86,12 @@ class Folding:
         kept = np.concatenate((present[plan.others], np.repeat(has_values, len(_SCALARS))))
         folded = np.concatenate((wide[plan.others], scalars.ravel()))[kept]
         folded.flags.writeable = False
-        images = record.images
-        if self._heat_maps is not None:
-            pictures = self._heat_maps.add(record, plan.maps, plan.rows, layers, is_present)
-            images = {**images, **pictures} if pictures else images
-        return dataclasses.replace(
-            record,
-            tags=plan.folded if kept.all() else PresentTags.of(plan.folded, kept),
-            values=folded,
-            images=images,
-        )
+        kept_tags = plan.folded if kept.all() else PresentTags.of(plan.folded, kept)
+        written = dataclasses.replace(record, tags=kept_tags, values=folded, unfolded=record)
+        if self._heat_maps is None:
+            return (written,)
+        pictures = self._heat_maps.add(record, plan.maps, plan.rows, layers, is_present)
+        return (written, pictures) if pictures else (written,)
 
     def take_warning(self) -> TagWarning | None:
         """Return the warning of families that are not folded, once for each; None if there are none."""
@@ -97,24 +102,28 @@ class Folding:
         return TagWarning(f"{'; '.join(reasons)}: {remedy}.")
 
     def last_pictures(self) -> Iterator[Record]:
-        """Return records of the pictures that are due at the end."""
-        return iter(()) if self._heat_maps is None else self._heat_maps.last_pictures()
+        """Return records of the pictures that are due at the end, without those whose tag is in use."""
+        last = () if self._heat_maps is None else self._heat_maps.last_pictures()
+        return (record for record in last if self._taken.isdisjoint(record.images))
 
-    def _plan_of(self, whole: tuple[str, ...], record: Record) -> _Plan | None:
-        known = self._plans.get(id(whole))
-        if known is not None:
-            return known[1]
-        if len(self._plans) >= _LAYOUTS:
+    def _take(self, tags: tuple[str, ...]) -> None:
+        """Note tags of other values; a family that was folded to one of them no longer is."""
+        if self._taken.issuperset(tags):
+            return
+        self._taken.update(tags)
+        for tag in self._folded.keys() & set(tags):
+            self._refuse(self._folded[tag], "no longer folded", f"the tag {tag}")
             self._plans.clear()
-        plan = self._make_plan(whole, {*whole, *record.histograms})
-        # A reference to the tags keeps their id from being reused.
-        self._plans[id(whole)] = whole, plan
-        return plan
 
-    def _make_plan(self, whole: tuple[str, ...], taken: set[str]) -> _Plan | None:
-        families = [
-            family for family in matching_families(whole, self._patterns) if self._is_free(family, taken)
-        ]
+    def _plan_of(self, whole: tuple[str, ...]) -> _Plan | None:
+        if whole not in self._plans:
+            self._take(whole)
+            self._plans[whole] = self._make_plan(whole)
+        return self._plans[whole]
+
+    def _make_plan(self, whole: tuple[str, ...]) -> _Plan | None:
+        found = matching_families(whole, self._patterns, known=self._sizes)
+        families = [family for family in found if self._claim(family)]
         if not families:
             return None
         members = {place for family in families for place in family.positions}
@@ -131,20 +140,25 @@ class Folding:
         plan = _Plan(folded, np.array(others, np.intp), positions, indices, np.empty(0, np.intp), positions)
         return plan if self._heat_maps is None else _with_maps(plan, families, self._heat_maps)
 
-    def _is_free(self, family: Family, taken: set[str]) -> bool:
-        """Return whether the tags of a folded family are of no other value; note the reason if one is."""
-        own = self._names.setdefault(family.name, family.glob)
+    def _claim(self, family: Family) -> bool:
+        """Return whether a family is folded: the tags that it is folded to are of no other value."""
+        owner = self._owners.setdefault(family.name, family.glob)
         tags = [f"{family.name}/{name}" for name in (*_SCALARS, _PICTURE)]
-        used = next((tag for tag in tags if tag in taken), None)
-        reason = f"the tag {used}" if used else f"the name of {own}, {family.name}"
-        if not used and own == family.glob:
-            return True
-        if family.glob not in self._refused:
-            self._refused.add(family.glob)
-            self._reasons.append(
-                f"the scalars of {family.glob} are not folded, since another value has {reason}"
-            )
-        return False
+        if used := next((tag for tag in tags if tag in self._taken), None):
+            self._refuse(family.glob, "not folded", f"the tag {used}")
+        elif owner != family.glob:
+            self._refuse(family.glob, "not folded", f"the name of {owner}, {family.name}")
+        if family.glob in self._refused:
+            return False
+        self._folded.update(dict.fromkeys(tags, family.glob))
+        self._sizes[family.glob] = max(self._sizes.get(family.glob, 0), len(family.positions))
+        return True
+
+    def _refuse(self, glob: str, how: str, used: str) -> None:
+        """Fold a family no longer, and note the reason for the warning."""
+        if glob not in self._refused:
+            self._refused.add(glob)
+            self._reasons.append(f"the scalars of {glob} are {how}, since another value has {used}")
 
 
 def _with_maps(plan: _Plan, families: Sequence[Family], heat_maps: HeatMaps) -> _Plan:

@@ -12,6 +12,8 @@ from sowlog.writers.record import Record
 
 # Beyond this number of columns, each two are joined.
 COLUMNS = 256
+# Beyond this number of layers, a row of the picture is of several: 10 000 would be 40 000 pixels.
+ROWS = 512
 
 
 class HeatMaps:
@@ -65,8 +67,8 @@ class HeatMaps:
         rows: NDArray[np.intp],
         values: NDArray[np.float32],
         present: NDArray[np.bool_],
-    ) -> dict[str, Pixels]:
-        """Add the values of a record; return the pictures that are due, by tag.
+    ) -> Record | None:
+        """Add the values of a record; return a record of the pictures that are due, if there are any.
 
         Args:
             record: the step and the time.
@@ -92,18 +94,18 @@ class HeatMaps:
         self._records[has_values] += 1
         self._last[has_values], self._times[has_values] = record.step, record.wall_time
         due = has_values[self._records[has_values] % self._every == 0]
-        return (
-            {tag: self._draw(number) for tag, number in self._maps.items() if number in due}
-            if due.size
-            else {}
-        )
+        if not due.size:
+            return None
+        images = {tag: self._draw(number) for tag, number in self._maps.items() if number in due}
+        return Record(record.step, record.wall_time, images=images, is_of_logger=True)
 
     def last_pictures(self) -> Iterator[Record]:
         """Yield the pictures of maps that have values since their last one, at the steps of these."""
         for tag, number in self._maps.items():
             if self._drawn[number] != self._records[number]:
                 images = {tag: self._draw(number)}
-                yield Record(int(self._last[number]), float(self._times[number]), images=images)
+                step, wall_time = int(self._last[number]), float(self._times[number])
+                yield Record(step, wall_time, images=images, is_of_logger=True)
 
     def _join_columns(self, number: int) -> None:
         rows, half = list(self._places[number].values()), COLUMNS // 2
@@ -117,13 +119,19 @@ class HeatMaps:
         """Return the means of a map, of shape [rows, columns], and whether a tile has no value."""
         columns = -(-self._records[number] // self._widths[number])
         rows = [row for _, row in sorted(self._places[number].items())]
-        counts = self._counts[:columns, rows].T
+        firsts = range(0, len(rows), self._layers_in_row(number))
+        counts = np.add.reduceat(self._counts[:columns, rows].T, firsts)
         with np.errstate(invalid="ignore"):
-            return self._sums[:columns, rows].T / np.maximum(counts, 1), counts == 0
+            sums = np.add.reduceat(self._sums[:columns, rows].T, firsts)
+            return sums / np.maximum(counts, 1), counts == 0
+
+    def _layers_in_row(self, number: int) -> int:
+        return -(-len(self._places[number]) // ROWS)
 
     def _draw(self, number: int) -> Pixels:
         self._drawn[number] = self._records[number]
         steps = int(self._first[number]), int(self._last[number])
-        picture = draw(*self.means(number), sorted(self._places[number]), steps)
+        indices = sorted(self._places[number])[:: self._layers_in_row(number)]
+        picture = draw(*self.means(number), indices, steps)
         picture.flags.writeable = False
         return picture

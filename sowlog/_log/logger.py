@@ -71,11 +71,13 @@ class Logger(Media, Plots, OfRun, Alerting):
             `blocks/entropy/00` ..., `blocks/entropy/p50`, `/p90` and `/max` over the layers, and in `/worst`
             the index of the largest value (the row of a heat map if several axes are stacked). NaN counts as
             the largest, then infinity, and absent values are left out. `on_nonfinite` and alerts see all
-            layers. A family whose new tags are in use is not folded, with a TagWarning.
+            layers, and so does a writer in `Record.unfolded`. A family is folded from the first record that
+            has two of its layers. One whose new tags are in use, in whatever call, is not folded or no longer
+            folded, with a TagWarning.
         heat_map_every: the number of records of a folded family between two images of it, `/layers`: a row
-            for each layer, from 0 at the top, and a column for each record or, in long runs, for several;
-            NaN and infinity are red. One is written by `close` as well. Without Pillow
-            (`pip install 'sowlog[images]'`) there is none.
+            for each layer, from 0 at the top (of more than 512 layers for several), and a column for each
+            record or, in long runs, for several; NaN and infinity are red. One is written by `close` as well.
+            Without Pillow (`pip install 'sowlog[images]'`) there is none.
         tag_budget: the number of scalar tags, as they are written, beyond which one TagWarning names the
             families to fold; None for no limit.
 
@@ -246,8 +248,8 @@ class Logger(Media, Plots, OfRun, Alerting):
             >>> log(0, {"loss": 1e9})
             >>> log.close(ending="failure")
         """
-        if self._has_hparams and ending is not None:
-            self._delivery.end_with(Item(0, time.time(), ending=ending))
+        has_ending = self._has_hparams and ending is not None
+        self._delivery.end_with(Item(0, time.time(), ending=ending) if has_ending else None)
         self._background.end()
 
     def __repr__(self) -> str:

@@ -3,7 +3,8 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, final
 
 from sowlog._tree.globs import from_glob
@@ -69,30 +70,39 @@ def patterns_of(globs: Iterable[str]) -> list[re.Pattern[str]]:
     return [re.compile(from_glob(glob)) for glob in globs]
 
 
-def matching_families(tags: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> list[Family]:
-    """Return the families of those tags that match a regular expression."""
+def matching_families(
+    tags: Sequence[str],
+    patterns: Sequence[re.Pattern[str]],
+    *,
+    known: Mapping[str, int] = MappingProxyType({}),
+) -> list[Family]:
+    """Return the families of those tags that match a regular expression, as `families_of` does."""
     matching = [place for place, tag in enumerate(tags) if any(each.match(tag) for each in patterns)]
     return [
         family._replace(positions=tuple(matching[position] for position in family.positions))
-        for family in families_of([tags[place] for place in matching])
+        for family in families_of([tags[place] for place in matching], known=known)
     ]
 
 
-def families_of(tags: Sequence[str]) -> list[Family]:
+def families_of(tags: Sequence[str], *, known: Mapping[str, int] = MappingProxyType({})) -> list[Family]:
     """Return the families of two tags or more, in the order of their first tags.
 
     The stacked axes of a sown value are one index. In other names each number at the end of a part is an
     index: `layers_0/x`, `layers/0/x`. A tag with several indices belongs to the largest family, and among
     equally large ones to that of its first index.
+
+    Args:
+        tags: the tags of a record.
+        known: the sizes of families of earlier records by glob, which may have a single tag here.
     """
     axes = [list(_axes(tag)) for tag in tags]
-    sizes = Counter(axis.glob for of_tag in axes for axis in of_tag)
+    sizes = Counter(axis.glob for of_tag in axes for axis in of_tag) | Counter(known)
     members: dict[str, list[tuple[int, _Axis]]] = defaultdict(list)
     for position, of_tag in enumerate(axes):
         if of_tag:
             best = max(of_tag, key=lambda axis: sizes[axis.glob])
             members[best.glob].append((position, best))
-    return [_family(found) for found in members.values() if len(found) > 1]
+    return [_family(found) for glob, found in members.items() if len(found) > 1 or glob in known]
 
 
 def _family(members: list[tuple[int, _Axis]]) -> Family:
@@ -115,9 +125,11 @@ def _flat(index: tuple[int, ...], sizes: list[int]) -> int:
 
 def _axes(tag: str) -> Iterator[_Axis]:
     parts = tag.split("/")
-    stacked = _stacked(tag, parts)
-    own = len(parts) - len(stacked)
-    for place, part in enumerate(parts[:own]):
+    numbers = _stacked(tag)
+    start = _start_of(numbers, parts)
+    own = range(len(parts)) if start is None else [*range(start), *range(start + len(numbers), len(parts))]
+    for place in own:
+        part = parts[place]
         if (found := _NUMBERED.fullmatch(part)) is None:
             continue
         stem = found["stem"].rstrip("_-.")
@@ -125,11 +137,24 @@ def _axes(tag: str) -> Iterator[_Axis]:
         if name:
             glob = "/".join((*parts[:place], f"{found['stem']}*", *parts[place + 1 :]))
             yield _Axis(name, glob, (int(found["number"]),))
-    if stacked and own:
-        yield _Axis("/".join(parts[:own]), "/".join((*parts[:own], *"*" * len(stacked))), stacked)
+    if start is not None and len(own):
+        before, behind = parts[:start], parts[start + len(numbers) :]
+        yield _Axis("/".join((*before, *behind)), "/".join((*before, *"*" * len(numbers), *behind)), numbers)
 
 
-def _stacked(tag: str, parts: list[str]) -> tuple[int, ...]:
-    """Return the indices of the stacked axes, which are the last parts of the tag."""
+def _stacked(tag: str) -> tuple[int, ...]:
+    """Return the indices of the stacked axes."""
     site = site_of(tag)
-    return () if site is None else site.layers[-len(parts) :]
+    return () if site is None else site.layers
+
+
+def _start_of(numbers: tuple[int, ...], parts: list[str]) -> int | None:
+    """Return the place of the last parts that are these numbers; None if there are none.
+
+    They end a tag, but for that of a histogram's `nonfinite`.
+    """
+    for start in range(len(parts) - len(numbers), -1, -1):
+        part_numbers = parts[start : start + len(numbers)]
+        if numbers and all(map(str.isdecimal, part_numbers)) and tuple(map(int, part_numbers)) == numbers:
+            return start
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -39,6 +40,8 @@ def check_globs(name: str, globs: Any) -> tuple[str, ...]:
         TypeError: A glob is not a str.
         ValueError: A glob has an empty part.
     """
+    if isinstance(globs, bytes) or not isinstance(globs, Iterable):
+        raise TypeError(f"{name} is {globs!r}; give a glob of tags or a list of them, such as ['eval/*'].")
     known = (globs,) if isinstance(globs, str) else tuple(globs)
     for glob in known:
         if not isinstance(glob, str):

@@ -10,6 +10,9 @@ from sowlog.writers.record import Record
 class Every:
     """A writer that forwards the records of each n-th step to another writer.
 
+    Records that the logger makes itself are forwarded at any step, as they are few and not repeated: alerts,
+    the origins of NaN, and the heat maps of folded families.
+
     Args:
         steps: the cadence; a record is forwarded if its step is a multiple of it.
         writer: the other writer.
@@ -36,8 +39,8 @@ class Every:
         self._warner = writer if isinstance(writer, WarningWriter) else None
 
     def write(self, record: Record) -> None:
-        """Forward the record if its step is a multiple of the cadence."""
-        if record.step % self._steps == 0:
+        """Forward the record if its step is a multiple of the cadence, or the logger made it."""
+        if record.is_of_logger or record.step % self._steps == 0:
             self._writer.write(record)
 
     def take_warning(self) -> Warning | None:

@@ -73,6 +73,9 @@ class Record:
         layout: the charts of the run, which replace those of an earlier record.
         pr_curves: precision-recall curves by tag, read-only float32 of shape [6, thresholds]: true positives,
             false positives, true negatives, false negatives, precision and recall at thresholds from 0 to 1.
+        is_of_logger: whether the logger made the record, and no call: the text of an alert or of a NaN, or
+            the heat maps of families. `Every` forwards it at any step.
+        unfolded: the record with the scalars of each layer, if families are folded; else None.
 
     Example:
         >>> import numpy as np
@@ -95,6 +98,8 @@ class Record:
     texts: Mapping[str, str] = field(default_factory=_nothing)
     layout: Charts | None = None
     pr_curves: Mapping[str, NDArray[np.float32]] = field(default_factory=_nothing)
+    is_of_logger: bool = False
+    unfolded: "Record | None" = None
 
     @property
     def is_of_run(self) -> bool:

@@ -72,7 +72,7 @@ def record_of(values, step=0):
 )
 def test_the_scalars_of_a_family_are_numpys(values):
     """Over the layers that are present; the quantiles are those of the inverted CDF."""
-    folded = Folding(["x/*"], heat_map_every=None).fold(record_of(list(values)))
+    (folded,) = Folding(["x/*"], heat_map_every=None).fold(record_of(list(values)))
     assert folded.tags == ("loss", "x/p50", "x/p90", "x/max", "x/worst")
     np.testing.assert_array_equal(folded.values, np.array([0.25, *oracle(list(values))], np.float32))
     assert not folded.values.flags.writeable
@@ -98,7 +98,8 @@ def test_families_of_several_lengths_and_absences_are_folded_at_once():
             if any(value is not None for value in layers):
                 names = (f"{name}/{each}" for each in ("p50", "p90", "max", "worst"))
                 expected |= dict(zip(names, oracle(layers), strict=True))
-        folded = folding.fold(record)
+        (folded,) = folding.fold(record)
+        assert folded.unfolded is record
         assert list(folded.tags) == list(expected)
         np.testing.assert_array_equal(folded.values, np.array(list(expected.values()), np.float32))
         if not step % 2:
@@ -196,7 +197,7 @@ def test_all_writers_have_the_folded_records(tmp_path):
         for step in range(4):
             layers = {f"layers_{layer}": {"x": 1.0 + layer, "y": 2.0} for layer in range(3)}
             log(step, {**layers, "h": [1.0, 2.0] if step else [], "loss": 0.5})
-    assert [record.step for record in memory.records] == [0, 2]
+    assert [record.step for record in memory.records if record.tags] == [0, 2]
     tags = ["h/max", "layers/x/max", "layers_2/y", "loss"]
     assert set(tags) < set(sowlog.read(tmp_path).scalars)
     assert not {"layers_0/x", "h/00"} & set(sowlog.read(tmp_path).scalars)
@@ -234,6 +235,54 @@ def test_tags_that_are_in_use_are_not_folded():
     assert not {"y/00", "z/0", "x/p50"} & set(records[1].tags)
 
 
+OTHERS = {
+    "scalar": (lambda log, step: log(step, {"x": {"max": 9.0}}), "x/max"),
+    "text": (lambda log, step: log.text(step, "x/worst", "text"), "x/worst"),
+    "image": (lambda log, step: log.image(step, "x/layers", np.zeros((2, 2))), "x/layers"),
+    "curve": (lambda log, step: log.pr_curve(step, "x/p50", np.ones(1, bool), np.ones(1)), "x/p50"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_tag_of_another_call_ends_the_folding(kind, is_first):
+    """Of each kind of value, before the family or after; another family goes on, and so does the run."""
+    memory, (other, tag) = MemoryWriter(), OTHERS[kind]
+    metrics = {"x": [1.0, 2.0], "y": [3.0, 4.0]}
+    how = "not folded" if is_first else "no longer folded"
+    log = sowlog.Logger("unused", writers=[memory], fold="**")
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        if not is_first:
+            log(0, metrics)
+        other(log, 1)
+        for step in (2, 3):
+            log(step, metrics)
+        log.close()
+    assert [str(each.message) for each in issued] == [
+        f"the scalars of x/* are {how}, since another value has the tag {tag}: give one of them another "
+        f"name, or leave it out of fold=."
+    ]
+    layers = {record.step for record in memory.records if {"x/00", "y/max"} <= set(record.tags)}
+    assert layers == {2, 3}
+    (shown,) = [record.images for record in memory.records if record.is_of_logger and record.step == 3]
+    assert list(shown) == ["y/layers"]
+    maps = [tag for record in memory.records if record.is_of_logger for tag in record.images]
+    assert ("x/layers" in maps) == (not is_first and kind != "image")
+
+
+def test_a_single_layer_of_a_known_family_is_folded():
+    """Of layers that come and go; the axis of a family stays the one that was the largest."""
+    records = log_all([{"l_0": 1.0, "l_3": 2.0}, {"l_3": 5.0}, {"l_1": 4.0, "loss": 0.5}], fold="l_*")
+    scalar = {"l/p50": 5.0, "l/p90": 5.0, "l/max": 5.0, "l/worst": 3.0}
+    assert scalars(records[1]) == scalar
+    assert scalars(records[2])["l/worst"] == 1.0
+    wide = {f"a_{a}": {f"b_{b}": a + 10.0 * b for b in range(2)} for a in range(3)}
+    records = log_all([wide, {"a_1": wide["a_1"]}], fold="**")
+    assert {tag.rpartition("/")[0] for tag in records[1].tags} == {"a/b_0", "a/b_1"}
+    assert scalars(records[1])["a/b_1/max"] == 11.0
+
+
 def test_without_pillow_there_are_scalars_and_no_pictures(monkeypatch):
     """Pillow is an optional dependency."""
     monkeypatch.setattr(png.importlib.util, "find_spec", lambda name: None)
@@ -246,7 +295,7 @@ def test_records_without_a_family_are_unchanged():
     """Neither globs that match no family nor records without scalars cost anything."""
     folding = Folding(["x/00", "loss"], heat_map_every=1)
     for record in (record_of([1.0, 2.0]), Record(0, 0.0, texts={"a": "b"})):
-        assert folding.fold(record) is record
+        assert folding.fold(record) == (record,)
     assert not list(folding.last_pictures())
 
 
@@ -254,6 +303,8 @@ def test_records_without_a_family_are_unchanged():
     ("settings", "error", "message"),
     [
         ({"fold": [3]}, TypeError, "fold of Logger has 3, of type int: give globs of tags"),
+        ({"fold": None}, TypeError, r"fold of Logger is None; give a glob of tags or a list of them"),
+        ({"fold": b"x"}, TypeError, r"fold of Logger is b'x'; give a glob"),
         ({"fold": "blocks//x"}, ValueError, "fold of Logger has 'blocks//x', with an empty part"),
         ({"heat_map_every": 0}, ValueError, "heat_map_every is 0; it must be 1 record or more"),
         ({"heat_map_every": 1.5}, TypeError, "heat_map_every is 1.5, a float; it must be an integer"),

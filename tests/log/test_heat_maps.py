@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sowlog._log import tiles
-from sowlog._log.heat_maps import COLUMNS, HeatMaps
+from sowlog._log.heat_maps import COLUMNS, ROWS, HeatMaps
 from sowlog._log.viridis import colours
 from sowlog.writers import Record
 
@@ -18,13 +18,13 @@ def place(maps, rows=3, tag="x/layers"):
 
 
 def add(maps, placed, *columns, step=0):
-    """Add columns, in which None is absent; return the pictures of the last."""
-    pictures = {}
+    """Add columns, in which None is absent; return the pictures of the last by tag."""
+    record = None
     for offset, column in enumerate(columns):
         present = np.array([[value is not None for value in column]])
         values = np.array([[value if value is not None else np.nan for value in column]], np.float32)
-        pictures = maps.add(Record(step + offset, 1.5 * offset), *placed, values, present)
-    return pictures
+        record = maps.add(Record(step + offset, 1.5 * offset), *placed, values, present)
+    return record.images if record else {}
 
 
 def tiles_of(picture, rows, columns):
@@ -130,3 +130,21 @@ def test_rows_of_records_with_other_layers_are_added():
         [none, middle(3 / 15)],
         [LAST, middle(6 / 15)],
     ]
+
+
+def test_a_row_of_many_layers_is_of_several():
+    """The mean of their values that are present: a picture of 10 000 layers would have 40 000 pixels."""
+    maps, layers, rng = HeatMaps(every=10**9), 2 * ROWS + 3, np.random.default_rng(0)
+    values = rng.normal(size=(layers, 2)).astype(np.float32)
+    values[30, 0] = np.nan
+    column = [None if index in (0, 1, 2, 7) else value for index, value in enumerate(values[:, 0])]
+    add(maps, place(maps, layers), column, values[:, 1])
+    means, absent = maps.means(0)
+    assert means.shape == (-(-layers // 3), 2)
+    assert np.argwhere(absent).tolist() == [[0, 0]]
+    assert np.argwhere(np.isnan(means)).tolist() == [[10, 0]]
+    wide = values.astype(np.float64)
+    np.testing.assert_allclose(means[2, 0], (wide[6, 0] + wide[8, 0]) / 2)
+    np.testing.assert_allclose(means[:, 1], [wide[row : row + 3, 1].mean() for row in range(0, layers, 3)])
+    (record,) = maps.last_pictures()
+    assert record.images["x/layers"].shape[0] < 4 * ROWS

@@ -182,7 +182,7 @@ def test_modules_whose_gradients_stayed_finite_are_listed():
     (origin,) = origins
     assert {origin.tag, *origin.others} == {"grads/norm", "grads/b/norm"}
     assert set(origin.finite) == {"grads/a/norm", "grads/c/norm"}
-    text = memory.records[1].texts[nonfinite.TAG]
+    text = memory.records[2].texts[nonfinite.TAG]
     assert "Finite in the same phase: grads/a/norm, grads/c/norm." in text
     assert "| **grads/b/norm** | 1.414 | 1.414 | nan |" in text
 
@@ -203,8 +203,8 @@ def test_the_rule_decides_what_happens(rule):
         assert (caught.value.origin.step, caught.value.origin.tag) == (1, "loss")
     log(2, {"loss": 1.0})
     log.close()
-    assert [record.step for record in memory.records] == [0, 1, 2]
-    assert (nonfinite.TAG in memory.records[1].texts) is (rule != "ignore")
+    assert [record.step for record in memory.records if record.tags] == [0, 1, 2]
+    assert [record.step for record in memory.records if record.texts] == [1] * (rule != "ignore")
 
 
 def test_an_error_of_the_function_reaches_the_training_thread():
@@ -221,7 +221,7 @@ def test_an_error_of_the_function_reaches_the_training_thread():
     (note,) = caught.value.__notes__
     assert note == "raised by on_nonfinite, which was called because at step 0 loss became inf."
     log.close()
-    assert len(memory.records) == 1
+    assert [record.step for record in memory.records if record.tags] == [0]
 
 
 def test_a_rule_that_is_none_is_refused():

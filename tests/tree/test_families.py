@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 import sowlog
+from sowlog._reduce.notes import NO_NOTE
 from sowlog._tree.families import families_of
+from sowlog._tree.sites import Site, Tag
 
 
 def families(tags):
@@ -103,6 +105,16 @@ def test_several_stacked_axes_are_one_index():
     name = "train/part_1/load"
     members = {4 * i + expert: f"{name}/{i:02}/{expert:02}" for i in range(3) for expert in range(4)}
     assert families(packed_tags(layer, 3)) == {f"{name}/*/*": (name, members)}
+
+
+def test_the_indices_may_stand_before_the_name_of_a_result():
+    """As those of a stacked histogram's nonfinite elements, also where a name before has the same number."""
+    tags = [
+        Tag.of(f"b/00/h/{i:02}/{j:02}/nonfinite", Site(NO_NOTE, None, (i, j)))
+        for i in range(2)
+        for j in range(3)
+    ]
+    assert families(tags) == {"b/00/h/*/*/nonfinite": ("b/00/h/nonfinite", dict(enumerate(map(str, tags))))}
 
 
 def test_globs_choose_the_tags_that_are_searched():

@@ -129,6 +129,12 @@ class Config(Options):
         description="Globs of families of tags: blocks/** or layers_*/**; ** is all. Of each, p50, p90, the "
         "largest value and its layer are shown with a heat map, in place of a curve for each layer.",
     )
+    heat_map_every: Count = Field(
+        1000, description="Records of a folded family between two of its heat maps; the last is at the end."
+    )
+    tag_budget: Count | None = Field(
+        1000, description="Scalar tags beyond which a warning names the families to fold; null: no limit."
+    )
     eval: EvalOptions = Field(EvalOptions.model_construct(), description="Evaluation.")
     checkpoint: CheckpointOptions = Field(CheckpointOptions.model_construct(), description="Checkpoints.")
 

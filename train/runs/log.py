@@ -32,6 +32,12 @@ def open_log(
     resumed = at if is_own and folder.is_continued else None
     with usable(folder.path):
         writers = [TensorBoard(folder.path, resume_from=resumed), *shown()] if is_own else []
-        log = sowlog.Logger(folder.path, writers=writers, fold=config.fold)
+        log = sowlog.Logger(
+            folder.path,
+            writers=writers,
+            fold=config.fold if is_own else (),
+            heat_map_every=config.heat_map_every,
+            tag_budget=config.tag_budget if is_own else None,
+        )
     with log, Profiler(profile, folder.path) as profiler:
         yield log, profiler

@@ -34,8 +34,9 @@ class Messages:
         self._tags = frozenset(tags)
 
     def write(self, record: Record) -> None:
-        """Print the lines of a record."""
-        for tag, value in zip(record.tags, record.values.tolist(), strict=True):
+        """Print the lines of a record, of each layer of a folded family."""
+        scalars = record.unfolded or record
+        for tag, value in zip(scalars.tags, scalars.values.tolist(), strict=True):
             if not math.isfinite(value) and tag in self._tags:
                 lines.text(f"warning: {tag} is {value:g} at step {record.step}.")
         for tag, text in record.texts.items():

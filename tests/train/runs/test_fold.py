@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import sowlog
 from tests.support.tensorboard_reading import local_provider, shown_charts
 from tests.train.running import CONFIGS, digits, points, run
 from train.config import file as config_file
@@ -49,14 +50,18 @@ def test_folded_results_have_no_chart_of_their_own() -> None:
 
 def test_fold_is_read_back_and_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
     """It looks at the run, and does not change it."""
-    config = digits("fold=[block_*/**, x]")
+    config = digits("fold=[block_*/**, x]", "heat_map_every=3", "tag_budget=null")
     file = tmp_path / "config.yaml"
     file.write_text(config_file.dump(config))
     assert config_file.load(file) == config
     run(digits("steps=2"), tmp_path / "run")
-    outcome = run(digits("steps=3", "fold=['**']"), tmp_path / "run")
-    assert outcome.step == 3
+    settings = ("fold=['**']", "heat_map_every=2", "tag_budget=1")
+    with pytest.warns(sowlog.TagWarning, match="more than tag_budget=1:"):
+        outcome = run(digits("steps=7", *settings), tmp_path / "run")
+    assert outcome.step == 7
     assert "block/dead_units/max" in points(tmp_path / "run")
+    images = EventAccumulator(str(tmp_path / "run")).Reload().Images("block/dead_units/layers")
+    assert [image.step for image in images] == [3, 5, 6]
 
 
 def test_a_glob_with_an_empty_part_is_an_error() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+import sowlog
 from sowlog.writers import Record
 from train.show import display
 
@@ -35,6 +36,14 @@ def test_a_held_out_value_that_is_not_finite_has_a_line(capsys) -> None:
         "warning: eval/block/x is inf at step 10.",
         "warning: eval/loss is nan at step 10.",
     ]
+
+
+def test_a_held_out_layer_that_is_not_finite_has_a_line_if_its_family_is_folded(capsys) -> None:
+    """NaN and both infinities, of which the scalars of the family show only the largest."""
+    writer = display.Messages(f"eval/x/{layer:02}" for layer in range(3))
+    with sowlog.Logger("unused", writers=[writer], fold="eval/**", on_nonfinite="ignore") as log:
+        log(5, {"eval": {"x": [-math.inf, 1.0, 2.0], "y": [math.nan, 0.0]}})
+    assert capsys.readouterr().out == "warning: eval/x/00 is -inf at step 5.\n"
 
 
 def test_every_evaluation_is_shown_however_fast_the_steps_are(capsys) -> None:
