@@ -147,7 +147,7 @@ class Falling:
 
     The alert fires if the median of the last `window` values is below 1 - drop of the highest such median so
     far, and is over once the median is above 1 - drop / 2 of it. The median ignores single slow values, as
-    around an evaluation.
+    around an evaluation. Nothing falls from an infinite rate, or from one of 0 or less.
 
     Args:
         tag: the tag of the rate, or a glob of tags.
@@ -181,8 +181,9 @@ class Stall:
     """No step for some seconds, because training, its data or the device hangs.
 
     The clock begins at the first logged step, so the compilation before it does not count, and starts again
-    whenever the values of a step, of training or evaluation, have arrived from the device. A writer that
-    hangs, as on a lost network disk, holds the thread that reads the clock, and is not a stall.
+    whenever the metrics of a step, of training or evaluation, have arrived from the device. Texts, images and
+    hyperparameters are no step. A writer that hangs, as on a lost network disk, holds the thread that reads
+    the clock, and is not a stall.
 
     Args:
         seconds: the time without a step.

@@ -32,7 +32,7 @@ PATIENCE = 600.0
 IDLE_WAIT = 0.01
 # A larger batch gains nothing: its records no longer fit the cache of a core.
 MAX_BATCH = 16
-JOIN_TIMEOUT = 1.0
+JOIN_TIMEOUT = 1.0  # All work is done by then: the thread only leaves its context.
 
 Pause = Callable[[], None]
 
@@ -170,9 +170,10 @@ class Background(Generic[ItemT]):
         """
         if os.getpid() != self._pid:
             return
+        # A call that cannot wait ends nothing.
+        pending.require_other_thread(self._thread)
         self.end_soon()
         self._wait_for(self._last)
-        # All work is done: the thread only leaves its context.
         self._thread.join(JOIN_TIMEOUT)
 
     def end_soon(self) -> None:
@@ -224,8 +225,7 @@ class Background(Generic[ItemT]):
     def _wait(self, reached: Callable[[], bool], what: str) -> None:
         if cast(Any, self._lock)._is_owned():
             raise pending.interrupted_error()
-        if threading.current_thread() is self._thread:
-            raise pending.own_thread_error()
+        pending.require_other_thread(self._thread)
         if not self._waiters.wait(reached, self._progress, self._patience):
             waiting = len(self._queue) + len(self._batch)
             raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)

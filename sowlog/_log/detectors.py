@@ -157,8 +157,11 @@ class _Falling:
         if len(self._values) < self._rule.window:
             return None
         median = statistics.median(self._values)
-        self._highest = max(self._highest, median)
+        # Each rate has fallen from an infinite one, as of a step in no time.
+        if math.isfinite(median):
+            self._highest = max(self._highest, median)
         drop = self._rule.drop / 2 if is_on else self._rule.drop
-        if not median < (1 - drop) * self._highest:
+        # No share of a negative rate is below it.
+        if self._highest <= 0 or not median < (1 - drop) * self._highest:
             return None
         return Finding(median, "has fallen to", f"from {self._highest:.4g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar, cast, get_args
@@ -197,12 +198,18 @@ def interrupted_error() -> RuntimeError:
     )
 
 
-def own_thread_error() -> RuntimeError:
-    """Return the error for a wait on the thread that is waited for."""
-    return RuntimeError(
-        "the callback of an alert runs on the thread that writes the records, so its wait for them would "
-        "never end: set a flag in the callback, and flush or close in the training loop."
-    )
+def require_other_thread(thread: threading.Thread) -> None:
+    """Raise on the thread that a wait is for.
+
+    Raises:
+        RuntimeError: This thread is the one.
+    """
+    if threading.current_thread() is thread:
+        raise RuntimeError(
+            "a callback of an alert or of on_nonfinite runs on the thread that writes the records, as do "
+            "writers, so its wait for them would never end: set a flag in the callback, and flush or close "
+            "in the training loop."
+        )
 
 
 def hanging_error(what: str, *, seconds: float, waiting: int) -> TimeoutError:

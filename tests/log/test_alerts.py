@@ -3,6 +3,7 @@
 import threading
 import time
 import warnings
+from collections import deque
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,14 @@ import numpy as np
 import pytest
 
 import sowlog
+from sowlog._log.alarms import Alarms
+from sowlog._log.delivery import Delivery
+from sowlog._log.images import Pixels
+from sowlog._log.item import Item
+from sowlog._log.texts import Text
 from sowlog.alerts import Range, Stall
 from sowlog.testing import MemoryWriter
+from sowlog.writers import HParams
 from tests.support.odd_writers import FailingWriter, GatedWriter
 from tests.support.tensorboard_reading import tensorboard_texts
 
@@ -92,15 +99,31 @@ def test_an_error_of_a_callback_is_raised_once_and_the_thread_goes_on():
     assert [record.step for record in memory.records if record.tags] == [0, 1]
 
 
-def test_a_callback_that_waits_for_its_own_thread_is_an_error():
-    """The wait would never end; the logger goes on."""
+@pytest.mark.parametrize("wait", ["flush", "close"])
+def test_a_callback_that_waits_for_its_own_thread_is_an_error(wait):
+    """The wait would never end; the logger goes on, and its real close has the last word on the ending."""
     memory = MemoryWriter()
-    with sowlog.Logger("unused", writers=[memory]) as log:
-        log.alert(HIGH, lambda alert: log.flush())
-        log(0, {"loss": 50.0})
-        with pytest.raises(sowlog.AlertError, match="so its wait for them would never end: set a flag"):
-            log.flush()
-        log(1, {"loss": 50.0})
+    log = sowlog.Logger("unused", writers=[memory])
+    log.hparams({"seed": 0})
+    log.alert(HIGH, lambda alert: getattr(log, wait)())
+    log(0, {"loss": 50.0})
+    with pytest.raises(sowlog.AlertError, match="so its wait for them would never end: set a flag"):
+        log.flush()
+    log(1, {"loss": 50.0})
+    log.close(ending=None)
+    assert [record.step for record in memory.records if record.tags] == [0, 1]
+    assert {record.ending for record in memory.records} == {None}
+
+
+def test_a_function_of_on_nonfinite_that_closes_is_an_error():
+    """It runs on the same thread."""
+    memory = MemoryWriter()
+    log = sowlog.Logger("unused", writers=[memory], on_nonfinite=lambda origin: log.close())
+    log(0, {"loss": float("nan")})
+    with pytest.raises(RuntimeError, match="on_nonfinite runs on the thread that writes the records"):
+        log.flush()
+    log(1, {"loss": 1.0})
+    log.close()
     assert [record.step for record in memory.records if record.tags] == [0, 1]
 
 
@@ -240,6 +263,27 @@ def test_a_stall_fires_while_nothing_is_logged(tmp_path):
     assert [(alert.tag, alert.step) for alert in alerts] == [(None, 7), (None, 8)]
     assert all(alert.value >= 0.05 for alert in alerts)
     assert set(tensorboard_texts(tmp_path)) == {("alerts/stall", 7), ("alerts/stall", 8)}
+
+
+def test_texts_and_images_are_no_step_of_a_stall():
+    """They neither begin its clock, as the configuration that is logged before a compilation, nor hide it."""
+    now, alerts, seen = [0.0], [], []
+    alarms = Alarms(lambda: now[0])
+    alarms.add(Stall(10), alerts.append)
+    delivery = Delivery([], alarms, max_pending=4)
+    others = [
+        Item(0, 0.0, text=Text("configuration", "text")),
+        Item(0, 0.0, picture=Pixels("x", np.zeros((2, 2)))),
+        Item(0, 0.0, hparams=HParams({"seed": 0}, ())),
+    ]
+    for items in ([], [Item(3, 0.0, scalars={"loss": 1.0})]):
+        delivery.deliver(deque([*others, *items, *others]), lambda: None)
+        now[0] += 6.0
+        delivery.deliver(deque(others), lambda: None)
+        now[0] += 6.0
+        delivery.watch_time()
+        seen.append([alert.step for alert in alerts])
+    assert seen == [[], [3]]
 
 
 @jax.jit

@@ -121,6 +121,12 @@ def test_a_rate_that_rises_never_falls():
     assert fired(Falling("x", drop=0.1), np.linspace(1, 5, 50)) == []
 
 
+def test_nothing_falls_from_an_infinite_or_negative_rate():
+    """A rate of a step that took no time would make all others a fall; half of -4 is above it."""
+    assert fired(Falling("x", window=1), [math.inf, 5, 5, math.nan, 5, 2]) == [3, 5]
+    assert fired(Falling("x", window=1), [-4, -4, 0, -8]) == []
+
+
 def test_each_tag_of_a_glob_has_a_series_of_its_own():
     """One tag out of range hides no other."""
     alarms, alerts = Alarms(), []
