@@ -84,13 +84,72 @@ def test_runs_of_one_width_are_averaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0.0, float("nan"), float("inf")])
 @pytest.mark.filterwarnings("ignore::sowlog.NonfiniteWarning")
-def test_a_size_without_a_logarithm_has_no_growth(tmp_path: Path, size: float) -> None:
-    """And is listed with those that grow: it is a finding."""
+def test_a_size_without_a_logarithm_has_no_growth(
+    tmp_path: Path, size: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And has a line of its own: it is a finding, and does not grow."""
     for width, value in ((2, 1.0), (4, size)):
         make_run(tmp_path / str(width), width, steps=0)
         with sowlog.Logger(tmp_path / str(width)) as log:
             log(0, {"rms": value})
-    assert list(coordinates.read(tmp_path, "task.width").growing()) == ["rms"]
+    assert coordinates.run("task.width", str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert "no size grows with task.width at the last step" in out
+    assert "without a growth there, as a size is 0 or not finite: rms\n" in out
+
+
+def test_runs_that_are_damaged_or_short_are_named_and_the_others_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seed that failed before its first step must not hide all sizes of its width."""
+    for name, width in (("a", 2), ("b", 4), ("short", 8), ("damaged", 8)):
+        make_run(tmp_path / name, width, steps=2 if name == "short" else 5)
+    make_run(tmp_path / "failed", 8, steps=0)
+    (event_file,) = (tmp_path / "damaged").glob("*tfevents*")
+    event_file.write_bytes(event_file.read_bytes()[:-1])
+    make_run(tmp_path / "unreadable", 4)
+    (tmp_path / "unreadable" / "config.yaml").write_text("task: [")
+    (tmp_path / "silent").mkdir()
+    (tmp_path / "silent" / "config.yaml").write_text((tmp_path / "a" / "config.yaml").read_text())
+    with sowlog.Logger(tmp_path / "a", resume_from=5) as log:
+        log(5, {"only/rms": 1.0})
+    assert coordinates.run("task.width", str(tmp_path)) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    for place, line in {
+        "damaged": "is read up to a damage: ",
+        "failed": "is left out: it has no size, a tag that ends in rms",
+        "silent": "is left out: it has no event file",
+        "unreadable": "is left out: the run folder",
+    }.items():
+        assert any(each.startswith(f"warning: {tmp_path / place} {line}") for each in warnings), place
+    assert "warning: not at a step of all runs, and left out: only/rms" in warnings
+    ended = "warning: some runs have steps up to 4, and all of them up to 1, where they are compared"
+    assert ended in warnings
+    found = coordinates.read(tmp_path, "task.width")
+    assert found.values == [2, 4, 8]
+    assert found.growth("root/outputs/rms/00", 1) == pytest.approx(0.5)
+
+
+def test_folded_sizes_are_compared(tmp_path: Path) -> None:
+    """Their median, p90 and largest; the index of a layer is no size."""
+    for width in (2, 4):
+        make_run(tmp_path / str(width), width, steps=0)
+        with sowlog.Logger(tmp_path / str(width), fold="**", tag_budget=None) as log:
+            log(0, {"blocks": {"rms": [float(width), 2.0 * width]}, "p50": 1.0})
+    found = coordinates.read(tmp_path, "task.width")
+    assert {tag: found.growth(tag, 0) for tag in found.sizes} == dict.fromkeys(
+        ("blocks/rms/p50", "blocks/rms/p90", "blocks/rms/max"), pytest.approx(1)
+    )
+
+
+def test_the_title_has_the_steps_of_all_sizes(tmp_path: Path) -> None:
+    """A held-out size is of other steps than one of training."""
+    for width in (2, 4):
+        make_run(tmp_path / str(width), width)
+        with sowlog.Logger(tmp_path / str(width), resume_from=2) as log:
+            log(7, {"eval": {"rms": 1.0}})
+    titles = coordinates.table(coordinates.read(tmp_path, "task.width")).titles
+    assert list(titles[-2:]) == ["growth at its first step", "at its last"]
 
 
 def test_folders_that_cannot_be_compared_are_errors(sweep: Path, tmp_path: Path) -> None:
@@ -99,7 +158,7 @@ def test_folders_that_cannot_be_compared_are_errors(sweep: Path, tmp_path: Path)
         coordinates.run("task.width", None)
     with pytest.raises(ConfigError, match=r"task\.with is no setting; did you mean task\.width\?"):
         coordinates.read(sweep, "task.with")
-    with pytest.raises(ConfigError, match=r"task\.name must be a number above 0, and is digits"):
+    with pytest.raises(ConfigError, match=r"task\.name must be a number above 0, and is digits in .*width=2"):
         coordinates.read(sweep, "task.name")
     with pytest.raises(RunFolderError, match=r"1 values of steps.*--sweep steps=64,128,256"):
         coordinates.read(sweep, "steps")
