@@ -52,8 +52,11 @@ def label_of(module: Any, collection: str, name: str, doc: str) -> Label:
     """Return the label of a sow, with a note.
 
     Raises:
+        TypeError: The description is no str.
         ValueError: The name has an empty part.
     """
+    if not isinstance(doc, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user's argument
+        raise TypeError(f"doc of {name} is {doc!r}, a {type(doc).__name__}: give a text.")
     *path, last = scopes.parts_of(name, "metric")
     if module is None:
         label = Label(collection, (*scope_path(), *path), last)

@@ -77,5 +77,7 @@ def _site_of(leaf: Any, suffix: str) -> Site | None:
         return leaf.layout.sites.get(suffix)
     if not is_state(leaf) or leaf.note.source == NOT_SOWN:
         return None
-    layers = tuple(int(part) for part in suffix.split("/") if part.isdecimal())
+    # A result may have the name of a number, in front of the indices.
+    indices = [int(part) for part in suffix.split("/") if part.isdecimal()]
+    layers = tuple(indices[max(0, len(indices) - leaf.seen.ndim) :])
     return Site(leaf.note, None if losses.is_loss(leaf) else leaf.reducer, layers)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sowlog
 from sowlog._tree.sites import source_of
@@ -84,6 +85,57 @@ def test_results_and_layers_have_the_description_of_their_sow():
         "train/histogram/nonfinite": ("A histogram.", "scalar"),
         **{f"train/quantiles/p{p}/{i:02}": ("Quantiles.", "scalar") for p in (50, 90) for i in range(2)},
     }
+
+
+class Pair(sowlog.Reducer):
+    """Results whose names are numbers."""
+
+    def empty(self):
+        return jnp.zeros(())
+
+    def from_value(self, value, weight):
+        return jnp.sum(value)
+
+    def merge(self, a, b):
+        return a + b
+
+    def compute(self, parts):
+        return {"1": parts, "2": 2 * parts}
+
+
+def test_a_result_whose_name_is_a_number_is_no_layer():
+    """The indices of layers are as many as the stacked axes."""
+
+    def model(xs):
+        def layer(x, _):
+            sowlog.sow("stacked", x, Pair())
+            return x, None
+
+        sowlog.sow("pair", xs, Pair())
+        return jax.lax.scan(sowlog.stacked(layer), xs, length=2)
+
+    sites = sowlog.pack(sowlog.collect(model)(jnp.ones(()))[1]["metrics"]).layout.sites
+    assert {tag: site.layers for tag, site in sites.items()} == {
+        "pair/1": (),
+        "pair/2": (),
+        **{f"stacked/{name}/{layer:02}": (layer,) for name in (1, 2) for layer in range(2)},
+    }
+
+
+def test_a_description_is_text():
+    """Where it is sown; bytes of a file name that are not UTF-8 are escaped where they are written."""
+    for doc in (3, None, b"text"):
+        with pytest.raises(TypeError, match=r"doc of loss is .*: give a text\."):
+            sown(doc)
+
+
+def test_odd_bytes_in_a_description_lose_no_record(tmp_path):
+    """They are escaped in the event file."""
+    with sowlog.Logger(tmp_path) as log:
+        log(0, sown("In \udcff.py."))
+    assert sowlog.read(tmp_path).scalars["loss"].values.tolist() == [1.0]
+    texts = EventAccumulator(str(tmp_path)).Reload().summary_metadata
+    assert texts["loss"].summary_description.startswith(r"In \udcff.py. Reducer: mean.")
 
 
 def test_a_number_that_was_not_sown_has_no_description():
