@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 import sowlog
+from tests.support.tensorboard_reading import tensorboard_images
 from tests.train.running import TINY_MOE
 from train import __main__ as program
 
@@ -29,6 +30,12 @@ pytestmark = [
     pytest.mark.skipif(DRIVER is None, reason="there is no chromedriver (Debian: chromium-driver)"),
     pytest.mark.usefixtures("light_compilation"),
 ]
+# Width and height of each picture that is loaded.
+PICTURES = """
+const images = node => [node.shadowRoot, ...node.childNodes].filter(Boolean).flatMap(
+    child => child.nodeName == "IMG" ? [child] : images(child));
+return images(document.body).map(image => [image.naturalWidth, image.naturalHeight]);
+"""
 # The tabs are made of components whose text is in shadow roots.
 TEXT = """
 const text = node => [node.shadowRoot, ...node.childNodes].filter(Boolean).map(
@@ -80,21 +87,34 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log(0, {"weights": sowlog.histogram.of(jnp.linspace(-1.0, 1.0, 100)), "answer": 41.5})
             log.image(0, "ramp", jnp.linspace(0, 1, 64).reshape(8, 8))
             log.table(0, "words", {"word": ["zebra"], "count": [12]})
+            log.grid(0, "drawn/tiles", jnp.zeros((2, 8, 8, 1)), labels=["left", "right"])
+            log.confusion(0, "drawn/mistakes", jnp.eye(3), classes=["cat", "dog", "cow"])
+            labels, scores = jnp.array([0, 0, 1, 1]), jnp.array([0.125, 0.5, 0.375, 0.875])
+            for step in (3, 17):
+                log.pr_curve(step, "finder", labels, scores)
+                log.pr_counts(step, "counted", sowlog.pr_counts(labels, scores))
     return folder
 
 
 @pytest.fixture(scope="module")
 def shown(runs: Path) -> Iterator[Callable[..., str]]:
-    """Yield the function that opens a tab, waits for texts and for the end of one, and returns its text."""
+    """Yield the function that opens a tab, waits for texts and for the end of one, and returns its text.
+
+    It waits for a text as often as it is given, and for pictures of a width and a height.
+    """
     with tensorboard(runs) as address, chromium() as driver:
 
-        def open_tab(tab: str, *texts: str, without: str = "\0") -> str:
+        def open_tab(
+            tab: str, *texts: str, without: str = "\0", pictures: Collection[tuple[int, int]] = ()
+        ) -> str:
             driver.get("about:blank")
             driver.get(f"{address}/?darkMode=false#{tab}")
 
             def has_all(_: Any) -> Any:
                 page = driver.execute_script(TEXT)
-                return page if without not in page and all(text in page for text in texts) else None
+                is_shown = without not in page and all(page.count(text) >= texts.count(text) for text in texts)
+                loaded = set(map(tuple, driver.execute_script(PICTURES))) if pictures else set()
+                return page if is_shown and loaded.issuperset(pictures) else None
 
             try:
                 return WebDriverWait(driver, 60).until(has_all)
@@ -128,6 +148,20 @@ def test_charts_hold_training_and_held_out_data(shown: Callable[..., str]) -> No
         "custom_scalars", "training and held-out", "raw and weighted", "Matches (2)", without="Matches (0)"
     )
     assert page.index("training and held-out") < page.index("losses")
+
+
+@pytest.mark.skipif(bool(SCREENSHOT), reason="only the picture is renewed")
+def test_images_have_grids_and_confusion_matrices(runs: Path, shown: Callable[..., str]) -> None:
+    """Each as one picture of the size that was drawn."""
+    drawn = {tag: pixels.shape[1::-1] for (tag, _), pixels in tensorboard_images(runs / "logged").items()}
+    assert drawn["drawn/tiles"] == (130, 75)
+    shown("images", pictures=[drawn["drawn/tiles"], drawn["drawn/mistakes"]])
+
+
+@pytest.mark.skipif(bool(SCREENSHOT), reason="only the picture is renewed")
+def test_pr_curves_are_drawn_at_their_last_step(shown: Callable[..., str]) -> None:
+    """Of labels and scores, and of counts."""
+    shown("pr_curves", "finder", "counted", *["logged is at step 17"] * 2)
 
 
 @pytest.mark.skipif(bool(SCREENSHOT), reason="only the picture is renewed")
