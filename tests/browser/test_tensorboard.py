@@ -112,9 +112,10 @@ def shown(runs: Path) -> Iterator[Callable[..., str]]:
 
             def has_all(_: Any) -> Any:
                 page = driver.execute_script(TEXT)
-                is_shown = without not in page and all(page.count(text) >= texts.count(text) for text in texts)
+                has_texts = all(page.count(text) >= texts.count(text) for text in texts)
                 loaded = set(map(tuple, driver.execute_script(PICTURES))) if pictures else set()
-                return page if is_shown and loaded.issuperset(pictures) else None
+                is_shown = has_texts and without not in page and loaded.issuperset(pictures)
+                return page if is_shown else None
 
             try:
                 return WebDriverWait(driver, 60).until(has_all)

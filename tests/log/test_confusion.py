@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,21 +5,12 @@ import pytest
 import sowlog
 from sowlog._log.confusion import _show_count, shares
 from sowlog._log.viridis import colours
-from sowlog.testing import MemoryWriter
-from tests.support.odd_writers import GatedWriter
+from tests.log.drawing import drawn
 from tests.support.tensorboard_reading import tensorboard_images
 
 GREY = (208,) * 3
 NONE, ALL = (68, 1, 84), (253, 231, 37)
 COUNTS = np.array([[3, 1], [0, 4]])
-
-
-def drawn(matrix, **options):
-    """Return the picture of a matrix."""
-    memory = MemoryWriter()
-    with sowlog.Logger("unused", writers=[memory]) as log:
-        log.confusion(0, "matrix", matrix, **options)
-    return memory.records[0].images["matrix"]
 
 
 def corners(picture, classes, cell):
@@ -39,7 +29,7 @@ def test_the_colour_is_the_share_of_the_row(tmp_path, place, dtype):
     assert where == ("matrix", 3)
     three, one = (tuple(colours(np.array([share]))[0].tolist()) for share in (0.75, 0.25))
     assert corners(pixels, 2, 32) == [[three, one], [NONE, ALL]]
-    np.testing.assert_array_equal(pixels, drawn(COUNTS))
+    np.testing.assert_array_equal(pixels, drawn("confusion", COUNTS))
 
 
 def test_shares_are_those_of_float64():
@@ -52,7 +42,7 @@ def test_what_is_no_count_is_grey_and_counts_nowhere():
     """NaN, an infinity and a negative number."""
     for odd in (np.nan, np.inf, -np.inf, -2.0):
         np.testing.assert_array_equal(shares(np.array([[odd, 1], [0, 1]])), [[np.nan, 1], [0, 1]])
-        assert corners(drawn(np.array([[odd, 1], [0, 0]])), 2, 32) == [[GREY, ALL], [GREY, GREY]]
+        assert corners(drawn("confusion", np.array([[odd, 1], [0, 0]])), 2, 32) == [[GREY, ALL], [GREY, GREY]]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +50,7 @@ def test_what_is_no_count_is_grey_and_counts_nowhere():
 )
 def test_a_picture_of_many_classes_stays_as_large_as_a_screen(classes, cell):
     """Each cell is a square, of one pixel in the end."""
-    picture = drawn(np.eye(classes, dtype=np.int32))
+    picture = drawn("confusion", np.eye(classes, dtype=np.int32))
     side = classes * cell
     assert picture[-side:, -side:].shape == (side, side, 3)
     assert max(picture.shape) <= max(side, 54) + 70
@@ -71,7 +61,7 @@ def test_a_picture_of_many_classes_stays_as_large_as_a_screen(classes, cell):
 
 def test_counts_and_names_are_drawn():
     """Each count in its cell alone, each name in the row or column of its class."""
-    picture, changed = drawn(COUNTS), drawn(np.array([[30, 10], [0, 40]]))
+    picture, changed = drawn("confusion", COUNTS), drawn("confusion", np.array([[30, 10], [0, 40]]))
     differs = (picture[-64:, -64:] != changed[-64:, -64:]).any(-1)
     assert [differs[top : top + 32, left : left + 32].any() for top in (0, 32) for left in (0, 32)] == [
         True,
@@ -79,11 +69,14 @@ def test_counts_and_names_are_drawn():
         False,
         True,
     ]
-    named, other = drawn(COUNTS, classes=["cat", "dog"]), drawn(COUNTS, classes=["cat", "cow"])
+    named, other = (
+        drawn("confusion", COUNTS, classes=["cat", "dog"]),
+        drawn("confusion", COUNTS, classes=["cat", "cow"]),
+    )
     rows, columns = np.nonzero((named != other).any(-1))
     assert ((rows >= named.shape[0] - 32) | (columns >= named.shape[1] - 32)).all()
-    np.testing.assert_array_equal(drawn(COUNTS, classes=np.array([0, 1])), picture)
-    np.testing.assert_array_equal(drawn(COUNTS, classes=["0", "1"]), picture)
+    np.testing.assert_array_equal(drawn("confusion", COUNTS, classes=np.array([0, 1])), picture)
+    np.testing.assert_array_equal(drawn("confusion", COUNTS, classes=["0", "1"]), picture)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +107,7 @@ def test_a_long_count_stays_in_its_cell(count, text):
     """It is rounded to the room that there is."""
     assert _show_count(float(count)) == text
     other = 1 if np.isfinite(count) and count > 0 else -1
-    lone, empty = (drawn(np.array([[1, 0], [0, one]])) for one in (count, other))
+    lone, empty = (drawn("confusion", np.array([[1, 0], [0, one]])) for one in (count, other))
     np.testing.assert_array_equal(lone[:-32], empty[:-32])
     if count:
         np.testing.assert_array_equal(lone[:, :-32], empty[:, :-32])
@@ -139,32 +132,3 @@ def test_an_invalid_matrix_is_refused(matrix, options, error, message):
     """On the training thread, at the call."""
     with sowlog.Logger("unused", writers=[]) as log, pytest.raises(error, match=f"matrix digits .*{message}"):
         log.confusion(0, "digits", matrix, **options)
-
-
-def test_a_matrix_needs_a_tag_of_its_own_and_values():
-    """It is an image, and no tracer."""
-    with sowlog.Logger("unused", writers=[]) as log:
-        with pytest.raises(ValueError, match="the confusion matrix has the tag None"):
-            log.confusion(0, None, COUNTS)
-        log(0, {"loss": 1.0})
-        with pytest.raises(ValueError, match="loss is logged as an image and was a metric before"):
-            log.confusion(0, "loss", COUNTS)
-        with pytest.raises(TypeError, match="the confusion matrix digits is a tracer: return it"):
-            jax.jit(lambda x: log.confusion(0, "digits", x))(COUNTS)
-
-
-def test_the_training_thread_draws_no_matrix():
-    """It returns while the writer hangs, and a later change of the array changes nothing."""
-    gate, counts = GatedWriter(), COUNTS.copy()
-    with sowlog.Logger("unused", writers=[gate], every=2) as log:
-        with jax.transfer_guard_device_to_host("disallow"):
-            log.confusion(0, "host", counts)
-            log.confusion(0, "device", jnp.asarray(COUNTS))
-            log.confusion(1, "skipped", counts)
-        counts[:] = 0
-        assert gate.records == []
-        gate.open.set()
-    host, device = gate.records
-    np.testing.assert_array_equal(host.images["host"], device.images["device"])
-    with pytest.raises(ValueError, match="read-only"):
-        host.images["host"][:] = 0

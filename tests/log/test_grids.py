@@ -1,23 +1,14 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import sowlog
 from sowlog.testing import MemoryWriter
-from tests.support.odd_writers import GatedWriter
+from tests.log.drawing import drawn
 from tests.support.tensorboard_reading import tensorboard_images
 
 GREY = 192
 FOUR = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8, 1)
-
-
-def drawn(images, **options):
-    """Return the picture of a grid."""
-    memory = MemoryWriter()
-    with sowlog.Logger("unused", writers=[memory]) as log:
-        log.grid(0, "grid", images, **options)
-    return memory.records[0].images["grid"]
 
 
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
@@ -55,7 +46,7 @@ def test_each_pixel_is_a_square_with_gaps_between_tiles(tmp_path, place):
 )
 def test_a_tile_is_large_enough_to_be_seen(shape, options, size):
     """Its longer side has 64 pixels or more, by an integer factor."""
-    assert drawn(np.zeros(shape), **options).shape == (*size, shape[-1])
+    assert drawn("grid", np.zeros(shape), **options).shape == (*size, shape[-1])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -69,7 +60,7 @@ def test_tiles_have_the_pixels_that_log_image_has(channels, dtype):
     with sowlog.Logger("unused", writers=[memory]) as log:
         log.image(0, "image", images)
     expected = np.concatenate([*memory.records[0].images.values()], axis=1)
-    np.testing.assert_array_equal(drawn(images, columns=2, gap=0, scale=1), expected)
+    np.testing.assert_array_equal(drawn("grid", images, columns=2, gap=0, scale=1), expected)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +77,12 @@ def test_tiles_have_the_pixels_that_log_image_has(channels, dtype):
 )
 def test_a_label_stands_above_its_tile(labels, texts):
     """As a text or a number, on the host or the device; the tiles are those without labels."""
-    grid = drawn(FOUR, labels=labels, gap=0)
+    grid = drawn("grid", FOUR, labels=labels, gap=0)
     assert grid.shape == (2 * (11 + 64), 128, 1)
-    tiles = drawn(FOUR, gap=0)
+    tiles = drawn("grid", FOUR, gap=0)
     np.testing.assert_array_equal(grid[11:75], tiles[:64])
     np.testing.assert_array_equal(grid[86:], tiles[64:])
-    np.testing.assert_array_equal(grid, drawn(FOUR, labels=list(texts), gap=0))
+    np.testing.assert_array_equal(grid, drawn("grid", FOUR, labels=list(texts), gap=0))
     strips = [grid[top : top + 11, left : left + 64] for top in (0, 75) for left in (0, 64)]
     assert set(np.unique(strips)) <= {0, GREY}
     assert [bool((strip == 0).any()) for strip in strips] == [bool(text.strip()) for text in texts]
@@ -99,7 +90,7 @@ def test_a_label_stands_above_its_tile(labels, texts):
 
 def test_a_label_keeps_colour_and_opacity():
     """Black and opaque on opaque grey."""
-    strip = drawn(np.zeros((1, 8, 8, 4)), labels=["#"])[:11]
+    strip = drawn("grid", np.zeros((1, 8, 8, 4)), labels=["#"])[:11]
     assert {tuple(pixel) for pixel in strip.reshape(-1, 4).tolist()} == {(0, 0, 0, 255), (GREY,) * 3 + (255,)}
 
 
@@ -141,44 +132,3 @@ def test_an_invalid_grid_is_refused(images, options, error, message):
     """On the training thread, at the call."""
     with sowlog.Logger("unused", writers=[]) as log, pytest.raises(error, match=message):
         log.grid(0, "digits", images, **options)
-
-
-def test_a_grid_needs_a_tag_of_its_own():
-    """An image may follow a grid, and nothing else."""
-    with sowlog.Logger("unused", writers=[]) as log:
-        with pytest.raises(ValueError, match=r"the grid has the tag ''.*log.grid\(step, 'samples', images\)"):
-            log.grid(0, "", FOUR)
-        log(0, {"loss": 1.0})
-        with pytest.raises(ValueError, match="loss is logged as an image and was a metric before"):
-            log.grid(0, "loss", FOUR)
-        log.grid(0, "digits", FOUR)
-        log.image(1, "digits", FOUR[0])
-        with pytest.raises(ValueError, match="digits is logged as text and was an image before"):
-            log.text(2, "digits", "text")
-
-
-def test_a_tracer_is_no_grid():
-    """Neither are its labels."""
-    with sowlog.Logger("unused", writers=[]) as log:
-        with pytest.raises(TypeError, match="the grid digits is a tracer: return it"):
-            jax.jit(lambda x: log.grid(0, "digits", x))(FOUR)
-        with pytest.raises(TypeError, match="the array of labels of the grid digits is a tracer"):
-            jax.jit(lambda x: log.grid(0, "digits", FOUR, labels=x))(np.arange(4))
-
-
-def test_the_training_thread_draws_nothing():
-    """It returns while the writer hangs, and later changes of the arrays change nothing."""
-    gate = GatedWriter()
-    images, labels = FOUR.copy(), np.arange(4)
-    with sowlog.Logger("unused", writers=[gate], every=2) as log:
-        with jax.transfer_guard_device_to_host("disallow"):
-            log.grid(0, "host", images, labels=labels)
-            log.grid(0, "device", jnp.asarray(FOUR), labels=jnp.arange(4))
-            log.grid(1, "skipped", images)
-        images[:], labels[:] = 0, 0
-        assert gate.records == []
-        gate.open.set()
-    host, device = gate.records
-    np.testing.assert_array_equal(host.images["host"], device.images["device"])
-    with pytest.raises(ValueError, match="read-only"):
-        host.images["host"][:] = 0

@@ -243,32 +243,6 @@ def test_images_and_scalars_share_a_stall(tmp_path):
     ]
 
 
-def test_odd_bytes_in_a_tag_are_escaped(tmp_path):
-    """As in a text; the record would be lost on the writer thread."""
-    with sowlog.Logger(tmp_path) as log:
-        log.image(0, "a\udcff", np.zeros((2, 2)))
-        log.grid(0, "b\udcff", np.zeros((1, 2, 2, 1)))
-        log.confusion(0, "c\udcff", np.eye(2))
-        log.pr_counts(0, "d\udcff", np.eye(2))
-        log.text(0, "e\udcff", "text")
-    assert sorted(sowlog.read(tmp_path).left_out) == [rf"{name}\udcff" for name in "abcde"]
-
-
-@pytest.mark.parametrize(
-    ("method", "shape"),
-    [("image", (2, 2)), ("grid", (1, 2, 2, 1)), ("confusion", (2, 2)), ("pr_counts", (2, 2))],
-)
-def test_an_array_that_is_deleted_or_masked_is_refused(method, shape):
-    """A donated one would fail on the writer thread, and a mask would be lost there."""
-    array = jnp.zeros(shape)
-    array.delete()
-    with sowlog.Logger("unused", writers=[]) as log:
-        with pytest.raises(RuntimeError, match="x is an array that was deleted: it was donated to a jitted"):
-            getattr(log, method)(0, "x", array)
-        with pytest.raises(TypeError, match="x is a masked array, whose mask would be lost"):
-            getattr(log, method)(0, "x", np.ma.zeros(shape))
-
-
 def test_a_resumed_run_shows_each_image_once(tmp_path):
     """A SessionLog START supersedes images as it does scalars."""
     for resume_from, value in ((None, 1), (2, 2)):

@@ -1,26 +1,16 @@
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import sowlog
-from sowlog.testing import MemoryWriter
-from tests.support.odd_writers import GatedWriter
+from tests.log.drawing import drawn
 from tests.support.tensorboard_reading import data_server, local_provider, shown_pr_curves, wait_until
 
 LABELS = np.array([False, True, False, True, True])
 SCORES = np.array([0.1, 0.25, 0.5, 0.75, 1.0], np.float32)
 ROWS = ("true_positives", "false_positives", "true_negatives", "false_negatives", "precision", "recall")
-
-
-def computed(labels, scores, **options):
-    """Return the curve of a call."""
-    memory = MemoryWriter()
-    with sowlog.Logger("unused", writers=[memory]) as log:
-        log.pr_curve(0, "pr", labels, scores, **options)
-    return memory.records[0].pr_curves["pr"]
 
 
 def by_definition(labels, scores, weights, thresholds):
@@ -75,7 +65,7 @@ def test_the_curve_is_that_of_the_definition(thresholds, weighted, dtype):
     labels, scores = random.random((7, 30)) < 0.3, random.random((7, 30)).astype(dtype)
     weights = 3 * random.random((7, 30)) if weighted else np.ones((7, 30))
     options = {"weights": weights} if weighted else {}
-    curve = computed(labels, scores, thresholds=thresholds, **options)
+    curve = drawn("pr_curve", labels, scores, thresholds=thresholds, **options)
     assert (curve.dtype, curve.shape) == (np.float32, (6, thresholds))
     np.testing.assert_allclose(
         curve, by_definition(labels, scores, weights, thresholds), rtol=1e-6, atol=1e-6
@@ -106,14 +96,12 @@ def test_the_counts_of_batches_are_the_curve_of_all(tmp_path, weighted):
 
 def test_odd_counts_are_no_examples():
     """Negative and not finite ones; small ones are scaled, as weights are."""
-    memory = MemoryWriter()
-    with sowlog.Logger("unused", writers=[memory]) as log:
-        log.pr_counts(0, "odd", np.array([[np.nan, 1.0, 3.0], [np.inf, -2.0, 1.0]]))
-        log.pr_counts(0, "small", np.array([[0.0, 0.1, 0.3], [0.0, 0.0, 0.1]]))
-    for (curve,) in (record.pr_curves.values() for record in memory.records):
+    odd = drawn("pr_counts", np.array([[np.nan, 1.0, 3.0], [np.inf, -2.0, 1.0]]))
+    small = drawn("pr_counts", np.array([[0.0, 0.1, 0.3], [0.0, 0.0, 0.1]]))
+    for curve in (odd, small):
         np.testing.assert_allclose(curve[5], [1, 1, 0.75])
         np.testing.assert_allclose(curve[4], [0.8, 0.8, 0.75])
-    np.testing.assert_allclose(memory.records[1].pr_curves["small"][0], [4 / 3, 4 / 3, 1])
+    np.testing.assert_allclose(small[0], [4 / 3, 4 / 3, 1])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +113,6 @@ def test_odd_counts_are_no_examples():
         (np.zeros((2, 1025)), ValueError, r"shape \[2, 1025\]"),
         (np.zeros((2, 3), complex), TypeError, "dtype complex128: give real numbers"),
         ([[0, 1], [1, 0]], TypeError, "has type list"),
-        (np.ma.ones((2, 3)), TypeError, r"masked array, whose mask would be lost: give array.filled"),
     ],
 )
 def test_invalid_counts_are_refused(counts, error, message):
@@ -136,11 +123,11 @@ def test_invalid_counts_are_refused(counts, error, message):
 
 def test_odd_scores_and_weights_are_converted():
     """Scores are clipped and NaN is 0; a weight that is negative or not finite is 0."""
-    odd = computed(LABELS, np.array([np.nan, np.inf, -np.inf, 2.0, -1.0]))
-    np.testing.assert_array_equal(odd, computed(LABELS, np.array([0.0, 1.0, 0.0, 1.0, 0.0])))
+    odd = drawn("pr_curve", LABELS, np.array([np.nan, np.inf, -np.inf, 2.0, -1.0]))
+    np.testing.assert_array_equal(odd, drawn("pr_curve", LABELS, np.array([0.0, 1.0, 0.0, 1.0, 0.0])))
     weights = jnp.array([0, 1, 0, 0, 3])
-    odd = computed(LABELS, SCORES, weights=np.array([np.nan, 1, -2, np.inf, 3]))
-    np.testing.assert_array_equal(odd, computed(LABELS, SCORES, weights=weights))
+    odd = drawn("pr_curve", LABELS, SCORES, weights=np.array([np.nan, 1, -2, np.inf, 3]))
+    np.testing.assert_array_equal(odd, drawn("pr_curve", LABELS, SCORES, weights=weights))
 
 
 def test_small_weights_are_scaled():
@@ -149,9 +136,9 @@ def test_small_weights_are_scaled():
     expected = by_definition(LABELS, SCORES, weights, 127)
     for scale in (1, 1e-3, 5e-324):
         small = np.array([1, 0, 1, 1, 1]) if scale < 1e-300 else weights
-        curve = computed(LABELS, SCORES, weights=scale * small)
+        curve = drawn("pr_curve", LABELS, SCORES, weights=scale * small)
         np.testing.assert_allclose(curve, by_definition(LABELS, SCORES, small, 127), rtol=1e-6)
-    twice = computed(LABELS, SCORES, weights=2 * weights)
+    twice = drawn("pr_curve", LABELS, SCORES, weights=2 * weights)
     np.testing.assert_allclose(twice, np.concatenate([2 * expected[:4], expected[4:]]), rtol=1e-6)
 
 
@@ -207,47 +194,6 @@ def test_an_invalid_curve_is_refused(labels, scores, options, error, message):
     """On the training thread, at the call."""
     with sowlog.Logger("unused", writers=[]) as log, pytest.raises(error, match=message):
         log.pr_curve(0, "pr", labels, scores, **options)
-
-
-def test_a_curve_needs_a_tag_of_its_own_and_values():
-    """It is of a kind of its own, and no tracer."""
-    with sowlog.Logger("unused", writers=[]) as log:
-        with pytest.raises(ValueError, match="the PR curve has the tag ''"):
-            log.pr_curve(0, "", LABELS, SCORES)
-        log(0, {"loss": 1.0})
-        with pytest.raises(ValueError, match="loss is logged as a PR curve and was a metric before"):
-            log.pr_curve(0, "loss", LABELS, SCORES)
-        with pytest.raises(ValueError, match="the PR curve has the tag None"):
-            log.pr_counts(0, None, np.ones((2, 3)))
-        log.pr_curve(0, "pr", LABELS, SCORES)
-        log.pr_counts(1, "pr", np.ones((2, 3)))
-        with pytest.raises(ValueError, match="pr is logged as a metric and was a PR curve before"):
-            log(0, {"pr": 1.0})
-        for log_traced in (
-            lambda x: log.pr_curve(0, "pr", x > 0, SCORES),
-            lambda x: log.pr_curve(0, "pr", LABELS, x),
-            lambda x: log.pr_curve(0, "pr", LABELS, SCORES, weights=x),
-        ):
-            with pytest.raises(TypeError, match="of the PR curve pr is a tracer: return it"):
-                jax.jit(log_traced)(SCORES)
-
-
-def test_the_training_thread_computes_no_curve():
-    """It returns while the writer hangs, and later changes of the arrays change nothing."""
-    gate, labels, scores, weights = GatedWriter(), LABELS.copy(), SCORES.copy(), np.ones(5)
-    with sowlog.Logger("unused", writers=[gate], every=2) as log:
-        with jax.transfer_guard_device_to_host("disallow"):
-            log.pr_curve(0, "host", labels, scores, weights=weights)
-            log.pr_curve(0, "device", jnp.asarray(LABELS), jnp.asarray(SCORES), weights=jnp.ones(5))
-            log.pr_curve(1, "skipped", labels, scores)
-        labels[:], scores[:], weights[:] = False, 0, 0
-        assert gate.records == []
-        gate.open.set()
-    host, device = gate.records
-    assert repr(host) == "<Record at step 0: PR curve host>"
-    np.testing.assert_array_equal(host.pr_curves["host"], device.pr_curves["device"])
-    with pytest.raises(ValueError, match="read-only"):
-        host.pr_curves["host"][:] = 0
 
 
 def test_scalars_are_read_beside_curves(tmp_path):
