@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from sowlog.writers._arguments import check_count
 
 __all__ = ["Alert", "Falling", "Plateau", "Range", "Spike", "Stall"]
@@ -95,7 +97,7 @@ class Spike:
         _check_number(self, "threshold")
         if not 0 < self.threshold < math.inf:
             raise ValueError(f"threshold is {self.threshold}; it must be a positive number.")
-        check_count(self.window, "window", "it must have at least 5 values")
+        _check_window(self, "it must have at least 5 values")
         if self.window < 5:
             raise ValueError(f"window is {self.window}; it must have at least 5 values.")
         if self.side not in ("above", "below", "both"):
@@ -133,7 +135,7 @@ class Plateau:
 
     def __post_init__(self) -> None:
         _check_tag(self)
-        check_count(self.window, "window", "it must have at least 1 value")
+        _check_window(self, "it must have at least 1 value")
         _check_number(self, "min_change")
         if not 0 <= self.min_change < math.inf:
             raise ValueError(f"min_change is {self.min_change}; it must be 0 or a positive number.")
@@ -173,7 +175,7 @@ class Falling:
         _check_number(self, "drop")
         if not 0 < self.drop < 1:
             raise ValueError(f"drop is {self.drop}; it must be between 0 and 1.")
-        check_count(self.window, "window", "it must have at least 1 value")
+        _check_window(self, "it must have at least 1 value")
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,15 @@ def _check_tag(rule: Any) -> None:
         )
 
 
+def _check_window(rule: Any, least: str) -> None:
+    """Set the window of a rule to a Python integer."""
+    object.__setattr__(rule, "window", check_count(rule.window, "window", least))
+
+
 def _check_number(rule: Any, name: str) -> None:
+    """Set a number of a rule to one of Python."""
     value = getattr(rule, name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, np.integer | np.floating):
+        object.__setattr__(rule, name, value.item())
+    elif isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; it must be a number.")

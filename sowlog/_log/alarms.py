@@ -13,6 +13,7 @@ import numpy as np
 
 from sowlog._log.charts import from_glob
 from sowlog._log.detectors import Detector, TagRule, detector_of
+from sowlog._log.sinks import describe_cause
 from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog.alerts import Alert, Callback, Rule, Stall
@@ -133,7 +134,7 @@ class Alarms:
 
     def absent(self) -> AlertWarning | None:
         """Return the warning of rules that never had a value, in a run that logged scalars."""
-        absent = dict.fromkeys(alarm.rule.tag for alarm in self._of_tags if not alarm.has_values)
+        absent = dict.fromkeys(alarm.rule.tag for alarm in self._of_tags if alarm.is_absent)
         if not absent or not self._tags:
             return None
         tags = sorted(self._tags)
@@ -158,6 +159,8 @@ class Alarms:
         layouts = self._layouts
         if tags not in layouts:
             self._tags.update(tags)
+            for alarm in self._of_tags:
+                alarm.has_steps = True
             layouts[tags] = [
                 (index, alarm.series_of(tag))
                 for alarm in self._of_tags
@@ -210,9 +213,15 @@ class _TagAlarm:
     """A rule on tags, with a series for each tag that it matches."""
 
     def __init__(self, rule: TagRule, callback: Callback | None) -> None:
-        self.rule, self.callback, self.has_values = rule, callback, False
+        self.rule, self.callback = rule, callback
+        self.has_steps = self.has_values = False
         self.series: dict[str, _Series] = {}
         self._expression = re.compile(from_glob(rule.tag))
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether steps have come since the rule was added, and none of its values."""
+        return self.has_steps and not self.has_values
 
     def matches(self, tag: str) -> bool:
         return self._expression.fullmatch(tag) is not None
@@ -265,7 +274,7 @@ def _did_you_mean(tag: str, tags: Sequence[str]) -> str:
 
 
 def _callback_error(alert: Alert, cause: BaseException) -> AlertError:
-    described = f"{type(cause).__name__}: {cause}".rstrip(".")
-    error = AlertError(f"the callback of an alert failed with {described}. The alert: {alert.message}", alert)
+    message = f"the callback of an alert failed with {describe_cause(cause)}. The alert: {alert.message}"
+    error = AlertError(message, alert)
     error.__cause__ = cause
     return error

@@ -73,7 +73,7 @@ class Folding:
         self._take((*record.histograms, *record.images, *record.texts, *record.pr_curves))
         tags, values = record.tags, record.values
         whole = tags.whole if isinstance(tags, PresentTags) else tags
-        plan = self._plan_of(whole) if tags else None
+        plan = self._plan_of(whole) if whole else None
         if plan is None:
             return (record,)
         # One value behind, which is absent, fills the rows of short families.

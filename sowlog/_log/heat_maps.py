@@ -28,7 +28,8 @@ class HeatMaps:
     """
 
     def __init__(self, every: int) -> None:
-        self._every = every
+        # The numbers of records are int64.
+        self._every = min(every, np.iinfo(np.int64).max)
         # By tag, the number of the map; and by map, the place of a row by index.
         self._maps: dict[str, int] = {}
         self._places: list[dict[int, int]] = []

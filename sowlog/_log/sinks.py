@@ -61,8 +61,9 @@ class LossCounter:
             return None
         self.failing = True
         return _error(
-            f"{self.name} failed at step {step}: {_describe(cause)}. That record is lost there. Training can "
-            f"continue: each further record is tried, and flush() and close() raise with the number lost.",
+            f"{self.name} failed at step {step}: {describe_cause(cause)}. That record is lost there. "
+            "Training can continue: each further record is tried, and flush() and close() raise with the "
+            "number lost.",
             cause,
             lost=1,
         )
@@ -82,7 +83,7 @@ class LossCounter:
         self._lost, self._cause = 0, None
         return _error(
             f"{self.name} lost {count_of(lost, 'record')}, at steps {first} to {last}. The first failed "
-            f"with {_describe(cause)}. Remove that cause, and continue to "
+            f"with {describe_cause(cause)}. Remove that cause, and continue to "
             f"log.",
             cause,
             lost=lost,
@@ -134,7 +135,7 @@ class Sink:
         try:
             return cast(Exception | None, self._warner.take_warning())
         except BaseException as error:
-            return _error(f"{self._losses.name}.take_warning() failed: {_describe(error)}.", error)
+            return _error(f"{self._losses.name}.take_warning() failed: {describe_cause(error)}.", error)
 
     def flush(self) -> Exception | None:
         """Flush; return the error that reports a failed flush, the late and the lost records."""
@@ -216,7 +217,7 @@ class Sink:
         try:
             action()
         except BaseException as error:
-            return _error(f"{self._losses.name}.{action.__name__}() failed: {_describe(error)}.", error)
+            return _error(f"{self._losses.name}.{action.__name__}() failed: {describe_cause(error)}.", error)
         return None
 
 
@@ -244,8 +245,9 @@ def _error(message: str, cause: BaseException | None, *, lost: int = 0, late: in
     return error
 
 
-def _describe(cause: BaseException | None) -> str:
-    return f"{type(cause).__name__}: {cause}".rstrip(".")
+def describe_cause(cause: BaseException | None) -> str:
+    """Return the kind and the message of an error, without a full stop."""
+    return f"{type(cause).__name__}: {cause}".rstrip(": .")
 
 
 def count_of(number: int, noun: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from collections.abc import Callable
 
 
@@ -33,8 +34,10 @@ class Wakeup:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the event is set, and reset it; return False if `seconds` passed before."""
+        # Beyond it the system has no such time, and the error would end the thread.
+        timeout = None if seconds is None else min(seconds, threading.TIMEOUT_MAX)
         with contextlib.suppress(queue.Empty):
-            self._tokens.get(timeout=seconds)
+            self._tokens.get(timeout=timeout)
             return True
         return False
 

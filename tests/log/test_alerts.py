@@ -238,6 +238,20 @@ def test_an_alert_and_a_nan_of_one_record_are_two_warnings():
     ]
 
 
+def test_a_rule_that_came_after_the_last_step_is_no_warning():
+    """Its tag may have had values before; one that steps came after is."""
+    log = sowlog.Logger("unused", writers=[])
+    log.alert(HIGH, lambda alert: log.alert(Range("later"), print))
+    log(0, {"loss": 50.0})
+    log.flush()
+    log(1, {"loss": 1.0})
+    log.flush()
+    log.alert(Range("loss"), print)
+    with pytest.warns(sowlog.AlertWarning) as issued:
+        log.close()
+    assert [str(each.message).partition(":")[0] for each in issued] == ["no alert could fire for later"]
+
+
 def test_a_run_without_steps_has_no_warning():
     """As one that was stopped before its first step."""
     with sowlog.Logger("unused", writers=[]) as log:

@@ -147,6 +147,28 @@ def test_the_message_names_tag_value_step_and_reason():
     assert found.alert.message == ("loss is 3 at step 20, far from its median of 1 (robust deviation 0.01).")
 
 
+def test_numbers_of_numpy_are_numbers():
+    """As of a computed bound; the detector has those of Python."""
+    rules = [
+        Spike("x", threshold=np.float32(10), window=np.int64(8)),
+        Plateau("x", window=np.int32(2), min_change=np.float64(0.5)),
+        Falling("x", drop=np.float32(0.5), window=np.uint8(2)),
+        Range("x", low=np.int64(0), high=np.float32(0.5)),
+        Stall(np.int64(3)),
+    ]
+    assert rules == [
+        Spike("x", threshold=10.0, window=8),
+        Plateau("x", window=2, min_change=0.5),
+        Falling("x", drop=0.5, window=2),
+        Range("x", low=0, high=0.5),
+        Stall(3),
+    ]
+    assert [type(value) for rule in rules for value in vars(rule).values() if not isinstance(value, str)] == [
+        *(float, int, int, float, float, int, int, float, int),
+    ]
+    assert fired(rules[0], [*[1.0] * 9, 5.0]) == [9]
+
+
 def test_a_stall_fires_once_until_the_next_step():
     """By a clock of the test; before the first step it does not run."""
     now = [0.0]

@@ -283,6 +283,12 @@ def test_a_single_layer_of_a_known_family_is_folded():
     assert scalars(records[1])["a/b_1/max"] == 11.0
 
 
+def test_a_cadence_without_an_end_has_the_picture_of_close():
+    """It is longer than any number of records."""
+    records = log_all([{"x": [1.0, 2.0]}] * 2, fold="**", heat_map_every=10**30)
+    assert [len(record.images) for record in records] == [0, 0, 1]
+
+
 def test_without_pillow_there_are_scalars_and_no_pictures(monkeypatch):
     """Pillow is an optional dependency."""
     monkeypatch.setattr(png.importlib.util, "find_spec", lambda name: None)

@@ -30,3 +30,10 @@ def test_another_thread_ends_a_wait():
     wakeup = Wakeup()
     threading.Timer(0.02, wakeup.set).start()
     assert wakeup.wait(30)
+
+
+def test_a_wait_may_be_longer_than_the_system_can_sleep():
+    """As for `Stall(1e30)`: an error of the wait would end the thread that waits."""
+    wakeup = Wakeup()
+    wakeup.set()
+    assert wakeup.wait(1e30)
