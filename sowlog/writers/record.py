@@ -1,9 +1,9 @@
 """The record of one `log` call, the only input of a writer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +39,26 @@ class HParams:
     values: Mapping[str, bool | float | str]
     metrics: tuple[str, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HParams, _fields_of(self)
+
     def __repr__(self) -> str:
         return f"HParams(values={dict(self.values)!r}, metrics={self.metrics!r})"
 
 
 def _nothing() -> Mapping[str, Any]:
     return MappingProxyType({})
+
+
+def _fields_of(value: Any) -> tuple[Any, ...]:
+    """Return the fields of a dataclass for pickle and deepcopy, which know no read-only mapping."""
+    return tuple(_plain(getattr(value, each.name)) for each in fields(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MappingProxyType):
+        return {key: _plain(part) for key, part in cast(Mapping[Any, Any], value).items()}
+    return value
 
 
 def _no_values() -> NDArray[np.float32]:
@@ -105,6 +119,9 @@ class Record:
     def is_of_run(self) -> bool:
         """Whether the record holds values of the run and of no step, which a bounded queue keeps."""
         return self.hparams is not None or self.layout is not None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Record, _fields_of(self)
 
     def __repr__(self) -> str:
         scalars = zip(self.tags[:_SHOWN], self.values[:_SHOWN].tolist(), strict=True)
