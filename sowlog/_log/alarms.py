@@ -146,28 +146,26 @@ class Alarms:
 
     def _present(self, tags: tuple[str, ...]) -> list[tuple[int, _Series]]:
         """Return the series of the tags of a step, each with the position of its value."""
+        layouts = self._layouts
         if not isinstance(tags, PresentTags):
-            return self._series_of(tags)
+            return layouts.find(tags, self._series_of)
         positions = np.cumsum(tags.present) - 1
         return [
             (int(positions[index]), series)
-            for index, series in self._series_of(tags.whole)
+            for index, series in layouts.find(tags.whole, self._series_of)
             if tags.present[index]
         ]
 
     def _series_of(self, tags: tuple[str, ...]) -> list[tuple[int, _Series]]:
-        layouts = self._layouts
-        if tags not in layouts:
-            self._tags.update(tags)
-            for alarm in self._of_tags:
-                alarm.has_steps = True
-            layouts[tags] = [
-                (index, alarm.series_of(tag))
-                for alarm in self._of_tags
-                for index, tag in enumerate(tags)
-                if alarm.matches(tag)
-            ]
-        return layouts[tags]
+        self._tags.update(tags)
+        for alarm in self._of_tags:
+            alarm.has_steps = True
+        return [
+            (index, alarm.series_of(tag))
+            for alarm in self._of_tags
+            for index, tag in enumerate(tags)
+            if alarm.matches(tag)
+        ]
 
 
 class Fired(NamedTuple):

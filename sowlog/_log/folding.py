@@ -73,7 +73,7 @@ class Folding:
         self._take((*record.histograms, *record.images, *record.texts, *record.pr_curves))
         tags, values = record.tags, record.values
         whole = tags.whole if isinstance(tags, PresentTags) else tags
-        plan = self._plan_of(whole) if whole else None
+        plan = self._plans.find(whole, self._make_plan) if whole else None
         if plan is None:
             return (record,)
         # One value behind, which is absent, fills the rows of short families.
@@ -111,17 +111,12 @@ class Folding:
         if self._taken.issuperset(tags):
             return
         self._taken.update(tags)
-        for tag in self._folded.keys() & set(tags):
+        for tag in sorted(self._folded.keys() & set(tags)):
             self._refuse(self._folded[tag], "no longer folded", f"the tag {tag}")
             self._plans.clear()
 
-    def _plan_of(self, whole: tuple[str, ...]) -> _Plan | None:
-        if whole not in self._plans:
-            self._take(whole)
-            self._plans[whole] = self._make_plan(whole)
-        return self._plans[whole]
-
     def _make_plan(self, whole: tuple[str, ...]) -> _Plan | None:
+        self._take(whole)
         found = matching_families(whole, self._patterns, known=self._sizes)
         families = [family for family in found if self._claim(family)]
         if not families:

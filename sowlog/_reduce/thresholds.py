@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._reduce import ambient
 from sowlog._reduce.bins import scatter, weighted_counts
 from sowlog._reduce.values import Value, is_real, real_array
 
@@ -56,7 +57,7 @@ def pr_counts(
     truth, found = real_array(labels, "label"), real_array(scores, "score")
     weight = None if weights is None else real_array(weights, "weight")
     check_examples("pr_counts", truth, found, weight)
-    return _count(truth, found, weight, thresholds=number)
+    return ambient.isolated(functools.partial(_count, thresholds=number), truth, found, weight)
 
 
 def check_examples(name: str, labels: Any, scores: Any, weights: Any) -> None:

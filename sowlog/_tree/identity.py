@@ -1,5 +1,6 @@
 """A bounded cache by the identity of its keys, such as the tuple of tags that the steps of a layout share."""
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 KeyT = TypeVar("KeyT")
@@ -15,28 +16,32 @@ class ByIdentity(Generic[KeyT, ValueT]):
     Example:
         >>> tags = ("loss", "accuracy")
         >>> known = ByIdentity[tuple[str, ...], int]()
-        >>> known[tags] = 2
-        >>> tags in known, known[tags], ("loss", "accuracy")[:1] in known
-        (True, 2, False)
+        >>> known.find(tags, len), tags in known, tags[:1] in known
+        (2, True, False)
     """
 
     def __init__(self) -> None:
         # A reference to each key keeps its id from being reused.
         self._known: dict[int, tuple[KeyT, ValueT]] = {}
 
-    def __contains__(self, key: KeyT) -> bool:
-        return id(key) in self._known
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __getitem__(self, key: KeyT) -> ValueT:
-        return self._known[id(key)][1]
+    def find(self, key: KeyT, make: Callable[[KeyT], ValueT]) -> ValueT:
+        """Return the value of a key, which is made if it is not known."""
+        known = self._known.get(id(key))
+        if known is None:
+            self[key] = value = make(key)
+            return value
+        return known[1]
 
     def __setitem__(self, key: KeyT, value: ValueT) -> None:
         if len(self._known) >= SIZE:
             self._known.clear()
         self._known[id(key)] = key, value
+
+    def __contains__(self, key: KeyT) -> bool:
+        return id(key) in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def clear(self) -> None:
         """Forget all values."""

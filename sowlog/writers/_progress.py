@@ -198,7 +198,7 @@ class Progress:
         """Note the scalars of a step; return the rows that have a new value, in order."""
         self.step = record.step
         self.pace.note(record.step, record.wall_time)
-        places, rows = self._choose(record.tags)
+        places, rows = self._chosen.find(record.tags, self._choose)
         for row, value in zip(rows, record.values[places].tolist(), strict=True):
             row.note(record.step, value)
         return rows
@@ -214,11 +214,8 @@ class Progress:
         return f"step {step}" if self.steps is None else f"step {step}/{self.steps}"
 
     def _choose(self, tags: tuple[str, ...]) -> tuple[NDArray[np.intp], list[Row]]:
-        if tags not in self._chosen:
-            chosen = sorted(self._find(tags), key=lambda found: found[1].rank)
-            places = np.array([place for place, _ in chosen], np.intp)
-            self._chosen[tags] = places, [row for _, row in chosen]
-        return self._chosen[tags]
+        chosen = sorted(self._find(tags), key=lambda found: found[1].rank)
+        return np.array([place for place, _ in chosen], np.intp), [row for _, row in chosen]
 
     def _find(self, tags: tuple[str, ...]) -> Iterator[tuple[int, Row]]:
         for place, tag in enumerate(tags):

@@ -151,7 +151,8 @@ class TensorBoard:
 
     def _scalars(self, record: Record) -> bytes | memoryview:
         step, wall_time, tags, values = record.step, record.wall_time, record.tags, record.values
-        template = self._template(tags.whole if isinstance(tags, PresentTags) else tags)
+        whole = tags.whole if isinstance(tags, PresentTags) else tags
+        template = self._recent.find(whole, self._template)
         if texts := self._descriptions.take(tags):
             described = [
                 protos.described_scalar(tag, value, texts.get(tag, ""))
@@ -224,11 +225,9 @@ class TensorBoard:
         raise StalledError(f"{gone.path} was deleted during the run; {self._file.path.name} replaces it")
 
     def _template(self, tags: tuple[str, ...]) -> RecordTemplate:
+        self._descriptions.add(tags)
         # Equal tags of other tuples share a template, at the cost of their hash.
-        if tags not in self._recent:
-            self._descriptions.add(tags)
-            self._recent[tags] = self._template_of(tags)
-        return self._recent[tags]
+        return self._template_of(tags)
 
 
 def _nonscalar_values(record: Record, texts: Mapping[str, str]) -> Iterator[Any]:

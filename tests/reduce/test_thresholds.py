@@ -1,9 +1,12 @@
 """Counts of examples by thresholds, against the definition in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import sowlog
 
@@ -50,6 +53,27 @@ def test_weights_add_up_beyond_the_steps_of_float32():
     weights[0] = 2**24
     counts = sowlog.pr_counts(np.ones(300, np.int32), np.zeros(300, np.float32), weights, thresholds=2)
     assert counts[0, 0] == np.float32(2**24 + 299)
+
+
+def test_examples_on_a_mesh_are_counted_once():
+    """With Auto and with Explicit axes, where JAX refuses a scatter of sharded indices."""
+    random = np.random.default_rng(0)
+    labels, scores = random.integers(0, 2, 64), random.random(64, np.float32)
+    expected = by_definition(labels, scores, 11)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((4,), ("batch",), axis_types=(kind,))
+        sharded = [jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch"))) for x in (labels, scores)]
+        for count in (sowlog.pr_counts, jax.jit(sowlog.pr_counts, static_argnames="thresholds")):
+            np.testing.assert_array_equal(count(*sharded, thresholds=11), expected)
+
+
+def test_batches_are_counted_under_vmap():
+    """Each by itself."""
+    random = np.random.default_rng(0)
+    labels, scores = random.integers(0, 2, (3, 20)), random.random((3, 20), np.float32)
+    counts = jax.vmap(partial(sowlog.pr_counts, thresholds=11))(labels, scores)
+    for each in range(3):
+        np.testing.assert_array_equal(counts[each], by_definition(labels[each], scores[each], 11))
 
 
 def test_odd_scores_are_clipped():

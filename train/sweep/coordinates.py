@@ -17,7 +17,7 @@ from pathlib import Path
 
 from train.config import file as config_file
 from train.config import paths
-from train.config.errors import COMMAND_LINE, ConfigError, did_you_mean, one_line
+from train.config.errors import COMMAND_LINE, ConfigError, did_you_mean, one_line, sentence
 from train.runs import folder as run_folder
 from train.runs.folder import RunFolderError, UnreadableFolderError
 from train.show import lines, tables
@@ -117,9 +117,10 @@ def read(folder: Path, key: str) -> Coordinates:
     left_out: list[str] = []
     runs = _runs_by_value(folder, key, left_out)
     if len(runs) < 2:
-        raise RunFolderError(
+        raise _nothing_to_compare(
             f"the folder {folder} has runs with {len(runs)} values of {key}, and a comparison takes two or "
-            f"more. Train them: python -m train ... --sweep {key}=64,128,256 --workdir {folder}."
+            f"more. Train them: python -m train ... --sweep {key}=64,128,256 --workdir {folder}.",
+            left_out,
         )
     sized = {
         value: [_sizes_of(path, left_out) for path in folders] for value, folders in sorted(runs.items())
@@ -127,13 +128,18 @@ def read(folder: Path, key: str) -> Coordinates:
     means = {value: _mean_of_runs(known) for value, each in sized.items() if (known := [*filter(None, each)])}
     common = _common([*means.values()]) if len(means) > 1 else {}
     if not common:
-        raise RunFolderError(
+        raise _nothing_to_compare(
             f"the runs of {folder} have no size in common at any step, a tag that ends in {_SIZE}: train "
-            f"them with watch.statistics=[{_SIZE}]."
+            f"them with watch.statistics=[{_SIZE}].",
+            left_out,
         )
     logs = [log for each in sized.values() for log in each]
     left_out += _missed(logs, common)
     return Coordinates(key, [*means], common, left_out)
+
+
+def _nothing_to_compare(reason: str, left_out: Sequence[str]) -> RunFolderError:
+    return RunFolderError("\n".join((reason, *map(sentence, left_out))))
 
 
 def _runs_by_value(folder: Path, key: str, left_out: list[str]) -> dict[float, list[Path]]:
