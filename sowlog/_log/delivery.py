@@ -39,7 +39,7 @@ class _Read(NamedTuple):
     """
 
     record: Record | None
-    outcome: Exception | None = None
+    outcome: BaseException | None = None
     report: Record | None = None
 
 
@@ -98,7 +98,7 @@ class Delivery:
             AlertWarning: An alert without a callback fired.
             TagWarning: There are many tags, or a family is not folded.
         """
-        outcomes: list[Exception | None] = []
+        outcomes: list[BaseException | None] = []
         for item in items:
             if item.has_metrics:
                 self._alarms.begin(item.step)
@@ -191,14 +191,15 @@ class Delivery:
         report = Record(record.step, record.wall_time, texts=texts, is_of_logger=True)
         return _Read(record, self._report_nonfinite(origin), report)
 
-    def _report_nonfinite(self, origin: NonfiniteOrigin) -> Exception | None:
+    def _report_nonfinite(self, origin: NonfiniteOrigin) -> BaseException | None:
         if self._on_nonfinite == "raise":
             return NonfiniteError(origin)
         if not callable(self._on_nonfinite):
             return NonfiniteWarning(str(origin))
         try:
             self._on_nonfinite(origin)
-        except Exception as error:
+        except BaseException as error:
+            # As SystemExit: the records are written, and the training thread has the exception.
             error.add_note(f"raised by on_nonfinite, which was called because {origin}")
             return error
         return None
@@ -223,6 +224,7 @@ class Delivery:
             WriterError: A close fails, or records were lost since the last flush.
             LossWarning: if steps were dropped by a full queue.
             AlertWarning: The tag of a rule was never logged.
+            TagWarning: The last pictures cannot be drawn.
         """
         last = [] if self._last is None else [read_item(self._last)]
         for record in chain(self._folding.last_pictures(), last):
@@ -230,7 +232,8 @@ class Delivery:
                 # The loss counter of the sink has a failure, and the close reports it.
                 sink.write([record])
         outcomes = [*[sink.close() for sink in self._sinks], self._read_losses.take_error()]
-        _raise_first([*outcomes, self._report_drops(), self._alarms.absent()])
+        reports = [self._folding.take_warning(), self._report_drops(), self._alarms.absent()]
+        _raise_first([*outcomes, *reports])
 
     def _report_drops(self) -> LossWarning | None:
         if not self._dropped:
@@ -241,7 +244,7 @@ class Delivery:
         )
 
 
-def _raise_first(outcomes: Iterable[Exception | None]) -> None:
+def _raise_first(outcomes: Iterable[BaseException | None]) -> None:
     """Raise the first error, with the others and the warnings as its notes; else the warnings."""
     known = [outcome for outcome in outcomes if outcome is not None]
     warnings = [outcome for outcome in known if isinstance(outcome, Warning)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.heat_maps import HeatMaps
+from sowlog._log.sinks import describe_cause
 from sowlog._log.tag_budget import TagWarning
 from sowlog._tree.families import Family, matching_families, patterns_of
 from sowlog._tree.identity import ByIdentity
@@ -61,6 +62,7 @@ class Folding:
         self._owners: dict[str, str] = {}
         self._refused: set[str] = set()
         self._reasons: list[str] = []
+        self._failure: TagWarning | None = None
 
     def fold(self, record: Record) -> tuple[Record, ...]:
         """Return the record with scalars of each family in place of those of its layers.
@@ -88,23 +90,39 @@ class Folding:
         folded.flags.writeable = False
         kept_tags = plan.folded if kept.all() else PresentTags.of(plan.folded, kept)
         written = dataclasses.replace(record, tags=kept_tags, values=folded, unfolded=record)
-        if self._heat_maps is None:
-            return (written,)
-        pictures = self._heat_maps.add(record, plan.maps, plan.rows, layers, is_present)
-        return (written, pictures) if pictures else (written,)
+        tiles = record, plan.maps, plan.rows, layers, is_present
+        return (written, *self._pictures(lambda heat_maps: [heat_maps.add(*tiles)]))
 
     def take_warning(self) -> TagWarning | None:
         """Return the warning of families that are not folded, once for each; None if there are none."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            return failure
         if not self._reasons:
             return None
         reasons, self._reasons = self._reasons, []
         remedy = "give one of them another name, or leave it out of fold="
         return TagWarning(f"{'; '.join(reasons)}: {remedy}.")
 
-    def last_pictures(self) -> Iterator[Record]:
+    def last_pictures(self) -> list[Record]:
         """Return records of the pictures that are due at the end, without those whose tag is in use."""
-        last = () if self._heat_maps is None else self._heat_maps.last_pictures()
-        return (record for record in last if self._taken.isdisjoint(record.images))
+        drawn = self._pictures(HeatMaps.last_pictures)
+        return [record for record in drawn if self._taken.isdisjoint(record.images)]
+
+    def _pictures(self, draw: Callable[[HeatMaps], Iterable[Record | None]]) -> list[Record]:
+        """Return the pictures that are drawn; without memory for them, say, none is drawn from here on."""
+        if self._heat_maps is None:
+            return []
+        try:
+            return [record for record in draw(self._heat_maps) if record is not None]
+        except Exception as error:
+            self._heat_maps = None
+            self._failure = TagWarning(
+                f"no further heat maps are drawn, which failed with {describe_cause(error)}: leave the "
+                f"largest families out of fold=."
+            )
+            self._failure.__cause__ = error
+            return []
 
     def _take(self, tags: tuple[str, ...]) -> None:
         """Note tags of other values; a family that was folded to one of them no longer is."""

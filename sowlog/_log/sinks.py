@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 from sowlog._log.pending import MAX_PENDING_BYTES
 from sowlog.writers import BatchWriter, StalledError, WarningWriter, Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class WriterError(RuntimeError):
@@ -226,7 +228,7 @@ def _bytes_of(record: Record) -> int:
     return sum(image.nbytes for image in record.images.values()) + sum(map(len, record.texts.values()))
 
 
-def merge_errors(*outcomes: Exception | None) -> Exception | None:
+def merge_errors(*outcomes: ErrorT | None) -> ErrorT | None:
     """Return the first outcome, errors before warnings, with the others as its notes and its counts."""
     known = sorted(
         (outcome for outcome in outcomes if outcome is not None), key=lambda error: isinstance(error, Warning)

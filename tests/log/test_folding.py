@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import sowlog
 from sowlog._events import png
 from sowlog._log.folding import Folding
+from sowlog._log.heat_maps import HeatMaps
 from sowlog._log.tiles import ABSENT
 from sowlog._tree.layout import PresentTags
 from sowlog.testing import MemoryWriter
@@ -281,6 +282,28 @@ def test_a_single_layer_of_a_known_family_is_folded():
     records = log_all([wide, {"a_1": wide["a_1"]}], fold="**")
     assert {tag.rpartition("/")[0] for tag in records[1].tags} == {"a/b_0", "a/b_1"}
     assert scalars(records[1])["a/b_1/max"] == 11.0
+
+
+@pytest.mark.parametrize("at", ["add", "last_pictures"])
+def test_a_failure_of_a_heat_map_loses_no_record(monkeypatch, at):
+    """As without memory: families are folded without pictures, and the writers are closed."""
+
+    def fail(*_):
+        raise MemoryError("no room for 9999 rows")
+
+    monkeypatch.setattr(HeatMaps, at, fail)
+    memory = MemoryWriter()
+    log = sowlog.Logger("unused", writers=[memory], fold="**")
+    for step in range(3):
+        log(step, {"x": [1.0, float(step)]})
+    with pytest.warns(sowlog.TagWarning) as issued:
+        log.close()
+    assert [str(each.message) for each in issued] == [
+        "no further heat maps are drawn, which failed with MemoryError: no room for 9999 rows: leave the "
+        "largest families out of fold=."
+    ]
+    assert [scalars(record)["x/max"] for record in memory.records] == [1.0, 1.0, 2.0]
+    assert memory.closed
 
 
 def test_a_cadence_without_an_end_has_the_picture_of_close():

@@ -207,16 +207,17 @@ def test_the_rule_decides_what_happens(rule):
     assert [record.step for record in memory.records if record.texts] == [1] * (rule != "ignore")
 
 
-def test_an_error_of_the_function_reaches_the_training_thread():
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
+def test_an_error_of_the_function_reaches_the_training_thread(error):
     """With a note of the value that it was called for; the step is written."""
 
     def fail(origin):
-        raise LookupError(origin.tag)
+        raise error(origin.tag)
 
     memory = MemoryWriter()
     log = sowlog.Logger("unused", writers=[memory], on_nonfinite=fail)
     log(0, {"loss": math.inf})
-    with pytest.raises(LookupError, match="loss") as caught:
+    with pytest.raises(error, match="loss") as caught:
         log.flush()
     (note,) = caught.value.__notes__
     assert note == "raised by on_nonfinite, which was called because at step 0 loss became inf."
