@@ -64,7 +64,10 @@ class StallAlert(_Alert):
     """No step for some time, after the first one (`sowlog.alerts.Stall`)."""
 
     name: Literal["stall"]
-    seconds: Positive = Field(description="Time without a step, longer than an evaluation and a checkpoint.")
+    seconds: Positive = Field(
+        description="Time without a step, longer than an evaluation, a checkpoint, and the compilation of a "
+        "step, which comes after the first evaluation."
+    )
 
 
 AlertOptions = Annotated[
