@@ -17,6 +17,7 @@ from types import ModuleType as _ModuleType
 from sowlog import alerts, testing, writers
 from sowlog._events.framing import CorruptEventFile
 from sowlog._events.reading import Run, read
+from sowlog._events.runs import Runs, read_all
 from sowlog._explain.explaining import explain_nonfinite
 from sowlog._log.alarms import AlertError, AlertWarning
 from sowlog._log.logger import Logger
@@ -68,6 +69,7 @@ __all__ = [
     "QueueFullError",
     "Reducer",
     "Run",
+    "Runs",
     "State",
     "TagWarning",
     "UnmatchedWatchError",
@@ -95,6 +97,7 @@ __all__ = [
     "pr_counts",
     "quantiles",
     "read",
+    "read_all",
     "rms",
     "scope",
     "sow",

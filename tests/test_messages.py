@@ -23,8 +23,11 @@ PARTS = {
 }
 # Their ValueErrors are causes as well.
 CAUSES = {
+    "sowlog/_events/decoding.py",
     "sowlog/_events/points.py",
     "sowlog/_events/singles.py",
+    "sowlog/_events/tensors.py",
+    "sowlog/_events/wire.py",
     "train/runs/checkpoint.py",
     "train/runs/file_list.py",
     "train/system/files.py",

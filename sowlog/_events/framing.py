@@ -24,6 +24,8 @@ from crc32c import crc32c
 HEADER_SIZE = 12
 FOOTER_SIZE = 4
 _READ_AHEAD = 1 << 20
+# A larger payload is held once its checksum is known: a damaged length may be that of the whole file.
+_UNCHECKED = 1 << 24
 _KNOWN_HEADERS = 4096
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -80,7 +82,10 @@ def unreadable_error(path: Path, error: OSError) -> CorruptEventFile:
 
 def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
     """Return the CRC32C of `data`, rotated and offset as in the record format (RFC 3720, TFRecord)."""
-    crc = crc32c(data)
+    return _masked(crc32c(data))
+
+
+def _masked(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -95,10 +100,16 @@ def frame(payload: bytes) -> bytes:
     return pack_header(len(payload)) + payload + struct.pack("<I", masked_crc32c(payload))
 
 
-def read_payloads(path: Path) -> Iterator[bytes]:
+def read_payloads(path: Path, *, start: int = 0, record: int = 0) -> Iterator[bytes]:
     """Yield the checked payload of each record of an event file, in order.
 
-    The largest record bounds the memory, since a damaged length field is compared with the file.
+    The largest record bounds the memory, since a damaged length field is compared with the file, and a large
+    payload is checked in parts before it is held.
+
+    Args:
+        path: the file.
+        start: the byte at which a record begins.
+        record: the number of records before it.
 
     Raises:
         CorruptEventFile: A record is cut short or fails a checksum.
@@ -107,16 +118,31 @@ def read_payloads(path: Path) -> Iterator[bytes]:
     # Most records have one of a few sizes, so each distinct header is checked once.
     known: dict[bytes, int] = {}
     with open_regular(path) as file:
-        size = left = os.fstat(file.fileno()).st_size
-        for record in itertools.count():
-            if not left:
+        size = os.fstat(file.fileno()).st_size
+        left = size - start
+        file.seek(start)
+        for number in itertools.count(record):
+            if left <= 0:
                 return
             try:
                 payload = _read_payload(file, left, known)
             except _Damage as damage:
-                raise CorruptEventFile(path, size - left, record, str(damage)) from None
+                raise CorruptEventFile(path, size - left, number, str(damage)) from None
             yield payload
             left -= HEADER_SIZE + len(payload) + FOOTER_SIZE
+
+
+def read_range(path: Path, start: int, size: int) -> bytes:
+    """Return the bytes at a position of a file, fewer where it ends before.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, size, start)
+    finally:
+        os.close(fd)
 
 
 def read_head(path: Path, count: int) -> list[bytes]:
@@ -200,11 +226,28 @@ def _read_payload(file: BinaryIO, left: int, known: dict[bytes, int]) -> bytes:
             known[header] = length
     if HEADER_SIZE + length + FOOTER_SIZE > left:
         raise _Damage(f"is cut short: {left} of {HEADER_SIZE + length + FOOTER_SIZE} bytes are left")
+    if length > _UNCHECKED:
+        _check_in_parts(file, length)
     payload = file.read(length)
     footer = file.read(FOOTER_SIZE)
     if masked_crc32c(payload) != int.from_bytes(footer, "little"):
-        raise _Damage(f"has a damaged payload of {length} bytes (its checksum does not match)")
+        raise _damaged_payload(length)
     return payload
+
+
+def _check_in_parts(file: BinaryIO, length: int) -> None:
+    """Compare a large payload with its checksum, and return to its beginning."""
+    start, crc, left = file.tell(), 0, length
+    while left and (part := file.read(min(left, _READ_AHEAD))):
+        crc = crc32c(part, crc)
+        left -= len(part)
+    if _masked(crc) != int.from_bytes(file.read(FOOTER_SIZE), "little"):
+        raise _damaged_payload(length)
+    file.seek(start)
+
+
+def _damaged_payload(length: int) -> _Damage:
+    return _Damage(f"has a damaged payload of {length} bytes (its checksum does not match)")
 
 
 def _checked_length(header: bytes) -> int:
@@ -214,6 +257,11 @@ def _checked_length(header: bytes) -> int:
     if masked_crc32c(header[:8]) != crc:
         raise _Damage(f"has a damaged length field (it says {length} bytes, its checksum does not match)")
     return length
+
+
+def is_event_name(name: str) -> bool:
+    """Return whether a name is that of an event file. TensorFlow's profiler leaves empty ones as marks."""
+    return "tfevents" in name and not name.endswith(".profile-empty")
 
 
 def event_files(path: Path) -> list[Path]:
@@ -226,7 +274,7 @@ def event_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    found = sorted(path.glob("*tfevents*"))
+    found = sorted(file for file in path.iterdir() if is_event_name(file.name)) if path.is_dir() else []
     if any(file.is_file() for file in found):
         return found
     cause = "is no regular file"

@@ -1,10 +1,11 @@
-"""PNG images, encoded by Pillow, an optional dependency."""
+"""Images, encoded as PNG and decoded by Pillow, an optional dependency."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,26 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
     return buffer.getvalue()
+
+
+def decode_image(encoded: bytes) -> NDArray[Any]:
+    """Return the pixels of an image [H, W, C], of an animation those of the first frame.
+
+    Raises:
+        ModuleNotFoundError: Pillow is not installed.
+        ValueError: The bytes are no image that Pillow knows.
+    """
+    require_encoder()
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - optional, as most runs log no images
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            # Indices of a palette, and bits, are no pixels.
+            plain = image.convert({"P": "RGBA", "1": "L"}[image.mode]) if image.mode in ("P", "1") else image
+            pixels = np.asarray(plain)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"an image of {len(encoded)} bytes cannot be decoded: {error}.") from error
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def has_encoder() -> bool:
@@ -36,7 +57,7 @@ def require_encoder() -> None:
         importlib.import_module("PIL.Image")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"images are encoded as PNG by Pillow, which is not installed: {_INSTALL} (or pip install "
+            f"images are encoded and decoded by Pillow, which is not installed: {_INSTALL} (or pip install "
             f"pillow).",
             name=error.name,
         ) from error

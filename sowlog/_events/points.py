@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 # Generated modules create their classes at import, so no type checker sees them.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.plugin_hparams_pb2 import (
+    HParamsPluginData,  # pyright: ignore[reportAttributeAccessIssue]
+)
+
+from sowlog._events.tensors import single_element
 
 # The first tensor of a tag has the name of its plugin; the others may have none.
 _SCALAR_PLUGINS = ("scalars", "")
 _LAYOUT_PLUGIN = "custom_scalars"
-# NumPy has no such dtype, so its elements are read as their bits.
-_BFLOAT16 = 14
-# By TensorFlow's DataType: the dtype of an element, and the field of a TensorProto that lists the elements,
-# if tensorboardX has it.
-_DTYPES: dict[int, tuple[np.dtype[Any], str]] = {
-    1: (np.dtype(np.float32), "float_val"),
-    2: (np.dtype(np.float64), "double_val"),
-    3: (np.dtype(np.int32), "int_val"),
-    4: (np.dtype(np.uint8), "int_val"),
-    5: (np.dtype(np.int16), "int_val"),
-    6: (np.dtype(np.int8), "int_val"),
-    9: (np.dtype(np.int64), "int64_val"),
-    10: (np.dtype(np.bool_), "bool_val"),
-    _BFLOAT16: (np.dtype(np.uint16), "half_val"),
-    17: (np.dtype(np.uint16), "int_val"),
-    19: (np.dtype(np.float16), "half_val"),
-    22: (np.dtype(np.uint32), ""),
-    23: (np.dtype(np.uint64), ""),
-}
+_HPARAMS_PLUGIN = "hparams"
+_KINDS = {"histo": "histograms", "image": "images"}
+# Restarts are declared from this version of event files on.
+_DECLARES_RESTARTS = 2.0
 
 
 class ScalarPoint(NamedTuple):
@@ -56,29 +45,62 @@ def scalar_points(payload: bytes) -> Iterator[ScalarPoint]:
     yield from parse_event(payload).points
 
 
+class OtherValue(NamedTuple):
+    """A value of an event that is no scalar.
+
+    Attributes:
+        tag: the tag.
+        kind: the plugin that shows it: "histograms", "images", "text", "pr_curves" and others; of a tensor
+            without a plugin "tensor".
+        is_tensor: whether it is a tensor.
+        place: its index among all values of the event.
+    """
+
+    tag: str
+    kind: str
+    is_tensor: bool
+    place: int
+
+
 class ParsedEvent(NamedTuple):
-    """The contents of an event for a reader of scalars.
+    """The contents of an event.
 
     Attributes:
         step: the step.
+        wall_time: seconds since the epoch.
         restart: the step from which the event supersedes all earlier points, or None.
+        declares_restarts: whether restarts are declared from here on, by the version of the file; None if the
+            event has no version.
+        mentions: the tags of all values, also of those without data; None if the event has no summary.
         points: the scalars of the event.
-        others: the tags and kinds of its other values.
+        others: its other values with data.
+        hparams: the hyperparameters, if the event has them.
+        descriptions: descriptions by tag.
     """
 
     step: int
+    wall_time: float
     restart: int | None
+    declares_restarts: bool | None
+    mentions: list[str] | None
     points: list[ScalarPoint]
-    others: list[tuple[str, str]]
+    others: list[OtherValue]
+    hparams: dict[str, bool | float | str] | None
+    descriptions: dict[str, str]
 
     @property
     def tags(self) -> list[str]:
         """The tags of all values with data, of any kind."""
-        return [*(point.tag for point in self.points), *(tag for tag, _ in self.others)]
+        return [*(point.tag for point in self.points), *(other.tag for other in self.others)]
 
 
-def parse_event(payload: bytes) -> ParsedEvent:
+def parse_event(payload: bytes, plugins: MutableMapping[str, str] | None = None) -> ParsedEvent:
     """Parse one serialized Event.
+
+    Args:
+        payload: the event.
+        plugins: the plugin of each tag of the run so far, to which those of the event are added: only the
+            first value of a tag has one.
 
     Raises:
         ValueError: The payload is no Event.
@@ -87,56 +109,75 @@ def parse_event(payload: bytes) -> ParsedEvent:
         event = Event.FromString(payload)
     except DecodeError as error:
         raise ValueError(f"holds no Event: {error}") from error
+    plugins = {} if plugins is None else plugins
+    field = event.WhichOneof("what")
     restarts = event.session_log.status == SessionLog.START
-    points, others = list[ScalarPoint](), list[tuple[str, str]]()
-    for value in event.summary.value:
-        scalar = _scalar(value)
-        if scalar is not None:
-            points.append(ScalarPoint(event.step, value.tag, scalar, event.wall_time))
-        elif kind := _kind(value):
-            others.append((value.tag, kind))
-    return ParsedEvent(event.step, event.step if restarts else None, points, others)
+    parsed = ParsedEvent(
+        event.step,
+        event.wall_time,
+        event.step if restarts else None,
+        _declares_restarts(event.file_version) if field == "file_version" else None,
+        [value.tag for value in event.summary.value] if field == "summary" else None,
+        [],
+        [],
+        _hparams(event.summary.value),
+        {},
+    )
+    for place, value in enumerate(event.summary.value):
+        _add_value(parsed, value, place, plugins)
+    return parsed
 
 
-def _scalar(value: Any) -> float | None:
-    """Return a Summary's value as a number, if it is a plain scalar or a scalar tensor of TensorFlow 2."""
+def _declares_restarts(version: str) -> bool:
+    try:
+        return float(version.rpartition("brain.Event:")[2]) >= _DECLARES_RESTARTS
+    except ValueError:
+        return False
+
+
+def _add_value(parsed: ParsedEvent, value: Any, place: int, plugins: MutableMapping[str, str]) -> None:
     field = value.WhichOneof("value")
+    # A tensor of TensorFlow 1 may have its tag there.
+    tag = value.tag or (value.node_name if field == "tensor" else "")
+    if value.metadata.summary_description:
+        parsed.descriptions[tag] = value.metadata.summary_description
+    plugin = value.metadata.plugin_data.plugin_name
+    plugin = plugins.setdefault(tag, plugin) if plugin else plugins.get(tag, "")
+    scalar = _scalar(value, field, plugin)
+    if scalar is not None:
+        parsed.points.append(ScalarPoint(parsed.step, tag, scalar, parsed.wall_time))
+    elif field == "tensor":
+        if plugin not in (_LAYOUT_PLUGIN, _HPARAMS_PLUGIN):
+            parsed.others.append(OtherValue(tag, plugin or "tensor", is_tensor=True, place=place))
+    elif field is not None:
+        parsed.others.append(OtherValue(tag, _KINDS.get(field) or str(field), is_tensor=False, place=place))
+
+
+def _scalar(value: Any, field: str | None, plugin: str) -> float | None:
+    """Return a Summary's value as a number, if it is a plain scalar or a scalar tensor of TensorFlow 2."""
     if field == "simple_value":
         return value.simple_value
-    if field != "tensor" or value.metadata.plugin_data.plugin_name not in _SCALAR_PLUGINS:
-        return None
-    return _single_element(value.tensor)
+    return single_element(value.tensor) if field == "tensor" and plugin in _SCALAR_PLUGINS else None
 
 
-def _single_element(tensor: Any) -> float | None:
-    """Return the element of a numeric tensor, or None if it has several or another type."""
-    known = _DTYPES.get(tensor.dtype)
-    if known is None or any(dim.size != 1 for dim in tensor.tensor_shape.dim):
-        return None
-    dtype, field = known
-    if tensor.tensor_content:
-        if len(tensor.tensor_content) != dtype.itemsize:
-            return None
-        element = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))
-    elif not field:
-        return None
-    else:
-        # Protobuf's shorthand: the last listed element is repeated to fill the shape, and no element means 0.
-        listed = list(getattr(tensor, field))
-        # A half is stored as the integer with its bits.
-        is_bits = field == "half_val"
-        element = np.array(listed[:1] or [0], np.uint16 if is_bits else dtype)
-        element = element.view(dtype) if is_bits else element
-    if tensor.dtype == _BFLOAT16:
-        # The bits of a bfloat16 are the upper half of a float32's.
-        element = (element.astype(np.uint32) << 16).view(np.float32)
-    return float(element[0])
+def _hparams(values: Any) -> dict[str, bool | float | str] | None:
+    """Return the hyperparameters among a summary's values, or None if there are none."""
+    for value in values:
+        data = value.metadata.plugin_data
+        if data.plugin_name != _HPARAMS_PLUGIN:
+            continue
+        try:
+            content = HParamsPluginData.FromString(data.content)
+        except DecodeError as error:
+            raise ValueError(f"has hyperparameters that are no HParamsPluginData: {error}") from error
+        if content.WhichOneof("data") == "session_start_info":
+            hparams = content.session_start_info.hparams
+            return {name: _setting(hparams[name]) for name in sorted(hparams)}
+    return None
 
 
-def _kind(value: Any) -> str | None:
-    """Return the kind of a Summary's value that is no scalar; None for hyperparameters and a layout."""
-    field = value.WhichOneof("value")
-    plugin = value.metadata.plugin_data.plugin_name
-    if field is None or plugin == _LAYOUT_PLUGIN:
-        return None
-    return plugin or {"histo": "histograms", "image": "images"}.get(field, field)
+def _setting(value: Any) -> bool | float | str:
+    kind = value.WhichOneof("kind")
+    if kind in ("number_value", "string_value", "bool_value"):
+        return getattr(value, kind)
+    return "" if kind in (None, "null_value") else str(value)

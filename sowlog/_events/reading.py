@@ -1,37 +1,21 @@
-"""Event files read into arrays.
+"""A run read from its event files."""
 
-Each event is assigned to its layout when it is read, and the events of a layout are decoded together. An
-event whose set of tags occurs once is a single, decoded tag by tag; protobuf parses all other events. Order
-and restarts are resolved at the end, by the position of each event in the files.
-"""
-
-from array import array
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events.columns import Columns, EventLayout, concatenate
+from sowlog._events import frames
+from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.folders import local_folder
-from sowlog._events.framing import (
-    FOOTER_SIZE,
-    HEADER_SIZE,
-    CorruptEventFile,
-    event_files,
-    read_payloads,
-    unreadable_error,
-)
-from sowlog._events.points import ScalarPoint, parse_event
-from sowlog._events.protos import event_bodies
-from sowlog._events.singles import Singles
-
-# Bytes of events held before they are decoded.
-_HELD = 1 << 24
+from sowlog._events.framing import CorruptEventFile, event_files, open_regular
+from sowlog._events.media import Media
+from sowlog._events.reader import ChangedFilesError, Reader
+from sowlog._events.trees import suggest_runs
 
 
 class Series(NamedTuple):
@@ -47,9 +31,12 @@ class Series(NamedTuple):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
-    """The scalars of a run.
+    """The contents of a run's event files.
+
+    Values other than scalars stay in the files and are decoded where they are used: `run.images["x"]` has
+    `steps`, `wall_times`, and `values`, a sequence that reads one value at each index.
 
     Attributes:
         path: the file or the folder.
@@ -58,49 +45,175 @@ class Run:
         damage: an error for each file that cannot be read to its end, with the position and the cause. The
             last record of a killed run may be cut short. A path with the name of an event file that is no
             readable file, such as a FIFO or a folder, is skipped and listed here.
-        left_out: the kind of skipped values by tag: "histograms", "images", "text" and others. The scalars
-            of a tag with values of both kinds are read.
+        histograms: histograms by tag, with `lefts`, `rights` and `counts` of their buckets.
+        images: images by tag; `values[0].pixels()` is uint8 of shape [H, W, C].
+        texts: texts by tag, each a str, or of a table an object array of str.
+        tensors: numbers, or an object array of bytes, by tag: tensors of TensorFlow 2 that no other attribute
+            has.
+        pr_curves: precision-recall curves by tag, arrays of shape [6, thresholds] as in `Record.pr_curves`.
+        hparams: the hyperparameters by dotted name, as TensorBoard shows them: the first of the run.
+        config: the same, nested at the dots.
+        descriptions: the description of each tag that has one.
+        left_out: the kind of skipped values by tag, such as "audio".
 
     Example:
         >>> import tempfile, sowlog
         >>> logdir = tempfile.mkdtemp()
         >>> with sowlog.Logger(logdir) as log:
+        ...     log.hparams({"optimizer": {"name": "adam"}})
         ...     log(3, {"train": {"loss": 0.5, "accuracy": 0.25}})
+        ...     log.text(3, "note", "halfway")
         >>> run = sowlog.read(logdir)
         >>> run
-        <Run of ..., 2 tags>
+        <Run of ..., 3 tags>
         >>> sorted(run.scalars)
         ['train/accuracy', 'train/loss']
         >>> run.scalars["train/loss"].values
         array([0.5], dtype=float32)
+        >>> run.config
+        {'optimizer': {'name': 'adam'}}
+        >>> list(run.texts["note"])
+        [(3, 'halfway')]
     """
 
     path: Path
     scalars: Mapping[str, Series]
     wall_times: Mapping[str, NDArray[np.float64]]
     damage: tuple[CorruptEventFile, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    histograms: Mapping[str, Media[HistogramSummary]]
+    images: Mapping[str, Media[ImageSummary]]
+    texts: Mapping[str, Media[str | NDArray[np.object_]]]
+    tensors: Mapping[str, Media[NDArray[Any]]]
+    pr_curves: Mapping[str, Media[NDArray[Any]]]
+    hparams: Mapping[str, bool | float | str]
+    config: Mapping[str, Any]
+    descriptions: Mapping[str, str]
+    left_out: Mapping[str, str]
+    _reader: Reader = field(repr=False)
 
     def __repr__(self) -> str:
-        count = len(self.scalars)
+        kinds = (self.scalars, self.histograms, self.images, self.texts, self.tensors, self.pr_curves)
+        count = len({tag for of_kind in kinds for tag in of_kind})
         damaged = f", {len(self.damage)} damaged" if self.damage else ""
         return f"<Run of {self.path}, {count} tag{'s' * (count != 1)}{damaged}>"
 
+    def refresh(self) -> bool:
+        """Read what was written since, and no byte twice; a run whose files were replaced is read anew.
+
+        Arrays that were taken from the run before stay as they are.
+
+        Returns:
+            Whether anything is new.
+
+        Raises:
+            FileNotFoundError: The event files are gone.
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> logdir = tempfile.mkdtemp()
+            >>> with sowlog.Logger(logdir) as log:
+            ...     log(0, {"loss": 1.0})
+            ...     log.flush()
+            ...     run = sowlog.read(logdir)
+            ...     log(1, {"loss": 0.5})
+            ...     log.flush()
+            ...     run.refresh(), run.scalars["loss"].steps
+            (True, array([0, 1]))
+            >>> run.refresh()
+            False
+        """
+        files = event_files(self.path)
+        try:
+            is_new = self._reader.read(files)
+        except ChangedFilesError:
+            self._reader, is_new = Reader(), True
+            self._reader.read(files)
+        if is_new:
+            vars(self).update(vars(_run_of(self.path, self._reader)))
+        return is_new
+
+    def to_numpy(self) -> dict[str, NDArray[Any]]:
+        """Return the scalars as one table with a row for each point, tag by tag.
+
+        Returns:
+            The columns by name, all of one length: tag (object array of str), step (int64), wall_time
+            (float64, seconds since the epoch) and value (float32).
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> logdir = tempfile.mkdtemp()
+            >>> with sowlog.Logger(logdir) as log:
+            ...     log(7, {"loss": 0.5, "rate": 0.25})
+            >>> table = sowlog.read(logdir).to_numpy()
+            >>> table["tag"].tolist(), table["step"].tolist(), table["value"].tolist()
+            (['loss', 'rate'], [7, 7], [0.5, 0.25])
+        """
+        return frames.as_numpy(("tag",), self._curves())
+
+    def to_pandas(self) -> Any:
+        """Return the table of `to_numpy` as a DataFrame of pandas, with tags as categories.
+
+        `frame.pivot_table(index="step", columns="tag", values="value", observed=True)` has a column for each
+        tag.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed (`pip install 'sowlog[pandas]'`).
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> logdir = tempfile.mkdtemp()
+            >>> with sowlog.Logger(logdir) as log:
+            ...     for step in range(3):
+            ...         log(step, {"loss": 1.0 / 2**step})
+            >>> frame = sowlog.read(logdir).to_pandas()
+            >>> frame[["tag", "step", "value"]]
+                tag  step  value
+            0  loss     0   1.00
+            1  loss     1   0.50
+            2  loss     2   0.25
+        """
+        return frames.as_pandas(("tag",), self._curves())
+
+    def to_arrow(self) -> Any:
+        """Return the table of `to_numpy` as a Table of Arrow, with tags as a dictionary.
+
+        Raises:
+            ModuleNotFoundError: pyarrow is not installed (`pip install 'sowlog[arrow]'`).
+
+        Example:
+            >>> import tempfile, sowlog
+            >>> logdir = tempfile.mkdtemp()
+            >>> with sowlog.Logger(logdir) as log:
+            ...     log(7, {"loss": 0.5})
+            >>> table = sowlog.read(logdir).to_arrow()
+            >>> table.column_names, table["value"].to_pylist()
+            (['tag', 'step', 'wall_time', 'value'], [0.5])
+        """
+        return frames.as_arrow(("tag",), self._curves())
+
+    def _curves(self, *names: str) -> dict[tuple[str, ...], frames.Curve]:
+        """Return the scalars by tag, behind further names."""
+        return {
+            (*names, tag): frames.Curve(series.steps, self.wall_times[tag], series.values)
+            for tag, series in self.scalars.items()
+        }
+
 
 def read(path: str | PathLike[str]) -> Run:
-    """Read the scalars of a run, from event files of any program.
+    """Read a run from its event files, of any program: sowlog, tensorboardX, torch, TensorFlow, clu.
 
     Each file is read to its first damaged record. In a resumed run, the points that a later file supersedes
-    are left out, as in TensorBoard.
+    are left out, as in TensorBoard; in files without a version, those at which the step goes back.
 
     Args:
-        path: an event file or the folder of a run, without its subfolders.
+        path: an event file or the folder of a run, without its subfolders, which `read_all` reads.
 
     Returns:
         The run.
 
     Raises:
         FileNotFoundError: The path has no event file.
+        OSError: The path is an event file that cannot be read.
         ValueError: The path is not on this machine, as in `gs://bucket/run`.
 
     Example:
@@ -114,174 +227,59 @@ def read(path: str | PathLike[str]) -> Run:
         (array([0, 1, 2]), array([1.  , 0.5 , 0.25], dtype=float32))
     """
     folder = local_folder(path)
-    reader = _Reader()
-    for file in event_files(folder):
-        try:
-            reader.read_file(file)
-        except OSError as error:
-            if file == folder:
-                raise
-            reader.damage.append(unreadable_error(file, error))
-    series = dict(reader.series())
+    try:
+        return read_run(folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{suggest_runs(folder)}") from None
+
+
+def read_run(path: Path) -> Run:
+    """Read a run.
+
+    Raises:
+        FileNotFoundError: The path has no event file.
+        OSError: The path is an event file that cannot be read.
+    """
+    files = event_files(path)
+    if files == [path]:
+        open_regular(path).close()
+    reader = Reader()
+    reader.read(files)
+    return _run_of(path, reader)
+
+
+def _run_of(path: Path, reader: Reader) -> Run:
+    contents, order, files = reader.contents, reader.order, reader.files
+    series = dict(contents.scalars(order))
+    hparams = contents.hparams(order)
     return Run(
-        folder,
+        path,
         {tag: Series(columns.steps, columns.values) for tag, columns in series.items()},
         {tag: columns.wall_times for tag, columns in series.items()},
-        tuple(reader.damage),
-        dict(sorted(reader.left_out.items())),
+        reader.damage,
+        contents.media("histograms", order, files),
+        contents.media("images", order, files),
+        contents.media("text", order, files),
+        contents.media("tensors", order, files),
+        contents.media("pr_curves", order, files),
+        hparams,
+        _nested(hparams),
+        dict(sorted(contents.descriptions.items())),
+        dict(sorted(contents.left_out.items())),
+        reader,
     )
 
 
-class _LoosePoints:
-    """The points of a tag from events without a layout."""
-
-    def __init__(self) -> None:
-        self._positions, self._steps = array("q"), array("q")
-        self._wall_times, self._values = array("d"), array("f")
-
-    def add(self, point: ScalarPoint, position: int) -> None:
-        """Add one point."""
-        self._positions.append(position)
-        self._steps.append(point.step)
-        self._wall_times.append(point.wall_time)
-        self._values.append(point.value)
-
-    def columns(self) -> Columns:
-        """Return all points."""
-        positions, steps = np.array(self._positions, np.int64), np.array(self._steps, np.int64)
-        return Columns(
-            positions, steps, np.array(self._wall_times), np.array(self._values, np.float32)[:, None]
-        )
-
-
-class _Reader:
-    """Collects the points of the files of one run, read in order."""
-
-    def __init__(self) -> None:
-        self.damage: list[CorruptEventFile] = []
-        self.left_out: dict[str, str] = {}
-        # By the size of an event; then by the slice between head and first value, and by its bytes.
-        self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
-        self._full: dict[EventLayout, None] = {}
-        self._held = 0
-        self._columns: dict[tuple[str, ...], list[Columns]] = defaultdict(list)
-        self._loose: dict[str, _LoosePoints] = defaultdict(_LoosePoints)
-        self._singles = Singles()
-        self._restarts: list[tuple[int, int]] = []
-        self._files: list[tuple[int, Path]] = []
-        self._position = 0
-
-    def read_file(self, path: Path) -> None:
-        """Read a file to its end or to its first damage."""
-        self._files.append((self._position, path))
-        try:
-            for payload in read_payloads(path):
-                self._route(payload, self._position)
-                self._position += HEADER_SIZE + len(payload) + FOOTER_SIZE
-        except CorruptEventFile as damage:
-            self.damage.append(damage)
-        finally:
-            self._decode_held()
-
-    def series(self) -> Iterator[tuple[str, Columns]]:
-        """Yield the tags in sorted order, each with its points."""
-        parts: dict[str, list[Columns]] = defaultdict(list)
-        loose = [((tag,), [points.columns()]) for tag, points in self._loose.items()]
-        loose += [((tag,), [columns]) for tag, columns in self._singles.columns()]
-        for tags, batches in [*self._columns.items(), *loose]:
-            columns = self._without_superseded(concatenate(batches))
-            values = np.ascontiguousarray(columns.values.T)
-            for tag, column in zip(tags, values, strict=True):
-                parts[tag].append(Columns(columns.positions, columns.steps, columns.wall_times, column))
-        for tag in sorted(parts):
-            known = parts[tag]
-            yield tag, known[0] if len(known) == 1 else concatenate(known)
-
-    def _route(self, payload: bytes, position: int) -> None:
-        """Add an event to its layout, or parse it."""
-        layout = self._find(payload)
-        if layout is None:
-            layout = self._parse(payload, position)
-            if layout is None:
-                return
-        layout.hold(payload, position)
-        self._full[layout] = None
-        self._held += len(payload)
-        if self._held > _HELD:
-            self._decode_held()
-
-    def _find(self, payload: bytes) -> EventLayout | None:
-        """Return the probable layout of an event, which `EventLayout.decode` checks in full."""
-        for (start, stop), layouts in self._layouts.get(len(payload), {}).items():
-            found = layouts.get(payload[start:stop])
-            if found is not None:
-                if len(found) == 1:
-                    return found[0]
-                return next((layout for layout in found if layout.holds(payload)), None)
-        return None
-
-    def _parse(self, payload: bytes, position: int) -> EventLayout | None:
-        """Parse an event; return its new layout, or None if its points are added one by one.
-
-        The first event of a set of tags is a single; the second creates a layout.
-        """
-        if self._singles.keep(payload, position):
-            return None
-        try:
-            event = parse_event(payload)
-        except ValueError as error:
-            raise self._damage_at(position, str(error)) from error
-        if event.restart is not None:
-            self._restarts.append((position, event.restart))
-        self.left_out.update(event.others)
-        if not event.points:
-            return None
-        tags = tuple(point.tag for point in event.points)
-        layout = EventLayout(tags, len(payload), *event_bodies(tags))
-        if not (layout.regular and layout.holds(payload)):
-            for point in event.points:
-                self._loose[point.tag].add(point, position)
-            return None
-        self._columns[tags] += self._singles.release(tags)
-        layouts = self._layouts.setdefault(layout.size, {}).setdefault(layout.probe, {})
-        layouts.setdefault(payload[slice(*layout.probe)], []).append(layout)
-        return layout
-
-    def _decode_held(self) -> None:
-        self._held = 0
-        while self._full:
-            layout, _ = self._full.popitem()
-            columns, misfits = layout.decode()
-            self._columns[layout.tags].append(columns)
-            for payload, position in misfits:
-                self._route_misfit(payload, position)
-
-    def _route_misfit(self, payload: bytes, position: int) -> None:
-        """Assign an event that only begins like others of its size; its layout is distinct from then on."""
-        try:
-            layout = self._find(payload)
-            if layout is None or not layout.holds(payload):
-                layout = self._parse(payload, position)
-        except CorruptEventFile as damage:
-            self.damage.append(damage)
-            return
-        if layout is not None:
-            layout.hold(payload, position)
-            self._full[layout] = None
-
-    def _damage_at(self, position: int, cause: str) -> CorruptEventFile:
-        start, path = max(file for file in self._files if file[0] <= position)
-        offset = 0
-        for record, payload in enumerate(read_payloads(path)):
-            if offset == position - start:
-                return CorruptEventFile(path, offset, record, cause)
-            offset += HEADER_SIZE + len(payload) + FOOTER_SIZE
-        raise AssertionError(f"{path} changed while it was read.")
-
-    def _without_superseded(self, columns: Columns) -> Columns:
-        """Leave out the points that a later restart supersedes."""
-        for position, step in self._restarts:
-            kept = (columns.positions > position) | (columns.steps < step)
-            if not kept.all():
-                columns = columns.take(kept)
-        return columns
+def _nested(settings: Mapping[str, bool | float | str]) -> dict[str, Any]:
+    """Return settings nested at the dots of their names; a name that is a section's as well stays dotted."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *sections, last = name.split(".")
+        inner = nested
+        for place, section in enumerate(sections):
+            if not isinstance(inner.setdefault(section, {}), dict):
+                last = ".".join([*sections[place:], last])
+                break
+            inner = inner[section]
+        inner[last] = value
+    return nested

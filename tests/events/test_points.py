@@ -54,8 +54,8 @@ def scalar_of(tensor, *, plugin="scalars"):
     return summary
 
 
-def test_scalars_of_tensorflow_2_are_read_and_the_rest_is_named(tmp_path):
-    """Written by TensorBoard's own plugins; other values are left out by name, and are no damage."""
+def test_scalars_of_tensorflow_2_are_read_beside_other_kinds(tmp_path):
+    """Written by TensorBoard's own plugins."""
     values = [1.0, 0.5, -0.25]
     summaries = [scalar.scalar_pb("loss", value) for value in values]
     for summary in summaries:
@@ -68,7 +68,7 @@ def test_scalars_of_tensorflow_2_are_read_and_the_rest_is_named(tmp_path):
     assert run.scalars["loss"].values.tolist() == values
     assert run.wall_times["loss"].tolist() == [1.5, 2.5, 3.5]
     assert run.damage == ()
-    assert run.left_out == {"note": "text", "weights": "histograms"}
+    assert (list(run.texts), list(run.histograms), run.left_out) == (["note"], ["weights"], {})
     points = tensorboard_points(tmp_path)["tensors", "loss"]
     assert [(step, tensor_util.make_ndarray(tensor).item()) for step, tensor in points] == [
         *enumerate(values)
@@ -102,20 +102,23 @@ def test_floats_come_back(tmp_path, value, dtype):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "plugin", "kind"),
+    ("tensor", "plugin"),
     [
-        (np.zeros(3, np.float32), "scalars", "scalars"),
-        (np.array(b"text", object), "scalars", "scalars"),
-        (np.zeros(3, np.float32), "", "tensor"),
-        (np.array(1.0, np.float32), "mine", "mine"),
-        (np.array(1j, np.complex64), "", "tensor"),
+        (np.zeros(3, np.float32), "scalars"),
+        (np.array(b"text", object), "scalars"),
+        (np.zeros(3, np.float32), ""),
+        (np.array(1.0, np.float32), "mine"),
+        (np.array(1j, np.complex64), ""),
     ],
 )
-def test_tensors_that_are_no_scalar_are_left_out(tmp_path, tensor, plugin, kind):
+def test_tensors_that_are_no_scalar_are_read_as_tensors(tmp_path, tensor, plugin):
     """Vectors, text, complex numbers, and values of another plugin."""
     write(tmp_path, scalar_of(tensor_util.make_tensor_proto(tensor), plugin=plugin))
     run = sowlog.read(tmp_path)
-    assert (dict(run.scalars), run.left_out, run.damage) == ({}, {"x": kind}, ())
+    assert (dict(run.scalars), run.left_out, run.damage) == ({}, {}, ())
+    (value,) = run.tensors["x"].values
+    np.testing.assert_array_equal(value, tensor)
+    assert value.dtype == tensor.dtype
 
 
 def test_odd_tensors_break_nothing(tmp_path):
@@ -124,11 +127,14 @@ def test_odd_tensors_break_nothing(tmp_path):
     tensor.ClearField("double_val")
     tensor.tensor_content = b"123"
     write(tmp_path, scalar_of(tensor))
-    assert sowlog.read(tmp_path).left_out == {"x": "scalars"}
+    run = sowlog.read(tmp_path)
+    assert (list(run.scalars), list(run.tensors)) == ([], ["x"])
+    with pytest.raises(ValueError, match=r"a value of x, at byte \d+ of .* float64 has 3 bytes\.$"):
+        run.tensors["x"].values[0]
 
 
-def test_our_other_kinds_are_named(tmp_path):
-    """Images, histograms and text are listed; hyperparameters, which have no data, are not."""
+def test_our_other_kinds_are_read(tmp_path):
+    """Images, histograms, text and hyperparameters."""
     with sowlog.Logger(tmp_path) as log:
         log.hparams({"a": 1})
         log(0, {"loss": 1.0, "h": sowlog.histogram.of(np.ones(3))})
@@ -136,5 +142,6 @@ def test_our_other_kinds_are_named(tmp_path):
     with SummaryWriter(str(tmp_path)) as writer:
         writer.add_text("note", "text", 0)
     run = sowlog.read(tmp_path)
-    assert run.left_out == {"h": "histograms", "image": "images", "note/text_summary": "text"}
-    assert "loss" in run.scalars
+    kinds = (run.scalars, run.histograms, run.images, run.texts, run.tensors, run.left_out)
+    assert [list(kind) for kind in kinds] == [["loss"], ["h"], ["image"], ["note/text_summary"], [], []]
+    assert run.hparams == {"a": 1.0}

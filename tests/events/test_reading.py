@@ -11,7 +11,7 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 import sowlog.testing
 from sowlog import Logger, sum
-from sowlog._events import reading
+from sowlog._events import reader
 from sowlog._events.columns import EventLayout
 from sowlog._events.file import EventFile
 from sowlog._events.framing import frame
@@ -103,7 +103,7 @@ def test_sets_of_tags_that_come_once_are_read(tmp_path, monkeypatch):
         writer.close()
     parsed = []
     monkeypatch.setattr(
-        reading, "parse_event", lambda payload: parsed.append(payload) or parse_event(payload)
+        reader, "parse_event", lambda payload, *args: parsed.append(payload) or parse_event(payload, *args)
     )
     run = read(tmp_path)
     # A version of each file, and the restart, which is written twice.
@@ -183,7 +183,7 @@ def test_many_events_are_decoded_as_they_come(tmp_path, monkeypatch):
     whole = as_series(read(tmp_path))
     held = []
     hold = EventLayout.hold
-    monkeypatch.setattr("sowlog._events.reading._HELD", 200)
+    monkeypatch.setattr("sowlog._events.reader._HELD", 200)
     monkeypatch.setattr(
         EventLayout, "hold", lambda shape, *args: hold(shape, *args) or held.append(len(shape.held))
     )

@@ -259,15 +259,17 @@ def test_a_resumed_run_shows_each_image_once(tmp_path):
 
 
 def test_scalars_are_read_beside_images(tmp_path):
-    """`sowlog.read` skips images."""
+    """`sowlog.read` returns both, with the pixels that were logged."""
     with sowlog.Logger(tmp_path) as log:
         for step in range(3):
-            log.image(step, "pixels", np.zeros((64, 64), np.uint8))
+            log.image(step, "pixels", np.full((64, 64), step, np.uint8))
             log(step, {"x": float(step)})
     run = sowlog.read(tmp_path)
     assert list(run.scalars) == ["x"]
     assert run.scalars["x"].steps.tolist() == [0, 1, 2]
     assert run.damage == ()
+    for step, image in run.images["pixels"]:
+        np.testing.assert_array_equal(image.pixels(), np.full((64, 64, 1), step))
 
 
 def test_without_pillow_the_first_image_names_the_package(tmp_path, monkeypatch):

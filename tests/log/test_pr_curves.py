@@ -197,12 +197,14 @@ def test_an_invalid_curve_is_refused(labels, scores, options, error, message):
 
 
 def test_scalars_are_read_beside_curves(tmp_path):
-    """`sowlog.read` names the tags of curves as left out, and a step that goes back is a warning."""
+    """`sowlog.read` returns both, and a step that goes back is a warning."""
     with sowlog.Logger(tmp_path) as log:
         log(0, {"loss": 0.5})
         log.pr_curve(5, "pr", LABELS, SCORES)
     run = sowlog.read(tmp_path)
-    assert (sorted(run.scalars), dict(run.left_out), run.damage) == (["loss"], {"pr": "pr_curves"}, ())
+    assert (sorted(run.scalars), dict(run.left_out), run.damage) == (["loss"], {}, ())
+    ((step, curve),) = run.pr_curves["pr"]
+    assert (step, curve.shape, curve.dtype) == (5, (6, 127), np.float32)
     with sowlog.Logger(tmp_path) as log:
         log.pr_curve(4, "pr", LABELS, SCORES)
         with pytest.warns(sowlog.LossWarning, match="step 4 of pr is logged to"):

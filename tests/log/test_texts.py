@@ -43,12 +43,13 @@ def test_the_data_server_shows_the_same_texts(tmp_path):
 
 
 def test_scalars_are_read_beside_texts(tmp_path):
-    """`sowlog.read` names the tags of texts as left out."""
+    """`sowlog.read` returns both."""
     with sowlog.Logger(tmp_path) as log:
         log(0, {"loss": 0.5})
         log.text(0, "sample", "text")
     run = sowlog.read(tmp_path)
-    assert (sorted(run.scalars), dict(run.left_out), run.damage) == (["loss"], {"sample": "text"}, ())
+    assert (sorted(run.scalars), dict(run.left_out), run.damage) == (["loss"], {}, ())
+    assert list(run.texts["sample"]) == [(0, "text")]
 
 
 @pytest.mark.parametrize(

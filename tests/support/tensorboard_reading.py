@@ -20,6 +20,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from tbparse import SummaryReader
     from tensorboard import context
+    from tensorboard.backend.event_processing import plugin_event_accumulator
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
     from tensorboard.plugins.pr_curve.pr_curves_plugin import PrCurvesPlugin
     from tensorboard.plugins.scalar.scalars_plugin import ScalarsPlugin
     from tensorboard.plugins.text.text_plugin import TextPlugin
+    from tensorboard.util import tensor_util
     from tensorboard_data_server import server_binary
 
 _ALL = 10**9
@@ -60,6 +62,17 @@ def tensorboard_points(path: Path) -> dict[tuple[str, str], list[tuple[int, obje
         (kind, tag): [(event.step, getattr(event, field)) for event in read[kind](tag)]
         for kind, field in fields.items()
         for tag in reader.Tags()[kind]
+    }
+
+
+def plugin_tensors(path: Path) -> dict[str, list[tuple[int, np.ndarray]]]:
+    """Return steps and values of a run by tag, all kinds migrated to tensors as for TensorBoard's tabs."""
+    guidance = {plugin_event_accumulator.TENSORS: 0}
+    reader = plugin_event_accumulator.EventAccumulator(str(path), size_guidance=guidance)
+    reader.Reload()
+    return {
+        tag: [(event.step, tensor_util.make_ndarray(event.tensor_proto)) for event in reader.Tensors(tag)]
+        for tag in reader.Tags()[plugin_event_accumulator.TENSORS]
     }
 
 

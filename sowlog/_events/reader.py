@@ -1,0 +1,227 @@
+"""The files of a run, read in order, and on from where they were left.
+
+Each event is assigned to its layout when it is read, and the events of a layout are decoded together. An
+event whose set of tags occurs once is a single, decoded tag by tag; protobuf parses all other events. Order
+and restarts are resolved at the end, by the position of each event in the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from sowlog._events.columns import EventLayout
+from sowlog._events.contents import BYTE_BITS, Contents, FileOrder
+from sowlog._events.framing import (
+    FOOTER_SIZE,
+    HEADER_SIZE,
+    CorruptEventFile,
+    read_payloads,
+    unreadable_error,
+)
+from sowlog._events.points import parse_event
+from sowlog._events.protos import event_bodies
+from sowlog._events.wire import value_places
+
+# Bytes of events held before they are decoded.
+_HELD = 1 << 24
+
+
+class ChangedFilesError(Exception):
+    """A file that was read is gone, shorter, or another one, so the run must be read anew."""
+
+
+@dataclass
+class _File:
+    """A file of the run, and how far it is read.
+
+    Attributes:
+        path: the file.
+        number: its index in the order in which files were found.
+        identity: its device and inode; None if it was never read.
+        size: its size when it was last read.
+        end: the byte behind the last record that was read.
+        records: the number of records before that byte.
+        damage: the errors of the file.
+    """
+
+    path: Path
+    number: int
+    identity: tuple[int, int] | None = None
+    size: int = 0
+    end: int = 0
+    records: int = 0
+    damage: list[CorruptEventFile] = field(default_factory=list[CorruptEventFile])
+
+
+@final
+class Reader:
+    """Reads the files of one run.
+
+    Attributes:
+        contents: the points that were found.
+    """
+
+    def __init__(self) -> None:
+        self.contents = Contents()
+        self._files: dict[Path, _File] = {}
+        # By the size of an event; then by the slice between head and first value, and by its bytes.
+        self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
+        self._full: dict[EventLayout, None] = {}
+        self._held = 0
+        self._plugins: dict[str, str] = {}
+        # Of the file that is being read, as events of another layout may be found late.
+        self._damage: list[CorruptEventFile] = []
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files by their numbers."""
+        return tuple(self._files)
+
+    @property
+    def order(self) -> FileOrder:
+        """The order of the files."""
+        ranks = {path: rank for rank, path in enumerate(sorted(self._files))}
+        return FileOrder([ranks[path] for path in self._files])
+
+    @property
+    def damage(self) -> tuple[CorruptEventFile, ...]:
+        """The errors of all files, in the order of these."""
+        return tuple(error for path in sorted(self._files) for error in self._files[path].damage)
+
+    def read(self, paths: Sequence[Path]) -> bool:
+        """Read the files on from where they were left; return whether anything is new.
+
+        Raises:
+            ChangedFilesError: A file that was read is not among them, is shorter, or is another one.
+        """
+        if not self._files.keys() <= set(paths):
+            raise ChangedFilesError
+        is_new = False
+        for path in paths:
+            is_new |= self._read_file(path)
+        return is_new
+
+    def _read_file(self, path: Path) -> bool:
+        """Read a file to its end or to its first damage; return whether anything is new."""
+        file = self._files.setdefault(path, _File(path, len(self._files)))
+        try:
+            state = path.stat()
+        except OSError as error:
+            if file.identity is not None:
+                raise ChangedFilesError from error
+            return self._set_damage(file, [unreadable_error(path, error)])
+        identity = state.st_dev, state.st_ino
+        if file.identity is not None:
+            if file.identity != identity or state.st_size < file.end:
+                raise ChangedFilesError
+            if file.size == state.st_size:
+                return False
+        before, kept = file.end, [error for error in file.damage if error.offset < file.end]
+        self._damage = []
+        try:
+            self._read_records(file)
+        except CorruptEventFile as damage:
+            self._damage.append(damage)
+        except OSError as error:
+            return self._set_damage(file, [unreadable_error(path, error)])
+        file.identity, file.size = identity, state.st_size
+        return self._set_damage(file, [*kept, *self._damage]) or file.end > before
+
+    def _read_records(self, file: _File) -> None:
+        position, records = file.number << BYTE_BITS | file.end, file.records
+        try:
+            for payload in read_payloads(file.path, start=file.end, record=records):
+                self._route(payload, position)
+                position += HEADER_SIZE + len(payload) + FOOTER_SIZE
+                records += 1
+        finally:
+            file.end, file.records = position & (1 << BYTE_BITS) - 1, records
+            self._decode_held()
+
+    def _set_damage(self, file: _File, damage: list[CorruptEventFile]) -> bool:
+        is_new = [str(error) for error in damage] != [str(error) for error in file.damage]
+        file.damage = damage
+        return is_new
+
+    def _route(self, payload: bytes, position: int) -> None:
+        """Add an event to its layout, or parse it."""
+        layout = self._find(payload)
+        if layout is None:
+            layout = self._parse(payload, position)
+            if layout is None:
+                return
+        layout.hold(payload, position)
+        self._full[layout] = None
+        self._held += len(payload)
+        if self._held > _HELD:
+            self._decode_held()
+
+    def _find(self, payload: bytes) -> EventLayout | None:
+        """Return the probable layout of an event, which `EventLayout.decode` checks in full."""
+        for (start, stop), layouts in self._layouts.get(len(payload), {}).items():
+            found = layouts.get(payload[start:stop])
+            if found is not None:
+                if len(found) == 1:
+                    return found[0]
+                return next((layout for layout in found if layout.holds(payload)), None)
+        return None
+
+    def _parse(self, payload: bytes, position: int) -> EventLayout | None:
+        """Parse an event; return its new layout, or None if its points are added one by one.
+
+        The first event of a set of tags is a single; the second creates a layout.
+        """
+        if self.contents.singles.keep(payload, position):
+            return None
+        try:
+            event = parse_event(payload, self._plugins)
+            places = value_places(payload) if event.others else []
+        except ValueError as error:
+            raise self._damage_at(position, str(error)) from error
+        start = (position & (1 << BYTE_BITS) - 1) + HEADER_SIZE
+        self.contents.add_event(event, position, payload, places, start)
+        if not event.points:
+            return None
+        tags = tuple(point.tag for point in event.points)
+        layout = EventLayout(tags, len(payload), *event_bodies(tags))
+        if not (layout.regular and layout.holds(payload)):
+            self.contents.add_points(event.points, position)
+            return None
+        self.contents.add_columns(tags, self.contents.singles.release(tags))
+        layouts = self._layouts.setdefault(layout.size, {}).setdefault(layout.probe, {})
+        layouts.setdefault(payload[slice(*layout.probe)], []).append(layout)
+        return layout
+
+    def _decode_held(self) -> None:
+        self._held = 0
+        while self._full:
+            layout, _ = self._full.popitem()
+            columns, misfits = layout.decode()
+            self.contents.add_columns(layout.tags, [columns])
+            for payload, position in misfits:
+                self._route_misfit(payload, position)
+
+    def _route_misfit(self, payload: bytes, position: int) -> None:
+        """Assign an event that only begins like others of its size; its layout is distinct from then on."""
+        try:
+            layout = self._find(payload)
+            if layout is None or not layout.holds(payload):
+                layout = self._parse(payload, position)
+        except CorruptEventFile as damage:
+            self._damage.append(damage)
+            return
+        if layout is not None:
+            layout.hold(payload, position)
+            self._full[layout] = None
+
+    def _damage_at(self, position: int, cause: str) -> CorruptEventFile:
+        path, place = self.files[position >> BYTE_BITS], position & (1 << BYTE_BITS) - 1
+        offset = 0
+        for record, payload in enumerate(read_payloads(path)):
+            if offset == place:
+                return CorruptEventFile(path, offset, record, cause)
+            offset += HEADER_SIZE + len(payload) + FOOTER_SIZE
+        raise AssertionError(f"{path} changed while it was read.")
