@@ -169,18 +169,25 @@ def read_tail(path: Path, size: int) -> Iterator[bytes]:
         start = max(0, os.fstat(file.fileno()).st_size - size)
         file.seek(start)
         tail = file.read(size)
-    place = next(filter(functools.partial(_payload_at, tail), _headers(tail)), len(tail)) if start else 0
+    found = filter(functools.partial(_payload_at, tail), possible_headers(tail))
+    place = next(found, len(tail)) if start else 0
     while (payload := _payload_at(tail, place)) is not None:
         yield payload
         place += HEADER_SIZE + len(payload) + FOOTER_SIZE
 
 
-def _headers(data: bytes) -> list[int]:
-    """Return the possible positions of headers: those whose length is not 0 and fits the data."""
+def possible_headers(data: bytes, size: int | None = None) -> list[int]:
+    """Return the possible positions of headers: those whose length is not 0 and fits the data.
+
+    Args:
+        data: the data.
+        size: the bytes from the beginning of the data to the end of the file, if the data is not the rest.
+    """
     if len(data) <= HEADER_SIZE + FOOTER_SIZE:
         return []
     low, high = (np.ndarray(len(data) - 7, "<u4", data, start, strides=(1,)) for start in (0, 4))
-    rest = np.arange(len(data), 7, -1) - (HEADER_SIZE + FOOTER_SIZE)
+    left = len(data) if size is None else size
+    rest = left - np.arange(len(data) - 7) - (HEADER_SIZE + FOOTER_SIZE)
     return np.flatnonzero((high == 0) & (low > 0) & (low <= rest)).tolist()
 
 

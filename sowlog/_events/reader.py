@@ -91,6 +91,11 @@ class Reader:
         """The errors of all files, in the order of these."""
         return tuple(error for path in sorted(self._files) for error in self._files[path].damage)
 
+    @property
+    def records(self) -> dict[Path, int]:
+        """The number of whole records of each file, up to its first damage."""
+        return {path: file.records for path, file in self._files.items()}
+
     def read(self, paths: Sequence[Path]) -> bool:
         """Read the files on from where they were left; return whether anything is new.
 

@@ -1,0 +1,1 @@
+"""The command line: `python -m sowlog`, on the runs that event files hold."""

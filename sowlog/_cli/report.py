@@ -1,0 +1,57 @@
+"""The output of a command: JSON for programs, and text for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sowlog._cli.tables import TextTable
+
+
+class Report(NamedTuple):
+    """The result of a command.
+
+    Attributes:
+        status: the exit status.
+        data: the result, of dicts, lists, texts and numbers, as `--json` prints it; None if the command has
+            written its output.
+        parts: returns the result for people, as lines of text and tables.
+    """
+
+    status: int
+    data: Any
+    parts: Callable[[], Sequence[str | TextTable]]
+
+
+def as_json(data: Any) -> str:
+    """Return data as one line of strict JSON; NaN and infinities are strings, as in protobuf's JSON."""
+    return json.dumps(_finite(data), allow_nan=False, ensure_ascii=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float) and not math.isfinite(data):
+        return "NaN" if math.isnan(data) else ("Infinity" if data > 0 else "-Infinity")
+    if isinstance(data, Mapping):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return data
+
+
+def number(value: float | None) -> str:
+    """Return a value with four digits; empty for none."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def printable(text: str, *, most: int = 100) -> str:
+    """Return a text with control characters escaped, as a terminal would obey them, and cut in its middle."""
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+    return "".join(_printable(text))
+
+
+def _printable(text: str) -> Iterator[str]:
+    for char in text:
+        yield char if char.isprintable() else char.encode("unicode_escape").decode()

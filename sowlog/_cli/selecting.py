@@ -1,0 +1,80 @@
+"""The runs and tags that a command line names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from sowlog._cli.errors import UsageError, nearest
+from sowlog._events.reading import Run, read
+from sowlog._events.runs import read_all
+from sowlog._events.trees import run_folders
+from sowlog._tree.globs import from_glob
+
+T = TypeVar("T")
+
+
+def read_runs(paths: Sequence[str]) -> dict[str, Run]:
+    """Return the runs at paths by name: the path of a run, and of each run under a folder of runs.
+
+    Raises:
+        UsageError: A path has no run, or cannot be read.
+    """
+    runs: dict[str, Run] = {}
+    for path in paths:
+        try:
+            if _is_tree(path):
+                runs |= {str(Path(path, name)): run for name, run in read_all(path).items()}
+            else:
+                runs[path] = read(path)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{error}{_suggest(path)}") from error
+    return runs
+
+
+def read_one(path: str) -> Run:
+    """Return the run at a path.
+
+    Raises:
+        UsageError: The path has no run, or several.
+    """
+    runs = read_runs([path])
+    if len(runs) > 1:
+        raise UsageError(f"{path} holds {len(runs)} runs: name one of them, as in {next(iter(runs))}.")
+    return next(iter(runs.values()))
+
+
+def choose(known: Iterable[str], globs: Sequence[str] | None, *, kind: str = "tag") -> list[str]:
+    """Return the names that match one of the globs, in their order; all without globs.
+
+    Raises:
+        UsageError: A glob matches no name.
+    """
+    names = list(known)
+    if not globs:
+        return names
+    patterns = [re.compile(from_glob(glob)) for glob in globs]
+    for glob, pattern in zip(globs, patterns, strict=True):
+        if not any(map(pattern.match, names)):
+            raise UsageError(f"no {kind} is {glob}: {nearest(glob, names)}")
+    return [name for name in names if any(pattern.match(name) for pattern in patterns)]
+
+
+def _is_tree(path: str) -> bool:
+    """Return whether a path is a folder without event files of its own, but with runs below."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return False
+    first = next(run_folders(folder), None)
+    return first is not None and first != folder
+
+
+def _suggest(path: str) -> str:
+    """Return the end of a message with the names beside a path that does not exist."""
+    folder = Path(path).expanduser()
+    if folder.exists() or not folder.parent.is_dir():
+        return ""
+    names = sorted(each.name for each in folder.parent.iterdir() if each.is_dir())
+    return f" In {folder.parent}, {nearest(folder.name, names)}" if names else ""

@@ -1,0 +1,101 @@
+"""`sowlog tail`: the last steps of a run, and with `-f` those that come."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog._cli.errors import UsageError
+from sowlog._cli.report import Report, as_json, number, printable
+from sowlog._cli.selecting import choose, read_one
+from sowlog._events.reading import Run
+
+Step = dict[str, Any]
+
+
+def run(options: Namespace) -> Report:
+    """Write the last steps, and follow the run if that is asked for."""
+    one = read_one(options.run)
+    choose(one.scalars, options.tag)
+    seen = _Seen(options)
+    last = list(seen.new_steps(one))[-options.steps :] if options.steps else []
+    _write(sys.stdout, last, is_json=options.json)
+    while options.follow:
+        time.sleep(options.interval)
+        try:
+            is_new = one.refresh()
+        except OSError as error:
+            raise UsageError(f"{one.path} is gone: {error}.") from error
+        if is_new:
+            _write(sys.stdout, seen.new_steps(one), is_json=options.json)
+    return Report(0, None, list)
+
+
+class _Points(NamedTuple):
+    """The identities of points: a step that is logged again by a resumed run has another time."""
+
+    steps: NDArray[np.int64]
+    wall_times: NDArray[np.float64]
+
+    def common(self, before: _Points | None) -> int:
+        """Return the number of points at the beginning that were there before."""
+        if before is None:
+            return 0
+        count = min(len(before.steps), len(self.steps))
+        differs = before.steps[:count] != self.steps[:count]
+        differs |= before.wall_times[:count] != self.wall_times[:count]
+        first = np.flatnonzero(differs)
+        return int(first[0]) if len(first) else count
+
+
+class _Seen:
+    """The points of a run that were written.
+
+    Args:
+        options: the options of the command, with globs of tags.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        self._globs = options.tag
+        self._points: dict[str, _Points] = {}
+
+    def new_steps(self, run: Run) -> Iterator[Step]:
+        """Yield the steps that have points which were not there before, in order."""
+        values: dict[int, dict[str, float]] = defaultdict(dict)
+        times: dict[int, float] = {}
+        for tag in self._chosen(run):
+            series = run.scalars[tag]
+            points = _Points(series.steps, run.wall_times[tag])
+            start = points.common(self._points.get(tag))
+            self._points[tag] = points
+            steps = series.steps[start:].tolist()
+            for step, value in zip(steps, series.values[start:].tolist(), strict=True):
+                values[step][tag] = value
+            times.update(zip(steps, run.wall_times[tag][start:].tolist(), strict=True))
+        for step in sorted(values):
+            yield {"step": step, "wall_time": times[step], "values": values[step]}
+
+    def _chosen(self, run: Run) -> list[str]:
+        # A run that is read anew may have other tags.
+        try:
+            return choose(run.scalars, self._globs)
+        except UsageError:
+            return []
+
+
+def _write(stream: TextIO, steps: Iterable[Mapping[str, Any]], *, is_json: bool) -> None:
+    for step in steps:
+        if is_json:
+            line = as_json(step)
+        else:
+            values = (f"{printable(tag)} {number(value)}" for tag, value in step["values"].items())
+            line = "  ".join((f"step {step['step']}", *values))
+        stream.write(f"{line}\n")
+    stream.flush()

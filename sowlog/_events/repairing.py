@@ -1,0 +1,133 @@
+"""Copies of damaged event files that hold their whole records."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from sowlog._events.framing import (
+    FOOTER_SIZE,
+    HEADER_SIZE,
+    CorruptEventFile,
+    frame,
+    open_regular,
+    pack_header,
+    possible_headers,
+    read_payloads,
+)
+from sowlog._events.points import parse_event
+
+# Bytes that are searched for a header at once.
+_WINDOW = 1 << 20
+
+
+class Copied(NamedTuple):
+    """The records of a copy.
+
+    Attributes:
+        records: the number of records.
+        behind: the number of those that lie behind a damage, where no reader would find them.
+    """
+
+    records: int
+    behind: int
+
+
+def copy_whole_records(file: Path, target: Path) -> Copied:
+    """Write the whole records of an event file to a new file, whose folders are created.
+
+    Records that hold no Event are left out. The copy has its name once it is complete.
+
+    Raises:
+        FileExistsError: The target exists.
+        OSError: The file cannot be read, or the copy cannot be written.
+    """
+    if target.exists():
+        raise FileExistsError(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # No reader takes it for an event file.
+    partial = target.with_name(f".{os.getpid()}.partial")
+    records = behind = 0
+    try:
+        with partial.open("xb") as copy:
+            for payload, is_behind in salvage_payloads(file):
+                if _is_event(payload):
+                    copy.write(frame(payload))
+                    records += 1
+                    behind += is_behind
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.link(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Copied(records, behind)
+
+
+def _is_event(payload: bytes) -> bool:
+    try:
+        parse_event(payload)
+    except ValueError:
+        return False
+    return True
+
+
+def salvage_payloads(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Yield the payload of each whole record of an event file, also of those behind a damage.
+
+    A record behind a damage is found by the checksums of its length and its payload.
+
+    Yields:
+        The payload, and whether a damage lies before it.
+
+    Raises:
+        OSError: The file cannot be read, or is not regular.
+    """
+    start, is_behind = 0, False
+    while True:
+        try:
+            for payload in read_payloads(path, start=start):
+                yield payload, is_behind
+                start += HEADER_SIZE + len(payload) + FOOTER_SIZE
+        except CorruptEventFile as damage:
+            found = _next_record(path, damage.offset + 1)
+            if found is None:
+                return
+            start, is_behind = found, True
+        else:
+            return
+
+
+def _next_record(path: Path, start: int) -> int | None:
+    """Return the position of the first whole record from a position on, or None if there is none."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        while (start := _next_data(file, start, size)) < size:
+            file.seek(start)
+            window = file.read(_WINDOW)
+            for place in possible_headers(window, size - start):
+                header = window[place : place + HEADER_SIZE]
+                is_header = header == pack_header(int.from_bytes(header[:8], "little"))
+                if is_header and _is_whole(path, start + place):
+                    return start + place
+            # A header may lie across the end of the window.
+            start += max(len(window) - HEADER_SIZE + 1, 1)
+    return None
+
+
+def _next_data(file: BinaryIO, start: int, size: int) -> int:
+    """Return the first position from `start` on that is in no hole of a sparse file."""
+    try:
+        return os.lseek(file.fileno(), start, os.SEEK_DATA)
+    except OSError as error:
+        # There is only a hole to the end, or the file system knows no holes.
+        return size if error.errno == errno.ENXIO else start
+
+
+def _is_whole(path: Path, start: int) -> bool:
+    try:
+        return next(read_payloads(path, start=start), None) is not None
+    except CorruptEventFile:
+        return False

@@ -1,0 +1,122 @@
+"""The command line as a process: what it imports, pipes, and exit statuses."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sowlog
+from sowlog import _public
+from sowlog._cli.arguments import make_parser
+from tests.cli.writing import write_run
+
+
+def python(*arguments, **options):
+    """Run Python with no JAX imported beforehand."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_a_command_imports_no_jax_and_the_help_no_numpy(tmp_path):
+    """JAX takes seconds to import, and NumPy and protobuf a part of one."""
+    write_run(tmp_path, loss=[1.0])
+    for arguments, banned in (
+        (["--help"], ("jax", "flax", "numpy", "tensorboardX", "rich")),
+        (["show", str(tmp_path)], ("jax", "flax", "optax", "rich", "pandas", "pyarrow", "matplotlib")),
+    ):
+        code = (
+            "import runpy, sys\n"
+            "try: runpy.run_module('sowlog', run_name='__main__')\n"
+            "except SystemExit as end:\n"
+            f"    print('imported', [name for name in {banned!r} if name in sys.modules], end.code)"
+        )
+        done = python("-c", f"import sys; sys.argv[1:] = {arguments!r}\n{code}")
+        assert done.stdout.splitlines()[-1] == "imported [] 0", done.stderr
+
+
+def test_reading_a_run_imports_no_jax(tmp_path):
+    """`import sowlog` does not either; the first name of the device side brings all public names."""
+    write_run(tmp_path, loss=[1.0])
+    code = (
+        "import sys, sowlog\n"
+        "run = sowlog.read(sys.argv[1]); sowlog.read_all(sys.argv[1])\n"
+        "print(type(run), 'jax' in sys.modules, 'mean' in vars(sowlog))\n"
+        "sowlog.mean; print('jax' in sys.modules, sorted(vars(sowlog).keys() & {'sow', 'read', 'Logger'}))\n"
+    )
+    done = python("-c", code, tmp_path)
+    assert done.stdout.splitlines() == [
+        "<class 'sowlog.Run'> False False",
+        "True ['Logger', 'read', 'sow']",
+    ], done.stderr
+
+
+def test_names_that_are_first_used_while_jax_traces_are_right():
+    """The import then happens inside of a traced function, and leaves no tracer behind."""
+    code = (
+        "import sowlog, jax, jax.numpy as jnp\n"
+        "def f(x):\n"
+        "    sowlog.sow('x', x, sowlog.mean)\n"
+        "    return x\n"
+        "def g(x):\n"
+        "    return sowlog.pack(sowlog.collect(f)(x)[1]['metrics'])\n"
+        "packed = jax.jit(g)(jnp.arange(4.0))\n"
+        "print(*(float(sowlog.compute(each)['x']) for each in (packed, jax.jit(g)(jnp.arange(6.0)))))\n"
+    )
+    done = python("-c", code, env={**os.environ, "JAX_CHECK_TRACER_LEAKS": "1"})
+    assert done.stdout == "1.5 2.5\n", done.stderr
+
+
+def test_all_public_names_are_in_both_files():
+    """The one that a type checker reads, and the one that is imported late."""
+    assert _public.__all__ == sowlog.__all__
+    reading = {name: getattr(_public, name) for name in sowlog._READING}
+    assert {name: f"sowlog._events.{file}" for name, file in sowlog._READING.items()} == {
+        name: _module_of(value) for name, value in reading.items()
+    }
+    with pytest.raises(AttributeError, match="module 'sowlog' has no attribute 'nowhere'"):
+        sowlog.nowhere  # noqa: B018 - the access itself
+
+
+def _module_of(value):
+    """Return the module whose source defines a value, as classes show the one that users import."""
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name.startswith("sowlog._events.") and path and vars(module).get(value.__name__) is value:
+            tree = ast.parse(Path(path).read_text())
+            if any(getattr(node, "name", None) == value.__name__ for node in tree.body):
+                return name
+    raise AssertionError(value)
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["check"]])
+def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path, arguments):
+    """As `head` does: no traceback, and the status of the command."""
+    for number in range(300):
+        write_run(tmp_path / f"run_{number:03}", **{f"loss_{number}": [1.0]})
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as output:
+        command = [sys.executable, "-m", "sowlog", *arguments, str(tmp_path)]
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["shw"], ["show"], ["show", "--nowhere", "x"], ["export", "x"]])
+def test_wrong_arguments_have_status_2(arguments, capsys):
+    """And the usage."""
+    with pytest.raises(SystemExit) as end:
+        make_parser().parse_args(arguments)
+    assert end.value.code == 2
+    assert "usage: sowlog" in capsys.readouterr().err
+
+
+def test_a_stream_without_unicode_has_plain_curves(tmp_path):
+    """And no error of encoding, whatever the tags are."""
+    write_run(tmp_path, ö=[1.0, 2.0])
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = python("-m", "sowlog", "show", tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
