@@ -53,11 +53,18 @@ A line for each step, with the scalars that came. A run that was resumed is show
 JSON: for each step one line {"step", "wall_time", "values": {tag: value}}."""
 
 
+_PLOT = """\
+A panel for each tag with a curve for each run; of runs that differ in their seeds alone, or have equal
+values of each --by, the mean and a band of one standard deviation. Four tags or more that differ in an
+index, as those of layers, are a heat map. Without -o the picture is drawn in the terminal.
+JSON: {"file": path or null, "panels": [{"title", "kind": "lines" or "heat map", "curves": [label]}]}."""
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="sowlog",
-        description="Show, follow, check, compare and export the runs that event files hold, of any program.",
+        description="Show, draw, follow, check, compare and export runs from event files of any program.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -96,7 +103,24 @@ def make_parser() -> argparse.ArgumentParser:
         "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks at the files; 1"
     )
     _add_tags(tail)
+    plot = _command(commands, "plot", "curves, bands over seeds, heat maps of families", _PLOT)
+    plot.add_argument("runs", nargs="+", metavar="RUN", help="runs, or a folder of runs")
+    plot.add_argument("-o", "--output", metavar="FILE", help="a picture; its suffix is .png, .svg or .pdf")
+    plot.add_argument(
+        "--smooth", type=_weight, default=0.0, metavar="WEIGHT", help="of TensorBoard's average, 0 to below 1"
+    )
+    plot.add_argument(
+        "--by", action="append", metavar="config.KEY", help="a hyperparameter whose values make the bands"
+    )
+    _add_tags(plot)
     return parser
+
+
+def _weight(text: str) -> float:
+    weight = float(text)
+    if not 0 <= weight < 1:
+        raise ValueError(text)
+    return weight
 
 
 def _count(text: str) -> int:
@@ -114,7 +138,7 @@ def _seconds(text: str) -> float:
 
 
 # argparse names these in the error of a value that is none.
-_count.__name__, _seconds.__name__ = "count", "number of seconds"
+_count.__name__, _seconds.__name__, _weight.__name__ = "count", "number of seconds", "weight"
 
 
 def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ _NUMBERS = ("last", "min", "max")
 Setting = bool | float | str | None
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Runs with equal settings.
 
     Attributes:
@@ -32,6 +32,10 @@ class _Group(NamedTuple):
     settings: dict[str, Setting]
     runs: list[str]
 
+    def label(self) -> str:
+        """Return the settings as text."""
+        return label_of(self.settings)
+
 
 def run(options: Namespace) -> Report:
     """Return the comparison of two runs or more."""
@@ -40,7 +44,7 @@ def run(options: Namespace) -> Report:
         raise UsageError(f"there is one run, {next(iter(runs))}: name another one, or a folder of runs.")
     tags = choose(sorted({tag for one in runs.values() for tag in one.scalars}), options.tag)
     differences = differences_of(runs)
-    groups = _groups(runs, differences, [key.removeprefix("config.") for key in options.by or ()])
+    groups = group_runs(runs, differences, options.by)
     found = {
         tag: {name: statistics_of(*one.scalars[tag]) for name, one in runs.items() if tag in one.scalars}
         for tag in tags
@@ -62,6 +66,11 @@ def run(options: Namespace) -> Report:
     return Report(0, data, lambda: _describe(data, groups))
 
 
+def label_of(settings: Mapping[str, Setting]) -> str:
+    """Return settings as text."""
+    return ", ".join(f"{key}={_setting(value)}" for key, value in settings.items()) or "all"
+
+
 def differences_of(runs: Mapping[str, Run]) -> dict[str, dict[str, Setting]]:
     """Return the hyperparameters that are not the same in all runs: by name, the value of each run."""
     names = sorted({name for one in runs.values() for name in one.hparams})
@@ -69,23 +78,24 @@ def differences_of(runs: Mapping[str, Run]) -> dict[str, dict[str, Setting]]:
     return {name: of_runs for name, of_runs in values.items() if len(set(map(repr, of_runs.values()))) > 1}
 
 
-def _groups(
-    runs: Mapping[str, Run], differences: Mapping[str, Mapping[str, Setting]], by: Sequence[str]
-) -> list[_Group]:
+def group_runs(
+    runs: Mapping[str, Run], differences: Mapping[str, Mapping[str, Setting]], by: Sequence[str] | None
+) -> list[Group]:
     """Return the runs that have equal settings: those of `by`, or all but seeds.
 
     Raises:
         UsageError: No run has a setting of this name.
     """
     known = sorted({name for one in runs.values() for name in one.hparams})
-    for name in by:
+    chosen = [key.removeprefix("config.") for key in by or ()]
+    for name in chosen:
         if name not in known:
             raise UsageError(f"no run has the setting {name} for --by: {nearest(name, known)}")
-    names = by or [name for name in differences if name.rpartition(".")[2] != "seed"]
-    members: dict[str, _Group] = {}
+    names = chosen or [name for name in differences if name.rpartition(".")[2] != "seed"]
+    members: dict[str, Group] = {}
     for run_name, one in runs.items():
         settings = {name: one.hparams.get(name) for name in names}
-        members.setdefault(repr(settings), _Group(settings, [])).runs.append(run_name)
+        members.setdefault(repr(settings), Group(settings, [])).runs.append(run_name)
     return list(members.values())
 
 
@@ -93,7 +103,7 @@ def _numbers(found: Statistics) -> dict[str, Any]:
     return {**{name: getattr(found, name) for name in _NUMBERS}, "last_step": found.last_step}
 
 
-def _summary(group: _Group, found: Mapping[str, Statistics]) -> dict[str, Any]:
+def _summary(group: Group, found: Mapping[str, Statistics]) -> dict[str, Any]:
     """Return mean and standard deviation of the runs of a group that have the tag."""
     own = [found[name] for name in group.runs if name in found]
     summary: dict[str, Any] = {"settings": group.settings, "count": len(own)}
@@ -130,7 +140,7 @@ def _last_bits(series: Series) -> dict[int, int]:
     return dict(zip(series.steps.tolist(), series.values.view(np.uint32).tolist(), strict=True))
 
 
-def _describe(data: Mapping[str, Any], groups: Sequence[_Group]) -> list[str | TextTable]:
+def _describe(data: Mapping[str, Any], groups: Sequence[Group]) -> list[str | TextTable]:
     short = _short_names(data["runs"])
     parts: list[str | TextTable] = []
     if data["differences"]:
@@ -168,7 +178,7 @@ def _table_of_groups(data: Mapping[str, Any]) -> TextTable:
     rows = [
         [
             printable(of_tag["tag"]),
-            ", ".join(f"{key}={_setting(value)}" for key, value in group["settings"].items()) or "all",
+            label_of(group["settings"]),
             str(group["count"]),
             *(_spread(group[f"{name}_mean"], group[f"{name}_std"]) for name in _NUMBERS),
         ]

@@ -76,10 +76,19 @@ def statistics_of(steps: NDArray[np.int64], values: NDArray[np.float32]) -> Stat
         mean=float(finite.mean(dtype=np.float64)) if len(finite) else None,
         nonfinite=len(values) - len(finite),
         first_nonfinite=None if all_finite else int(steps[~is_finite].min()),
-        gaps=int((distances > _GAP * np.median(distances)).sum()) if len(distances) > 1 else 0,
+        gaps=_gaps(distances),
         doubled=len(steps) - len(ordered),
         back=0 if is_rising else int((steps[1:] < steps[:-1]).sum()),
     )
+
+
+def _gaps(distances: NDArray[np.float64]) -> int:
+    """Return the number of distances of steps that are beyond the usual one, their median."""
+    if not len(distances) or distances.min() == distances.max():
+        return 0
+    # np.median imports masked arrays.
+    middle = (len(distances) - 1) // 2
+    return int((distances > _GAP * np.partition(distances, middle)[middle]).sum())
 
 
 def sparkline(values: NDArray[np.float32], width: int, encoding: str | None) -> str:

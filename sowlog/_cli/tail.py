@@ -32,7 +32,8 @@ def run(options: Namespace) -> Report:
         try:
             is_new = one.refresh()
         except OSError as error:
-            raise UsageError(f"{one.path} is gone: {error}.") from error
+            cause = str(error).removesuffix(".")
+            raise UsageError(f"{one.path} is gone: {cause}.") from error
         if is_new:
             _write(sys.stdout, seen.new_steps(one), is_json=options.json)
     return Report(0, None, list)

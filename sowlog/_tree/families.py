@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import NamedTuple, final
 
 from sowlog._tree.globs import from_glob
-from sowlog._tree.sites import site_of
 
 # The number at the end of a part: layers_0, h12, 03. The number of a percentile, p50, is of no module.
 _NUMBERED = re.compile(r"(?!p[0-9]+$)(?P<stem>.*?)(?P<number>[0-9]{1,9})")
@@ -144,7 +143,8 @@ def _axes(tag: str) -> Iterator[_Axis]:
 
 def _stacked(tag: str) -> tuple[int, ...]:
     """Return the indices of the stacked axes."""
-    site = site_of(tag)
+    # Of a tag that knows its sow; `sites` imports JAX, and the command line finds families without it.
+    site = getattr(tag, "site", None)
     return () if site is None else site.layers
 
 

@@ -1,0 +1,104 @@
+"""Curves and heat maps of characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog._cli.curves import levels_for
+from sowlog._cli.report import number
+
+_HEIGHT = 12
+_MARGIN = 11
+# The bits of the dots of a braille character, by row and column.
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+_BRAILLE = 0x2800
+_SHADES = "·░▒▓█", ".:-+#"
+# Rows of a heat map; a larger family has several members in a row.
+_ROWS = 24
+
+
+def draw_curves(
+    curves: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], width: int, encoding: str | None
+) -> list[str]:
+    """Return curves over one another as lines of text, with the range of values and steps.
+
+    Args:
+        curves: steps, rising, and values.
+        width: the columns of the terminal.
+        encoding: the encoding of the stream, which decides whether a character has eight dots or one.
+    """
+    is_unicode = not levels_for(encoding).isascii()
+    dots = (4, 2) if is_unicode else (1, 1)
+    height, columns = _HEIGHT * dots[0], max(width - _MARGIN, 8) * dots[1]
+    finite = [(s[np.isfinite(v)].astype(np.float64), v[np.isfinite(v)]) for s, v in curves]
+    finite = [(steps, values) for steps, values in finite if len(steps)]
+    if not finite:
+        return ["(no finite values)"]
+    first, last = min(s[0] for s, _ in finite), max(s[-1] for s, _ in finite)
+    low, high = min(v.min() for _, v in finite), max(v.max() for _, v in finite)
+    canvas = np.zeros((height, columns), np.bool_)
+    for steps, values in finite:
+        _draw(canvas, _scaled(steps, first, last), _scaled(values, low, high))
+    rows = _braille(canvas) if is_unicode else ["".join("*" if dot else " " for dot in row) for row in canvas]
+    labels = [number(high), *[""] * (_HEIGHT - 2), number(low)]
+    lines = [f"{label:>{_MARGIN - 2}} {row}".rstrip() for label, row in zip(labels, rows, strict=True)]
+    return [*lines, _axis(int(first), int(last), width)]
+
+
+def draw_heat_map(
+    rows: NDArray[np.float64], steps: NDArray[np.int64], width: int, encoding: str | None
+) -> list[str]:
+    """Return a heat map as lines of text: a darker character is a higher mean of the values of its part."""
+    shades = _SHADES[levels_for(encoding).isascii()]
+    parts = np.array_split(np.arange(len(rows)), min(len(rows), _ROWS))
+    columns = np.array_split(np.arange(rows.shape[1]), min(rows.shape[1], max(width - _MARGIN, 8)))
+    means = np.array([[_mean(rows[np.ix_(part, column)]) for column in columns] for part in parts])
+    finite = means[np.isfinite(means)]
+    if not len(finite):
+        return ["(no finite values)"]
+    low, high = float(finite.min()), float(finite.max())
+    heights = np.rint(_scaled(np.nan_to_num(means, nan=low), low, high) * (len(shades) - 1)).astype(int)
+    lines = [
+        f"{part[0]:>{_MARGIN - 2}} "
+        + "".join(shades[h] if ok else " " for h, ok in zip(row, np.isfinite(mean), strict=True))
+        for part, row, mean in zip(parts, heights, means, strict=True)
+    ]
+    scale = f"{shades[0]} {number(low)} to {shades[-1]} {number(high)}"
+    return [*lines, _axis(int(steps[0]), int(steps[-1]), width), f"{'':{_MARGIN - 1}}{scale}"]
+
+
+def _draw(canvas: NDArray[np.bool_], across: NDArray[np.float64], up: NDArray[np.float64]) -> None:
+    """Set the dots of a curve, of positions from 0 to 1: in each column a line to the next one."""
+    height, width = canvas.shape
+    grid = np.linspace(0, 1, width)
+    inside = (grid >= across[0]) & (grid <= across[-1])
+    places = np.unique(np.concatenate((np.flatnonzero(inside), [round(across[0] * (width - 1))])))
+    rows = np.rint((1 - np.interp(grid[places], across, up)) * (height - 1)).astype(int)
+    for place, row, after in zip(places, rows, np.append(rows[1:], rows[-1]), strict=True):
+        canvas[min(row, after) : max(row, after) + 1, place] = True
+
+
+def _scaled(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    # Halves, as the distance of the largest float64 values is beyond float64.
+    span = high / 2 - low / 2
+    return (values / 2 - low / 2) / span if span > 0 else np.full(values.shape, 0.5)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _braille(canvas: NDArray[np.bool_]) -> list[str]:
+    height, width = canvas.shape
+    blocks = canvas.reshape(height // 4, 4, width // 2, 2)
+    codes = _BRAILLE + np.einsum("rick,ik->rc", blocks, _DOTS)
+    return ["".join(" " if code == _BRAILLE else chr(code) for code in row) for row in codes.tolist()]
+
+
+def _axis(first: int, last: int, width: int) -> str:
+    room = max(width - _MARGIN, 8)
+    return f"{'':{_MARGIN - 1}}{first}{last:>{max(room - len(str(first)), len(str(last)) + 1)}}"

@@ -1,0 +1,149 @@
+"""`sowlog plot`."""
+
+import math
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from sowlog._cli.canvas import draw_curves, draw_heat_map
+from sowlog._cli.plot import smoothed
+from tests.cli.writing import write_run
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Return a folder of runs of two rates and two seeds each, with a family of layers."""
+    layers = {f"layer_{layer}__rms": [1.0 + layer, 2.0 * layer] for layer in range(5)}
+    for rate in (0.1, 0.2):
+        for seed in (0.0, 1.0):
+            write_run(
+                tmp_path / "runs" / f"{rate}" / f"{seed:g}",
+                hparams={"rate": rate, "seed": seed},
+                loss=[4.0 + seed, 2.0, 1.0 + rate],
+                **layers,
+            )
+    return tmp_path / "runs"
+
+
+def test_tags_families_and_seeds_have_their_panels(sweep, json_of, tmp_path):
+    """A band for each rate, and a heat map for each run."""
+    status, data = json_of("plot", sweep, "-o", tmp_path / "x.png")
+    assert (status, data["file"]) == (0, str(tmp_path / "x.png"))
+    assert data["panels"] == [
+        {"title": "loss", "kind": "lines", "curves": ["rate=0.1 (2 runs)", "rate=0.2 (2 runs)"]},
+        *(
+            {"title": f"layer_*/rms of {rate}/{seed}", "kind": "heat map", "curves": []}
+            for rate in (0.1, 0.2)
+            for seed in (0, 1)
+        ),
+    ]
+    with PIL.Image.open(tmp_path / "x.png") as image:
+        assert image.size[0] > image.size[1] > 400
+    _, data = json_of("plot", sweep, "--tag", "loss", "--by", "config.seed", "-o", tmp_path / "x.png")
+    assert data["panels"][0]["curves"] == ["seed=0 (2 runs)", "seed=1 (2 runs)"]
+
+
+@pytest.mark.parametrize(("suffix", "beginning"), [("svg", b"<?xml"), ("PDF", b"%PDF"), ("png", b"\x89PNG")])
+def test_the_suffix_is_the_format(tmp_path, sowlog_command, suffix, beginning):
+    """Tags with a dollar sign begin no formula, and one point is drawn."""
+    write_run(tmp_path / "run", **{"a$b^": [1.0], "x": [math.nan, 1.0, math.inf]})
+    path = tmp_path / f"x.{suffix}"
+    status, output, _ = sowlog_command("plot", tmp_path / "run", "-o", path, "--smooth", "0.5")
+    assert (status, output) == (0, f"{path}: 2 panels\n")
+    assert path.read_bytes().startswith(beginning)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run", path.name]
+
+
+def test_the_terminal_has_curves_and_heat_maps(sweep, sowlog_command, monkeypatch):
+    """In the width of the terminal, with ranges of values and steps."""
+    monkeypatch.setenv("COLUMNS", "50")
+    status, output, _ = sowlog_command("plot", sweep / "0.1" / "0", "--tag", "loss")
+    lines = output.splitlines()
+    assert (status, lines[0], len(lines)) == (0, "loss", 14)
+    assert lines[1].split()[0] == "4"
+    assert lines[12].split()[0] == "1.1"
+    assert (lines[13].split(), max(map(len, lines))) == (["0", "2"], 49)
+    _, output, _ = sowlog_command("plot", sweep / "0.1" / "0", "--tag", "layer_*/*")
+    lines = output.splitlines()
+    assert lines[0] == "layer_*/rms"
+    assert [line.split() for line in lines[1:6]] == [
+        ["0", "··"],
+        ["1", "░░"],
+        ["2", "▒▒"],
+        ["3", "▒▓"],
+        ["4", "▒█"],
+    ]
+
+
+def test_smoothing_is_that_of_tensorboard():
+    """A moving average without the bias of its start; what is not finite stays and does not enter."""
+    values = np.array([1.0, 3.0, np.nan, 2.0])
+    expected = [1.0, (0.5 / 2 + 1.5) / 0.75, np.nan, (1.75 / 2 + 1.0) / 0.875]
+    np.testing.assert_allclose(smoothed(values, 0.5), expected)
+    assert smoothed(values, 0.0) is values
+
+
+def test_what_cannot_be_drawn_is_named(tmp_path, sowlog_command, monkeypatch):
+    """A suffix, too many tags, no scalars, a missing package, a weight; nothing is written."""
+    write_run(tmp_path / "run", **{f"{chr(97 + n % 26)}{'x' * (n // 26)}": [1.0] for n in range(61)})
+    write_run(tmp_path / "empty")
+    status, _, errors = sowlog_command("plot", tmp_path / "run", "-o", "x.bmp")
+    assert (status, "one of .png, .svg, .pdf." in errors) == (2, True)
+    status, _, errors = sowlog_command("plot", tmp_path / "run")
+    assert (status, "61 tags are more than the 60 that a picture holds: choose by --tag." in errors) == (
+        2,
+        True,
+    )
+    status, _, errors = sowlog_command("plot", tmp_path / "empty")
+    assert (status, "has no scalars to draw" in errors) == (2, True)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, _, errors = sowlog_command("plot", tmp_path / "run", "--tag", "a", "-o", tmp_path / "x.png")
+    assert (status, "pip install 'sowlog[figures]'" in errors) == (2, True)
+    assert not (tmp_path / "x.png").exists()
+    with pytest.raises(SystemExit, match="2"):
+        sowlog_command("plot", tmp_path / "run", "--smooth", "1")
+
+
+floats = st.floats(width=32) | st.sampled_from([0.0, 1.0])
+
+
+@given(
+    values=st_numpy.arrays(np.float64, st.integers(1, 40), elements=floats),
+    steps=st.data(),
+    width=st.integers(1, 90),
+    encoding=st.sampled_from(["utf-8", "ascii", None]),
+)
+def test_curves_of_any_values_fit_the_terminal(values, steps, width, encoding):
+    """With each extreme of the steps at its end, and no warning of overflow."""
+    count = len(values)
+    found = steps.draw(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=count, max_size=count, unique=True)
+    )
+    lines = draw_curves([(np.array(sorted(found), np.int64), values)], width, encoding)
+    if np.isfinite(values).any():
+        assert len(lines) == 13
+        assert any(set(line[10:]) - {" "} for line in lines[:-1])
+        assert max(map(len, lines[:-1])) <= max(width, 19)
+    else:
+        assert lines == ["(no finite values)"]
+    assert encoding != "ascii" or "".join(lines).isascii()
+
+
+@given(
+    rows=st_numpy.arrays(np.float64, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=floats),
+    encoding=st.sampled_from(["utf-8", "ascii"]),
+)
+def test_heat_maps_of_any_values_fit_the_terminal(rows, encoding):
+    """Members beyond 24 share rows; a part without finite values is blank."""
+    lines = draw_heat_map(rows, np.arange(rows.shape[1]), 60, encoding)
+    if np.isfinite(rows).any():
+        assert len(lines) == min(len(rows), 24) + 2
+        assert max(map(len, lines)) <= 60
+    else:
+        assert lines == ["(no finite values)"]
+    assert encoding != "ascii" or "".join(lines).isascii()
