@@ -5,6 +5,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -150,6 +151,21 @@ def test_damage_in_hyperparameters_is_named(tmp_path):
     write_file(tmp_path, [VERSION, event(0, value)])
     (damage,) = sowlog.read(tmp_path).damage
     assert "has hyperparameters that are no HParamsPluginData" in str(damage)
+
+
+def test_values_other_than_scalars_take_no_memory(tmp_path):
+    """Of 40 tensors of 1 MB each, reading holds one at a time, and keeps their places."""
+    array = np.zeros(1 << 18, np.float32)
+    write_file(tmp_path, [VERSION, *(event(step, shapes.raw_tensor("t", array)) for step in range(40))])
+    tracemalloc.start()
+    try:
+        run = sowlog.read(tmp_path)
+        kept, peak = tracemalloc.get_traced_memory()
+        assert run.tensors["t"].values[39].shape == array.shape
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 20
+    assert peak < 8 << 20
 
 
 def test_a_large_payload_with_a_right_checksum_is_read(tmp_path, monkeypatch):

@@ -105,7 +105,7 @@ def test_a_writer_that_hangs_does_not_stop_the_exit(run_script):
 
 CHILDREN = """
 import concurrent.futures, multiprocessing, warnings
-import sowlog
+import jax, sowlog  # JAX first, so that children inherit all of sowlog
 warnings.simplefilter("ignore")  # of forks beside threads
 
 def log_to(folder):
@@ -119,7 +119,7 @@ def log_to(folder):
         raise SystemExit(3)
 
 if __name__ == "__main__":
-    multiprocessing.set_forkserver_preload(["sowlog"])
+    multiprocessing.set_forkserver_preload(["jax", "sowlog"])
     for method in ("fork", "forkserver"):
         context = multiprocessing.get_context(method)
         for name in ("dropped", "kept", "raised"):

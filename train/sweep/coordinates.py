@@ -202,7 +202,7 @@ def _mean(sizes: Sequence[float]) -> float:
 
 def _sizes_of(path: Path, left_out: list[str]) -> Log:
     """Return the sizes of a run by tag and step; note damage, and a run without any."""
-    import sowlog  # noqa: PLC0415 - it imports JAX, which takes seconds
+    import sowlog  # noqa: PLC0415 - of this command alone
 
     try:
         read = sowlog.read(path)
