@@ -16,6 +16,7 @@ from __future__ import annotations
 from sowlog._events.folders import local_folder
 from sowlog.writers.console import Console
 from sowlog.writers.every import Every
+from sowlog.writers.json_lines import JsonLines
 from sowlog.writers.protocol import BatchWriter, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
 from sowlog.writers.tensorboard import TensorBoard
@@ -25,6 +26,7 @@ __all__ = [
     "Console",
     "Every",
     "HParams",
+    "JsonLines",
     "Record",
     "StalledError",
     "TensorBoard",

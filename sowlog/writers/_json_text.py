@@ -1,0 +1,141 @@
+"""The JSON text of a record, in one line of ASCII; `json_lines` documents its form."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sowlog._reduce.distributions import HistogramValue
+from sowlog._tree.layout import PresentTags
+from sowlog.writers.record import Record
+
+# Sets of tags whose text is cached by identity.
+_LAYOUTS = 64
+_CURVES = ("true_positives", "false_positives", "true_negatives", "false_negatives", "precision", "recall")
+
+
+# Nine digits are any float32 exactly, at a third of the time that the shortest text of a double takes.
+_NUMBER = "%.8e"
+
+
+class Encoder:
+    """Encodes records; it caches the text of their tags, which steps of one layout share."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._templates: dict[int, tuple[tuple[str, ...], str]] = {}
+
+    def line(self, record: Record, images: Mapping[str, Mapping[str, Any]]) -> str:
+        """Return the line of a record, with its newline; empty if the record has no values.
+
+        Args:
+            record: the record.
+            images: the references to its images, by tag.
+        """
+        parts = [*self._scalars(record), *_others(record)]
+        if images:
+            parts.append(("images", _dump(images)))
+        if not parts:
+            return ""
+        fields = "".join(f',"{name}":{text}' for name, text in parts)
+        return f'{{"step":{record.step},"time":{record.wall_time!r}{fields}}}\n'
+
+    def _scalars(self, record: Record) -> list[tuple[str, str]]:
+        if not record.tags:
+            return []
+        values = record.values.tolist()
+        # The sum of float32 numbers is finite in a double, unless one of them is not.
+        if math.isfinite(sum(values)):
+            return [("scalars", self._template(record.tags) % tuple(values))]
+        named = {tag: _name(value) for tag, value in zip(record.tags, values, strict=True) if _name(value)}
+        pieces = zip(self._present_pieces(record.tags), values, strict=True)
+        shown = (
+            piece % value if math.isfinite(value) else f"{(piece % 0).removesuffix(_NUMBER % 0)}null"
+            for piece, value in pieces
+        )
+        return [("scalars", "{" + ",".join(shown) + "}"), ("nonfinite", _dump(named))]
+
+    def _template(self, tags: tuple[str, ...]) -> str:
+        """Return the text of the scalars, with a place for each value."""
+        if isinstance(tags, PresentTags):
+            return "{" + ",".join(self._present_pieces(tags)) + "}"
+        known = self._templates.get(id(tags))
+        if known is not None:
+            return known[1]
+        if len(self._templates) >= _LAYOUTS:
+            self._templates.clear()
+        template = "{" + ",".join(map(_piece, tags)) + "}"
+        # A reference to the tuple keeps its id from being reused.
+        self._templates[id(tags)] = tags, template
+        return template
+
+    def _present_pieces(self, tags: tuple[str, ...]) -> Iterable[str]:
+        """Return the text of each tag, with a place for its value; that of a whole layout is cached."""
+        if not isinstance(tags, PresentTags):
+            return map(_piece, tags)
+        known = self._pieces.get(id(tags.whole))
+        if known is None:
+            if len(self._pieces) >= _LAYOUTS:
+                self._pieces.clear()
+            known = self._pieces[id(tags.whole)] = tags.whole, tuple(map(_piece, tags.whole))
+        return itertools.compress(known[1], tags.present.tolist())
+
+
+def _piece(tag: str) -> str:
+    return f"{json.dumps(tag).replace('%', '%%')}:{_NUMBER}"
+
+
+def _others(record: Record) -> list[tuple[str, str]]:
+    """Return the fields of a record beside scalars and images."""
+    found: dict[str, Any] = {}
+    if record.histograms:
+        found["histograms"] = {tag: _histogram(value) for tag, value in record.histograms.items()}
+    if record.pr_curves:
+        found["pr_curves"] = {tag: _curve(curve) for tag, curve in record.pr_curves.items()}
+    if record.texts:
+        found["texts"] = dict(record.texts)
+    if record.hparams is not None:
+        found["hparams"] = {"values": dict(record.hparams.values), "metrics": record.hparams.metrics}
+    if record.layout is not None:
+        found["layout"] = {category: dict(charts) for category, charts in record.layout.items()}
+    if record.ending is not None:
+        found["ending"] = record.ending
+    return [(name, _dump(value)) for name, value in found.items()]
+
+
+def _histogram(value: HistogramValue) -> dict[str, Any]:
+    """Return a histogram between its smallest and its largest element, as finite numbers."""
+    counts = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
+    filled = np.flatnonzero(counts)
+    text: dict[str, Any] = {"edges": [], "counts": []}
+    if filled.size:
+        buckets = slice(filled[0], filled[-1] + 1)
+        inner = value.edges[1:][buckets][:-1]
+        text = {"edges": [float(value.min), *inner.tolist(), float(value.max)]}
+        text["counts"] = counts[buckets].tolist()
+    numbers = {name: float(getattr(value, name)) for name in ("min", "max", "sum", "sum_squares")}
+    apart = {name: float(getattr(value, name)) for name in ("nan", "positive_inf", "negative_inf")}
+    return (
+        text | {name: number if math.isfinite(number) else None for name, number in numbers.items()} | apart
+    )
+
+
+def _curve(curve: NDArray[np.float32]) -> dict[str, list[float]]:
+    return dict(zip(_CURVES, curve.astype(np.float64).tolist(), strict=True))
+
+
+def _name(value: float) -> str:
+    """Return the name of a number that JSON lacks, as Python, JavaScript and protobuf parse it, or ""."""
+    if math.isfinite(value):
+        return ""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
