@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from sowlog._log.pending import MAX_PENDING_BYTES
-from sowlog.writers import BatchWriter, StalledError, WarningWriter, Writer
+from sowlog.writers import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
 
@@ -219,7 +219,9 @@ class Sink:
         try:
             action()
         except BaseException as error:
-            return _error(f"{self._losses.name}.{action.__name__}() failed: {describe_cause(error)}.", error)
+            lost, late = (error.lost, error.late) if isinstance(error, DeliveryError) else (0, 0)
+            message = f"{self._losses.name}.{action.__name__}() failed: {describe_cause(error)}."
+            return _error(message, error, lost=lost, late=late)
         return None
 
 

@@ -17,17 +17,20 @@ from sowlog._events.folders import local_folder
 from sowlog.writers.console import Console
 from sowlog.writers.every import Every
 from sowlog.writers.json_lines import JsonLines
-from sowlog.writers.protocol import BatchWriter, StalledError, WarningWriter, Writer
+from sowlog.writers.protocol import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
+from sowlog.writers.spooled import Spooled
 from sowlog.writers.tensorboard import TensorBoard
 
 __all__ = [
     "BatchWriter",
     "Console",
+    "DeliveryError",
     "Every",
     "HParams",
     "JsonLines",
     "Record",
+    "Spooled",
     "StalledError",
     "TensorBoard",
     "WarningWriter",

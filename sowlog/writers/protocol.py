@@ -1,4 +1,4 @@
-"""The protocols of writers, and the error of a stalled one."""
+"""The protocols of writers, and the errors that they raise."""
 
 from __future__ import annotations
 
@@ -35,6 +35,36 @@ class StalledError(Exception):
         >>> writer.records
         [<Record at step 0: loss=1>]
     """
+
+
+class DeliveryError(RuntimeError):
+    """Records that a writer took and did not deliver; raised by the `flush` or `close` of a writer.
+
+    For a writer that takes a record at once and delivers it later, as `Spooled` does. The logger re-raises it
+    as a WriterError with the same numbers.
+
+    Attributes:
+        lost: records that are never delivered.
+        late: records that are kept, and delivered later.
+
+    Example:
+        >>> import sowlog, sowlog.testing
+        >>> from sowlog.writers import DeliveryError
+        >>> class RemoteWriter(sowlog.testing.MemoryWriter):
+        ...     def close(self):
+        ...         raise DeliveryError("the server has refused a record", lost=1)
+        >>> log = sowlog.Logger("unused", writers=[RemoteWriter()])
+        >>> try:
+        ...     log.close()
+        ... except sowlog.WriterError as error:
+        ...     print(error.lost, "lost,", error.late, "late")
+        1 lost, 0 late
+    """
+
+    def __init__(self, message: str, *, lost: int = 0, late: int = 0) -> None:
+        super().__init__(message)
+        self.lost = lost
+        self.late = late
 
 
 class Writer(Protocol):

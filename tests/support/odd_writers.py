@@ -1,5 +1,6 @@
 """Writers that fail or wait when a test sets them to."""
 
+import socket
 import threading
 
 from sowlog.testing import MemoryWriter
@@ -95,3 +96,21 @@ class AtOnceWriter(StallingWriter):
     def sizes(self):
         """The size of each batch."""
         return [len(records) for records in self.given]
+
+
+class ServerWriter(MemoryWriter):
+    """Sends the step of each record to a `RecordServer`, and waits for its answer."""
+
+    def __init__(self, port):
+        super().__init__()
+        self._port = port
+
+    def write(self, record):
+        """Send a step; stall while the server does not answer."""
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=5) as connection:
+                connection.sendall(f"{record.step}\n".encode())
+                if connection.recv(2) != b"ok":
+                    raise ConnectionError("the server has ended")
+        except OSError as error:
+            raise StalledError(f"no answer: {error}") from error

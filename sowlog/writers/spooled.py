@@ -1,0 +1,171 @@
+"""A writer in a thread of its own, behind a bounded file: the outage of a server costs no record."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any
+
+from sowlog._events.folders import local_folder
+from sowlog.writers._arguments import check_count, check_writer
+from sowlog.writers._forwarding import Forwarder
+from sowlog.writers._record_bytes import RecordEncoder
+from sowlog.writers._spool import Spool
+from sowlog.writers.protocol import DeliveryError, StalledError, Writer
+from sowlog.writers.record import Record
+
+_MAX_BYTES = 1 << 30
+_TIMEOUT = 10.0
+
+
+class Spooled:
+    """Forwards records to another writer, from a thread of its own and through a bounded file.
+
+    For a writer that waits for a network or a database: neither the other writers nor the training wait for
+    it. `write` appends to the file, and the thread forwards the records in order. While the other writer
+    raises StalledError, the records stay in the file and are tried again, after 1 s and then less often, up
+    to 60 s. After a kill the next process that uses the file forwards the records that are left in it.
+
+    A record is forwarded once. Only where a process is killed between the write and its note in the file, or
+    the answer of a server is lost, is it forwarded again: a writer that ignores a record it has, by step,
+    time and tag, as Mlflow does, has each exactly once.
+
+    Args:
+        writer: the other writer. All its methods are called from the thread alone.
+        path: the file, for this writer of this run alone; created if it does not exist, and removed by
+            `close` once all records are forwarded.
+        max_bytes: the bound of the records that wait in the file. Beyond it a new record is lost, which
+            `write` raises; hyperparameters and a layout are kept nevertheless.
+        timeout: seconds for which `flush` and `close` wait for the other writer.
+
+    Raises:
+        BlockingIOError: Another writer has the file.
+        OSError: The file cannot be opened.
+        TypeError: `writer` is not a writer, or a number has another type.
+        ValueError: A number is out of range, or the file is another program's.
+
+    Example:
+        >>> import tempfile, sowlog, sowlog.testing
+        >>> from sowlog.writers import Spooled, TensorBoard
+        >>> logdir = tempfile.mkdtemp()
+        >>> memory = sowlog.testing.MemoryWriter()
+        >>> writers = [TensorBoard(logdir), Spooled(memory, f"{logdir}/memory.spool")]
+        >>> with sowlog.Logger(logdir, writers=writers) as log:
+        ...     for step in range(3):
+        ...         log(step, {"loss": 0.5})
+        >>> [record.step for record in memory.records]
+        [0, 1, 2]
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        path: str | PathLike[str],
+        *,
+        max_bytes: int = _MAX_BYTES,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        check_writer(writer)
+        self._max_bytes = check_count(max_bytes, "max_bytes", "the file must hold 1 byte or more")
+        self._timeout = _check_timeout(timeout)
+        self._writer, self._name = writer, type(writer).__name__
+        self._path = local_folder(path)
+        self._forwarder = Forwarder(writer, Spool(self._path))
+        self._encoder = RecordEncoder()
+
+    def write(self, record: Record) -> None:
+        """Append a record to the file.
+
+        Raises:
+            RuntimeError: The file is full; the record is lost.
+            StalledError: The file cannot be written now.
+        """
+        self.write_all([record])
+
+    def write_all(self, records: Iterable[Record]) -> None:
+        """Append all records to the file, or none.
+
+        Raises:
+            RuntimeError: The file is full.
+            StalledError: The file cannot be written now.
+        """
+        records = list(records)
+        is_kept = all(record.is_of_run for record in records)
+        contents = list(map(self._encoder.encode, records))
+        try:
+            has_room = self._forwarder.put(contents, most=math.inf if is_kept else self._max_bytes)
+        except OSError as error:
+            raise StalledError(f"{self._path} cannot be written: {error}") from error
+        if not has_room:
+            stall = self._forwarder.stall
+            cause = "is slower than the log" if stall is None else f"fails: {stall}"
+            raise RuntimeError(
+                f"the spool {self._path} is full, with {self._max_bytes} bytes of records for {self._name}, "
+                f"which {cause}. Mend that, allow more (max_bytes=), or log less often (Every)."
+            )
+
+    def take_warning(self) -> Warning | None:
+        """Return the warning of a stall, of a loss, or of the other writer, once."""
+        return self._forwarder.take_warning()
+
+    def flush(self) -> None:
+        """Return once all written records are durable: forwarded and flushed there, or synced in the file.
+
+        It waits for the other writer until that stalls, and for `timeout` seconds at most.
+
+        Raises:
+            DeliveryError: The other writer has refused records, which are lost.
+            OSError: The file cannot be synced.
+            Exception: The other writer's flush has failed.
+        """
+        self._forwarder.sync()
+        request = self._forwarder.request(self._writer.flush, self._timeout)
+        self._raise_errors(request.error)
+
+    def close(self) -> None:
+        """Forward the records that are left, close the other writer, and end the thread.
+
+        It waits as `flush` does. Records that are late stay in the file, for the next writer with that path;
+        a writer that hangs keeps the file, and goes on, until the process ends.
+
+        Raises:
+            DeliveryError: Records are late, or were lost.
+            OSError: The file cannot be synced.
+            Exception: The other writer's close has failed.
+        """
+        request = self._forwarder.request(self._writer.close, self._timeout, is_last=True)
+        if not request.is_done:
+            self._forwarder.sync()
+        self._raise_errors(request.error, late=request.late, is_hanging=not request.is_done)
+
+    def _raise_errors(self, error: BaseException | None, *, late: int = 0, is_hanging: bool = False) -> None:
+        """Raise an error of the other writer, or the numbers of records that are lost and late."""
+        losses, stall = self._forwarder.take_losses(), self._forwarder.stall
+        messages: list[str] = []
+        if losses.count:
+            messages.append(
+                f"{self._name} has refused {losses.count} of the records, at steps {losses.first} to "
+                f"{losses.last}. The first failed with {type(losses.cause).__name__}: {losses.cause}."
+            )
+        if late or is_hanging:
+            cause = f"{type(stall).__name__}: {stall}" if stall is not None else f"{self._timeout:g} s passed"
+            messages.append(
+                f"{late} records have not reached {self._name} yet ({cause}). They are in {self._path}: the "
+                f"next writer with that file forwards them."
+            )
+        if messages:
+            if error is not None:
+                messages.append(f"In addition, it failed with {type(error).__name__}: {error}.")
+            raise DeliveryError(" ".join(messages), lost=losses.count, late=late) from (losses.cause or stall)
+        if error is not None:
+            raise error
+
+
+def _check_timeout(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; it must be in seconds.")
+    if not 0 <= timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout is {timeout}; it must be 0 seconds or more.")
+    return float(timeout)
