@@ -17,6 +17,7 @@ from sowlog._events.folders import local_folder
 from sowlog.writers.console import Console
 from sowlog.writers.every import Every
 from sowlog.writers.json_lines import JsonLines
+from sowlog.writers.mlflow import Mlflow
 from sowlog.writers.protocol import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
 from sowlog.writers.spooled import Spooled
@@ -29,6 +30,7 @@ __all__ = [
     "Every",
     "HParams",
     "JsonLines",
+    "Mlflow",
     "Record",
     "Spooled",
     "StalledError",

@@ -1,0 +1,201 @@
+"""MLflow: scalars, hyperparameters, images and texts of a run, in a server or a local store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import itertools
+import re
+import tempfile
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+from sowlog._events.png import encode_png
+from sowlog.writers.protocol import StalledError
+from sowlog.writers.record import Record
+
+_INSTALL = "pip install 'sowlog[mlflow]'"
+# The most that MLflow takes: metrics and parameters of a call, characters of a value and of a name.
+_METRICS, _PARAMS, _VALUE, _NAME = 1000, 100, 6000, 250
+_STATUSES = {"success": "FINISHED", "failure": "FAILED"}
+_FORBIDDEN = re.compile(r"[^\w.\- ]")
+# The tag by which a run is found again: a hash, since a filter of MLflow has no quotes within a name.
+_RUN = "sowlog.run"
+
+
+class Mlflow:
+    """Writes to a run of MLflow, which is found by its name when training continues.
+
+    Scalars become metrics, in calls of up to 1000, hyperparameters parameters, and images and texts artifacts
+    in `images/` and `texts/`. Histograms and curves have no place there. A character that MLflow refuses in a
+    name becomes its code: `a[0]` is `a_5b_0_5d_`. The ending of a run with hyperparameters is its status,
+    FINISHED or FAILED; without an ending it is KILLED, as such a run may continue. A run without
+    hyperparameters is FINISHED.
+
+    The first record makes the connection. While a server does not answer, `write` raises StalledError and the
+    logger tries again; behind `Spooled` the records wait in a file, and nothing waits for the server. MLflow
+    ignores a point that it has, by run, tag, step, time and value. It deletes none, so the points that a
+    resumed run logs again stand beside the old ones.
+
+    It needs MLflow's client, `pip install 'sowlog[mlflow]'`, and for a store in a database sqlalchemy and
+    alembic as well. That client repeats a failed request for some minutes itself; the environment variable
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens that.
+
+    Args:
+        tracking_uri: a server, as `http://localhost:5000`, or a store, as `sqlite:///runs/mlflow.db`.
+        experiment: the name of the experiment, created if it does not exist.
+        run: the name of the run; the run of this name that an earlier Mlflow made is continued.
+
+    Raises:
+        ModuleNotFoundError: MLflow's client is not installed.
+        TypeError: An argument is not a str.
+        ValueError: An argument is empty.
+
+    Example:
+        >>> import tempfile, sowlog
+        >>> from sowlog.writers import Mlflow, Spooled, TensorBoard
+        >>> logdir = tempfile.mkdtemp()
+        >>> mlflow = Mlflow("http://localhost:5000", experiment="digits", run="first")
+        >>> writers = [TensorBoard(logdir), Spooled(mlflow, f"{logdir}/mlflow.spool")]
+        >>> with sowlog.Logger(logdir, writers=writers) as log:
+        ...     log
+        <Logger to TensorBoard, Spooled, open>
+    """
+
+    def __init__(self, tracking_uri: str, *, experiment: str, run: str) -> None:
+        names: dict[str, Any] = {"tracking_uri": tracking_uri, "experiment": experiment, "run": run}
+        for name, value in names.items():
+            if not isinstance(value, str):
+                raise TypeError(f"{name} of Mlflow is {value!r}, a {type(value).__name__}; it must be a str.")
+            if not value.strip():
+                raise ValueError(f"{name} of Mlflow is {value!r}; it must not be empty.")
+        if importlib.util.find_spec("mlflow") is None:
+            raise ModuleNotFoundError(
+                f"writers.Mlflow needs MLflow's client, which is not installed: {_INSTALL} (or pip install "
+                f"mlflow).",
+                name="mlflow",
+            )
+        self._uri, self._experiment, self._run = tracking_uri, experiment, run
+        self._connection: tuple[Any, str] | None = None
+        self._status = "FINISHED"
+
+    def write(self, record: Record) -> None:
+        """Write a record.
+
+        Raises:
+            StalledError: The server does not answer.
+        """
+        self.write_all([record])
+
+    def write_all(self, records: Iterable[Record]) -> None:
+        """Write all records; those that MLflow has already it ignores.
+
+        Raises:
+            StalledError: The server does not answer, at some of the records.
+        """
+        records = list(records)
+        with self._answering():
+            client, run = self._connect()
+            metrics = itertools.chain.from_iterable(map(self._metrics, records))
+            while batch := list(itertools.islice(metrics, _METRICS)):
+                client.log_batch(run, metrics=batch)
+            for record in records:
+                self._write_others(client, run, record)
+
+    def _metrics(self, record: Record) -> Iterable[Any]:
+        entities, time = _module("entities"), round(1000 * record.wall_time)
+        for tag, value in zip(record.tags, record.values.tolist(), strict=True):
+            yield entities.Metric(_name_of(tag), value, time, record.step)
+
+    def _write_others(self, client: Any, run: str, record: Record) -> None:
+        """Write the values of a record beside its scalars."""
+        if record.hparams is not None:
+            # A run with hyperparameters has an ending, unless it may continue.
+            self._status = "KILLED"
+            entities = _module("entities")
+            values = record.hparams.values.items()
+            params = [entities.Param(_name_of(name), str(value)[:_VALUE]) for name, value in values]
+            for start in range(0, len(params), _PARAMS):
+                client.log_batch(run, params=params[start : start + _PARAMS])
+        if record.ending is not None:
+            self._status = _STATUSES[record.ending]
+        for tag, text in record.texts.items():
+            client.log_text(run, text, f"texts/{_name_of(tag)}/{record.step}.md")
+        for tag, image in record.images.items():
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / f"{record.step}.png"
+                file.write_bytes(encode_png(image))
+                client.log_artifact(run, str(file), f"images/{_name_of(tag)}")
+
+    def flush(self) -> None:
+        """Do nothing: each call of MLflow returns once the store has the values."""
+
+    def close(self) -> None:
+        """Set the status of the run.
+
+        Raises:
+            StalledError: The server does not answer.
+        """
+        if self._connection is not None:
+            client, run = self._connection
+            with self._answering():
+                client.set_terminated(run, self._status)
+
+    def _connect(self) -> tuple[Any, str]:
+        """Return the client and the identifier of the run, which is found or created at the first call."""
+        if self._connection is None:
+            client = _module("tracking").MlflowClient(tracking_uri=self._uri)
+            experiment = client.get_experiment_by_name(self._experiment)
+            number = (
+                client.create_experiment(self._experiment) if experiment is None else experiment.experiment_id
+            )
+            mark = hashlib.sha256(self._run.encode()).hexdigest()
+            found = client.search_runs([number], f"tags.`{_RUN}` = '{mark}'", max_results=1)
+            if found:
+                run = found[0].info.run_id
+                client.update_run(run, status="RUNNING")
+            else:
+                run = client.create_run(number, run_name=self._run, tags={_RUN: mark}).info.run_id
+            self._connection = client, run
+        return self._connection
+
+    @contextlib.contextmanager
+    def _answering(self) -> Generator[None]:
+        """Raise StalledError for a failure after which another attempt may succeed."""
+        try:
+            yield
+        except _module("exceptions").MlflowException as error:
+            status = error.get_http_status_code()
+            if status >= 500 or status == 429:
+                raise StalledError(f"MLflow at {self._uri} does not answer: {error}") from error
+            raise
+        except OSError as error:
+            # Of an upload: an HTTP error has the answer of the server.
+            status = getattr(getattr(error, "response", None), "status_code", 500)
+            if status < 500:
+                raise
+            raise StalledError(f"MLflow at {self._uri} does not answer: {error}") from error
+
+
+def _name_of(tag: str) -> str:
+    """Return a tag as a name that MLflow takes, which is a path as well."""
+    name = "/".join(map(_part_of, tag.split("/")))
+    if len(name) > _NAME:
+        name = (
+            f"{name[: _NAME - 17]}_{hashlib.sha256(tag.encode(errors='backslashreplace')).hexdigest()[:16]}"
+        )
+    return name
+
+
+def _part_of(text: str) -> str:
+    coded = _FORBIDDEN.sub(lambda match: f"_{ord(match[0]):x}_", text)
+    # MLflow refuses a name that is not its own normal path.
+    return coded if coded.strip(".") else f"_{coded}_"
+
+
+def _module(name: str) -> Any:
+    """Import a module of MLflow where it is first used, which takes seconds."""
+    return importlib.import_module(f"mlflow.{name}")

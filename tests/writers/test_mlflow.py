@@ -1,0 +1,188 @@
+import contextlib
+import sqlite3
+import sys
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+import sowlog
+from sowlog.writers import Mlflow, Record, Spooled, StalledError
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    # Of MLflow, with SQLAlchemy 2.1.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Return the URI of a store in SQLite, which all tests share: it makes its tables in seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def record(step, values, **others):
+    """Return a record of a dict of scalars."""
+    return Record(step, 1e9 + step, tuple(values), np.array(list(values.values()), np.float32), **others)
+
+
+def write(store, name, *records):
+    """Write records to a run, and end it."""
+    writer = Mlflow(store, experiment="digits", run=name)
+    writer.write_all(records)
+    writer.close()
+
+
+def run_of(store, name):
+    """Return the only run of a name, with the client."""
+    client = MlflowClient(store)
+    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    (run,) = (run for run in found if run.info.run_name == name)
+    return client, run
+
+
+def points(store, name, tag):
+    """Return steps, values and times of a metric."""
+    client, run = run_of(store, name)
+    history = client.get_metric_history(run.info.run_id, tag)
+    return sorted((point.step, point.value, point.timestamp) for point in history)
+
+
+def test_scalars_come_back_with_steps_and_times(store):
+    """Batches of more than the thousand that one call takes."""
+    records = [record(step, {f"layer/{i}": i + step for i in range(700)}) for step in range(4)]
+    write(store, "scalars", *records)
+    for i in (0, 350, 699):
+        assert points(store, "scalars", f"layer/{i}") == [
+            (step, float(i + step), 1000 * (10**9 + step)) for step in range(4)
+        ]
+    assert run_of(store, "scalars")[1].info.status == "FINISHED"
+
+
+def test_nan_and_infinity_are_points(store):
+    """MLflow keeps NaN, and infinity as the largest double."""
+    write(store, "nonfinite", record(0, {"a": np.nan, "b": np.inf, "c": -np.inf}))
+    (nan,), (high,), (low,) = (points(store, "nonfinite", tag) for tag in "abc")
+    assert np.isnan(nan[1])
+    assert (high[1], low[1]) == (sys.float_info.max, -sys.float_info.max)
+
+
+def test_a_repeated_record_adds_nothing(store):
+    """So that a spool may forward a record once more after a kill."""
+    records = [record(step, {"x": 0.5, "y": np.nan}) for step in range(3)]
+    write(store, "repeated", *records)
+    write(store, "repeated", *records, record(3, {"x": 0.5}))
+    assert [point[0] for point in points(store, "repeated", "x")] == [0, 1, 2, 3]
+    assert len(points(store, "repeated", "y")) == 3
+
+
+def test_a_resumed_run_is_the_same_run(store):
+    """It is found by its name, also one with quotes; another name is another run."""
+    for name in ('it\'s "mine"', "another"):
+        write(store, name, record(0, {"x": 0}))
+        write(store, name, record(1, {"x": 1}))
+        assert [point[:2] for point in points(store, name, "x")] == [(0, 0.0), (1, 1.0)]
+
+
+@pytest.mark.parametrize("tag", ["a[0]", "a//b", "/a", "a/", "..", "損失", "a b:c", "%", "x" * 300, "\udc80"])
+def test_any_tag_has_a_name_of_its_own(store, tag):
+    """Names that MLflow refuses are coded."""
+    write(store, f"tags {tag!r}", record(0, {tag: 1, "a_b": 2, "a": 3}))
+    _, run = run_of(store, f"tags {tag!r}")
+    assert sorted(run.data.metrics.values()) == [1.0, 2.0, 3.0]
+
+
+def test_hyperparameters_texts_and_images(store, tmp_path):
+    """More parameters than one call takes; the images and texts of steps are artifacts."""
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    settings = {"optimizer": {"lr": 0.1}, "long": "x" * 10_000, **{f"p{i}": i for i in range(150)}}
+    writer = Mlflow(store, experiment="digits", run="values")
+    with sowlog.Logger("unused", writers=[writer]) as log:
+        log.hparams(settings)
+        log.image(3, "samples/a", pixels)
+        log.text(4, "../notes", "a **b**")
+    client, run = run_of(store, "values")
+    assert run.data.params["optimizer.lr"] == "0.1"
+    assert run.data.params["long"] == "x" * 6000
+    assert run.data.params["p149"] == "149"
+    assert run.info.status == "FINISHED"
+    image = client.download_artifacts(run.info.run_id, "images/samples/a/3.png", str(tmp_path))
+    with Image.open(image) as opened:
+        np.testing.assert_array_equal(np.asarray(opened), pixels)
+    text = client.download_artifacts(run.info.run_id, "texts/_.._/notes/4.md", str(tmp_path))
+    with open(text) as file:  # noqa: PTH123 - a str of MLflow
+        assert file.read() == "a **b**"
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_the_ending_is_the_status(store, error, status):
+    """Of a run with hyperparameters; one that was interrupted may continue, and then runs again."""
+
+    def train():
+        writer = Mlflow(store, experiment="digits", run=status)
+        with sowlog.Logger("unused", writers=[writer]) as log:
+            log.hparams({"lr": 0.1})
+            log.flush()
+            assert run_of(store, status)[1].info.status == "RUNNING"
+            raise error
+
+    with pytest.raises(error):
+        train()
+    assert run_of(store, status)[1].info.status == status
+    writer = Mlflow(store, experiment="digits", run=status)
+    writer.write(record(0, {"x": 1}))
+    assert run_of(store, status)[1].info.status == "RUNNING"
+
+
+def test_changed_hyperparameters_are_refused_and_the_rest_arrives(store, tmp_path):
+    """MLflow never changes a parameter: that record is lost, and the error names it."""
+    write(store, "changed", Record(0, 1.5, hparams=sowlog.writers.HParams({"lr": 0.1}, ())))
+    spooled = Spooled(Mlflow(store, experiment="digits", run="changed"), tmp_path / "a.spool", timeout=60)
+    spooled.write_all([Record(0, 1.5, hparams=sowlog.writers.HParams({"lr": 0.2}, ())), record(1, {"x": 1})])
+    with pytest.raises(sowlog.writers.DeliveryError, match="Changing param values is not allowed") as caught:
+        spooled.close()
+    assert caught.value.lost == 1
+    assert [point[0] for point in points(store, "changed", "x")] == [1]
+
+
+def test_a_server_that_is_gone_is_a_stall(monkeypatch):
+    """Nothing listens at the port."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    writer = Mlflow("http://127.0.0.1:9", experiment="digits", run="gone")
+    with pytest.raises(StalledError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
+        writer.write(record(0, {"x": 1}))
+    writer.close()
+
+
+def test_a_store_that_fails_for_a_while_is_a_stall_and_loses_nothing(store, tmp_path):
+    """Another program has moved a table of it, and moves it back."""
+    writer = Mlflow(store, experiment="digits", run="failing")
+    writer.write(record(0, {"x": 0}))
+    spooled = Spooled(writer, tmp_path / "a.spool", timeout=60)
+    with contextlib.closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as other:
+        other.execute("ALTER TABLE metrics RENAME TO moved")
+        spooled.write(record(1, {"x": 1}))
+        spooled.flush()
+        assert "Mlflow stalls: MLflow at sqlite" in str(spooled.take_warning())
+        other.execute("ALTER TABLE moved RENAME TO metrics")
+    spooled.close()
+    assert [point[0] for point in points(store, "failing", "x")] == [0, 1]
+
+
+def test_arguments_are_checked():
+    """Before a connection is made."""
+    with pytest.raises(TypeError, match="experiment of Mlflow is 3, a int; it must be a str"):
+        Mlflow("sqlite:///unused.db", experiment=3, run="a")
+    with pytest.raises(ValueError, match="run of Mlflow is ' '; it must not be empty"):
+        Mlflow("sqlite:///unused.db", experiment="a", run=" ")
+
+
+def test_without_the_client_the_error_says_how_to_install_it(monkeypatch):
+    """As other optional packages do."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs MLflow's client, .* pip install 'sowlog\[mlflow\]'"
+    ):
+        Mlflow("sqlite:///unused.db", experiment="a", run="b")
