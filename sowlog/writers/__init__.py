@@ -22,6 +22,7 @@ from sowlog.writers.protocol import BatchWriter, DeliveryError, StalledError, Wa
 from sowlog.writers.record import HParams, Record
 from sowlog.writers.spooled import Spooled
 from sowlog.writers.tensorboard import TensorBoard
+from sowlog.writers.wandb import Wandb
 
 __all__ = [
     "BatchWriter",
@@ -35,6 +36,7 @@ __all__ = [
     "Spooled",
     "StalledError",
     "TensorBoard",
+    "Wandb",
     "WarningWriter",
     "Writer",
     "local_folder",

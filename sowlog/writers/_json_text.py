@@ -109,21 +109,27 @@ def _others(record: Record) -> list[tuple[str, str]]:
     return [(name, _dump(value)) for name, value in found.items()]
 
 
-def _histogram(value: HistogramValue) -> dict[str, Any]:
-    """Return a histogram between its smallest and its largest element, as finite numbers."""
+def filled_buckets(value: HistogramValue) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the edges [n + 1] and counts [n] between the smallest and the largest element, all finite."""
     counts = np.asarray(value.counts, np.float64) + np.asarray(value.residues, np.float64)
     filled = np.flatnonzero(counts)
-    text: dict[str, Any] = {"edges": [], "counts": []}
-    if filled.size:
-        buckets = slice(filled[0], filled[-1] + 1)
-        inner = value.edges[1:][buckets][:-1]
-        text = {"edges": [float(value.min), *inner.tolist(), float(value.max)]}
-        text["counts"] = counts[buckets].tolist()
+    if not filled.size:
+        return np.empty(0), np.empty(0)
+    buckets = slice(filled[0], filled[-1] + 1)
+    edges = np.concatenate(([value.min], value.edges[1:][buckets][:-1], [value.max]))
+    return edges.astype(np.float64), counts[buckets]
+
+
+def _histogram(value: HistogramValue) -> dict[str, Any]:
+    edges, counts = filled_buckets(value)
     numbers = {name: float(getattr(value, name)) for name in ("min", "max", "sum", "sum_squares")}
     apart = {name: float(getattr(value, name)) for name in ("nan", "positive_inf", "negative_inf")}
-    return (
-        text | {name: number if math.isfinite(number) else None for name, number in numbers.items()} | apart
-    )
+    return {
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+        **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
+        **apart,
+    }
 
 
 def _curve(curve: NDArray[np.float32]) -> dict[str, list[float]]:
