@@ -18,6 +18,7 @@ from sowlog.writers.console import Console
 from sowlog.writers.every import Every
 from sowlog.writers.json_lines import JsonLines
 from sowlog.writers.mlflow import Mlflow
+from sowlog.writers.prometheus import Prometheus
 from sowlog.writers.protocol import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
 from sowlog.writers.spooled import Spooled
@@ -32,6 +33,7 @@ __all__ = [
     "HParams",
     "JsonLines",
     "Mlflow",
+    "Prometheus",
     "Record",
     "Spooled",
     "StalledError",

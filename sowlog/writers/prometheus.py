@@ -1,0 +1,141 @@
+"""Prometheus: the last values of a run at an HTTP endpoint, for dashboards and alerts of a cluster."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from sowlog.writers.record import Record
+
+_INSTALL = "pip install 'sowlog[prometheus]'"
+_HELD_OUT = "eval/"
+
+
+class Prometheus:
+    """Serves the last values of a run at `http://127.0.0.1:PORT/metrics`, which Prometheus scrapes.
+
+    The metrics are gauges: `sowlog_value` with the label `tag`, `sowlog_step` with the label `phase`, "eval"
+    of a record whose scalars are all under `eval/`, else "train", and `sowlog_time_seconds` with the same
+    label, the time of the last record since the epoch. A tag keeps its last value. Other values than scalars
+    have no place there. It needs the client of Prometheus, `pip install 'sowlog[prometheus]'`.
+
+    Args:
+        port: the port; 0 takes one that is free.
+        address: the address at which it listens; by default that of this machine alone.
+
+    Raises:
+        ModuleNotFoundError: The client of Prometheus is not installed.
+        OSError: The port is in use, or may not be used.
+        TypeError: `port` is not an integer.
+        ValueError: `port` is out of range.
+
+    Example:
+        >>> import urllib.request, sowlog
+        >>> from sowlog.writers import Prometheus
+        >>> writer = Prometheus(port=0)
+        >>> with sowlog.Logger("unused", writers=[writer]) as log:
+        ...     log(7, {"loss": 0.5})
+        ...     log.flush()
+        ...     with urllib.request.urlopen(writer.url) as page:
+        ...         lines = page.read().decode().splitlines()
+        >>> [line for line in lines if line.startswith(("sowlog_value", "sowlog_step"))]
+        ['sowlog_value{tag="loss"} 0.5', 'sowlog_step{phase="train"} 7.0']
+    """
+
+    def __init__(self, port: int = 9464, *, address: str = "127.0.0.1") -> None:
+        client = _client()
+        registry = client.CollectorRegistry()
+        self._lock = threading.Lock()
+        self._values: dict[str, float] = {}
+        self._last: dict[str, Record] = {}
+        registry.register(_Collector(self, client.core))
+        try:
+            self._server, self._thread = client.start_http_server(
+                _check_port(port), addr=address, registry=registry
+            )
+        except OSError as error:
+            raise _explain(error, port, address) from error
+        self._address = address
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{self._address}:{self._server.server_port}/metrics"
+
+    def write(self, record: Record) -> None:
+        """Keep the scalars of a record."""
+        if not record.tags:
+            return
+        is_held_out = all(tag.startswith(_HELD_OUT) for tag in record.tags)
+        with self._lock:
+            self._values.update(zip(record.tags, record.values.tolist(), strict=True))
+            self._last["eval" if is_held_out else "train"] = record
+
+    def flush(self) -> None:
+        """Do nothing: the next scrape has all values."""
+
+    def close(self) -> None:
+        """End the server."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def snapshot(self) -> tuple[dict[str, float], dict[str, Record]]:
+        """Return the last values by tag, and the last records by phase."""
+        with self._lock:
+            return dict(self._values), dict(self._last)
+
+
+class _Collector:
+    """The metrics of a scrape, made from the values at that time."""
+
+    def __init__(self, writer: Prometheus, core: Any) -> None:
+        self._writer = writer
+        self._core = core
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics; called by the client of Prometheus, at its start without values."""
+        values, last = self._writer.snapshot()
+        yield self._gauge("value", "The last value of a tag.", "tag", values)
+        steps = {phase: float(record.step) for phase, record in last.items()}
+        yield self._gauge("step", "The step of the last record.", "phase", steps)
+        times = {phase: record.wall_time for phase, record in last.items()}
+        yield self._gauge("time_seconds", "The time of the last record since the epoch.", "phase", times)
+
+    def _gauge(self, name: str, text: str, label: str, values: dict[str, float]) -> Any:
+        family = self._core.GaugeMetricFamily(f"sowlog_{name}", text, labels=[label])
+        for key, value in values.items():
+            # The page is UTF-8.
+            family.add_metric([key.encode("utf-8", "backslashreplace").decode()], value)
+        return family
+
+
+def _check_port(port: Any) -> int:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port of Prometheus is {port!r}, a {type(port).__name__}; it must be an integer.")
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"port of Prometheus is {port}; it must be from 0, for any free one, to 65535.")
+    return port
+
+
+def _explain(error: OSError, port: int, address: str) -> OSError:
+    if error.errno == errno.EADDRINUSE:
+        cause = "is in use: choose another one, Prometheus(port=...), or 0 for one that is free"
+    else:
+        cause = f"cannot be used ({error.strerror}): choose another port or address"
+    return OSError(error.errno, f"port {port} of {address} {cause}")
+
+
+def _client() -> Any:
+    try:
+        importlib.import_module("prometheus_client.core")
+        return importlib.import_module("prometheus_client")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"writers.Prometheus needs the client of Prometheus, which is not installed: {_INSTALL} (or pip "
+            f"install prometheus-client).",
+            name=error.name,
+        ) from error
