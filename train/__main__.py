@@ -126,9 +126,11 @@ def _train(
     import sowlog  # noqa: PLC0415
     from train import loop  # noqa: PLC0415
     from train.parallel import runtime  # noqa: PLC0415
+    from train.runs import writers  # noqa: PLC0415
     from train.show import display  # noqa: PLC0415
 
     runtime.set_up()
+    writers.check(config.writers, folder.path)
     lines.begun(folder.path, is_continued=folder.is_continued)
     if isinstance(folder, RunFolder) and folder.note:
         lines.warning(folder.note)

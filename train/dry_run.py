@@ -1,6 +1,7 @@
 """A preview of a run from its shapes alone: nothing is compiled, and nothing computed."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,19 +12,21 @@ from train.config.experiment import Config
 from train.data import Dataset
 from train.data.examples import HostBatch
 from train.parallel.devices import Devices, cut
+from train.runs import writers
 
 
 def describe(config: Config, dataset: Dataset) -> str:
-    """List the parameters, and every tag that would be logged, with reducer and bytes.
+    """List the parameters, every tag that would be logged, with reducer and bytes, and the writers.
 
     Args:
         config: the experiment.
         dataset: its data, of which the shapes are looked at.
 
     Raises:
-        ConfigError: No evaluation has a metric that the task or early stopping names, or no module is as
-            `watch` names it.
+        ConfigError: No evaluation has a metric that the task or early stopping names, no module is as
+            `watch` names it, or a writer lacks its package or login.
     """
+    writers.check(config.writers, Path())
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     batch = dataset.batch(config.seed, 0)
@@ -42,6 +45,7 @@ def describe(config: Config, dataset: Dataset) -> str:
             *_held_out(*held_out),
             *_metrics("each step", trained),
             *_metrics(f"each evaluation, every {config.eval.every} steps", {"eval": measured}),
+            writers.describe(config.writers),
         ]
     )
 

@@ -236,8 +236,9 @@ class Forwarder:
     def _note_loss(self, step: int, cause: BaseException) -> None:
         with self._changed:
             if not self._losses.count:
+                reason = f"{type(cause).__name__}: {cause}".rstrip(".")
                 self._warn(
-                    f"{self._name} has refused the record of step {step}: {type(cause).__name__}: {cause}. "
+                    f"{self._name} has refused the record of step {step}: {reason}. "
                     f"It is lost there. Each further record is tried, and flush() and close() raise with the "
                     f"number lost."
                 )
@@ -250,7 +251,7 @@ class Forwarder:
         if known is None:
             with self._changed:
                 self._warn(
-                    f"{self._name} stalls: {stall}. Training continues: the records wait in "
+                    f"{self._name} stalls: {str(stall).rstrip('.')}. Training continues: the records wait in "
                     f"{self._spool.path} and are tried again; the next run with that file forwards those "
                     f"that are left."
                 )

@@ -9,7 +9,7 @@ import importlib.util
 import itertools
 import re
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
 _INSTALL = "pip install 'sowlog[mlflow]'"
-# The most that MLflow takes: metrics and parameters of a call, characters of a value and of a name.
-_METRICS, _PARAMS, _VALUE, _NAME = 1000, 100, 6000, 250
+# The most that MLflow takes: metrics and parameters of a call, characters of values and of a name.
+_METRICS, _PARAMS, _VALUE, _TAG_VALUE, _NAME = 1000, 100, 6000, 5000, 250
 _STATUSES = {"success": "FINISHED", "failure": "FAILED"}
 _FORBIDDEN = re.compile(r"[^\w.\- ]")
 # The tag by which a run is found again: a hash, since a filter of MLflow has no quotes within a name.
 _RUN = "sowlog.run"
+_CHANGED = "sowlog.changed."
 
 
 class Mlflow:
@@ -31,8 +32,9 @@ class Mlflow:
 
     Scalars become metrics, in calls of up to 1000, hyperparameters parameters, and images and texts artifacts
     in `images/` and `texts/`. Histograms and curves have no place there. A character that MLflow refuses in a
-    name becomes its code: `a[0]` is `a_5b_0_5d_`. The ending of a run with hyperparameters is its status,
-    FINISHED or FAILED; without an ending it is KILLED, as such a run may continue. A run without
+    name becomes its code: `a[0]` is `a_5b_0_5d_`. MLflow never changes a parameter, so a value that a
+    continued run has changed is a tag, `sowlog.changed.NAME`. The ending of a run with hyperparameters is its
+    status, FINISHED or FAILED; without an ending it is KILLED, as such a run may continue. A run without
     hyperparameters is FINISHED.
 
     The first record makes the connection. While a server does not answer, `write` raises StalledError and the
@@ -115,11 +117,7 @@ class Mlflow:
         if record.hparams is not None:
             # A run with hyperparameters has an ending, unless it may continue.
             self._status = "KILLED"
-            entities = _module("entities")
-            values = record.hparams.values.items()
-            params = [entities.Param(_name_of(name), str(value)[:_VALUE]) for name, value in values]
-            for start in range(0, len(params), _PARAMS):
-                client.log_batch(run, params=params[start : start + _PARAMS])
+            self._write_hparams(client, run, record.hparams.values)
         if record.ending is not None:
             self._status = _STATUSES[record.ending]
         for tag, text in record.texts.items():
@@ -129,6 +127,20 @@ class Mlflow:
                 file = Path(folder) / f"{record.step}.png"
                 file.write_bytes(encode_png(image))
                 client.log_artifact(run, str(file), f"images/{_name_of(tag)}")
+
+    def _write_hparams(self, client: Any, run: str, values: Mapping[str, Any]) -> None:
+        entities, known = _module("entities"), client.get_run(run).data.params
+        texts = {_name_of(name): str(value) for name, value in values.items()}
+        new = [entities.Param(name, text[:_VALUE]) for name, text in texts.items() if name not in known]
+        changed = [
+            entities.RunTag(f"{_CHANGED}{name}"[:_NAME], text[:_TAG_VALUE])
+            for name, text in texts.items()
+            if known.get(name, text[:_VALUE]) != text[:_VALUE]
+        ]
+        for start in range(0, len(new), _PARAMS):
+            client.log_batch(run, params=new[start : start + _PARAMS])
+        for start in range(0, len(changed), _PARAMS):
+            client.log_batch(run, tags=changed[start : start + _PARAMS])
 
     def flush(self) -> None:
         """Do nothing: each call of MLflow returns once the store has the values."""

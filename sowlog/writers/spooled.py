@@ -145,9 +145,10 @@ class Spooled:
         losses, stall = self._forwarder.take_losses(), self._forwarder.stall
         messages: list[str] = []
         if losses.count:
+            cause = f"{type(losses.cause).__name__}: {losses.cause}".rstrip(".")
             messages.append(
                 f"{self._name} has refused {losses.count} of the records, at steps {losses.first} to "
-                f"{losses.last}. The first failed with {type(losses.cause).__name__}: {losses.cause}."
+                f"{losses.last}. The first failed with {cause}."
             )
         if late or is_hanging:
             cause = f"{type(stall).__name__}: {stall}" if stall is not None else f"{self._timeout:g} s passed"

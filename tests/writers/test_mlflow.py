@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 import sowlog
-from sowlog.writers import Mlflow, Record, Spooled, StalledError
+from sowlog.writers import DeliveryError, HParams, Mlflow, Record, Spooled, StalledError
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -136,15 +136,31 @@ def test_the_ending_is_the_status(store, error, status):
     assert run_of(store, status)[1].info.status == "RUNNING"
 
 
-def test_changed_hyperparameters_are_refused_and_the_rest_arrives(store, tmp_path):
-    """MLflow never changes a parameter: that record is lost, and the error names it."""
-    write(store, "changed", Record(0, 1.5, hparams=sowlog.writers.HParams({"lr": 0.1}, ())))
-    spooled = Spooled(Mlflow(store, experiment="digits", run="changed"), tmp_path / "a.spool", timeout=60)
-    spooled.write_all([Record(0, 1.5, hparams=sowlog.writers.HParams({"lr": 0.2}, ())), record(1, {"x": 1})])
-    with pytest.raises(sowlog.writers.DeliveryError, match="Changing param values is not allowed") as caught:
-        spooled.close()
-    assert caught.value.lost == 1
-    assert [point[0] for point in points(store, "changed", "x")] == [1]
+def test_changed_hyperparameters_of_a_continued_run_are_tags(store):
+    """MLflow never changes a parameter; equal ones, and new ones, are parameters."""
+    for settings in ({"lr": 0.1, "steps": 5}, {"lr": 0.1, "steps": 9, "added": True}):
+        write(store, "changed", Record(0, 1.5, hparams=HParams(settings, ())))
+    _, run = run_of(store, "changed")
+    assert run.data.params == {"lr": "0.1", "steps": "5", "added": "True"}
+    changed = {name: value for name, value in run.data.tags.items() if name.startswith("sowlog.changed")}
+    assert changed == {"sowlog.changed.steps": "9"}
+
+
+def test_records_that_mlflow_refuses_are_counted(store, tmp_path):
+    """Those of a run that was deleted meanwhile."""
+    writer = Mlflow(store, experiment="digits", run="deleted")
+    writer.write(record(0, {"x": 0}))
+    client, run = run_of(store, "deleted")
+    client.delete_run(run.info.run_id)
+    spooled = Spooled(writer, tmp_path / "a.spool", timeout=60)
+    spooled.write_all([record(1, {"x": 1}), record(2, {"x": 2})])
+    with pytest.raises(DeliveryError, match=r"Mlflow has refused 2 of the records.*'active' state") as caught:
+        spooled.flush()
+    assert caught.value.lost == 2
+    client.restore_run(run.info.run_id)
+    spooled.write(record(3, {"x": 3}))
+    spooled.close()
+    assert [point[0] for point in points(store, "deleted", "x")] == [0, 3]
 
 
 def test_a_server_that_is_gone_is_a_stall(monkeypatch):

@@ -3,7 +3,7 @@
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, cast
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -55,6 +55,18 @@ def chosen(key: Key, section: Mapping[str, Any]) -> list[type[BaseModel]]:
     tag = tag_of(section)
     admitted = [model for model in models(key) if not names_of(model) or tag in _tags(model)]
     return [options_of(section["name"]) if model is OwnTask else model for model in admitted]
+
+
+def expand_names(tree: dict[str, Any]) -> None:
+    """Replace a text in a list of sections by a section of that name, where one may have its name alone."""
+    for key, field in Config.model_fields.items():
+        items = tree.get(key)
+        if isinstance(items, list) and is_list(field) and any(map(_is_a_name, choices(field))):
+            tree[key] = [{"name": item} if isinstance(item, str) else item for item in cast(list[Any], items)]
+
+
+def _is_a_name(model: type[BaseModel]) -> bool:
+    return list(model.model_fields) == ["name"]
 
 
 def all_keys(prefix: Key = ()) -> list[str]:

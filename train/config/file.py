@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from train.config import errors, paths, yaml_reading
+from train.config import errors, fields, paths, yaml_reading
 from train.config.errors import COMMAND_LINE, ConfigError, Tree
 from train.config.experiment import Config
 from train.config.fields import Key
@@ -149,6 +149,7 @@ class _Draft:
 
     def check(self, file: str) -> Config:
         """Return the configuration, or raise with all errors."""
+        fields.expand_names(self._tree)
         try:
             config = Config.model_validate(self._tree)
         except ValidationError as error:

@@ -74,7 +74,9 @@ def _section(key: Key, model: type[BaseModel]) -> Iterator[str]:
 def _nested(key: Key, field: FieldInfo) -> Iterator[str]:
     if fields.is_list(field):
         yield ""
-        yield from _wrap(f"{'.'.join(key)} (default: []): a list. {field.description}", "")
+        yield from _wrap(
+            f"{'.'.join(key)} (default: {_yaml(field.default)}): a list. {field.description}", ""
+        )
         key = (*key, "N")
     for choice in fields.choices(field):
         names = fields.names_of(choice)

@@ -19,7 +19,7 @@ from train.system import files
 
 CONFIG, LOCK, CHECKPOINTS = "config.yaml", ".lock", "checkpoints"
 # Settings that look at a run and do not change it.
-_LOOKS = ("profile", "alerts", "fold", "heat_map_every", "tag_budget", "rates", "rates.every")
+_LOOKS = ("profile", "alerts", "fold", "heat_map_every", "tag_budget", "writers", "rates", "rates.every")
 
 
 _REMEDY = "Give another --workdir, or put it back, as the run's own command with --print-config prints it."

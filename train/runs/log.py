@@ -5,10 +5,11 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 
 import sowlog
-from sowlog.writers import TensorBoard, Writer
+from sowlog.writers import Writer
 from train.config.errors import RunWarning
 from train.config.experiment import Config
 from train.runs import profiling
+from train.runs import writers as run_writers
 from train.runs.folder import RunFolder, SharedFolder, usable
 from train.runs.profiling import Profiler
 
@@ -31,7 +32,7 @@ def open_log(
         warnings.warn(line, RunWarning, stacklevel=2)
     resumed = at if is_own and folder.is_continued else None
     with usable(folder.path):
-        writers = [TensorBoard(folder.path, resume_from=resumed), *shown()] if is_own else []
+        writers = [*run_writers.build(config.writers, folder.path, resumed), *shown()] if is_own else []
         log = sowlog.Logger(
             folder.path,
             writers=writers,

@@ -1,0 +1,59 @@
+"""The options of each writer of a run's records."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from train.config.base import Count, Options
+
+Name = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(ge=0, lt=1 << 16)]
+
+
+class TensorBoardOptions(Options):
+    """Event files for TensorBoard, in the run folder (`sowlog.writers.TensorBoard`)."""
+
+    name: Literal["tensorboard"]
+
+
+class JsonLinesOptions(Options):
+    """A line of JSON for each record, in metrics.jsonl of the run folder (`sowlog.writers.JsonLines`)."""
+
+    name: Literal["json_lines"]
+    every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
+
+
+class WandbOptions(Options):
+    """Weights & Biases (`sowlog.writers.Wandb`), behind a file of the run folder."""
+
+    name: Literal["wandb"]
+    project: Name = Field(description="Project.")
+    entity: Name | None = Field(None, description="User or team; null: that of the login.")
+    mode: Literal["online", "offline"] = Field(
+        "online", description="Upload during the run, or by `wandb sync` later."
+    )
+    run: Name | None = Field(None, description="Name of the run; null: that of the run folder.")
+    every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
+
+
+class MlflowOptions(Options):
+    """A run of MLflow (`sowlog.writers.Mlflow`), behind a file of the run folder."""
+
+    name: Literal["mlflow"]
+    tracking_uri: Name = Field(description="Server, http://host:5000, or store, sqlite:///mlflow.db.")
+    experiment: Name = Field(description="Experiment, which is created if it does not exist.")
+    run: Name | None = Field(None, description="Name of the run; null: the path of the run folder.")
+    every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
+
+
+class PrometheusOptions(Options):
+    """The last values for Prometheus, at http://127.0.0.1:PORT/metrics (`sowlog.writers.Prometheus`)."""
+
+    name: Literal["prometheus"]
+    port: Port = Field(9464, description="Port; 0: one that is free.")
+
+
+WriterOptions = Annotated[
+    TensorBoardOptions | JsonLinesOptions | WandbOptions | MlflowOptions | PrometheusOptions,
+    Field(discriminator="name"),
+]
