@@ -26,7 +26,7 @@ def describe(config: Config, dataset: Dataset) -> str:
         ConfigError: No evaluation has a metric that the task or early stopping names, no module is as
             `watch` names it, or a writer lacks its package or login.
     """
-    writers.check(config.writers, Path())
+    writers.check(config.writers, Path("run"))
     task = tasks.build(config.task)
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     batch = dataset.batch(config.seed, 0)

@@ -227,10 +227,12 @@ class Forwarder:
             self._note_done([content])
 
     def _note_done(self, contents: list[bytes]) -> None:
-        warning = None if self._warner is None else self._warner.take_warning()
         with self._changed:
             self._spool.drop(contents)
-            if warning is not None:
+        # Behind the note, since its failure must not forward the record once more.
+        warning = None if self._warner is None else self._warner.take_warning()
+        if warning is not None:
+            with self._changed:
                 self._warnings.append(warning)
 
     def _note_loss(self, step: int, cause: BaseException) -> None:

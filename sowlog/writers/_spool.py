@@ -100,8 +100,13 @@ class Spool:
         """Return once all records are on the disk itself.
 
         Raises:
-            OSError: The file cannot be synced.
+            OSError: The file cannot be synced, or was deleted.
         """
+        if self.count and self._file.deleted:
+            raise FileNotFoundError(
+                f"{self.path} was deleted during the run: this process still forwards its {self.count} "
+                f"records, and a later one cannot"
+            )
         self._file.sync()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from sowlog.writers.protocol import DeliveryError, StalledError, Writer
 from sowlog.writers.record import Record
 
 _MAX_BYTES = 1 << 30
-_TIMEOUT = 10.0
+_TIMEOUT, _CLOSE_TIMEOUT = 10.0, 60.0
 
 
 class Spooled:
@@ -38,7 +38,8 @@ class Spooled:
             `close` once all records are forwarded.
         max_bytes: the bound of the records that wait in the file. Beyond it a new record is lost, which
             `write` raises; hyperparameters and a layout are kept nevertheless.
-        timeout: seconds for which `flush` and `close` wait for the other writer.
+        timeout: seconds for which `flush` waits for the other writer.
+        close_timeout: the same of `close`, in which a service may upload the rest of a run.
 
     Raises:
         BlockingIOError: Another writer has the file.
@@ -66,10 +67,12 @@ class Spooled:
         *,
         max_bytes: int = _MAX_BYTES,
         timeout: float = _TIMEOUT,
+        close_timeout: float = _CLOSE_TIMEOUT,
     ) -> None:
         check_writer(writer)
         self._max_bytes = check_count(max_bytes, "max_bytes", "the file must hold 1 byte or more")
-        self._timeout = _check_timeout(timeout)
+        self._timeout = _check_timeout("timeout", timeout)
+        self._close_timeout = _check_timeout("close_timeout", close_timeout)
         self._writer, self._name = writer, type(writer).__name__
         self._path = local_folder(path)
         self._forwarder = Forwarder(writer, Spool(self._path))
@@ -127,15 +130,15 @@ class Spooled:
     def close(self) -> None:
         """Forward the records that are left, close the other writer, and end the thread.
 
-        It waits as `flush` does. Records that are late stay in the file, for the next writer with that path;
-        a writer that hangs keeps the file, and goes on, until the process ends.
+        It waits as `flush` does, for `close_timeout` seconds. Records that are late stay in the file, for the
+        next writer with that path; a writer that hangs keeps the file, and goes on, until the process ends.
 
         Raises:
             DeliveryError: Records are late, or were lost.
             OSError: The file cannot be synced.
             Exception: The other writer's close has failed.
         """
-        request = self._forwarder.request(self._writer.close, self._timeout, is_last=True)
+        request = self._forwarder.request(self._writer.close, self._close_timeout, is_last=True)
         if not request.is_done:
             self._forwarder.sync()
         self._raise_errors(request.error, late=request.late, is_hanging=not request.is_done)
@@ -150,8 +153,10 @@ class Spooled:
                 f"{self._name} has refused {losses.count} of the records, at steps {losses.first} to "
                 f"{losses.last}. The first failed with {cause}."
             )
-        if late or is_hanging:
-            cause = f"{type(stall).__name__}: {stall}" if stall is not None else f"{self._timeout:g} s passed"
+        cause = f"{self._close_timeout:g} s passed" if is_hanging else f"{type(stall).__name__}: {stall}"
+        if is_hanging and not late:
+            messages.append(f"{self._name} has all records, and its close has not returned ({cause}).")
+        if late:
             messages.append(
                 f"{late} records have not reached {self._name} yet ({cause}). They are in {self._path}: the "
                 f"next writer with that file forwards them."
@@ -164,9 +169,9 @@ class Spooled:
             raise error
 
 
-def _check_timeout(timeout: Any) -> float:
+def _check_timeout(name: str, timeout: Any) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is {timeout!r}, a {type(timeout).__name__}; it must be in seconds.")
+        raise TypeError(f"{name} is {timeout!r}, a {type(timeout).__name__}; it must be in seconds.")
     if not 0 <= timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(f"timeout is {timeout}; it must be 0 seconds or more.")
+        raise ValueError(f"{name} is {timeout}; it must be 0 seconds or more.")
     return float(timeout)

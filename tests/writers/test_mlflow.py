@@ -20,7 +20,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Return the URI of a store in SQLite, which all tests share: it makes its tables in seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    folder = tmp_path_factory.mktemp("mlflow")
+    # Without a place of their own, the artifacts would lie in the working folder.
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").create_experiment("digits", str(folder / "artifacts"))
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 def record(step, values, **others):
@@ -76,6 +79,16 @@ def test_a_repeated_record_adds_nothing(store):
     write(store, "repeated", *records, record(3, {"x": 0.5}))
     assert [point[0] for point in points(store, "repeated", "x")] == [0, 1, 2, 3]
     assert len(points(store, "repeated", "y")) == 3
+
+
+def test_an_experiment_that_is_missing_is_created(store):
+    """At the first record."""
+    writer = Mlflow(store, experiment="new", run="first")
+    writer.write(record(0, {"x": 0.5}))
+    writer.close()
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("new").experiment_id])
+    assert run.data.metrics == {"x": 0.5}
 
 
 def test_a_resumed_run_is_the_same_run(store):

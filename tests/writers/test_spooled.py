@@ -55,8 +55,6 @@ def test_a_slow_writer_delays_neither_the_others_nor_the_log(tmp_path):
     assert steps(memory) == list(range(100))
     assert steps(slow) == []
     slow.open.set()
-    spooled = log._delivery._sinks[0]._writer
-    spooled._timeout = WAIT
     log.close()
     assert steps(slow) == list(range(100))
     assert slow.closed
@@ -112,7 +110,7 @@ def test_flush_is_a_barrier(tmp_path):
 def test_flush_returns_after_the_timeout_and_the_records_are_in_the_file(tmp_path):
     """A writer that hangs does not hang the training; its records are durable."""
     slow = GatedWriter()
-    spooled = Spooled(slow, tmp_path / "a.spool", timeout=0.05)
+    spooled = Spooled(slow, tmp_path / "a.spool", timeout=0.05, close_timeout=0.05)
     spooled.write_all([record(0), record(1)])
     spooled.flush()
     with pytest.raises(
@@ -128,6 +126,40 @@ def test_flush_returns_after_the_timeout_and_the_records_are_in_the_file(tmp_pat
     assert steps(slow) == [0, 1]
     assert slow.closed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_close_that_hangs_is_an_error_after_its_timeout(tmp_path):
+    """All records are there, and whether their run has ended is unknown."""
+    released = threading.Event()
+
+    class HangingWriter(MemoryWriter):
+        def close(self):
+            released.wait(WAIT)
+
+    writer = HangingWriter()
+    spooled = Spooled(writer, tmp_path / "a.spool", close_timeout=0.05)
+    spooled.write(record(0))
+    spooled.flush()
+    with pytest.raises(DeliveryError, match="HangingWriter has all records, and its close has not") as caught:
+        spooled.close()
+    assert (caught.value.lost, caught.value.late) == (0, 0)
+    assert steps(writer) == [0]
+    released.set()
+    spooled._forwarder._thread.join(WAIT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deleted_file_is_an_error_of_flush(tmp_path):
+    """Its records are forwarded nevertheless, as long as this process lives."""
+    slow = GatedWriter()
+    spooled = Spooled(slow, tmp_path / "a.spool", timeout=0.01)
+    spooled.write_all([record(0), record(1)])
+    (tmp_path / "a.spool").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.spool was deleted during the run: this process still"):
+        spooled.flush()
+    slow.open.set()
+    spooled.close()
+    assert steps(slow) == [0, 1]
 
 
 def test_a_stall_warns_once_and_costs_no_record(tmp_path):
@@ -261,6 +293,7 @@ def test_a_warning_of_the_writer_is_handed_on(tmp_path):
         warning = None
 
         def write(self, record):
+            super().write(record)
             self.warning = RuntimeWarning(f"odd step {record.step}")
 
         def take_warning(self):
@@ -272,6 +305,22 @@ def test_a_warning_of_the_writer_is_handed_on(tmp_path):
     spooled.flush()
     assert str(spooled.take_warning()) == "odd step 7"
     spooled.close()
+
+
+def test_a_writer_whose_warning_fails_gets_each_record_once(tmp_path):
+    """The failure is a stall, and the next attempt goes on behind the record."""
+
+    class OddWriter(MemoryWriter):
+        def take_warning(self):
+            if len(self.records) == 1:
+                raise ValueError("no warning")
+
+    writer = OddWriter()
+    spooled = Spooled(writer, tmp_path / "a.spool", timeout=WAIT)
+    spooled.write_all([record(0), record(1)])
+    spooled.flush()
+    spooled.close()
+    assert steps(writer) == [0, 1]
 
 
 def test_beyond_the_bound_new_records_are_lost_and_counted(tmp_path):
@@ -291,7 +340,6 @@ def test_beyond_the_bound_new_records_are_lost_and_counted(tmp_path):
         lost = caught.value.lost
         assert (tmp_path / "a.spool").stat().st_size < 21_000
         slow.open.set()
-        spooled._timeout = WAIT
         log.close(ending=None)
     assert steps(slow)[:-1] == list(range(100 - lost))
     assert slow.records[-1].hparams.values == {"lr": 0.5}
@@ -311,7 +359,6 @@ def test_a_full_disk_under_the_spool_is_a_stall(tmp_path):
         spooled.write_all([record(1, 100), record(2, 100)])
     spooled.write_all([record(1, 100), record(2, 100)])
     slow.open.set()
-    spooled._timeout = WAIT
     spooled.close()
     assert steps(slow) == [0, 1, 2]
 
@@ -395,7 +442,6 @@ def test_damage_is_a_warning(tmp_path):
     content = (tmp_path / "a.spool").read_bytes()
     (tmp_path / "b.spool").write_bytes(content[:-10] + b"?" + content[-9:])
     slow.open.set()
-    spooled._timeout = WAIT
     spooled.close()
     memory = MemoryWriter()
     again = Spooled(memory, tmp_path / "b.spool", timeout=WAIT)
@@ -410,6 +456,7 @@ def test_arguments_are_checked(tmp_path):
         ({"max_bytes": 0}, ValueError, "max_bytes is 0; the file must hold 1 byte"),
         ({"timeout": -1}, ValueError, "timeout is -1; it must be 0 seconds or more"),
         ({"timeout": float("nan")}, ValueError, "timeout is nan"),
+        ({"close_timeout": -1}, ValueError, "close_timeout is -1; it must be 0 seconds or more"),
         ({"timeout": "1"}, TypeError, "timeout is '1', a str"),
     ):
         with pytest.raises(error, match=message):

@@ -102,14 +102,16 @@ def test_hyperparameters_media_and_ending(written, tmp_path):
 
 def test_a_program_that_uses_wandb_itself_keeps_its_run(tmp_path, written):
     """Its global run is another one."""
-    own = wandb.init(
-        project="own", dir=tmp_path / "own", mode="offline", settings=wandb.Settings(silent=True)
-    )
-    (tmp_path / "own").mkdir(exist_ok=True)
+    (tmp_path / "own").mkdir()
+    settings = wandb.Settings(silent=True)
+    own = wandb.init(project="own", name="own", dir=tmp_path / "own", mode="offline", settings=settings)
+    own.log({"mine": 1.0})
     written(record(0, {"x": 1}), ended=False)
     assert wandb.run is own
     own.finish()
     wandb.teardown()
+    (run,) = runs_of(tmp_path / "own")
+    assert [set(row) & {"mine", "x"} for row in run["rows"]] == [{"mine"}]
 
 
 def test_behind_a_spool_each_record_is_a_row(tmp_path):

@@ -22,7 +22,8 @@ OFFLINE = "{name: wandb, project: digits, mode: offline, every: 5}"
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Leave out a login, and reports of errors, of this machine."""
+    """Leave out a login, and reports of errors, of this machine; MLflow writes to the working folder."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -47,12 +48,16 @@ def test_several_writers_have_the_points_of_the_run(tmp_path: Path) -> None:
     mlflow = f"{{name: mlflow, tracking_uri: '{store}', experiment: digits}}"
     setting = f"writers=[tensorboard, json_lines, {OFFLINE}, {mlflow}]"
     run(digits("steps=6", setting), tmp_path / "mine")
+    with (tmp_path / "mine" / "metrics.jsonl").open("a") as lines:
+        # As a killed run leaves the steps behind its last checkpoint.
+        lines.write('{"step":7,"time":1.5,"scalars":{"loss":99.0}}\n')
     run(digits("steps=12", setting), tmp_path / "mine")
     wandb.teardown()
     run(digits("steps=12"), tmp_path / "straight")
     assert points(tmp_path / "mine") == points(tmp_path / "straight")
-    steps = [step for step, _ in losses(tmp_path / "mine")]
-    assert steps == list(range(12))
+    steps, values = zip(*losses(tmp_path / "mine"), strict=True)
+    assert steps == tuple(range(12))
+    assert max(values) < 99
     before, after = runs_of(tmp_path / "mine")
     assert (before["group"], after["group"], after["name"]) == ("mine", "mine", "mine from 6")
     rows = [[row["global_step"] for row in each["rows"] if "loss" in row] for each in (before, after)]
@@ -136,6 +141,11 @@ def test_a_port_in_use_ends_the_program_and_closes_the_other_writers(
         assert program.main([*arguments, "steps=2", f"{setting.partition('{')[0]}]"]) == 0
     finally:
         other.close()
+    # Of two with one port the first has it, until the second fails.
+    twice = f"writers=[{{name: prometheus, port: {port}}}, {{name: prometheus, port: {port}}}]"
+    with pytest.raises(ConfigError, match=rf"writers\.1: port {port} of 127\.0\.0\.1 is in use"):
+        writers.build(digits(twice).writers, tmp_path / "run", None)
+    Prometheus(int(port)).close()
 
 
 def test_two_services_of_one_kind_have_a_file_each(tmp_path: Path) -> None:
