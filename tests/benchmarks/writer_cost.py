@@ -13,12 +13,13 @@ import numpy as np
 from crc32c import crc32c
 
 import sowlog
-from sowlog.writers import TensorBoard
+from sowlog.writers import JsonLines, TensorBoard, Writer
 from tests.benchmarks.measure import Line, Size, cost_of, interleave, paired_ratio, spread_of
 from tests.benchmarks.peers import WRITING, Sowlog, Writing, absent, installed, missing
 from tests.benchmarks.steps import tags_of
 
 _FLOOR = "CRC and write of the same bytes"
+_JSON_LINES = "sowlog, writers.JsonLines"
 
 
 # Steps go up from one repetition to the next, as those of a run do.
@@ -31,7 +32,8 @@ def measure_writer_cost(size: Size) -> list[Line]:
     for count in size.counts:
         with ExitStack() as stack:
             runs = {
-                Sowlog.title: _sowlog(stack, count, size),
+                Sowlog.title: _sowlog(_UnsyncedWriter, stack, count, size),
+                _JSON_LINES: _sowlog(_UnsyncedLines, stack, count, size),
                 _FLOOR: _floor(stack, count, size),
                 **{peer.title: _peer(stack, peer, count, size) for peer in installed(WRITING)},
             }
@@ -61,6 +63,13 @@ class _UnsyncedWriter(TensorBoard):
         """Do nothing: `write` has handed all over to the operating system."""
 
 
+class _UnsyncedLines(JsonLines):
+    """The same of JSON lines."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
 def _folder(stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
 
@@ -71,9 +80,9 @@ def _per_scalar(write: Callable[[], object], steps: int, count: int) -> Callable
     return lambda: cost_of(write).cpu / (steps * count) * 1e6
 
 
-def _sowlog(stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
+def _sowlog(make: Callable[[Path], Writer], stack: ExitStack, count: int, size: Size) -> Callable[[], float]:
     folder = _folder(stack)
-    log = stack.enter_context(sowlog.Logger(folder, writers=[_UnsyncedWriter(folder)]))
+    log = stack.enter_context(sowlog.Logger(folder, writers=[make(folder)]))
     pack = jax.jit(lambda values: sowlog.pack(dict(zip(tags_of(count), values, strict=True))))
     packed = [pack(np.full(count, i, np.float32)) for i in range(min(8, size.records))]
     jax.block_until_ready(packed)
