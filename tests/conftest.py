@@ -14,6 +14,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # Four virtual devices, for what is sharded; everything else stays on the first.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+# MLflow and W&B report no use and no error of a test to their makers.
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 import hypothesis
 import pytest

@@ -13,11 +13,10 @@ from tests.support.wandb_reading import runs_of
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch, tmp_path):
-    """Leave out a login, and reports of errors, of this machine."""
+    """Leave out a login of this machine."""
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
 
 
 @pytest.fixture

@@ -22,11 +22,10 @@ OFFLINE = "{name: wandb, project: digits, mode: offline, every: 5}"
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Leave out a login, and reports of errors, of this machine; MLflow writes to the working folder."""
+    """Leave out a login of this machine; MLflow writes to the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
