@@ -37,9 +37,9 @@ class Wandb:
     A resumed run is a run of its own, in one group with those before it and with `resumed_from` in its
     config: as a fork, it has the steps from there on, and theirs stay as they were.
 
-    W&B takes 10 to 14 ms of CPU for a record of 1000 scalars, so use `Every`; `Spooled` keeps it off the
-    other writers' thread. The first record makes the run. W&B's own process keeps the rows in a file and
-    uploads them. It needs W&B's client, `pip install 'sowlog[wandb]'`.
+    W&B takes some milliseconds of CPU for a record of 1000 scalars, so use `Every`; `Spooled` keeps that off
+    the other writers' thread. The first record makes the run. W&B's own process, which the constructor
+    starts, keeps the rows in a file and uploads them. It needs W&B's client, `pip install 'sowlog[wandb]'`.
 
     Args:
         project: the project.
@@ -108,6 +108,9 @@ class Wandb:
         }
         self._run: Any = None
         self._exit_code = 0
+        # Exit hooks run in reverse order: the one that ends W&B's process is registered before that of the
+        # logger, which writes the queued records of a program that does not close it.
+        _wandb().setup(_wandb().Settings(silent=True))
 
     def write(self, record: Record) -> None:
         """Write a record as a row.
@@ -177,5 +180,5 @@ def _has_login() -> bool:
 
 
 def _wandb() -> Any:
-    """Import W&B where it is first used, which takes a second."""
+    """Import W&B for a writer alone, since that takes a second."""
     return importlib.import_module("wandb")

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -122,6 +124,29 @@ def test_behind_a_spool_each_record_is_a_row(tmp_path):
     wandb.teardown()
     (run,) = runs_of(tmp_path)
     assert [row["global_step"] for row in run["rows"]] == list(range(20))
+
+
+UNCLOSED = """
+import sys
+import sowlog
+from sowlog.writers import Spooled, Wandb
+writer = Wandb("digits", run="first", folder=sys.argv[1], mode="offline")
+log = sowlog.Logger("unused", writers=[Spooled(writer, sys.argv[1] + "/a.spool")])
+log(0, {"x": 0.0})
+log.flush()  # The run is made, with the exit hooks of its own.
+for step in range(1, 100):
+    log(step, {"x": float(step)})
+"""
+
+
+def test_the_exit_of_a_program_writes_the_queued_records(tmp_path):
+    """W&B's own process ends behind the logger that was not closed."""
+    command = [sys.executable, "-c", UNCLOSED, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "Error" not in done.stderr
+    (run,) = runs_of(tmp_path)
+    assert [row["global_step"] for row in run["rows"]] == list(range(100))
+    assert run["exit_code"] == 0
 
 
 def test_without_a_login_the_error_says_how_to_go_on(tmp_path, monkeypatch):
