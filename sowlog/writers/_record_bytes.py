@@ -54,9 +54,14 @@ class RecordEncoder:
             fields["layout"] = {category: dict(charts) for category, charts in record.layout.items()}
         if record.ending is not None:
             fields["ending"] = record.ending
+        if record.is_of_logger:
+            fields["is_of_logger"] = True
+        unfolded = b"" if record.unfolded is None else self.encode(record.unfolded)
+        if unfolded:
+            fields["unfolded"] = len(unfolded)
         head, tags = json.dumps(fields).encode("ascii"), self._text(record.tags)
         return b"".join(
-            (_LENGTHS.pack(len(head), len(tags)), head, tags, *(each.tobytes() for each in arrays))
+            (_LENGTHS.pack(len(head), len(tags)), head, tags, *(each.tobytes() for each in arrays), unfolded)
         )
 
     def _text(self, tags: tuple[str, ...]) -> bytes:
@@ -105,6 +110,8 @@ class RecordDecoder:
             pr_curves=MappingProxyType(
                 {tag: _read_only(arrays.take("<f4", shape)) for tag, shape in fields.get("pr_curves", ())}
             ),
+            is_of_logger=fields.get("is_of_logger", False),
+            unfolded=self.decode(content[-fields["unfolded"] :]) if "unfolded" in fields else None,
         )
 
     def _tags_of(self, text: bytes) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -37,7 +38,10 @@ def assert_equal(found, expected):
         assert list(arrays) == list(others)
         for tag, array in arrays.items():
             np.testing.assert_array_equal(array, others[tag], strict=True)
-    for name in ("hparams", "ending", "texts", "layout"):
+    assert (found.unfolded is None) == (expected.unfolded is None)
+    if expected.unfolded is not None:
+        assert_equal(found.unfolded, expected.unfolded)
+    for name in ("hparams", "ending", "texts", "layout", "is_of_logger"):
         assert getattr(found, name) == getattr(expected, name)
 
 
@@ -83,6 +87,19 @@ def test_absent_values_and_many_layouts():
         tags = PresentTags.of(whole, present)
         record = Record(step, 1.5, tags, np.arange(len(tags), dtype=np.float32))
         assert_equal(decoder.decode(encoder.encode(record)), record)
+
+
+def test_every_field_comes_back():
+    """Also that of a logger's own record, and the layers of folded families; a new field must be added."""
+    whole = Record(3, 1.5, ("a/0", "a/1"), np.array([0.5, 1.5], np.float32))
+    record = dataclasses.replace(whole, tags=("a/max",), values=whole.values[1:], unfolded=whole)
+    record = dataclasses.replace(record, is_of_logger=True)
+    record.values.flags.writeable = False
+    assert_equal(through_bytes(record), record)
+    assert {field.name for field in dataclasses.fields(Record)} == {
+        *("step", "wall_time", "tags", "values", "histograms", "images", "hparams", "ending", "texts"),
+        *("layout", "pr_curves", "is_of_logger", "unfolded"),
+    }
 
 
 def test_an_empty_record_comes_back():
