@@ -11,6 +11,8 @@ import sowlog
 from sowlog.writers import DeliveryError, HParams, Mlflow, Record, Spooled, StalledError
 
 pytestmark = [
+    # The import of MLflow and the tables of a store take ten seconds.
+    pytest.mark.long,
     pytest.mark.timeout(120),
     # Of MLflow, with SQLAlchemy 2.1.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),

@@ -41,6 +41,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_several_writers_have_the_points_of_the_run(tmp_path: Path) -> None:
     """Each of them; a resumed run goes on in the same file, and as a fork of W&B's run."""
     store = f"sqlite:///{tmp_path}/mlflow.db"
