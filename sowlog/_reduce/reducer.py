@@ -181,24 +181,17 @@ class Reducer(abc.ABC):
             >>> sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0])
             State(mean, 1.5)
         """
-        if isinstance(value, Weighted):
-            if weight is not None:
-                raise ValueError(
-                    "a value has two weights, one in sowlog.weighted(value, w) and one in weight=v: "
-                    "write weight=w * v, and the value by itself."
-                )
-            return self.of(value.value, value.weight)
+        value, weight = values.separated(value, weight)
         array = values.real_array(value, "value")
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
         is_short = self._is_short and weight is None and values.is_exact_as_float32(array)
         return ambient.isolated(self._inlined if is_short else self._called, *operands)
 
     def _of_arrays(self, value: jax.Array, *weights: jax.Array) -> State:
-        operands = (value, *(values.fit_weight(weight, value) for weight in weights))
         function = self._of_one
-        for position, axis in reversed(list(enumerate(_kept_axes(self, operands[0].ndim)))):
+        for position, axis in reversed(list(enumerate(_kept_axes(self, value.ndim)))):
             function = jax.vmap(function, in_axes=axis - position)
-        return function(*operands)
+        return function(value, *(values.fit_weight(weight, value) for weight in weights))
 
     # Under jit values of one shape are traced once for a reducer, for any number of layers.
     _called = jax.jit(_of_arrays, static_argnums=0)

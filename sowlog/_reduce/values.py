@@ -46,6 +46,22 @@ def weighted(value: Value, weight: Value) -> Weighted:
     return Weighted(value, weight)
 
 
+def separated(value: Value | Weighted, weight: Value | None) -> tuple[Value, Value | None]:
+    """Return a value and its weight, of a pair or as they are.
+
+    Raises:
+        ValueError: The value has two weights.
+    """
+    if not isinstance(value, Weighted):
+        return value, weight
+    if weight is not None:
+        raise ValueError(
+            "a value has two weights, one in sowlog.weighted(value, w) and one in weight=v: "
+            "write weight=w * v, and the value by itself."
+        )
+    return value.value, value.weight
+
+
 def narrowed(value: Any) -> Any:
     """Return a value, with integers of the host that do not fit JAX's integers converted to float32.
 

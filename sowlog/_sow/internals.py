@@ -109,10 +109,7 @@ def check() -> None:
 
 
 def cache_key(*, collects: bool, names: bool = False) -> contextlib.AbstractContextManager[None]:
-    """Return a context whose traces JAX caches apart.
-
-    A function that was traced in no `collect` has no sows, and one whose modules were not named has no names.
-    """
+    """Return a context whose traces JAX caches apart: those of another one have no sows, or no names."""
     return _is_collecting((collects, "names") if names else collects)
 
 
@@ -128,8 +125,7 @@ def set_rules(primitive: Any, refuse: Callable[..., Any], result: Callable[..., 
 
 def holds_sows(jaxpr: Any) -> bool:
     """Return whether a jaxpr, or an equation, sows."""
-    effects = jaxpr.effects
-    return bool(effects) and any(isinstance(effect, _Sow) for effect in effects)
+    return bool(jaxpr.effects) and any(isinstance(effect, _Sow) for effect in jaxpr.effects)
 
 
 def equations(jaxpr: Any) -> Sequence[Any]:
