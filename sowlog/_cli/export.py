@@ -88,9 +88,7 @@ def _csv_cells(cells: tuple[str, ...]) -> str:
 def _write_json_lines(file: BinaryIO, names: tuple[str, ...], curves: frames.Curves) -> None:
     quoted = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
     for key, steps, times, values in _texts(curves):
-        cells = ", ".join(
-            f'"{name}": {json.dumps(text, ensure_ascii=False)}' for name, text in zip(names, key, strict=True)
-        )
+        cells = ", ".join(f'"{name}": {json.dumps(text)}' for name, text in zip(names, key, strict=True))
         rows = zip(steps, times, values, strict=True)
         lines = (
             f'{{{cells}, "step": {s}, "wall_time": {quoted.get(t, t)}, "value": {quoted.get(v, v)}}}\n'

@@ -41,13 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sowlog {options.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The rest of the stream's buffer goes nowhere, and not into an error at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        print(f"sowlog {options.command}: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _drop_output() -> None:
+    """Lead standard output nowhere, so that the rest of its buffer is no error at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _print(report: Any, options: Any) -> None:

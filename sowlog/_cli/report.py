@@ -27,7 +27,7 @@ class Report(NamedTuple):
 
 def as_json(data: Any) -> str:
     """Return data as one line of strict JSON; NaN and infinities are strings, as in protobuf's JSON."""
-    return json.dumps(_finite(data), allow_nan=False, ensure_ascii=False)
+    return json.dumps(_finite(data), allow_nan=False)
 
 
 def _finite(data: Any) -> Any:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from sowlog._cli.errors import UsageError, nearest
 from sowlog._events.reading import Run, read
 from sowlog._events.runs import read_all
 from sowlog._events.trees import run_folders
 from sowlog._tree.globs import from_glob
-
-T = TypeVar("T")
 
 
 def read_runs(paths: Sequence[str]) -> dict[str, Run]:
@@ -46,11 +43,11 @@ def read_one(path: str) -> Run:
     return next(iter(runs.values()))
 
 
-def choose(known: Iterable[str], globs: Sequence[str] | None, *, kind: str = "tag") -> list[str]:
-    """Return the names that match one of the globs, in their order; all without globs.
+def choose(known: Iterable[str], globs: Sequence[str] | None) -> list[str]:
+    """Return the tags that match one of the globs, in their order; all without globs.
 
     Raises:
-        UsageError: A glob matches no name.
+        UsageError: A glob matches no tag.
     """
     names = list(known)
     if not globs:
@@ -58,7 +55,7 @@ def choose(known: Iterable[str], globs: Sequence[str] | None, *, kind: str = "ta
     patterns = [re.compile(from_glob(glob)) for glob in globs]
     for glob, pattern in zip(globs, patterns, strict=True):
         if not any(map(pattern.match, names)):
-            raise UsageError(f"no {kind} is {glob}: {nearest(glob, names)}")
+            raise UsageError(f"no tag is {glob}: {nearest(glob, names)}")
     return [name for name in names if any(pattern.match(name) for pattern in patterns)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 import time
 from argparse import Namespace
@@ -29,6 +30,7 @@ def run(options: Namespace) -> Report:
     _write(sys.stdout, last, is_json=options.json)
     while options.follow:
         time.sleep(options.interval)
+        _check_reader(sys.stdout)
         try:
             is_new = one.refresh()
         except OSError as error:
@@ -37,6 +39,14 @@ def run(options: Namespace) -> Report:
         if is_new:
             _write(sys.stdout, seen.new_steps(one), is_json=options.json)
     return Report(0, None, list)
+
+
+def _check_reader(stream: TextIO) -> None:
+    """Raise BrokenPipeError if the reader of a pipe has gone: a write would find it at the next step only."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    if any(state & (select.POLLERR | select.POLLNVAL) for _, state in poll.poll(0)):
+        raise BrokenPipeError
 
 
 class _Points(NamedTuple):

@@ -1,6 +1,7 @@
 """The command line as a process: what it imports, pipes, and exit statuses."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path, arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["show", "tail"])
+def test_output_that_cannot_be_written_is_an_error(tmp_path, command):
+    """A full disk has status 2 and one line."""
+    write_run(tmp_path, loss=[1.0])
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sowlog", command, str(tmp_path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    message = f"sowlog {command}: the output cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
 @pytest.mark.parametrize("arguments", [[], ["shw"], ["show"], ["show", "--nowhere", "x"], ["export", "x"]])
 def test_wrong_arguments_have_status_2(arguments, capsys):
     """And the usage."""
@@ -120,3 +137,5 @@ def test_a_stream_without_unicode_has_plain_curves(tmp_path):
     done = python("-m", "sowlog", "show", tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
+    done = python("-m", "sowlog", "show", "--json", tmp_path, env=environment)
+    assert json.loads(done.stdout)["tags"][0]["tag"] == "ö"

@@ -46,6 +46,18 @@ def test_loops_of_links_end_and_no_run_is_read_twice(tmp_path):
     assert list(sowlog.read_all(tmp_path / "tree")) == ["linked", "z"]
 
 
+def test_runs_that_wandb_syncs_are_read_once(tmp_path):
+    """W&B links the event files into the folder of its run, and the newest run as latest-run."""
+    path = write_run(tmp_path / "logs", 1.0, 2.0)
+    synced = tmp_path / "wandb" / "run-20260101_000000-abc" / "files"
+    synced.mkdir(parents=True)
+    (synced / path.name).symlink_to(path)
+    (tmp_path / "wandb" / "latest-run").symlink_to(synced.parent.name)
+    runs = sowlog.read_all(tmp_path / "wandb")
+    assert list(runs) == ["run-20260101_000000-abc/files"]
+    assert runs["run-20260101_000000-abc/files"].scalars["loss"].values.tolist() == [1.0, 2.0]
+
+
 def test_a_deep_tree_needs_no_recursion(tmp_path):
     """Deeper than Python's stack."""
     folder = tmp_path
