@@ -98,7 +98,7 @@ class Run:
         return f"<Run of {self.path}, {count} tag{'s' * (count != 1)}{damaged}>"
 
     def refresh(self) -> bool:
-        """Read what was written since, and no byte twice; a run whose files were replaced is read anew.
+        """Read the records written since, and no byte twice; a run whose files were replaced is read anew.
 
         Arrays that were taken from the run before stay as they are.
 

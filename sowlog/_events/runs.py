@@ -57,7 +57,7 @@ class Runs(Mapping[str, Run]):
         return f"<{len(self)} run{'s' * (len(self) != 1)} under {self.path}: {', '.join(names)}>"
 
     def refresh(self) -> bool:
-        """Read what was written since, new runs included.
+        """Read the records written since, and new runs.
 
         Returns:
             Whether anything is new.

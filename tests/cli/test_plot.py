@@ -81,7 +81,7 @@ def test_the_terminal_has_curves_and_heat_maps(sweep, sowlog_command, monkeypatc
 
 
 def test_smoothing_is_that_of_tensorboard():
-    """A moving average without the bias of its start; what is not finite stays and does not enter."""
+    """A moving average without the bias of its start; NaN and infinity stay and do not enter."""
     values = np.array([1.0, 3.0, np.nan, 2.0])
     expected = [1.0, (0.5 / 2 + 1.5) / 0.75, np.nan, (1.75 / 2 + 1.0) / 0.875]
     np.testing.assert_allclose(smoothed(values, 0.5), expected)

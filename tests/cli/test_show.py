@@ -160,7 +160,7 @@ def test_a_run_of_a_billion_steps_costs_no_memory(tmp_path, json_of):
     width=st.integers(1, 30),
 )
 def test_a_curve_has_a_character_for_each_part(values, width):
-    """Of any values; what is not finite is marked, and the extremes have the outermost levels."""
+    """Of any values; NaN and infinity are marked, and the extremes have the outermost levels."""
     curve = sparkline(values, width, "utf-8")
     assert len(curve) == min(width, len(values))
     if len(values) <= width:

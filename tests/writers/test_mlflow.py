@@ -141,9 +141,9 @@ def test_the_ending_is_the_status(store, error, status):
             log.hparams({"lr": 0.1})
             log.flush()
             assert run_of(store, status)[1].info.status == "RUNNING"
-            raise error
+            raise error("the end")
 
-    with pytest.raises(error):
+    with pytest.raises(error, match="the end"):
         train()
     assert run_of(store, status)[1].info.status == status
     writer = Mlflow(store, experiment="digits", run=status)
