@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sowlog._cli.errors import UsageError, nearest
+from sowlog._cli.errors import UsageError
 from sowlog._cli.report import Report, number, printable
 from sowlog._cli.selecting import read_runs
 from sowlog._events.reading import Run
 from sowlog._events.repairing import Copied, copy_whole_records
+from sowlog._tree.nearest import nearest
 
 _OPERATORS = {
     "<": operator.lt,

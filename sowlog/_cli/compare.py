@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sowlog._cli.curves import Statistics, statistics_of
-from sowlog._cli.errors import UsageError, nearest
+from sowlog._cli.errors import UsageError
 from sowlog._cli.report import Report, number, printable
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._cli.tables import TextTable
 from sowlog._events.reading import Run, Series
+from sowlog._tree.nearest import nearest
 
 _NUMBERS = ("last", "min", "max")
 Setting = bool | float | str | None

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sowlog._cli.errors import UsageError, nearest
+from sowlog._cli.errors import UsageError
 from sowlog._events.reading import Run, read
 from sowlog._events.runs import read_all
 from sowlog._events.trees import run_folders
 from sowlog._tree.globs import from_glob
+from sowlog._tree.nearest import nearest
 
 
 def read_runs(paths: Sequence[str]) -> dict[str, Run]:
