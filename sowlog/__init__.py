@@ -41,6 +41,7 @@ __all__ = [
     "UnmatchedWatchError",
     "WriterError",
     "accumulate",
+    "adapters",
     "alerts",
     "all_reduce",
     "collect",
@@ -79,7 +80,7 @@ __all__ = [
     "writers",
 ]
 
-_MODULES = ("alerts", "nnx", "testing", "writers")
+_MODULES = ("adapters", "alerts", "nnx", "testing", "writers")
 # The names that need no JAX, and their files.
 _READING = {
     "CorruptEventFile": "framing",

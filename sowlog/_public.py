@@ -1,6 +1,6 @@
 """All public names. Their import is that of JAX and Flax, and makes the changes to both that sows need."""
 
-from sowlog import alerts, testing, writers
+from sowlog import adapters, alerts, testing, writers
 from sowlog._events.framing import CorruptEventFile
 from sowlog._events.reading import Run, read
 from sowlog._events.runs import Runs, read_all
@@ -61,6 +61,7 @@ __all__ = [
     "UnmatchedWatchError",
     "WriterError",
     "accumulate",
+    "adapters",
     "alerts",
     "all_reduce",
     "collect",
@@ -103,5 +104,5 @@ register()
 rules.install()
 linen.install()
 
-for _module in (alerts, testing, writers):
+for _module in (adapters, alerts, testing, writers):
     publish(_module)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import sowlog
+import sowlog.adapters
 import sowlog.alerts
 import sowlog.testing
 import sowlog.writers
 
-MODULES = (sowlog, sowlog.alerts, sowlog.testing, sowlog.writers)
+MODULES = (sowlog, sowlog.adapters, sowlog.alerts, sowlog.testing, sowlog.writers)
 OBJECTS = {
     f"{module.__name__}.{name}": (module, getattr(module, name))
     for module in MODULES

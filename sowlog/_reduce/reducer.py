@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sowlog._reduce import ambient, values
-from sowlog._reduce.state import Parts, State, start
+from sowlog._reduce.state import Parts, State, cast_like, check_reducer, start
 from sowlog._reduce.values import Value, Weighted
 
 Exchange = Generator[Any, Any, Parts]
@@ -159,11 +159,12 @@ class Reducer(abc.ABC):
         return state.merge(self.of(value))
 
     @final
-    def of(self, value: "Value | Weighted", weight: Value | None = None) -> State:
+    def of(self, value: "Value | Weighted | State", weight: Value | None = None) -> State:
         """Return the state of one value, for a value computed outside of a module.
 
         Args:
-            value: a real number or array, or `sowlog.weighted(value, weight)`.
+            value: a real number or array, or `sowlog.weighted(value, weight)`; a state of this reducer is
+                returned as it is.
             weight: a number, or an array with as many axes as `value` that broadcasts to it. Elements of
                 weight 0 are ignored, even NaN. None is a weight of 1 for every element.
 
@@ -182,6 +183,8 @@ class Reducer(abc.ABC):
             State(mean, 1.5)
         """
         value, weight = values.separated(value, weight)
+        if isinstance(value, State):
+            return check_reducer(self, value, weight)
         array = values.real_array(value, "value")
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
         is_short = self._is_short and weight is None and values.is_exact_as_float32(array)
@@ -262,10 +265,10 @@ class _Built(Reducer):
                 f"{self} was built from functions and its `add` takes no weight: "
                 "sow without a weight, or subclass sowlog.Reducer and use the weight in `from_value`."
             )
-        return _cast_like(self.add(self.empty(), value), self.empty())
+        return cast_like(self.add(self.empty(), value), self.empty())
 
     def merge(self, a: Parts, b: Parts) -> Parts:
-        return _cast_like(self.merge_fn(a, b), a)
+        return cast_like(self.merge_fn(a, b), a)
 
     def compute(self, parts: Parts) -> Any:
         return self.compute_fn(parts)
@@ -290,7 +293,3 @@ def _kept_axes(reducer: Reducer, ndim: int) -> list[int]:
         raise ValueError(f"{reducer} cannot reduce axis {outside[0]} of a value with {ndim} axes.")
     reduced = {axis % ndim for axis in axes}
     return [axis for axis in range(ndim) if axis not in reduced]
-
-
-def _cast_like(parts: Parts, like: Parts) -> Parts:
-    return jax.tree.map(lambda x, reference: jnp.asarray(x, jnp.asarray(reference).dtype), parts, like)

@@ -237,3 +237,27 @@ def strong(leaf: Any) -> jax.Array:
     """Return a leaf as an array of strong dtype: the weak type of a Python 0.0 would cost a second trace."""
     is_strong = isinstance(leaf, jax.Array) and not leaf.weak_type
     return leaf if is_strong else jnp.asarray(leaf, jnp.result_type(leaf))
+
+
+def cast_like(parts: Parts, like: Parts) -> Parts:
+    """Return parts in the dtypes of others."""
+    return jax.tree.map(lambda x, reference: jnp.asarray(x, jnp.asarray(reference).dtype), parts, like)
+
+
+def check_reducer(reducer: "Reducer", state: State, weight: Any) -> State:
+    """Return a state that is given as a value of a reducer.
+
+    Raises:
+        TypeError: The state is of another reducer.
+        ValueError: It has a weight beside it.
+    """
+    if weight is not None:
+        raise ValueError(
+            f"a state of {state.reducer} has a weight beside it, and holds the weights of its values: "
+            "pass the weight where the state is made."
+        )
+    if state.reducer != reducer:
+        raise TypeError(
+            f"a state of {state.reducer} was passed as a value of {reducer}: use the reducer of the state."
+        )
+    return state

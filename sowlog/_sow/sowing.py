@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @overload
 def sow(
     name: str,
-    value: Value,
+    value: Value | State,
     reducer: Reducer = mean,
     /,
     *,
@@ -43,7 +43,7 @@ def sow(
 def sow(
     module: "nn.Module | nnx.Pytree",
     name: str,
-    value: Value,
+    value: Value | State,
     reducer: Reducer = mean,
     *,
     weight: Value | None = None,
@@ -73,7 +73,7 @@ def sow(
     Args:
         module: the module of linen or nnx that sows, `self`; none in the second form.
         name: the metric's name, unique in the module.
-        value: a real number or array.
+        value: a real number or array; or a state of the reducer.
         reducer: the accumulation of values of one name: `sowlog.mean`, `sowlog.max`, `sowlog.mean(axis=0)`
             ...
         weight: the weight of the value, or of each element (with as many axes as the value), such as a mask.
