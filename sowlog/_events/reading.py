@@ -13,6 +13,7 @@ from sowlog._events import frames
 from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.folders import local_folder
 from sowlog._events.framing import CorruptEventFile, event_files, open_regular
+from sowlog._events.html import run_html
 from sowlog._events.media import Media
 from sowlog._events.reader import ChangedFilesError, Reader
 from sowlog._events.trees import suggest_runs
@@ -96,6 +97,10 @@ class Run:
         count = len({tag for of_kind in kinds for tag in of_kind})
         damaged = f", {len(self.damage)} damaged" if self.damage else ""
         return f"<Run of {self.path}, {count} tag{'s' * (count != 1)}{damaged}>"
+
+    def _repr_html_(self) -> str:
+        kinds = ("histograms", "images", "texts", "tensors", "pr_curves")
+        return run_html(repr(self), self.scalars, {kind: getattr(self, kind) for kind in kinds})
 
     def refresh(self) -> bool:
         """Read the records written since, and no byte twice; a run whose files were replaced is read anew.

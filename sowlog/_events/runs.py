@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sowlog._events import frames
 from sowlog._events.folders import local_folder
+from sowlog._events.html import runs_html
 from sowlog._events.reading import Run, read_run
 from sowlog._events.trees import run_folders
 
@@ -55,6 +56,9 @@ class Runs(Mapping[str, Run]):
     def __repr__(self) -> str:
         names = [*list(self._runs)[:3], *["..."] * (len(self) > 3)]
         return f"<{len(self)} run{'s' * (len(self) != 1)} under {self.path}: {', '.join(names)}>"
+
+    def _repr_html_(self) -> str:
+        return runs_html(repr(self), {name: run.scalars for name, run in self.items()})
 
     def refresh(self) -> bool:
         """Read the records written since, and new runs.

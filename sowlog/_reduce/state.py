@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sowlog import _html
 from sowlog._reduce import ambient, reprs
+from sowlog._reduce.html import results_html
 from sowlog._reduce.notes import NO_NOTE, Note
 
 if TYPE_CHECKING:
@@ -99,6 +101,16 @@ class State:
 
     def __repr__(self) -> str:
         return f"State({self.reducer}, {self._result_or_place()})"
+
+    def _repr_html_(self) -> str:
+        try:
+            with jax.ensure_compile_time_eval():
+                result = self.compute()
+                results = result if isinstance(result, dict) else {"": result}
+                return results_html(repr(self.reducer), results, self.seen)
+        except Exception:
+            # The state is traced or deleted, or has no numbers, as a histogram: the repr has its place.
+            return _html.code(repr(self))
 
     def _result_or_place(self) -> str:
         place = reprs.place_of(self, self.seen)

@@ -10,9 +10,11 @@ import jax.core
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog import _html
 from sowlog._reduce.bins import bin_count
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._reduce.notes import Source
+from sowlog._tree.html import packed_html
 from sowlog._tree.sites import Site, site_of, source_of
 
 ABSENT = np.uint32(0x7FC0AB5E)
@@ -171,6 +173,14 @@ class Packed:
         tags = (*self.layout.scalars, *(slot.tag for slot in self.layout.histograms))
         shown = ", ".join((*tags[:_SHOWN_TAGS], *(["..."] if len(tags) > _SHOWN_TAGS else [])))
         return f"Packed({len(tags)} metric{'s' * (len(tags) != 1)}{shown and ': ' + shown})"
+
+    def _repr_html_(self) -> str:
+        try:
+            check_packed(self, "shown")
+            return packed_html(self.layout, self.buffer)
+        except Exception:
+            # The buffer is traced, deleted, stacked or on another host: the repr has the tags.
+            return _html.code(repr(self))
 
 
 _ARRAYS = (jax.Array, np.ndarray)
