@@ -182,10 +182,10 @@ class Reducer(abc.ABC):
             >>> sowlog.mean.of([1.0, 2.0, 9.0], weight=[1, 1, 0])
             State(mean, 1.5)
         """
-        value, weight = values.separated(value, weight)
         if isinstance(value, State):
             return check_reducer(self, value, weight)
-        array = values.real_array(value, "value")
+        plain, weight = values.separated(value, weight)
+        array = values.real_array(plain, "value")
         operands = [array] if weight is None else [array, values.real_array(weight, "weight")]
         is_short = self._is_short and weight is None and values.is_exact_as_float32(array)
         return ambient.isolated(self._inlined if is_short else self._called, *operands)
