@@ -71,7 +71,11 @@ NO_VALUES = {
     "a masked array": (np.ma.array([1.0], mask=[1]), TypeError, r"the value is a masked array.*getmaskarray"),
     "a list of masked arrays": ([np.ma.array([1.0], mask=[1])] * 2, TypeError, "the value is a masked array"),
     "a duration": (np.timedelta64(5, "s"), TypeError, r"got timedelta64"),
-    "a state": (sowlog.mean.of(1.0), TypeError, r"a value must be a real number.*got State"),
+    "a state of another reducer": (
+        sowlog.sum.of(1.0),
+        TypeError,
+        r"^a (state of sum was passed as a value of mean|weight must be a real number.*got State)",
+    ),
 }
 
 
