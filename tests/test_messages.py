@@ -24,6 +24,8 @@ PARTS = {
 # Their ValueErrors are causes as well.
 CAUSES = {
     "sowlog/_events/decoding.py",
+    "sowlog/_events/json_parsing.py",
+    "sowlog/_events/json_reader.py",
     "sowlog/_events/points.py",
     "sowlog/_events/singles.py",
     "sowlog/_events/tensors.py",

@@ -1,1 +1,1 @@
-"""The command line: `python -m sowlog`, on the runs that event files hold."""
+"""The command line: `python -m sowlog`, on runs of event files and of JSON lines."""

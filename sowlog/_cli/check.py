@@ -1,4 +1,4 @@
-"""`sowlog check`: the integrity of event files, whole copies of damaged ones, and expected values."""
+"""`sowlog check`: the integrity of the files of runs, whole copies of damaged ones, and expected values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def run(options: Namespace) -> Report:
     expectations = [_judge(name, one, *condition) for name, one in runs.items() for condition in conditions]
     folders = _folders(runs, options.repair)
     files = [
-        _check_file(one, file, folders[name]) for name, one in runs.items() for file in one._reader.records
+        _check_file(one, file, folders[name])
+        for name, one in runs.items()
+        for file in one._reader.tracker.records
     ]
     is_whole = not any(file["damage"] for file in files)
     is_met = all(each["holds"] for each in expectations)
@@ -87,7 +89,7 @@ def _check_file(run: Run, file: Path, folder: Path | None) -> dict[str, Any]:
     return {
         "file": str(file),
         "bytes": file.stat().st_size if file.is_file() else None,
-        "records": run._reader.records[file],
+        "records": run._reader.tracker.records[file],
         "damage": None if damage is None else str(damage),
         "repaired": None if copied is None else str(target),
         "salvaged": None if copied is None else copied.behind,

@@ -1,1 +1,1 @@
-"""The bytes of TensorBoard's event files: made, appended to a file, read back."""
+"""The files of a run: event files, made, appended to, read back; and JSON lines, read back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -83,13 +83,17 @@ class _LoosePoints:
 class Contents:
     """Collects the points of a run.
 
+    Args:
+        decoders: the functions that decode the bytes of a value, by its kind.
+
     Attributes:
         singles: the events whose set of tags occurred once.
         left_out: the kind of the values that are not read, by tag.
         descriptions: the description of each tag that has one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decoders: Mapping[str, Callable[[bytes], Any]]) -> None:
+        self._decoders = decoders
         self.singles = Singles()
         self.left_out: dict[str, str] = {}
         self.descriptions: dict[str, str] = {}
@@ -169,7 +173,9 @@ class Contents:
             if back is not None:
                 kept &= back.cuts(tag).kept(positions, steps)
             rows = np.flatnonzero(kept)
-            found[tag] = points.media(tag, kind, files, rows[np.argsort(positions[rows], kind="stable")])
+            found[tag] = points.media(
+                tag, self._decoders[kind], files, rows[np.argsort(positions[rows], kind="stable")]
+            )
         return found
 
     def _merge(self) -> None:

@@ -1,11 +1,16 @@
 """Values of a summary that are no scalars: histograms, images, texts and tensors."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+
+# Generated modules create their classes at import, so no type checker sees them.
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from sowlog._events.png import decode_image
 from sowlog._events.tensors import as_array
@@ -123,11 +128,24 @@ def _tensor(value: Any) -> NDArray[Any]:
     return as_array(value.tensor)
 
 
-DECODERS: dict[str, Callable[[Any], Any]] = {
-    "histograms": _histogram,
-    "images": _image,
-    "text": _text,
-    "pr_curves": _tensor,
-    "tensors": _tensor,
+def _of_summary(decode: Callable[[Any], Any], data: bytes) -> Any:
+    """Return the value of a serialized Summary.Value.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    try:
+        value = Summary.Value.FromString(data)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    return decode(value)
+
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "histograms": functools.partial(_of_summary, _histogram),
+    "images": functools.partial(_of_summary, _image),
+    "text": functools.partial(_of_summary, _text),
+    "pr_curves": functools.partial(_of_summary, _tensor),
+    "tensors": functools.partial(_of_summary, _tensor),
 }
-"""The decoders of values by kind."""
+"""The decoders of serialized values by kind."""

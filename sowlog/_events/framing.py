@@ -37,12 +37,12 @@ _KINDS = {
 
 
 class CorruptEventFile(ValueError):  # noqa: N818 - a name of the fault, as FileNotFoundError
-    """An event file is damaged; the message has the position, the cause, and the number of whole records.
+    """An event file, or one of JSON lines, is damaged; the message has the position and the cause.
 
     Attributes:
         path: the file.
         offset: the byte at which the first damaged record begins.
-        record: the number of whole records before it.
+        record: the number of whole records, or lines, before it.
 
     Example:
         >>> import tempfile, pathlib, sowlog

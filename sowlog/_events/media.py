@@ -1,4 +1,4 @@
-"""Histograms, images, texts and tensors of a run, which stay in the event files until they are used."""
+"""Histograms, images, texts and tensors of a run, which stay in the files until they are used."""
 
 import zlib
 from array import array
@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, final, overload
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-# Generated modules create their classes at import, so no type checker sees them.
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
-
-from sowlog._events.decoding import DECODERS
 from sowlog._events.framing import read_range
 from sowlog._events.points import ParsedEvent
 
@@ -52,11 +47,11 @@ class Values(Sequence[T_co]):
 
     Args:
         tag: the tag.
-        decode: returns the value of a Summary's value.
+        decode: decodes the bytes of a value, or raises ValueError.
         places: the places of the values.
     """
 
-    def __init__(self, tag: str, decode: Callable[[Any], T_co], places: Places) -> None:
+    def __init__(self, tag: str, decode: Callable[[bytes], T_co], places: Places) -> None:
         self._tag = tag
         self._decode = decode
         self._places = places
@@ -87,8 +82,8 @@ class Values(Sequence[T_co]):
         if len(data) != size or zlib.crc32(data) != checksum:
             raise ValueError(f"{path} has changed since {self._tag} was found in it: read the run again.")
         try:
-            return self._decode(Summary.Value.FromString(data))
-        except (ValueError, DecodeError) as error:
+            return self._decode(data)
+        except ValueError as error:
             raise ValueError(
                 f"a value of {self._tag}, at byte {start} of {path}, cannot be decoded: {error}."
             ) from error
@@ -164,18 +159,22 @@ class MediaPoints:
         """Return the steps."""
         return np.array(self._steps, np.int64)
 
-    def media(self, tag: str, kind: str, files: tuple[Path, ...], rows: NDArray[np.intp]) -> Media[Any]:
+    def media(
+        self,
+        tag: str,
+        decode: Callable[[bytes], Any],
+        files: tuple[Path, ...],
+        rows: NDArray[np.intp],
+    ) -> Media[Any]:
         """Return chosen points in the order of `rows`.
 
         Args:
             tag: the tag.
-            kind: the kind of the values, a key of `DECODERS`.
+            decode: decodes the bytes of a value.
             files: the files of the run.
             rows: the indices of the points.
         """
         columns = (self._numbers, self._starts, self._sizes)
         numbers, starts, sizes = (np.array(column, np.int64) for column in columns)
         places = Places(files, numbers, starts, sizes, np.array(self._checksums, np.uint32)).take(rows)
-        return Media(
-            self.steps()[rows], np.array(self._wall_times)[rows], Values(tag, DECODERS[kind], places)
-        )
+        return Media(self.steps()[rows], np.array(self._wall_times)[rows], Values(tag, decode, places))

@@ -8,52 +8,25 @@ and restarts are resolved at the end, by the position of each event in the files
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from sowlog._events.columns import EventLayout
-from sowlog._events.contents import BYTE_BITS, Contents, FileOrder
+from sowlog._events.contents import BYTE_BITS, Contents
+from sowlog._events.decoding import DECODERS
 from sowlog._events.framing import (
     FOOTER_SIZE,
     HEADER_SIZE,
     CorruptEventFile,
     read_payloads,
-    unreadable_error,
 )
 from sowlog._events.points import parse_event
 from sowlog._events.protos import event_bodies
+from sowlog._events.tracking import FileTracker, TrackedFile
 from sowlog._events.wire import value_places
 
 # Bytes of events held before they are decoded.
 _HELD = 1 << 24
-
-
-class ChangedFilesError(Exception):
-    """A file that was read is gone, shorter, or another one, so the run must be read anew."""
-
-
-@dataclass
-class _File:
-    """A file of the run, and how far it is read.
-
-    Attributes:
-        path: the file.
-        number: its index in the order in which files were found.
-        identity: its device and inode; None if it was never read.
-        size: its size when it was last read.
-        end: the byte behind the last record that was read.
-        records: the number of records before that byte.
-        damage: the errors of the file.
-    """
-
-    path: Path
-    number: int
-    identity: tuple[int, int] | None = None
-    size: int = 0
-    end: int = 0
-    records: int = 0
-    damage: list[CorruptEventFile] = field(default_factory=list[CorruptEventFile])
 
 
 @final
@@ -62,11 +35,12 @@ class Reader:
 
     Attributes:
         contents: the points that were found.
+        tracker: the files.
     """
 
     def __init__(self) -> None:
-        self.contents = Contents()
-        self._files: dict[Path, _File] = {}
+        self.contents = Contents(DECODERS)
+        self.tracker = FileTracker()
         # By the size of an event; then by the slice between head and first value, and by its bytes.
         self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
         self._full: dict[EventLayout, None] = {}
@@ -75,67 +49,23 @@ class Reader:
         # Of the file that is being read, as events of another layout may be found late.
         self._damage: list[CorruptEventFile] = []
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files by their numbers."""
-        return tuple(self._files)
-
-    @property
-    def order(self) -> FileOrder:
-        """The order of the files."""
-        ranks = {path: rank for rank, path in enumerate(sorted(self._files))}
-        return FileOrder([ranks[path] for path in self._files])
-
-    @property
-    def damage(self) -> tuple[CorruptEventFile, ...]:
-        """The errors of all files, in the order of these."""
-        return tuple(error for path in sorted(self._files) for error in self._files[path].damage)
-
-    @property
-    def records(self) -> dict[Path, int]:
-        """The number of whole records of each file, up to its first damage."""
-        return {path: file.records for path, file in self._files.items()}
-
     def read(self, paths: Sequence[Path]) -> bool:
         """Read the files on from where they were left; return whether anything is new.
 
         Raises:
             ChangedFilesError: A file that was read is not among them, is shorter, or is another one.
         """
-        if not self._files.keys() <= set(paths):
-            raise ChangedFilesError
-        is_new = False
-        for path in paths:
-            is_new |= self._read_file(path)
-        return is_new
+        return self.tracker.read(paths, self._read_on)
 
-    def _read_file(self, path: Path) -> bool:
-        """Read a file to its end or to its first damage; return whether anything is new."""
-        file = self._files.setdefault(path, _File(path, len(self._files)))
-        try:
-            state = path.stat()
-        except OSError as error:
-            if file.identity is not None:
-                raise ChangedFilesError from error
-            return self._set_damage(file, [unreadable_error(path, error)])
-        identity = state.st_dev, state.st_ino
-        if file.identity is not None:
-            if file.identity != identity or state.st_size < file.end:
-                raise ChangedFilesError
-            if file.size == state.st_size:
-                return False
-        before, kept = file.end, [error for error in file.damage if error.offset < file.end]
+    def _read_on(self, file: TrackedFile) -> list[CorruptEventFile]:
         self._damage = []
         try:
             self._read_records(file)
         except CorruptEventFile as damage:
             self._damage.append(damage)
-        except OSError as error:
-            return self._set_damage(file, [unreadable_error(path, error)])
-        file.identity, file.size = identity, state.st_size
-        return self._set_damage(file, [*kept, *self._damage]) or file.end > before
+        return self._damage
 
-    def _read_records(self, file: _File) -> None:
+    def _read_records(self, file: TrackedFile) -> None:
         position, records = file.number << BYTE_BITS | file.end, file.records
         try:
             for payload in read_payloads(file.path, start=file.end, record=records):
@@ -145,11 +75,6 @@ class Reader:
         finally:
             file.end, file.records = position & (1 << BYTE_BITS) - 1, records
             self._decode_held()
-
-    def _set_damage(self, file: _File, damage: list[CorruptEventFile]) -> bool:
-        is_new = [str(error) for error in damage] != [str(error) for error in file.damage]
-        file.damage = damage
-        return is_new
 
     def _route(self, payload: bytes, position: int) -> None:
         """Add an event to its layout, or parse it."""
@@ -223,7 +148,7 @@ class Reader:
             self._full[layout] = None
 
     def _damage_at(self, position: int, cause: str) -> CorruptEventFile:
-        path, place = self.files[position >> BYTE_BITS], position & (1 << BYTE_BITS) - 1
+        path, place = self.tracker.files[position >> BYTE_BITS], position & (1 << BYTE_BITS) - 1
         offset = 0
         for record, payload in enumerate(read_payloads(path)):
             if offset == place:

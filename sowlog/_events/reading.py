@@ -1,4 +1,4 @@
-"""A run read from its event files."""
+"""A run read from its event files, or from its JSON lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from sowlog._events import frames
 from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.folders import local_folder
-from sowlog._events.framing import CorruptEventFile, event_files, open_regular
+from sowlog._events.framing import CorruptEventFile, open_regular
 from sowlog._events.html import run_html
+from sowlog._events.json_reader import JsonReader
 from sowlog._events.media import Media
-from sowlog._events.reader import ChangedFilesError, Reader
+from sowlog._events.reader import Reader
+from sowlog._events.sources import reader_of, run_files
+from sowlog._events.tracking import ChangedFilesError
 from sowlog._events.trees import suggest_runs
 
 
@@ -34,7 +37,7 @@ class Series(NamedTuple):
 @final
 @dataclass(eq=False)
 class Run:
-    """The contents of a run's event files.
+    """The contents of a run's files.
 
     Values other than scalars stay in the files and are decoded where they are used: `run.images["x"]` has
     `steps`, `wall_times`, and `values`, a sequence that reads one value at each index.
@@ -90,7 +93,7 @@ class Run:
     config: Mapping[str, Any]
     descriptions: Mapping[str, str]
     left_out: Mapping[str, str]
-    _reader: Reader = field(repr=False)
+    _reader: Reader | JsonReader = field(repr=False)
 
     def __repr__(self) -> str:
         kinds = (self.scalars, self.histograms, self.images, self.texts, self.tensors, self.pr_curves)
@@ -111,7 +114,7 @@ class Run:
             Whether anything is new.
 
         Raises:
-            FileNotFoundError: The event files are gone.
+            FileNotFoundError: The files are gone.
 
         Example:
             >>> import tempfile, sowlog
@@ -127,11 +130,11 @@ class Run:
             >>> run.refresh()
             False
         """
-        files = event_files(self.path)
+        files = run_files(self.path)
         try:
             is_new = self._reader.read(files)
         except ChangedFilesError:
-            self._reader, is_new = Reader(), True
+            self._reader, is_new = reader_of(files), True
             self._reader.read(files)
         if is_new:
             vars(self).update(vars(_run_of(self.path, self._reader)))
@@ -205,20 +208,23 @@ class Run:
 
 
 def read(path: str | PathLike[str]) -> Run:
-    """Read a run from its event files, of any program: sowlog, tensorboardX, torch, TensorFlow, clu.
+    """Read a run from its event files, of any program, or from the lines of `sowlog.writers.JsonLines`.
 
-    Each file is read to its first damaged record. In a resumed run, the points that a later file supersedes
-    are left out, as in TensorBoard; in files without a version, those at which the step goes back.
+    Each file is read to its first damaged record or line. In a resumed run, superseded points are left out,
+    as in TensorBoard; in event files without a version, those at which the step goes back. A last line of
+    JSON that a kill has cut is left out.
 
     Args:
-        path: an event file or the folder of a run, without its subfolders, which `read_all` reads.
+        path: an event file; a file of JSON lines, whose name ends in .jsonl, .ndjson or .json; or the folder
+            of a run, without its subfolders, which `read_all` reads. A folder's files are its event files, or
+            without one its `metrics.jsonl`.
 
     Returns:
         The run.
 
     Raises:
-        FileNotFoundError: The path has no event file.
-        OSError: The path is an event file that cannot be read.
+        FileNotFoundError: The path has neither.
+        OSError: The path is a file that cannot be read.
         ValueError: The path is not on this machine, as in `gs://bucket/run`.
 
     Example:
@@ -230,6 +236,10 @@ def read(path: str | PathLike[str]) -> Run:
         >>> steps, values = sowlog.read(logdir).scalars["loss"]
         >>> steps, values
         (array([0, 1, 2]), array([1.  , 0.5 , 0.25], dtype=float32))
+        >>> with sowlog.Logger(logdir, writers=[sowlog.writers.JsonLines(f"{logdir}/lines")]) as log:
+        ...     log(7, {"loss": 0.125})
+        >>> sowlog.read(f"{logdir}/lines/metrics.jsonl").scalars["loss"].values
+        array([0.125], dtype=float32)
     """
     folder = local_folder(path)
     try:
@@ -242,26 +252,26 @@ def read_run(path: Path) -> Run:
     """Read a run.
 
     Raises:
-        FileNotFoundError: The path has no event file.
-        OSError: The path is an event file that cannot be read.
+        FileNotFoundError: The path has neither.
+        OSError: The path is a file that cannot be read.
     """
-    files = event_files(path)
+    files = run_files(path)
     if files == [path]:
         open_regular(path).close()
-    reader = Reader()
+    reader = reader_of(files)
     reader.read(files)
     return _run_of(path, reader)
 
 
-def _run_of(path: Path, reader: Reader) -> Run:
-    contents, order, files = reader.contents, reader.order, reader.files
+def _run_of(path: Path, reader: Reader | JsonReader) -> Run:
+    contents, order, files = reader.contents, reader.tracker.order, reader.tracker.files
     series = dict(contents.scalars(order))
     hparams = contents.hparams(order)
     return Run(
         path,
         {tag: Series(columns.steps, columns.values) for tag, columns in series.items()},
         {tag: columns.wall_times for tag, columns in series.items()},
-        reader.damage,
+        reader.tracker.damage,
         contents.media("histograms", order, files),
         contents.media("images", order, files),
         contents.media("text", order, files),

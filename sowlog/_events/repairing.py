@@ -1,4 +1,4 @@
-"""Copies of damaged event files that hold their whole records."""
+"""Copies of damaged files of a run that hold their whole records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from sowlog._events.framing import (
     possible_headers,
     read_payloads,
 )
+from sowlog._events.json_form import LONGEST_LINE
+from sowlog._events.json_parsing import parse_line
 from sowlog._events.points import parse_event
+from sowlog._events.sources import is_json_name
 
 # Bytes that are searched for a header at once.
 _WINDOW = 1 << 20
@@ -37,9 +40,10 @@ class Copied(NamedTuple):
 
 
 def copy_whole_records(file: Path, target: Path) -> Copied:
-    """Write the whole records of an event file to a new file, whose folders are created.
+    """Write the whole records of an event file, or of JSON lines, to a new file, whose folders are created.
 
-    Records that hold no Event are left out. The copy has its name once it is complete.
+    Records that hold no Event, and lines that are none of `JsonLines`, are left out. The copy has its
+    name once it is complete.
 
     Raises:
         FileExistsError: The target exists.
@@ -53,17 +57,34 @@ def copy_whole_records(file: Path, target: Path) -> Copied:
     records = behind = 0
     try:
         with partial.open("xb") as copy:
-            for payload, is_behind in salvage_payloads(file):
-                if _is_event(payload):
-                    copy.write(frame(payload))
-                    records += 1
-                    behind += is_behind
+            for record, is_behind in _whole_lines(file) if is_json_name(file.name) else _whole_events(file):
+                copy.write(record)
+                records += 1
+                behind += is_behind
             copy.flush()
             os.fsync(copy.fileno())
         os.link(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     return Copied(records, behind)
+
+
+def _whole_lines(file: Path) -> Iterator[tuple[bytes, bool]]:
+    is_behind = False
+    with open_regular(file) as lines:
+        while data := lines.readline(LONGEST_LINE):
+            try:
+                parse_line(data)
+            except ValueError:
+                is_behind = True
+            else:
+                yield data.rstrip(b"\n") + b"\n", is_behind
+
+
+def _whole_events(file: Path) -> Iterator[tuple[bytes, bool]]:
+    for payload, is_behind in salvage_payloads(file):
+        if _is_event(payload):
+            yield frame(payload), is_behind
 
 
 def _is_event(payload: bytes) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sowlog._events import frames
 from sowlog._events.folders import local_folder
 from sowlog._events.html import runs_html
+from sowlog._events.json_form import METRICS_NAME
 from sowlog._events.reading import Run, read_run
 from sowlog._events.trees import run_folders
 
@@ -91,7 +92,10 @@ class Runs(Mapping[str, Run]):
         self.skipped = tuple(skipped)
         if not self._runs:
             place = "and its subfolders hold" if self.path.exists() else "does not exist and holds"
-            raise FileNotFoundError(f"{self.path} {place} no event file (*tfevents*): pass a folder of runs.")
+            raise FileNotFoundError(
+                f"{self.path} {place} no event file (*tfevents*) and no {METRICS_NAME}: pass a folder "
+                f"of runs."
+            )
         return is_new or before.keys() != self._runs.keys()
 
     def _folders(self, skipped: list[OSError]) -> Iterator[tuple[str, Path]]:
@@ -155,13 +159,14 @@ class Runs(Mapping[str, Run]):
 def read_all(path: str | PathLike[str]) -> Runs:
     """Read all runs under a folder, as TensorBoard finds them: each subfolder with event files is one.
 
-    Links to folders are followed, and each folder is read once.
+    A subfolder with `metrics.jsonl` and no event file is one as well. Links to folders are followed, and each
+    folder is read once.
 
     Args:
         path: the folder of runs.
 
     Returns:
-        The runs by name, the path below the folder; "." for event files in the folder itself.
+        The runs by name, the path below the folder; "." for the files in the folder itself.
 
     Raises:
         FileNotFoundError: The folder holds no run.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sowlog._events.framing import is_event_name
+from sowlog._events.json_form import METRICS_NAME
 
 # Folders that the search for an error's suggestion visits.
 _SUGGESTION = 1000
@@ -15,7 +16,7 @@ _SUGGESTION = 1000
 def run_folders(
     tree: Path, *, on_error: Callable[[OSError], None] | None = None, most: int | None = None
 ) -> Iterator[Path]:
-    """Yield the folders under a path, itself included, that hold event files.
+    """Yield the folders under a path, itself included, that hold a run: event files or `metrics.jsonl`.
 
     Each folder is visited once, under its own name if it is reached without a link. A link to a folder that
     contains the link is not followed: its other folders are no part of the tree.
@@ -40,7 +41,7 @@ def run_folders(
             if on_error is not None:
                 on_error(error)
             continue
-        if any(is_event_name(entry.name) and _is_file(entry) for entry in found):
+        if any(_is_of_run(entry.name) and _is_file(entry) for entry in found):
             yield folder
         for entry in found:
             if _is_folder(entry) and not entry.is_symlink():
@@ -57,6 +58,10 @@ def suggest_runs(folder: Path) -> str:
     names = ", ".join(str(path) for path in runs[:3])
     more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
     return f" Its subfolders do: {names}{more}. Read one of them, or all by sowlog.read_all({str(folder)!r})."
+
+
+def _is_of_run(name: str) -> bool:
+    return is_event_name(name) or name == METRICS_NAME
 
 
 def _contains_itself(link: Path) -> bool:

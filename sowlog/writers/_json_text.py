@@ -11,17 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._events.json_form import CURVE_ROWS, nonfinite_name, null_piece, scalar_piece
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import PresentTags
 from sowlog.writers.record import Record
 
 # Sets of tags whose text is cached by identity.
 _LAYOUTS = 64
-_CURVES = ("true_positives", "false_positives", "true_negatives", "false_negatives", "precision", "recall")
-
-
-# Nine digits are any float32 exactly, at a third of the time that the shortest text of a double takes.
-_NUMBER = "%.8e"
 
 
 class Encoder:
@@ -53,12 +49,10 @@ class Encoder:
         # The sum of float32 numbers is finite in a double, unless one of them is not.
         if math.isfinite(sum(values)):
             return [("scalars", self._template(record.tags) % tuple(values))]
-        named = {tag: _name(value) for tag, value in zip(record.tags, values, strict=True) if _name(value)}
+        names = zip(record.tags, map(nonfinite_name, values), strict=True)
+        named = {tag: name for tag, name in names if name}
         pieces = zip(self._present_pieces(record.tags), values, strict=True)
-        shown = (
-            piece % value if math.isfinite(value) else f"{(piece % 0).removesuffix(_NUMBER % 0)}null"
-            for piece, value in pieces
-        )
+        shown = (piece % value if math.isfinite(value) else null_piece(piece) for piece, value in pieces)
         return [("scalars", "{" + ",".join(shown) + "}"), ("nonfinite", _dump(named))]
 
     def _template(self, tags: tuple[str, ...]) -> str:
@@ -70,7 +64,7 @@ class Encoder:
             return known[1]
         if len(self._templates) >= _LAYOUTS:
             self._templates.clear()
-        template = "{" + ",".join(map(_piece, tags)) + "}"
+        template = "{" + ",".join(map(scalar_piece, tags)) + "}"
         # A reference to the tuple keeps its id from being reused.
         self._templates[id(tags)] = tags, template
         return template
@@ -78,17 +72,13 @@ class Encoder:
     def _present_pieces(self, tags: tuple[str, ...]) -> Iterable[str]:
         """Return the text of each tag, with a place for its value; that of a whole layout is cached."""
         if not isinstance(tags, PresentTags):
-            return map(_piece, tags)
+            return map(scalar_piece, tags)
         known = self._pieces.get(id(tags.whole))
         if known is None:
             if len(self._pieces) >= _LAYOUTS:
                 self._pieces.clear()
-            known = self._pieces[id(tags.whole)] = tags.whole, tuple(map(_piece, tags.whole))
+            known = self._pieces[id(tags.whole)] = tags.whole, tuple(map(scalar_piece, tags.whole))
         return itertools.compress(known[1], tags.present.tolist())
-
-
-def _piece(tag: str) -> str:
-    return f"{json.dumps(tag).replace('%', '%%')}:{_NUMBER}"
 
 
 def _others(record: Record) -> list[tuple[str, str]]:
@@ -133,14 +123,7 @@ def _histogram(value: HistogramValue) -> dict[str, Any]:
 
 
 def _curve(curve: NDArray[np.float32]) -> dict[str, list[float]]:
-    return dict(zip(_CURVES, curve.astype(np.float64).tolist(), strict=True))
-
-
-def _name(value: float) -> str:
-    """Return the name of a number that JSON lacks, as Python, JavaScript and protobuf parse it, or ""."""
-    if math.isfinite(value):
-        return ""
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return dict(zip(CURVE_ROWS, curve.astype(np.float64).tolist(), strict=True))
 
 
 def _dump(value: Any) -> str:

@@ -18,9 +18,10 @@ such values:
 - `hparams`: `values` by dotted name and `metrics`, a list of tags. `layout`: regular expressions of tags by
   category and title. `ending`: "success" or "failure". All three are of the run, with step 0.
 - `resumed`: true, alone. The run went on at `step`, and all lines before this one with a step at or after it
-  are superseded. A reader drops these, as `sowlog.read` and TensorBoard do in event files.
+  are superseded. A reader drops these, as `sowlog.read` does, and TensorBoard in event files.
+- `run`: the name of the run, in an export of several runs to one file (`sowlog export`).
 
-A later version may add keys.
+`sowlog.read` reads the file back. A later version may add keys.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.folders import local_folder
+from sowlog._events.json_form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING
 from sowlog._events.png import encode_png
 from sowlog.writers._appending import AppendedFile
 from sowlog.writers._arguments import check_resume
@@ -46,13 +48,7 @@ from sowlog.writers._json_text import Encoder
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
-_NAME = "metrics.jsonl"
-_SUFFIXES = {".jsonl", ".ndjson", ".json"}
-# The first bytes of each line, by which a file of another program is found out before it is changed.
-_OPENING = b'{"step":'
 _BLOCK = 1 << 16
-# No line is longer, in bytes.
-_LONGEST = 1 << 28
 _REMEDY = "close that one first, or name another file"
 
 
@@ -208,14 +204,14 @@ def _file_of(path: Path) -> Path:
     Raises:
         NotADirectoryError: The path names neither.
     """
-    if path.suffix in _SUFFIXES and not path.is_dir():
+    if path.suffix in JSON_SUFFIXES and not path.is_dir():
         return path
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(
             f"{path} is a file, and neither a folder nor the name of one: name a folder, or a file that ends "
             f"in .jsonl."
         )
-    return path / _NAME
+    return path / METRICS_NAME
 
 
 def _open(path: Path) -> AppendedFile:
@@ -236,9 +232,10 @@ def _open(path: Path) -> AppendedFile:
 
 
 def _check_head(file: AppendedFile) -> None:
-    if not _OPENING.startswith(file.read(0, len(_OPENING))):
+    """Find a file of another program before it is changed."""
+    if not OPENING.startswith(file.read(0, len(OPENING))):
         raise ValueError(
-            f"{file.path} does not begin as a file of JsonLines does, {_OPENING.decode()}..., so nothing is "
+            f"{file.path} does not begin as a file of JsonLines does, {OPENING.decode()}..., so nothing is "
             f"appended to it: name another file."
         )
 
@@ -249,7 +246,7 @@ def _repair(file: AppendedFile) -> None:
     size = file.end - start
     if not size:
         return
-    if size < _LONGEST and _is_whole(file.read(start, size)):
+    if size < LONGEST_LINE and _is_whole(file.read(start, size)):
         file.append(b"\n")
     else:
         file.shorten(start)

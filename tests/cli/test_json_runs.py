@@ -1,0 +1,68 @@
+"""The commands on runs of JSON lines."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sowlog.writers import HParams, JsonLines, Record
+
+
+def write(folder, values, seed):
+    """Write a run of JSON lines, whose steps have one scalar."""
+    writer = JsonLines(folder)
+    writer.write(Record(0, 1.0, hparams=HParams({"seed": seed}, ())))
+    for step, value in enumerate(values):
+        texts = {"note": "half"} if step == 1 else {}
+        writer.write(Record(step, 1.0 + step, ("loss",), np.array([value], np.float32), texts=texts))
+    writer.close()
+    return writer.path
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Return a folder of two runs."""
+    write(tmp_path / "runs" / "a", [1.0, 0.5], 0)
+    write(tmp_path / "runs" / "b", [1.0, 0.25], 1)
+    return tmp_path / "runs"
+
+
+def test_show_has_scalars_settings_and_other_values(runs, json_of):
+    """Of the folder, and of the file."""
+    for path in (runs / "a", runs / "a" / "metrics.jsonl"):
+        status, data = json_of("show", path)
+        assert (status, data["hparams"], data["damage"]) == (0, {"seed": 0}, [])
+        assert [(row["tag"], row["points"], row["last"]) for row in data["tags"]] == [("loss", 2, 0.5)]
+        assert data["others"] == [{"tag": "note", "kind": "text", "points": 1, "last_step": 1}]
+
+
+def test_compare_has_the_step_at_which_runs_part(runs, json_of):
+    """Of all runs below a folder, as a group of seeds."""
+    status, data = json_of("compare", runs)
+    assert status == 0
+    assert data["runs"] == [str(runs / name) for name in "ab"]
+    assert data["parting"] == {"step": 1, "tags": ["loss"]}
+    assert len(data["groups"]) == 1
+
+
+def test_tail_has_the_last_steps(runs, json_of):
+    """With their wall times."""
+    assert json_of("tail", "-n", 1, runs / "b") == (
+        0,
+        {"step": 1, "wall_time": 2.0, "values": {"loss": 0.25}},
+    )
+
+
+def test_check_finds_damage_and_repairs_it(runs, tmp_path, json_of):
+    """The copy has the whole lines, of which those behind the damage are counted; a cut line is no damage."""
+    assert json_of("check", runs)[1]["ok"]
+    path = runs / "a" / "metrics.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join((first, b"damage\n", *others, others[0][:20])))
+    status, data = json_of("check", runs / "a", "--repair", tmp_path / "copy")
+    (file,) = data["files"]
+    assert (status, file["records"], file["salvaged"]) == (1, 1, 2)
+    assert "line 2, at byte" in file["damage"]
+    copied = (tmp_path / "copy" / "metrics.jsonl").read_bytes()
+    assert copied == b"".join((first, *others))
+    assert [json.loads(line)["step"] for line in copied.splitlines()] == [0, 0, 1]
