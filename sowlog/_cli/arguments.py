@@ -11,7 +11,8 @@ _EPILOG = """\
 exit status: 0 done; 1 `check` found damage or an expectation that does not hold; 2 the request cannot be
 met (an unknown option, run or tag, a missing package, a file that cannot be written); 130 Ctrl-C.
 
-RUN is an event file, the folder of a run, or a folder of runs. GLOB matches whole tags: * within a part,
+RUN is an event file or a file of JSON lines (.jsonl), the folder of a run (its event files, or without one
+its metrics.jsonl), or a folder of runs. GLOB matches whole tags: * within a part,
 ** any parts. With --json a command prints one line of JSON, described in its help; NaN and infinities are
 the strings "NaN", "Infinity" and "-Infinity"."""
 
@@ -33,7 +34,9 @@ last value; NaN meets none."""
 
 _EXPORT = """\
 The columns are run (of several runs), tag, step, wall_time (seconds since the epoch) and value, with a
-row for each scalar. JSON lines write NaN and infinities as --json does.
+row for each scalar. JSON lines have an object for each step, in the form that sowlog.writers.JsonLines
+writes and sowlog.read reads: {"step", "time", "scalars": {tag: value}, "nonfinite": {tag: name}}, and of
+several runs "run". NaN and infinities are null in scalars, with their names in nonfinite.
 JSON: {"file", "rows", "runs", "tags"}."""
 
 
@@ -64,7 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="sowlog",
-        description="Show, draw, follow, check, compare and export runs from event files of any program.",
+        description="Show, draw, follow, check, compare and export runs from event files of any program, or "
+        "JSON lines.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-import json
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._cli.errors import UsageError
+from sowlog._cli.json_export import write_json_lines
 from sowlog._cli.report import Report
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._events import frames
@@ -85,18 +85,6 @@ def _csv_cells(cells: tuple[str, ...]) -> str:
     return line.getvalue()
 
 
-def _write_json_lines(file: BinaryIO, names: tuple[str, ...], curves: frames.Curves) -> None:
-    quoted = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
-    for key, steps, times, values in _texts(curves):
-        cells = ", ".join(f'"{name}": {json.dumps(text)}' for name, text in zip(names, key, strict=True))
-        rows = zip(steps, times, values, strict=True)
-        lines = (
-            f'{{{cells}, "step": {s}, "wall_time": {quoted.get(t, t)}, "value": {quoted.get(v, v)}}}\n'
-            for s, t, v in rows
-        )
-        file.write(_encode("".join(lines)))
-
-
 def _encode(text: str) -> bytes:
     # A path may hold bytes that are no UTF-8.
     return text.encode("utf-8", "surrogateescape")
@@ -125,6 +113,6 @@ def _write_parquet(file: BinaryIO, names: tuple[str, ...], curves: frames.Curves
 _WRITERS: dict[str, Callable[[BinaryIO, tuple[str, ...], frames.Curves], None]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
-    ".jsonl": _write_json_lines,
-    ".ndjson": _write_json_lines,
+    ".jsonl": write_json_lines,
+    ".ndjson": write_json_lines,
 }
