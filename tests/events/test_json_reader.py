@@ -291,7 +291,7 @@ def test_a_run_is_read_while_it_is_written(tmp_path):
     writer.write(record(0, {"x": 0, "y": 0}))
 
     def write_all():
-        for step in range(1, 2000):
+        for step in range(1, 200):
             writer.write(record(step, {"x": step, "y": step}))
         writer.close()
 
@@ -307,7 +307,7 @@ def test_a_run_is_read_while_it_is_written(tmp_path):
             np.testing.assert_array_equal(steps, np.arange(len(steps)))
             np.testing.assert_array_equal(run.scalars["y"].values, steps)
     written.result()
-    assert len(steps) == 2000
+    assert len(steps) == 200
 
 
 def test_many_lines_are_read_in_linear_work(tmp_path, monkeypatch):
