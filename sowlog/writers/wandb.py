@@ -96,7 +96,8 @@ class Wandb:
                 "W&B has no login on this machine, and would ask for one: run `wandb login`, set "
                 "WANDB_API_KEY, or write Wandb(..., mode='offline') and run `wandb sync` later."
             )
-        self._folder = local_folder(folder)
+        # W&B's process may have started in another working folder, and this one may leave its own.
+        self._folder = local_folder(folder).absolute()
         self._options: dict[str, Any] = {
             "project": project,
             "entity": entity,

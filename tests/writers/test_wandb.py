@@ -115,6 +115,20 @@ def test_a_program_that_uses_wandb_itself_keeps_its_run(tmp_path, written):
     assert [set(row) & {"mine", "x"} for row in run["rows"]] == [{"mine"}]
 
 
+def test_a_relative_folder_is_that_of_the_constructor(tmp_path, monkeypatch):
+    """W&B's process keeps the working folder in which it started, and a program may change its own."""
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    for folder in folders:
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        writer = Wandb("digits", run="first", folder="runs", mode="offline")
+        monkeypatch.chdir(tmp_path)
+        writer.write(record(0, {"x": 0}))
+        writer.close()
+    wandb.teardown()
+    assert [len(runs_of(folder / "runs")) for folder in folders] == [1, 1, 1]
+
+
 def test_behind_a_spool_each_record_is_a_row(tmp_path):
     """The run is made, written and finished on the thread of the spool."""
     writer = Wandb("digits", run="first", folder=tmp_path, mode="offline")
