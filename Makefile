@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: train test test-long test-browser screenshot test-matrix matrix modes bench faults fuzz properties lint lock clean
+.PHONY: train test test-long test-browser screenshot test-matrix matrix modes bench faults fuzz properties docs lint lock clean
 
 train: $(READY)  ## Train the default experiment: make train ARGS="configs/digits.yaml steps=100"
 	$(BIN)/python -m train $(ARGS)
@@ -61,6 +61,10 @@ fuzz: $(READY)  ## Random compositions of transforms around sows, FUZZ of them; 
 
 properties: $(READY)  ## More examples of every property than each test run tries: make properties ARGS=tests/reduce
 	SOWLOG_EXAMPLES=500 $(BIN)/python -m pytest --timeout 0 $(ARGS)
+
+docs: $(READY)  ## The pages of the documents, the guide and the public names: build/docs/index.html.
+	rm -rf build/docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.support.docs build/docs
 
 lint: $(READY)  ## Style, types, the import contracts, and the words of the text.
 	$(BIN)/ruff check .

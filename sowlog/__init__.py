@@ -1,7 +1,7 @@
 """sowlog: the metrics layer of JAX training.
 
-A function sows a value where it is computed, a reducer accumulates it on the device, the logger writes it to
-TensorBoard at every step:
+A function sows a value where it is computed, a reducer accumulates it on the device, and the logger writes it
+to TensorBoard at every step:
 
     sowlog.sow(self, "entropy", entropy)                        # in a Flax module; elsewhere without self
     y, updates = sowlog.collect(model.apply)(variables, x)      # around apply or any function, inside jit
