@@ -76,7 +76,8 @@ def test_odd_bytes_in_a_tag_are_escaped(call, tmp_path):
     """As in a text; the record would be lost on the writer thread."""
     with sowlog.Logger(tmp_path) as log:
         call.make(log, 0, "x\udcff")
-    assert list(sowlog.read(tmp_path).left_out) == [r"x\udcff"]
+    run = sowlog.read(tmp_path)
+    assert [*run.images, *run.pr_curves] == [r"x\udcff"]
 
 
 def only(index, odd):
