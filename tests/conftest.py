@@ -3,6 +3,7 @@
 import faulthandler
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,12 @@ _STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the stderr that a test's capture does not take."""
+    """Keep the stderr that a test's capture does not take, and let Ctrl-C end processes that tests start.
+
+    A shell starts a job in the background with Ctrl-C ignored, which every process of the job inherits.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_STDERR] = os.dup(sys.__stderr__.fileno())
 
 
