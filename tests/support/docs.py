@@ -26,7 +26,7 @@ import sowlog
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "tests" / "guide"
-MODULES = ("sowlog", "sowlog.alerts", "sowlog.nnx", "sowlog.testing", "sowlog.writers")
+MODULES = ("sowlog", "sowlog.adapters", "sowlog.alerts", "sowlog.nnx", "sowlog.testing", "sowlog.writers")
 DOCUMENTS = {
     ROOT / "README.md": "index",
     GUIDE / "README.md": "guide",
