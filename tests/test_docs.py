@@ -26,7 +26,7 @@ class Page(HTMLParser):
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attrs):
-        """Note the anchors of sections and methods, their docstrings, and what is linked."""
+        """Note the anchors of sections and methods, their docstrings, and the links."""
         values = dict(attrs)
         if values.get("id") and tag in ("section", "div"):
             self.anchors.append(values["id"])

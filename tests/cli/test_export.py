@@ -121,7 +121,7 @@ def test_json_lines_are_read_back_as_the_run(tmp_path, sowlog_command):
 
 
 def test_json_lines_are_those_of_the_writer(tmp_path, sowlog_command):
-    """To the byte, but for what is no scalar."""
+    """To the byte, of the scalars."""
     writer = sowlog.writers.JsonLines(tmp_path / "run")
     for step, value in enumerate((0.1, math.nan, 3e38)):
         values = np.array([value, -0.0], np.float32)

@@ -148,7 +148,7 @@ def test_a_record_without_values_is_no_line(tmp_path):
 
 
 def test_a_histogram_has_finite_edges_and_exact_counts(tmp_path):
-    """Of its elements, and what is not finite is counted apart."""
+    """Of its finite elements; NaN and infinity are counted apart."""
     elements = np.array([0.5, 0.5, 2.0, -1.0, np.nan, np.inf], np.float32)
     with sowlog.Logger(tmp_path, writers=[JsonLines(tmp_path)], on_nonfinite="ignore") as log:
         log(4, {"h": sowlog.histogram.of(elements), "none": sowlog.histogram.of(elements[4:])})
