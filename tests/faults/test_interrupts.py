@@ -13,7 +13,7 @@ import pytest
 from sowlog._log import background, pending, wakeup
 from sowlog._log.background import Background
 from sowlog._log.pending import Call
-from tests.support.tensorboard_reading import wait_until
+from tests.support.waiting import wait_until
 
 FILES = {background.__file__, pending.__file__, wakeup.__file__, threading.__file__}
 # CPython checks for signals after these instructions only.

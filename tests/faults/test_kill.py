@@ -15,8 +15,8 @@ from tests.support.tensorboard_reading import (
     data_server_series,
     tbparse_steps,
     tensorboard_scalars,
-    wait_until,
 )
+from tests.support.waiting import wait_until_equal
 
 # Reading the runs takes long, so a test run has fewer than the hundred of the benchmark run.
 KILLS = int(os.environ.get("SOWLOG_KILLS", "25"))
@@ -76,8 +76,7 @@ def test_the_data_server_reads_killed_runs_to_the_last_whole_record(killed):
         def shown():
             return {run: series.steps for run, series in data_server_series(server, "step").items()}
 
-        wait_until(lambda: shown() == expected)
-        assert shown() == expected
+        wait_until_equal(shown, expected)
 
 
 def test_tbparse_reads_killed_runs_to_the_last_whole_record(killed):

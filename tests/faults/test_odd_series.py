@@ -10,8 +10,8 @@ from tests.support.tensorboard_reading import (
     data_server_series,
     tensorboard_points,
     tensorboard_scalars,
-    wait_until,
 )
+from tests.support.waiting import wait_until
 
 VALUES = np.array(
     [0.0, -0.0, 1e-45, -1e-40, 1.1754944e-38, 3.4028235e38, np.inf, -np.inf, np.nan], np.float32

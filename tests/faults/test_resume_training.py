@@ -13,7 +13,8 @@ import pytest
 
 import sowlog
 from tests.support.light_compilation import compiled_lightly
-from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_points, wait_until
+from tests.support.tensorboard_reading import data_server, data_server_series, tensorboard_points
+from tests.support.waiting import wait_until
 from tests.train.compiling import compiled_once
 from tests.train.running import (
     PROGRAM,

@@ -18,7 +18,8 @@ from sowlog.writers.record import Record
 from tests.support.full_disk import file_size_limit
 from tests.support.hparams_reading import Row, hparams_table, provided_table
 from tests.support.odd_writers import FailingWriter, GatedWriter
-from tests.support.tensorboard_reading import data_server, wait_until
+from tests.support.tensorboard_reading import data_server
+from tests.support.waiting import wait_until, wait_until_equal
 
 
 class Colour(enum.Enum):
@@ -84,8 +85,7 @@ def test_the_data_server_shows_the_same_table(tmp_path):
     expected = hparams_table(tmp_path)
     assert expected.rows["two"] == Row({"seed": 2.0}, {"eval/loss": 0.125}, "success")
     with data_server(tmp_path) as server:
-        wait_until(lambda: provided_table(server) == expected)
-        assert provided_table(server) == expected
+        wait_until_equal(lambda: provided_table(server), expected)
 
 
 def test_without_metrics_the_table_has_all_scalars(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 import sowlog
 from sowlog.testing import MemoryWriter
 from tests.support.odd_writers import GatedWriter, StallingWriter
-from tests.support.tensorboard_reading import tensorboard_images, wait_until
+from tests.support.tensorboard_reading import tensorboard_images
+from tests.support.waiting import wait_until
 
 RAMP = np.linspace(0, 1, 48, dtype=np.float32)
 

@@ -7,13 +7,8 @@ import sowlog
 from sowlog.testing import MemoryWriter, read_events
 from tests.support.full_disk import file_size_limit
 from tests.support.odd_writers import GatedWriter
-from tests.support.tensorboard_reading import (
-    data_server,
-    local_provider,
-    shown_charts,
-    shown_layout,
-    wait_until,
-)
+from tests.support.tensorboard_reading import data_server, local_provider, shown_charts, shown_layout
+from tests.support.waiting import wait_until, wait_until_equal
 
 LOSS = {"loss": {"training and held-out": ["loss", "eval/loss"]}}
 
@@ -69,8 +64,7 @@ def test_a_later_layout_replaces_the_earlier(tmp_path):
     expected = {("b", "second"): ["^eval/loss$"], ("a", "first"): ["^loss$"], ("a", "other"): ["^x$"]}
     assert list(shown_layout(local_provider(tmp_path)).items()) == list(expected.items())
     with data_server(tmp_path) as server:
-        wait_until(lambda: shown_layout(server) == expected)
-        assert shown_layout(server) == expected
+        wait_until_equal(lambda: shown_layout(server), expected)
 
 
 def test_equal_charts_of_several_runs_are_one(tmp_path):

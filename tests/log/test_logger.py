@@ -15,7 +15,8 @@ from sowlog.testing import MemoryWriter, read_events
 from sowlog.writers import Every
 from sowlog.writers._warnings import LossWarning
 from tests.support.odd_writers import FailingWriter, GatedWriter
-from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
+from tests.support.tensorboard_reading import tensorboard_scalars
+from tests.support.waiting import wait_until
 
 
 @jax.jit

@@ -6,7 +6,8 @@ import pytest
 
 import sowlog
 from tests.log.drawing import drawn
-from tests.support.tensorboard_reading import data_server, local_provider, shown_pr_curves, wait_until
+from tests.support.tensorboard_reading import data_server, local_provider, shown_pr_curves
+from tests.support.waiting import wait_until_equal
 
 LABELS = np.array([False, True, False, True, True])
 SCORES = np.array([0.1, 0.25, 0.5, 0.75, 1.0], np.float32)
@@ -52,8 +53,7 @@ def test_the_data_server_shows_the_same_curves(tmp_path):
     expected = shown_pr_curves(local_provider(tmp_path), "run")
     assert [entry["step"] for entry in expected["pr"]] == [0, 1, 2]
     with data_server(tmp_path) as server:
-        wait_until(lambda: shown_pr_curves(server, "run") == expected)
-        assert shown_pr_curves(server, "run") == expected
+        wait_until_equal(lambda: shown_pr_curves(server, "run"), expected)
 
 
 @pytest.mark.parametrize("thresholds", [2, 127, 1024])

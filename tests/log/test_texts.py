@@ -7,12 +7,8 @@ import pytest
 import sowlog
 from sowlog.testing import MemoryWriter
 from tests.support.odd_writers import GatedWriter, StallingWriter
-from tests.support.tensorboard_reading import (
-    data_server,
-    data_server_texts,
-    tensorboard_texts,
-    wait_until,
-)
+from tests.support.tensorboard_reading import data_server, data_server_texts, tensorboard_texts
+from tests.support.waiting import wait_until, wait_until_equal
 
 MIB = 1 << 20
 
@@ -38,8 +34,7 @@ def test_the_data_server_shows_the_same_texts(tmp_path):
     expected = {("sample", step): f"<p>from {start}</p>" for step, start in enumerate((None, None, 2, 2))}
     assert tensorboard_texts(tmp_path / "run") == expected
     with data_server(tmp_path) as server:
-        wait_until(lambda: data_server_texts(server, "run") == expected)
-        assert data_server_texts(server, "run") == expected
+        wait_until_equal(lambda: data_server_texts(server, "run"), expected)
 
 
 def test_scalars_are_read_beside_texts(tmp_path):

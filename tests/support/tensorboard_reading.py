@@ -5,15 +5,16 @@ import io
 import json
 import subprocess
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
 import PIL.Image
+
+from tests.support.waiting import wait_until
 
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.
@@ -190,13 +191,6 @@ def data_server_series(server: GrpcDataProvider, tag: str) -> dict[str, Series]:
         run_tag_filter=RunTagFilter(tags=[tag]),
     )
     return {run: _series(points[tag]) for run, points in found.items()}
-
-
-def wait_until(reached: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Poll until a condition on another process holds or the time is over; the caller checks which."""
-    deadline = time.monotonic() + seconds
-    while not reached() and time.monotonic() < deadline:
-        time.sleep(0.1)
 
 
 def _series(events) -> Series:

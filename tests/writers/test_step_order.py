@@ -19,8 +19,8 @@ from tests.support.tensorboard_reading import (
     data_server_series,
     tbparse_steps,
     tensorboard_scalars,
-    wait_until,
 )
+from tests.support.waiting import wait_until_equal
 
 
 def test_two_loggers_resume_in_one_folder(tmp_path):
@@ -83,8 +83,7 @@ def test_readers_of_resumed_runs_agree_as_the_documents_say(tmp_path):
                 run: [read[tag][run][:2] for tag in tags if run in read[tag]] for run, tags in runs.items()
             }
 
-        wait_until(lambda: shown() == {"one": [expected], "two": [expected] * 2})
-        assert shown() == {"one": [expected], "two": [expected] * 2}
+        wait_until_equal(shown, {"one": [expected], "two": [expected] * 2})
 
 
 def said(log_all, logdir, **options):
@@ -138,8 +137,7 @@ def test_points_below_the_warned_step_are_hidden_by_the_default_server(tmp_path)
         def shown():
             return {run: series.steps for run, series in data_server_series(server, "loss").items()}
 
-        wait_until(lambda: shown() == expected)
-        assert shown() == expected
+        wait_until_equal(shown, expected)
 
 
 def test_runs_that_hide_nothing_do_not_warn(tmp_path):

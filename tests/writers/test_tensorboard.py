@@ -14,8 +14,8 @@ from tests.support.tensorboard_reading import (
     data_server_series,
     local_provider,
     tensorboard_scalars,
-    wait_until,
 )
+from tests.support.waiting import wait_until
 
 
 def record(step, values, wall_time=1.5):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.tensorboard_reading import wait_until
+from tests.support.waiting import wait_until
 from tests.train.running import digits, points, run, saved_arrays
 from train import data
 from train.config.data import FunctionData

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tensorboard_reading import wait_until
+from tests.support.waiting import wait_until
 from tests.train.data.loaders import HERE as LOADERS
 from tests.train.parallel.test_devices import DIGITS, assert_same_points, assert_same_state
 from tests.train.running import PROGRAM, ROOT, TINY_DIGITS, digits, one_device, run

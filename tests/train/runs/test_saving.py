@@ -7,7 +7,7 @@ import sowlog
 from sowlog.testing import MemoryWriter
 from sowlog.writers import StalledError
 from tests.support.odd_writers import FailingWriter
-from tests.support.tensorboard_reading import wait_until
+from tests.support.waiting import wait_until
 from train.config.errors import RunWarning
 from train.runs.checkpoint import Checkpoints
 from train.runs.saving import Saver

@@ -14,8 +14,8 @@ from tests.support.tensorboard_reading import (
     shown_charts,
     shown_layout,
     tensorboard_texts,
-    wait_until,
 )
+from tests.support.waiting import wait_until
 from tests.train.running import digits, moe, run, run_until
 from train.config import file as config_file
 from train.runs import tabs

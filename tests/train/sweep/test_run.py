@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tensorboard_reading import wait_until
+from tests.support.waiting import wait_until, wait_until_equal
 from tests.train.running import ROOT
 from tests.train.sweep.points import finish, planned
 from train.runs import folder as run_folder
@@ -202,5 +202,4 @@ def test_a_point_ends_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
         wait_until((point.path / "ready").exists)
         parent.kill()
     wait_until((point.path / "saved").exists)
-    wait_until(lambda: (point.path / "saved").read_text() == str(int(signal.SIGTERM)))
-    assert (point.path / "saved").read_text() == str(int(signal.SIGTERM))
+    wait_until_equal(lambda: (point.path / "saved").read_text(), str(int(signal.SIGTERM)))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.hparams_reading import hparams_table
-from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
+from tests.support.tensorboard_reading import tensorboard_scalars
+from tests.support.waiting import wait_until
 from tests.train.data.loaders import HERE as LOADERS
 from tests.train.running import CONFIGS, PROGRAM, ROOT, TINY_DIGITS, one_device
 from train.runs import results

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tensorboard_reading import wait_until
+from tests.support.waiting import wait_until
 from train.sweep.workers import Command
 
 SAVING = """
