@@ -10,8 +10,8 @@ import contextlib
 import struct
 from pathlib import Path
 
+from sowlog._events.appending import open_appended
 from sowlog._events.framing import FOOTER_SIZE, HEADER_SIZE, frame, masked_crc32c, pack_header
-from sowlog.writers._appending import AppendedFile
 
 _MAGIC = b"sowspl01"
 _HEAD = struct.Struct("<8sQI")
@@ -42,7 +42,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage = ""
-        self._file = AppendedFile(path, remedy=_REMEDY)
+        self._file = open_appended(path, remedy=_REMEDY)
         try:
             self._begin = self._read_head()
             self.count = self._repair()
@@ -187,7 +187,7 @@ class Spool:
         """Replace the file by one without the forwarded records, which is whole before it has the name."""
         part = self.path.with_name(f"{self.path.name}.part")
         part.unlink(missing_ok=True)
-        new = AppendedFile(part, remedy=_REMEDY)
+        new = open_appended(part, remedy=_REMEDY)
         try:
             new.append(_head(_HEAD.size))
             for start in range(self._begin, self._file.end, _BLOCK):

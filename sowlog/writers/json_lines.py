@@ -39,10 +39,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._events.appending import AppendedFile, open_appended
 from sowlog._events.folders import local_folder
 from sowlog._events.json_form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING
 from sowlog._events.png import encode_png
-from sowlog.writers._appending import AppendedFile
 from sowlog.writers._arguments import check_resume
 from sowlog.writers._json_text import Encoder
 from sowlog.writers.protocol import StalledError
@@ -167,9 +167,7 @@ class JsonLines:
         Raises:
             OSError: The file cannot be synced, or was deleted.
         """
-        if self._file.deleted:
-            raise self._deleted_error()
-        self._file.sync()
+        self._file.flush()
 
     def close(self) -> None:
         """Flush and close the file.
@@ -177,13 +175,7 @@ class JsonLines:
         Raises:
             OSError: As for `flush`; the file is closed nevertheless.
         """
-        deleted = self._file.deleted
         self._file.close()
-        if deleted:
-            raise self._deleted_error()
-
-    def _deleted_error(self) -> FileNotFoundError:
-        return FileNotFoundError(f"{self._path} was deleted during the run, with all its lines")
 
     def _require_file(self) -> None:
         """Begin a new file and raise StalledError if this one was deleted, since its lines are lost."""
@@ -221,7 +213,7 @@ def _open(path: Path) -> AppendedFile:
         OSError: The file cannot be opened.
         ValueError: The file is another program's.
     """
-    file = AppendedFile(path, remedy=_REMEDY)
+    file = open_appended(path, remedy=_REMEDY)
     try:
         _check_head(file)
         _repair(file)

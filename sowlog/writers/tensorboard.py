@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sowlog._events import protos
-from sowlog._events.file import EventFile, is_open, locked_folder
+from sowlog._events.appending import AppendedFile
+from sowlog._events.file import create_event_file, is_open, locked_folder
 from sowlog._events.folders import local_folder
 from sowlog._events.framing import frame
 from sowlog._events.template import RecordTemplate
@@ -169,9 +170,7 @@ class TensorBoard:
         Raises:
             OSError: The file cannot be synced, or was deleted.
         """
-        if self._file.deleted:
-            raise self._deleted_error()
-        self._file.sync()
+        self._file.flush()
 
     def close(self) -> None:
         """Flush and close the file.
@@ -179,23 +178,17 @@ class TensorBoard:
         Raises:
             OSError: As for `flush`; the file is closed nevertheless.
         """
-        deleted = self._file.deleted
-        if self._superseded and self._resume_from is not None and not deleted:
+        if self._superseded and self._resume_from is not None and not self._file.deleted:
             self._warning = self._warning or find_hidden(
                 self.path, self._superseded, resume_from=self._resume_from, logged=self._order.logged()
             )
         self._file.close()
-        if deleted:
-            raise self._deleted_error()
 
     def discard(self) -> None:
         """Close and remove the file of a run that could not begin."""
-        self._file.discard()
+        self._file.remove()
 
-    def _deleted_error(self) -> FileNotFoundError:
-        return FileNotFoundError(f"{self._file.path} was deleted during the run, with all its records")
-
-    def _begin_file(self, *, is_overlap_known: bool = False) -> EventFile:
+    def _begin_file(self, *, is_overlap_known: bool = False) -> AppendedFile:
         events = [protos.version_event(self._clock())]
         with locked_folder(self._logdir):
             known = set(self._logdir.glob("*tfevents*"))
@@ -211,7 +204,7 @@ class TensorBoard:
                 # TensorBoard's Python reader takes the first START of a folder for the beginning of the run.
                 events += [protos.start_event(self._resume_from, self._clock())] * 2
             opening = b"".join(map(frame, events))
-            return EventFile(self._logdir, opening, clock=self._clock)
+            return create_event_file(self._logdir, opening, clock=self._clock)
 
     def _require_file(self) -> None:
         """Begin a new file and raise StalledError if this one was deleted, since its records are lost."""
@@ -221,7 +214,7 @@ class TensorBoard:
         self._file = self._begin_file()
         self._descriptions = Descriptions()
         self._recent.clear()
-        gone.close()
+        gone.release()
         raise StalledError(f"{gone.path} was deleted during the run; {self._file.path.name} replaces it")
 
     def _template(self, tags: tuple[str, ...]) -> RecordTemplate:

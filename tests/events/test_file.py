@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sowlog
-from sowlog._events.file import EventFile, is_open, locked_folder
+from sowlog._events.file import create_event_file, is_open, locked_folder
 from sowlog._events.framing import frame, read_payloads
 
 
@@ -45,7 +45,7 @@ def failing_sync(monkeypatch):
 def test_the_bytes_of_a_failed_sync_are_written_again(tmp_path, failing_sync):
     """The next sync writes the unsynced bytes again, and the sync after it writes nothing again."""
     failing_sync |= {2}
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     file.sync()
     file.append(frame(b"second"))
     with pytest.raises(OSError, match="Input/output error, so 22 bytes are kept for the next flush"):
@@ -63,10 +63,10 @@ def test_the_bytes_of_a_failed_sync_are_written_again(tmp_path, failing_sync):
 def test_close_repeats_a_failed_sync(tmp_path, failing_sync):
     """No later call would write them; if the second sync fails as well, close raises."""
     failing_sync |= {1, 3, 4}
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     file.close()
     assert list(read_payloads(file.path)) == [b"first"]
-    file = EventFile(tmp_path, frame(b"second"))
+    file = create_event_file(tmp_path, frame(b"second"))
     opened = len(list(Path("/dev/fd").iterdir()))
     with pytest.raises(OSError, match="Input/output error"):
         file.close()
@@ -89,8 +89,8 @@ def test_flush_raises_while_bytes_are_unsynced(tmp_path, failing_sync):
 
 def test_the_bytes_kept_for_a_failed_sync_are_bounded(tmp_path, monkeypatch):
     """Beyond the bound the file is synced before the next record; if that fails, nothing is appended."""
-    monkeypatch.setattr("sowlog._events.file._UNSYNCED", 100)
-    file = EventFile(tmp_path, frame(b"first"))
+    monkeypatch.setattr("sowlog._events.appending._UNSYNCED", 100)
+    file = create_event_file(tmp_path, frame(b"first"))
     for _ in range(20):
         file.append(frame(b"x" * 30))
         assert len(file._unsynced) <= 100 + 46
@@ -119,7 +119,7 @@ def test_new_folders_are_synced_with_their_names(tmp_path, monkeypatch):
 
 def test_an_open_file_is_known_by_its_lock(tmp_path):
     """The lock lasts while the file is open, in this process too; a FIFO or a folder is not open."""
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     assert is_open(file.path)
     file.close()
     assert not is_open(file.path)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tensorboardX.record_writer import RecordWriter, masked_crc32c
 
 from sowlog._events import framing
-from sowlog._events.file import EventFile, unique_name
+from sowlog._events.file import create_event_file, unique_name
 from sowlog._events.framing import CorruptEventFile, frame, read_payloads
 from tests.support.full_disk import file_size_limit
 
@@ -85,7 +85,8 @@ def test_payloads_before_the_damage_are_yielded(tmp_path):
 def test_a_new_file_sorts_after_all_others_when_the_clock_went_back(tmp_path):
     """Readers take files by name, so the name of a later writer sorts later for any clock."""
     names = [
-        EventFile(tmp_path, b"", clock=lambda now=now: now).path.name for now in (2e9, 1e9, 1e9, 2e9, 3e9)
+        create_event_file(tmp_path, b"", clock=lambda now=now: now).path.name
+        for now in (2e9, 1e9, 1e9, 2e9, 3e9)
     ]
     assert names == sorted(names)
     assert len(set(names)) == 5
@@ -100,12 +101,14 @@ def test_a_foreign_file_with_a_later_stamp_is_outsorted(tmp_path):
     """Files of other programs are respected as well."""
     (tmp_path / "events.out.tfevents.1999999999.host.v2").touch()
     (tmp_path / "notes.txt").touch()
-    assert EventFile(tmp_path, b"", clock=lambda: 1e9).path.name.startswith("events.out.tfevents.2000000000.")
+    assert create_event_file(tmp_path, b"", clock=lambda: 1e9).path.name.startswith(
+        "events.out.tfevents.2000000000."
+    )
 
 
 def test_a_record_that_does_not_fit_leaves_nothing_behind(tmp_path):
     """On a full disk the torn record is truncated, and writing continues once the disk has space."""
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     with file_size_limit(50), pytest.raises(OSError, match="File too large"):
         file.append(frame(b"x" * 100))
     assert file.path.read_bytes() == frame(b"first")
@@ -116,7 +119,7 @@ def test_a_record_that_does_not_fit_leaves_nothing_behind(tmp_path):
 
 def test_what_could_not_be_cut_off_at_once_is_cut_before_the_next_record(tmp_path, monkeypatch):
     """The disk may refuse the truncation; the next record is shorter than the torn one."""
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     with monkeypatch.context() as refusing, file_size_limit(200):
 
         def refuse(fd, size):
@@ -133,7 +136,7 @@ def test_what_could_not_be_cut_off_at_once_is_cut_before_the_next_record(tmp_pat
 
 def test_records_go_to_the_system_in_one_write(tmp_path, monkeypatch):
     """A kill between two writes of a record would tear more records."""
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     sizes = []
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: sizes.append(len(data)) or write(fd, data, at))
@@ -147,9 +150,9 @@ def test_a_file_that_is_there_is_never_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
     monkeypatch.setattr("sowlog._events.file._counter", itertools.repeat(0))
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter(()))
-    first = EventFile(tmp_path, frame(b"first"), clock=lambda: 1e9)
+    first = create_event_file(tmp_path, frame(b"first"), clock=lambda: 1e9)
     with pytest.raises(FileExistsError, match="tfevents"):
-        EventFile(tmp_path, frame(b"second"), clock=lambda: 1e9)
+        create_event_file(tmp_path, frame(b"second"), clock=lambda: 1e9)
     assert list(read_payloads(first.path)) == [b"first"]
     first.close()
 
@@ -158,7 +161,7 @@ def test_a_file_that_cannot_begin_leaves_no_descriptor(tmp_path):
     """No file is left either, since a writer may try again at each step."""
     opened = len(list(Path("/dev/fd").iterdir()))
     with file_size_limit(10), pytest.raises(OSError, match="File too large"):
-        EventFile(tmp_path, frame(b"first"))
+        create_event_file(tmp_path, frame(b"first"))
     assert len(list(Path("/dev/fd").iterdir())) == opened
     assert list(tmp_path.iterdir()) == []
 

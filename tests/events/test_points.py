@@ -8,7 +8,7 @@ import pytest
 from tensorboardX import SummaryWriter
 
 import sowlog
-from sowlog._events.file import EventFile
+from sowlog._events.file import create_event_file
 from sowlog._events.framing import frame
 from sowlog.testing import read_events
 from tests.support.tensorboard_reading import tensorboard_points
@@ -33,7 +33,7 @@ def write(folder, *summaries):
         TensorBoardEvent(wall_time=1.5 + step, step=step, summary=summary)
         for step, summary in enumerate(summaries)
     ]
-    file = EventFile(folder, b"".join(frame(event.SerializeToString()) for event in events))
+    file = create_event_file(folder, b"".join(frame(event.SerializeToString()) for event in events))
     file.close()
 
 

@@ -13,7 +13,7 @@ import sowlog.testing
 from sowlog import Logger, sum
 from sowlog._events import reader
 from sowlog._events.columns import EventLayout
-from sowlog._events.file import EventFile
+from sowlog._events.file import create_event_file
 from sowlog._events.framing import frame
 from sowlog._events.points import parse_event
 from sowlog._events.reading import read
@@ -133,7 +133,7 @@ def test_events_of_the_same_size_are_distinguished(tmp_path):
 
 def write_events(folder, *payloads):
     """Write an event file of these payloads."""
-    file = EventFile(folder, b"".join(map(frame, payloads)))
+    file = create_event_file(folder, b"".join(map(frame, payloads)))
     file.close()
     return file.path
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR
 
 import sowlog
-from sowlog._events.file import EventFile
+from sowlog._events.appending import AppendedFile
 from sowlog.writers import TensorBoard
 from tests.support.tensorboard_reading import tensorboard_scalars
 
@@ -92,17 +92,17 @@ def test_a_new_file_in_place_of_a_deleted_one_has_them_again(tmp_path):
 
 def test_a_write_that_fails_keeps_the_description_for_the_next(tmp_path, monkeypatch):
     """The disk is full at the first event of a tag."""
-    append = EventFile.append
+    append = AppendedFile.append
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with sowlog.Logger(tmp_path) as log:
-        monkeypatch.setattr(EventFile, "append", full)
+        monkeypatch.setattr(AppendedFile, "append", full)
         log(0, step(jnp.ones(3)))
         with pytest.raises(sowlog.WriterError, match="No space left on device"):
             log.flush()
-        monkeypatch.setattr(EventFile, "append", append)
+        monkeypatch.setattr(AppendedFile, "append", append)
         log(1, step(jnp.ones(3)))
     assert texts_in(tmp_path)["described/size"].startswith(DOC)
     assert texts_in(tmp_path)["described/histogram"].startswith("Activations.")

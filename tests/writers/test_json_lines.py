@@ -306,7 +306,7 @@ def test_a_deleted_file_is_replaced_and_reported(tmp_path):
     writer = JsonLines(tmp_path)
     writer.write(record(0, {"x": 0}))
     writer.path.unlink()
-    with pytest.raises(FileNotFoundError, match="was deleted during the run, with all its lines"):
+    with pytest.raises(FileNotFoundError, match="was deleted during the run, with all its records"):
         writer.flush()
     with pytest.raises(StalledError, match="was deleted during the run; a new file replaces it"):
         writer.write(record(1, {"x": 1}))
