@@ -18,67 +18,7 @@ from sowlog._publishing import publish as _publish
 if _TYPE_CHECKING:
     from sowlog import nnx as nnx
     from sowlog._public import *
-
-__all__ = [
-    "AlertError",
-    "AlertWarning",
-    "CorruptEventFile",
-    "Description",
-    "HistogramValue",
-    "Logger",
-    "LossWarning",
-    "LostMetricError",
-    "NonfiniteError",
-    "NonfiniteOrigin",
-    "NonfiniteWarning",
-    "Packed",
-    "QueueFullError",
-    "Reducer",
-    "Run",
-    "Runs",
-    "State",
-    "TagWarning",
-    "UnmatchedWatchError",
-    "WriterError",
-    "accumulate",
-    "adapters",
-    "alerts",
-    "all_reduce",
-    "collect",
-    "compute",
-    "describe",
-    "discover",
-    "empty_like",
-    "explain_nonfinite",
-    "families",
-    "histogram",
-    "last",
-    "max",
-    "mean",
-    "merge",
-    "min",
-    "nonfinite",
-    "observe",
-    "observed",
-    "pack",
-    "pr_counts",
-    "quantiles",
-    "read",
-    "read_all",
-    "rms",
-    "scope",
-    "sow",
-    "sow_grad",
-    "sow_loss",
-    "stacked",
-    "std",
-    "sum",
-    "testing",
-    "total_loss",
-    "watch",
-    "weighted",
-    "writers",
-]
+    from sowlog._public import __all__ as __all__
 
 _MODULES = ("adapters", "alerts", "nnx", "testing", "writers")
 # The names that need no JAX, and their files.
@@ -94,8 +34,9 @@ _READING = {
 def _load() -> None:
     """Import all public names but `nnx`, which takes a second to import."""
     public = _importlib.import_module("sowlog._public")
-    globals().update({name: getattr(public, name) for name in __all__})
-    _publish(_sys.modules[__name__])
+    names = public.__all__
+    globals().update({name: getattr(public, name) for name in names}, __all__=names)
+    _publish(_sys.modules[__name__], names)
 
 
 if not _TYPE_CHECKING:
@@ -107,16 +48,18 @@ if not _TYPE_CHECKING:
         if name in _READING:
             for each, file in _READING.items():
                 globals()[each] = getattr(_importlib.import_module(f"sowlog._events.{file}"), each)
-            _publish(_sys.modules[__name__])
-            return globals()[name]
-        if name in __all__:
+            _publish(_sys.modules[__name__], _READING)
+        elif "__all__" not in globals() and (name == "__all__" or not name.startswith("_")):
             _load()
+        if name in globals():
             return globals()[name]
         raise AttributeError(f"module 'sowlog' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "nnx"})
+    if "__all__" not in globals():
+        _load()
+    return sorted({*globals(), "nnx"})
 
 
 # A name that is first used inside of a traced function would be imported there. So all are imported at once,

@@ -105,4 +105,4 @@ rules.install()
 linen.install()
 
 for _module in (adapters, alerts, testing, writers):
-    publish(_module)
+    publish(_module, _module.__all__)

@@ -70,9 +70,22 @@ def test_names_that_are_first_used_while_jax_traces_are_right():
     assert done.stdout == "1.5 2.5\n", done.stderr
 
 
-def test_all_public_names_are_in_both_files():
-    """The one that a type checker reads, and the one that is imported late."""
-    assert _public.__all__ == sowlog.__all__
+def test_the_public_names_are_read_without_jax_and_listed_with_it(tmp_path):
+    """A list of the names, or a name that is none, imports all of them; a private name imports nothing."""
+    code = (
+        "import sys, sowlog\n"
+        "print(hasattr(sowlog, '_nowhere'), 'jax' in sys.modules)\n"
+        "from sowlog import *\n"
+        "print('Logger' in dir(sowlog), Logger is sowlog.Logger, '__all__' in dir(sowlog))\n"
+    )
+    assert python("-c", code).stdout.splitlines() == ["False False", "True True True"]
+    for names in ("dir(sowlog)", "sowlog.__all__"):
+        code = f"import sowlog; print({{'Logger', 'read'}} <= set({names}))"
+        assert python("-c", code).stdout == "True\n"
+
+
+def test_the_files_of_the_names_that_need_no_jax_are_right():
+    """The facade imports these names from their own files."""
     reading = {name: getattr(_public, name) for name in sowlog._READING}
     assert {name: f"sowlog._events.{file}" for name, file in sowlog._READING.items()} == {
         name: _module_of(value) for name, value in reading.items()
