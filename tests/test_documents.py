@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sowlog._cli.arguments import make_parser
 from tests.support.generated import ARCHITECTURE, part_of
 from tests.support.tensorboard_reading import tensorboard_scalars
 from tests.support.transform_table import COMMAND, make_table
@@ -65,6 +67,16 @@ def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
     activity = [np.float32(0.01) * value for value in series["losses/activity"].values]
     assert series["losses/activity/weighted"].values == pytest.approx(activity, rel=1e-6)
     assert series["losses/activity"].steps == [0, 1, 2]
+
+
+def test_the_command_that_draws_the_curves_is_one_of_the_parsers():
+    """The configuration of the default experiment names it, with the picture that the README links to."""
+    lines = (ROOT / "configs" / "moe_lm.yaml").read_text().splitlines()
+    comment = " ".join(line.lstrip("# ").removesuffix("\\") for line in lines if line.startswith("#"))
+    command = shlex.split(comment[comment.index("sowlog plot") :])
+    options = make_parser().parse_args(command[1:])
+    assert f"({options.output})" in README.read_text()
+    assert (options.steps[0], len(options.tag)) == (1, 4)
 
 
 def test_the_readme_is_short():

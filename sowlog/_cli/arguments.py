@@ -7,6 +7,8 @@ from typing import Any
 
 # A day, in seconds.
 _LONGEST = 86400.0
+ALL_STEPS = -(1 << 63), (1 << 63) - 1
+"""The lowest and the highest step of any run."""
 _EPILOG = """\
 exit status: 0 done; 1 `check` found damage or an expectation that does not hold; 2 the request cannot be
 met (an unknown option, run or tag, a missing package, a file that cannot be written); 130 Ctrl-C.
@@ -59,7 +61,8 @@ JSON: for each step one line {"step", "wall_time", "values": {tag: value}}."""
 _PLOT = """\
 A panel for each tag with a curve for each run; of runs that differ in their seeds alone, or have equal
 values of each --by, the mean and a band of one standard deviation. Four tags or more that differ in an
-index, as those of layers, are a heat map. Without -o the picture is drawn in the terminal.
+index, as those of layers, are a heat map; that of a band's runs is their mean. Without -o the picture is
+drawn in the terminal.
 JSON: {"file": path or null, "panels": [{"title", "kind": "lines" or "heat map", "curves": [label]}]}."""
 
 
@@ -116,6 +119,13 @@ def make_parser() -> argparse.ArgumentParser:
     plot.add_argument(
         "--by", action="append", metavar="config.KEY", help="a hyperparameter whose values make the bands"
     )
+    plot.add_argument(
+        "--steps",
+        type=_bounds,
+        default=ALL_STEPS,
+        metavar="A..B",
+        help="from step A to step B; A.. has no end",
+    )
     _add_tags(plot)
     return parser
 
@@ -134,6 +144,14 @@ def _count(text: str) -> int:
     return number
 
 
+def _bounds(text: str) -> tuple[int, int]:
+    first, dots, last = text.partition("..")
+    low, high = int(first) if first else ALL_STEPS[0], int(last) if last else ALL_STEPS[1]
+    if not dots or not ALL_STEPS[0] <= low <= high <= ALL_STEPS[1]:
+        raise ValueError(text)
+    return low, high
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds <= _LONGEST:
@@ -143,6 +161,7 @@ def _seconds(text: str) -> float:
 
 # argparse names these in the error of a value that is none.
 _count.__name__, _seconds.__name__, _weight.__name__ = "count", "number of seconds", "weight"
+_bounds.__name__ = "range of steps, as 100..200,"
 
 
 def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ Values = NDArray[np.float64]
 _COLUMNS = 3
 # Width and height of a panel, in inches.
 _PANEL = 4.6, 2.9
+# Characters of a line of a title.
+_TITLE = 56
 
 
 class Band(NamedTuple):
@@ -44,10 +47,17 @@ class Line(NamedTuple):
 
 
 class HeatMap(NamedTuple):
-    """The values of a family, float64 of shape [members, steps], NaN where there is none."""
+    """The values of a family.
+
+    Attributes:
+        steps: int64, shape [steps].
+        rows: float64, shape [members, steps], NaN where there is none.
+        limits: the values of the first and the last colour; None for the least and the largest.
+    """
 
     steps: NDArray[np.int64]
     rows: Values
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +89,15 @@ def write_figure(panels: Sequence[Panel], path: Path) -> None:
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(places, panels, strict=False):
         # A dollar sign would begin a formula.
-        axes.set_title(panel.title[:80].replace("$", r"\$"), fontsize=9)
+        title = "\n".join(textwrap.wrap(panel.title, _TITLE)[:2])
+        axes.set_title(title.replace("$", r"\$"), fontsize=9)
         if panel.heat_map is None:
             _draw_lines(axes, panel.lines)
         else:
             _draw_heat_map(figure, axes, panel.heat_map)
+    # The panels above have the steps of those below.
+    for axes in places[max(0, len(panels) - columns) : len(panels)]:
+        axes.set_xlabel("step", fontsize=8)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
     partial = path.with_name(f".{path.name[-100:]}.{os.getpid()}.partial")
@@ -106,6 +120,7 @@ def _draw_lines(axes: Any, lines: Sequence[Line]) -> None:
             axes.plot(line.steps, line.raw, linewidth=0.8, alpha=0.3, color=drawn.get_color())
         if line.band is not None:
             axes.fill_between(line.steps, *line.band, alpha=0.25, color=drawn.get_color(), linewidth=0)
+    axes.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=7)
 
@@ -113,7 +128,16 @@ def _draw_lines(axes: Any, lines: Sequence[Line]) -> None:
 def _draw_heat_map(figure: Any, axes: Any, heat_map: HeatMap) -> None:
     values = np.ma.masked_invalid(heat_map.rows)
     steps = heat_map.steps.astype(np.float64)
-    drawn = axes.pcolormesh(steps, np.arange(len(heat_map.rows)), values, shading="nearest", cmap="viridis")
+    low, high = heat_map.limits or (None, None)
+    drawn = axes.pcolormesh(
+        steps,
+        np.arange(len(heat_map.rows)),
+        values,
+        shading="nearest",
+        cmap="viridis",
+        vmin=low,
+        vmax=high,
+    )
     figure.colorbar(drawn, ax=axes)
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._cli.arguments import ALL_STEPS
 from sowlog._cli.canvas import draw_curves, draw_heat_map
 from sowlog._cli.compare import differences_of, group_runs
 from sowlog._cli.errors import UsageError
 from sowlog._cli.figures import Band, HeatMap, Line, Panel, write_figure
 from sowlog._cli.report import Report, printable
 from sowlog._cli.selecting import choose, read_runs
-from sowlog._events.reading import Run, Series
+from sowlog._events.reading import Run
 from sowlog._tree.families import families_of
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -42,7 +44,7 @@ def run(options: Namespace) -> Report:
     tags = choose(sorted({tag for one in runs.values() for tag in one.scalars}), options.tag)
     panels = list(_panels(runs, tags, options))
     if not panels:
-        raise UsageError(f"{', '.join(runs)} has no scalars to draw.")
+        raise UsageError(f"{', '.join(runs)} has no scalars to draw{_between(options.steps)}.")
     if len(panels) > _MOST:
         raise UsageError(
             f"{len(panels)} tags are more than the {_MOST} that a picture holds: choose by --tag."
@@ -64,42 +66,50 @@ def run(options: Namespace) -> Report:
     return Report(0, data, lambda: [f"{output}: {len(panels)} panels"] if output else _terminal(panels))
 
 
-def _panels(runs: Mapping[str, Run], tags: Sequence[str], options: Namespace) -> list[Panel]:
+def _panels(runs: Mapping[str, Run], tags: Sequence[str], options: Namespace) -> Iterator[Panel]:
     families = [family for family in families_of(tags) if len(family.positions) >= _FAMILY]
     folded = {tags[position] for family in families for position in family.positions}
     groups = group_runs(runs, differences_of(runs), options.by)
     labels = _labels(runs)
-    panels: list[Panel] = []
     for tag in tags:
         if tag in folded:
             continue
         lines: list[Line] = []
         for group in groups:
-            curves = {
-                name: _curve(runs[name].scalars[tag]) for name in group.runs if tag in runs[name].scalars
-            }
+            curves = {name: _curve(runs[name], tag, options.steps) for name in group.runs}
             curves = {name: curve for name, curve in curves.items() if len(curve.steps)}
             if len(curves) > 1:
                 lines.append(_mean_line(list(curves.values()), group.label(), options.smooth))
             else:
                 lines += [_line(curve, labels[name], options.smooth) for name, curve in curves.items()]
         if lines:
-            panels.append(Panel(tag, lines=lines))
+            yield Panel(tag, lines=lines)
     for family in families:
-        for name, one in runs.items():
-            series = [
-                one.scalars[tags[position]] for position in family.positions if tags[position] in one.scalars
-            ]
-            if any(len(each.steps) for each in series):
-                title = family.glob if len(runs) == 1 else f"{family.glob} of {labels[name]}"
-                panels.append(Panel(title, heat_map=_heat_map(series)))
-    return panels
+        own = [tags[position] for position in family.positions]
+        maps: dict[str, HeatMap] = {}
+        for group in groups:
+            of_group = {labels[name]: _heat_map(runs[name], own, options.steps) for name in group.runs}
+            of_group = {label: each for label, each in of_group.items() if len(each.steps)}
+            mean = mean_heat_map(list(of_group.values()))
+            maps |= of_group if mean is None else {f"{group.label()} ({len(of_group)} runs)": mean}
+        limits = limits_of(maps.values())
+        for label, heat_map in maps.items():
+            title = family.glob if len(runs) == 1 else f"{family.glob} of {label}"
+            yield Panel(title, heat_map=heat_map._replace(limits=limits))
 
 
-def _curve(series: Series) -> _Curve:
-    """Return a series by rising steps; of a doubled step the last value counts."""
+def _between(bounds: tuple[int, int]) -> str:
+    return "" if bounds == ALL_STEPS else f" from step {bounds[0]} to {bounds[1]}"
+
+
+def _curve(run: Run, tag: str, bounds: tuple[int, int]) -> _Curve:
+    """Return the series of a tag by rising steps within bounds; of a doubled step the last value counts."""
+    series = run.scalars.get(tag)
+    if series is None:
+        return _Curve(np.empty(0, np.int64), np.empty(0))
     steps, index = np.unique(series.steps[::-1], return_index=True)
-    return _Curve(steps, series.values[::-1][index].astype(np.float64))
+    part = slice(np.searchsorted(steps, bounds[0]), np.searchsorted(steps, bounds[1], "right"))
+    return _Curve(steps[part], series.values[::-1][index[part]].astype(np.float64))
 
 
 def _line(curve: _Curve, label: str, smooth: float) -> Line:
@@ -131,14 +141,31 @@ def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
     return result
 
 
-def _heat_map(series: Sequence[Series]) -> HeatMap:
+def _heat_map(run: Run, tags: Sequence[str], bounds: tuple[int, int]) -> HeatMap:
     """Return the values of each member at all steps; NaN where one has none."""
-    curves = [_curve(each) for each in series]
+    curves = [_curve(run, tag, bounds) for tag in tags]
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))
     rows = np.full((len(curves), len(steps)), np.nan)
     for row, curve in zip(rows, curves, strict=True):
         row[np.searchsorted(steps, curve.steps)] = curve.values
     return HeatMap(steps, rows)
+
+
+def mean_heat_map(maps: Sequence[HeatMap]) -> HeatMap | None:
+    """Return the mean of runs at the steps that all have; None for one run, or without such steps."""
+    if len(maps) < 2:
+        return None
+    steps = functools.reduce(np.intersect1d, [each.steps for each in maps])
+    rows = [each.rows[:, np.searchsorted(each.steps, steps)] for each in maps]
+    return HeatMap(steps, np.mean(rows, axis=0)) if len(steps) else None
+
+
+def limits_of(maps: Iterable[HeatMap]) -> tuple[float, float]:
+    """Return the least and the largest finite value, so that all maps of a family have the same colours."""
+    rows = [each.rows.ravel() for each in maps]
+    values = np.concatenate([np.empty(0), *rows])
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
 def _labels(runs: Mapping[str, Run]) -> dict[str, str]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from sowlog._cli.canvas import draw_curves, draw_heat_map
-from sowlog._cli.plot import smoothed
+from sowlog._cli.figures import HeatMap
+from sowlog._cli.plot import limits_of, mean_heat_map, smoothed
 from tests.cli.writing import write_run
 
 
@@ -31,21 +32,58 @@ def sweep(tmp_path):
 
 
 def test_tags_families_and_seeds_have_their_panels(sweep, json_of, tmp_path):
-    """A band for each rate, and a heat map for each run."""
+    """A band for each rate, and a heat map of the means of its runs."""
     status, data = json_of("plot", sweep, "-o", tmp_path / "x.png")
     assert (status, data["file"]) == (0, str(tmp_path / "x.png"))
     assert data["panels"] == [
         {"title": "loss", "kind": "lines", "curves": ["rate=0.1 (2 runs)", "rate=0.2 (2 runs)"]},
         *(
-            {"title": f"layer_*/rms of {rate}/{seed}", "kind": "heat map", "curves": []}
+            {"title": f"layer_*/rms of rate={rate} (2 runs)", "kind": "heat map", "curves": []}
             for rate in (0.1, 0.2)
-            for seed in (0, 1)
         ),
     ]
     with PIL.Image.open(tmp_path / "x.png") as image:
-        assert image.size[0] > image.size[1] > 400
+        assert image.size[0] > image.size[1] > 300
     _, data = json_of("plot", sweep, "--tag", "loss", "--by", "config.seed", "-o", tmp_path / "x.png")
     assert data["panels"][0]["curves"] == ["seed=0 (2 runs)", "seed=1 (2 runs)"]
+
+
+def test_a_heat_map_of_several_runs_is_their_mean():
+    """At the steps that all have; a member that one lacks there is blank, and one run stays as it is."""
+    first = HeatMap(np.array([0, 1, 2]), np.array([[1.0, 2.0, 3.0], [4.0, np.nan, 6.0]]))
+    second = HeatMap(np.array([1, 2, 5]), np.array([[4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]))
+    mean = mean_heat_map([first, second])
+    assert mean.steps.tolist() == [1, 2]
+    np.testing.assert_array_equal(mean.rows, [[3.0, 4.0], [np.nan, 7.0]])
+    assert mean_heat_map([first]) is None
+    assert mean_heat_map([first, HeatMap(np.array([9]), np.ones((2, 1)))]) is None
+    assert limits_of([first, second]) == (1.0, 9.0)
+    assert limits_of([HeatMap(np.array([0]), np.array([[np.inf]]))]) == (0.0, 1.0)
+
+
+def test_steps_are_chosen_by_a_range(tmp_path, json_of, sowlog_command, monkeypatch):
+    """With both ends, or one; a tag without a step in it has no panel."""
+    monkeypatch.setenv("COLUMNS", "50")
+    layers = {f"layer_{layer}__rms": [9.0, 1.0 + layer] for layer in range(4)}
+    write_run(tmp_path / "run", loss=[64.0, 4.0, 2.0, 1.0], first=[1.0], **layers)
+    for steps, ends in (("1..", ["1", "3"]), ("..2", ["0", "2"]), ("1..2", ["1", "2"])):
+        _, output, _ = sowlog_command("plot", tmp_path / "run", "--tag", "loss", "--steps", steps)
+        assert output.splitlines()[-1].split() == ends
+        assert ("64" in output) == steps.startswith("..")
+    _, data = json_of("plot", tmp_path / "run", "--steps", "1..1")
+    assert [panel["title"] for panel in data["panels"]] == ["loss", "layer_*/rms"]
+    _, data = json_of("plot", tmp_path / "run", "--steps", "2..")
+    assert [panel["title"] for panel in data["panels"]] == ["loss"]
+    status, _, errors = sowlog_command("plot", tmp_path / "run", "--steps", "7..8")
+    assert (status, "has no scalars to draw from step 7 to 8" in errors) == (2, True)
+
+
+@pytest.mark.parametrize("steps", ["2..1", "1", "a..", "1...2", f"..{1 << 63}"])
+def test_a_range_of_steps_that_is_none_is_refused(tmp_path, sowlog_command, steps, capsys):
+    """With the form of one."""
+    with pytest.raises(SystemExit, match="2"):
+        sowlog_command("plot", tmp_path, "--steps", steps)
+    assert "invalid range of steps, as 100..200, value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("suffix", "beginning"), [("svg", b"<?xml"), ("PDF", b"%PDF"), ("png", b"\x89PNG")])

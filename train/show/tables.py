@@ -1,8 +1,8 @@
-"""Tables on the terminal: the end of a run, the points of a sweep, and comparisons."""
+"""Tables on the terminal: the end of a run, and the points of a sweep."""
 
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,14 +75,6 @@ def ranking(
 def show(made: Table) -> None:
     """Show a table."""
     _console().print(_rich(made))
-
-
-def compared(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
-    """Show a table whose first column is of the rows' titles."""
-    table = rich.Table(*columns)
-    for title, cells in rows.items():
-        table.add_row(title, *cells)
-    _console().print(table)
 
 
 def _console() -> Console:
