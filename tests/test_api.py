@@ -27,6 +27,7 @@ DOCUMENTED = {
     **{
         f"sowlog.Logger.{name}": getattr(sowlog.Logger, name)
         for name in (
+            "steps",
             "alert",
             "image",
             "grid",

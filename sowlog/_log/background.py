@@ -21,8 +21,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, cast
 
 from sowlog._log import pending
+from sowlog._log.entries import Call, Entry, ItemT, Kept, Several, take_first
 from sowlog._log.exit_hooks import call_at_exit
-from sowlog._log.pending import Bounds, Call, ItemT, Kept, OnFull
+from sowlog._log.pending import Bounds, OnFull
 from sowlog._log.wakeup import Waiters, Wakeup
 
 # Longer than a step that trains for minutes inside one jit, short enough to end a hang. In seconds.
@@ -72,10 +73,9 @@ class Background(Generic[ItemT]):
         self._work, self._context = work, context
         self._half = max(1, size // 2)
         self._batch_size = min(self._half, MAX_BATCH)
-        self._on_drop = on_drop
         self._patience, self._idle_wait, self._on_idle = patience, idle_wait, on_idle
         self._pid = os.getpid()
-        self._queue: deque[ItemT | Kept[ItemT] | Call] = deque()
+        self._queue: deque[Entry[ItemT]] = deque()
         self._batch: deque[ItemT] = deque()
         self._bounds = Bounds(self._queue, self._batch, size=size, on_full=on_full, on_drop=on_drop)
         # To be re-raised. Bounded by the number of items, as each `put` takes one.
@@ -96,8 +96,8 @@ class Background(Generic[ItemT]):
         # before it, while the device still answers.
         self._cancel_exit_hook = call_at_exit(self.end)
 
-    def put(self, item: ItemT, *, is_kept: bool = False) -> None:
-        """Queue one item, then re-raise the next error of the thread, if there is one.
+    def put(self, item: ItemT | Several[ItemT], *, is_kept: bool = False) -> None:
+        """Queue one item, or several, then re-raise the next error of the thread, if there is one.
 
         Args:
             item: the item.
@@ -113,10 +113,10 @@ class Background(Generic[ItemT]):
         while True:
             with self._lock:
                 if is_kept or not self._bounds.is_full(item) or self._bounds.make_room(item):
-                    self._append(Kept(item) if is_kept else item)
+                    self._append(Kept(cast(ItemT, item)) if is_kept else item)
                     break
             self._wait_for_room(item)
-        if self._asleep or len(self._queue) >= self._half:
+        if self._asleep or self._bounds.held >= self._half:
             self._arrived.set()
         if self._errors:
             self._hand_back_next()
@@ -186,17 +186,18 @@ class Background(Generic[ItemT]):
             self._ending = True
         self._arrived.set()
 
-    def _wait_for_room(self, item: ItemT) -> None:
+    def _wait_for_room(self, item: ItemT | Several[ItemT]) -> None:
         try:
             self._wait(lambda: not self._bounds.is_full(item), "room in its queue")
         except TimeoutError:
-            self._on_drop()
+            self._bounds.count_drops(item)
             raise
 
-    def _append(self, entry: ItemT | Kept[ItemT] | Call) -> None:
+    def _append(self, entry: Entry[ItemT]) -> None:
         if self._ending:
             raise pending.closed_error()
         self._queue.append(entry)
+        self._bounds.note(entry)
 
     def _wait_for(self, call: Call) -> None:
         """Wait until `call` is done, and re-raise its error or an earlier one of the thread."""
@@ -227,8 +228,7 @@ class Background(Generic[ItemT]):
             raise pending.interrupted_error()
         pending.require_other_thread(self._thread)
         if not self._waiters.wait(reached, self._progress, self._patience):
-            waiting = len(self._queue) + len(self._batch)
-            raise pending.hanging_error(what, seconds=self._patience, waiting=waiting)
+            raise pending.hanging_error(what, seconds=self._patience, waiting=self._bounds.held)
 
     def _progress(self) -> tuple[int, int]:
         # An unfinished batch wakes no waiter, but each of its items is progress.
@@ -260,8 +260,7 @@ class Background(Generic[ItemT]):
             entry = self._queue[0]
             if isinstance(entry, Call):
                 return None if self._batch else cast(Call, self._queue.popleft())
-            self._batch.append(cast(ItemT, entry.item if isinstance(entry, Kept) else entry))
-            self._queue.popleft()
+            self._batch.append(take_first(self._queue))
         return None
 
     def _wait_for_work(self) -> None:
@@ -291,7 +290,7 @@ class Background(Generic[ItemT]):
     def _is_urgent(self) -> bool:
         with self._lock:
             has_call = any(isinstance(entry, Call) for entry in self._queue)
-            return self._ending or has_call or len(self._queue) >= self._half
+            return self._ending or has_call or self._bounds.held >= self._half
 
     def _run_batch(self) -> None:
         try:

@@ -34,6 +34,7 @@ class Item(NamedTuple):
     hparams: HParams | None = None
     ending: Ending | None = None
     charts: Charts | None = None
+    row: int | None = None  # of a stacked buffer
 
     @property
     def nbytes(self) -> int:
@@ -85,6 +86,7 @@ def read_item(item: Item) -> Record:
     histograms: dict[str, HistogramValue] = {}
     if item.packed is not None:
         words = np.asarray(item.packed.buffer)
+        words = words if item.row is None else words[item.row]
         tags, values = item.packed.layout.decode(words)
         histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:

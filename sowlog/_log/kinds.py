@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from sowlog._tree.identity import ByIdentity
@@ -24,7 +24,7 @@ class TagKinds:
         self._others: dict[str, Kind] = {}
         self._layouts = ByIdentity[Layout, None]()
 
-    def note_metrics(self, packed: Packed | None, numbers: Mapping[str, float]) -> None:
+    def note_metrics(self, packed: Packed | None, numbers: Collection[str]) -> None:
         """Note the tags of one `log` call, at the cost of a look-up if they are known.
 
         Raises:

@@ -25,6 +25,7 @@ from sowlog._log.nonfinite import OnNonfinite, check_on_nonfinite
 from sowlog._log.of_run import OfRun
 from sowlog._log.pending import OnFull, check_bounds
 from sowlog._log.plots import Plots
+from sowlog._log.stacks import Stacks
 from sowlog._log.tag_budget import TagBudget
 from sowlog.writers import Writer
 from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_globs, check_step, check_writers
@@ -36,7 +37,7 @@ _HEAT_MAP_EVERY = 1000
 _TAG_BUDGET = 1000
 
 
-class Logger(Media, Plots, OfRun, Alerting):
+class Logger(Stacks, Media, Plots, OfRun, Alerting):
     """Writes the metrics of each step without making training wait.
 
     `log(step, metrics)` starts the copy off the device, queues it and returns; the writer thread of the

@@ -39,8 +39,17 @@ def prepare(metrics: Any) -> tuple[Packed | None, dict[str, float]]:
             tags.append(tag)
             leaves.append(_on_device(tag, leaf))
     packed = pack_now(tags, leaves, "logged") if leaves else None
-    _check_names(tuple(numbers), packed.layout if packed else _NO_LAYOUT)
+    check_names(tuple(numbers), packed)
     return packed, numbers
+
+
+def check_names(numbers: tuple[str, ...], packed: Packed | None) -> None:
+    """Raise if two metrics have one tag, or one has none.
+
+    Raises:
+        ValueError: A tag is empty, used twice, or cannot be encoded.
+    """
+    _check_names(numbers, packed.layout if packed else _NO_LAYOUT)
 
 
 @functools.lru_cache(maxsize=256)
@@ -63,14 +72,18 @@ def _on_device(tag: str, leaf: Any) -> Any:
     if is_state(leaf) or isinstance(leaf, jax.Array):
         return leaf
     if is_packed(leaf):
-        raise TypeError(
-            f"{tag} is a packed tree inside another tree, which would run a program of its own at each step: "
-            "add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log the packed tree "
-            "alone."
-        )
+        raise TypeError(not_packed_within(tag))
     if hasattr(type(leaf), "__jax_array__"):
         return leaf.__jax_array__()
     raise TypeError(not_a_metric(tag, leaf))
+
+
+def not_packed_within(tag: str) -> str:
+    """Return the message for a packed tree that is a leaf of a logged tree."""
+    return (
+        f"{tag} is a packed tree inside another tree, which would run a program of its own at each step: "
+        "add the other metrics before packing, `sowlog.pack({**metrics, ...})`, or log the packed tree alone."
+    )
 
 
 def _add_numbers(numbers: dict[str, float], tag: str, leaf: Any) -> None:

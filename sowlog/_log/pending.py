@@ -1,18 +1,19 @@
-"""Pending work of the logger's thread: items, calls, their bounds, and the errors of a full queue."""
+"""Pending work of the logger's thread: its bounds, and the errors of a full queue."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Literal, TypeVar, cast, get_args
+from typing import Any, Generic, Literal, cast, get_args
 
+from sowlog._log.entries import Call, Entry, ItemT, Kept, Several, size_of
 from sowlog.writers._arguments import check_count
 from sowlog.writers._warnings import warn_user
 
-ItemT = TypeVar("ItemT")
 OnFull = Literal["block", "drop_oldest", "error"]
 
 
@@ -54,34 +55,6 @@ def check_bounds(size: int, on_full: OnFull) -> None:
         raise ValueError(f"on_full is {on_full!r}; choose one of {', '.join(get_args(OnFull))}.")
 
 
-class Call:
-    """A function call in the queue, between the items, whose caller waits for its return."""
-
-    __slots__ = ("done", "error", "function")
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-        self.error: BaseException | None = None
-        self.done = False
-
-    def run(self) -> None:
-        """Call the function, and keep its exception for the waiting caller."""
-        try:
-            self.function()
-        except BaseException as error:
-            self.error = error
-        self.done = True
-
-
-class Kept(Generic[ItemT]):
-    """An item that is exempt from the bounds and never dropped."""
-
-    __slots__ = ("item",)
-
-    def __init__(self, item: ItemT) -> None:
-        self.item = item
-
-
 def _bytes_of(item: Any) -> int:
     """Return the bytes that a queued item holds; 0 for an item bounded by number only."""
     return getattr(item, "nbytes", 0)
@@ -100,7 +73,7 @@ class Bounds(Generic[ItemT]):
 
     def __init__(
         self,
-        queue: deque[ItemT | Kept[ItemT] | Call],
+        queue: deque[Entry[ItemT]],
         batch: deque[ItemT],
         *,
         size: int,
@@ -112,55 +85,83 @@ class Bounds(Generic[ItemT]):
         self._size = size
         self._on_full = on_full
         self._on_drop = on_drop
+        # Beside the queue, so that a count reads no long queue; the device arrays of an entry go with it.
+        self._several: deque[weakref.ref[Several[ItemT]]] = deque()
 
-    def is_full(self, item: ItemT) -> bool:
-        """Return whether the queue has no room for an item."""
-        return len(self._queue) + len(self._batch) > self._size or self._exceeds_bytes(item)
+    def note(self, entry: Entry[ItemT]) -> None:
+        """Count the items of a queued entry; without this call, after KeyboardInterrupt, it counts as one."""
+        if isinstance(entry, Several):
+            while self._several and not self._several[0]():
+                self._several.popleft()
+            self._several.append(weakref.ref(entry))
 
-    def make_room(self, item: ItemT) -> bool:
+    @property
+    def held(self) -> int:
+        """The number of queued items, with those in work."""
+        # Copied at once, since another thread may queue.
+        several = tuple(self._several) if self._several else ()
+        more = sum(len(each) - 1 for known in several if (each := known()))
+        return len(self._queue) + len(self._batch) + more
+
+    def is_full(self, item: ItemT | Several[ItemT]) -> bool:
+        """Return whether the queue has no room for an item; several have room where one has."""
+        return self.held > self._size or self._exceeds_bytes(item)
+
+    def count_drops(self, item: ItemT | Several[ItemT]) -> None:
+        """Count an item, or several, as dropped."""
+        for _ in range(size_of(item)):
+            self._on_drop()
+
+    def make_room(self, item: ItemT | Several[ItemT]) -> bool:
         """Apply the rule for a full queue; return False if the item has to wait for room.
 
         Raises:
             QueueFullError: The queue is full and the rule is "error".
         """
         if self._on_full == "error":
-            self._on_drop()
+            self.count_drops(item)
             raise self._full_error(item)
         if self._on_full == "drop_oldest":
             self._drop_oldest(item)
             return True
         return False
 
-    def _exceeds_bytes(self, item: ItemT) -> bool:
+    def _exceeds_bytes(self, item: ItemT | Several[ItemT]) -> bool:
         """Return whether an item and the queued ones hold more bytes than the bound; one alone never does."""
         size = _bytes_of(item)
         held = size and sum(map(_bytes_of, (*self._droppable(), *self._batch)))
         return held > 0 and held + size > MAX_PENDING_BYTES
 
-    def _drop_oldest(self, item: ItemT) -> None:
+    def _drop_oldest(self, item: ItemT | Several[ItemT]) -> None:
         """Drop the oldest items that may be dropped, until there is room for a new one."""
-        if len(self._queue) + len(self._batch) > self._size:
-            self._drop_first(lambda _: True)
-        while self._exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0):
+        while (excess := self.held - self._size) > 0 and self._drop_first(lambda _: True, excess):
+            pass
+        while self._exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0, 1):
             pass
 
-    def _drop_first(self, is_chosen: Callable[[ItemT], bool]) -> bool:
-        """Drop the first item that is chosen; return whether there is one."""
+    def _drop_first(self, is_chosen: Callable[[ItemT | Several[ItemT]], bool], most: int) -> bool:
+        """Drop the first item that is chosen, of several at most so many; return whether there is one."""
         for index, entry in enumerate(self._queue):
-            if not isinstance(entry, Kept | Call) and is_chosen(cast(ItemT, entry)):
-                # KeyboardInterrupt between the two lines must not hide a loss, so the count comes first.
-                self._on_drop()
+            if isinstance(entry, Kept | Call) or not is_chosen(cast(Any, entry)):
+                continue
+            # KeyboardInterrupt between the two lines must not hide a loss, so the count comes first.
+            if isinstance(entry, Several) and most < len(entry):
+                for _ in range(most):
+                    self._on_drop()
+                entry.drop(most)
+            else:
+                self.count_drops(cast(Any, entry))
                 del self._queue[index]
-                return True
+            return True
         return False
 
-    def _droppable(self) -> Iterator[ItemT]:
+    def _droppable(self) -> Iterator[ItemT | Several[ItemT]]:
         """Yield the items that may be dropped, from a copy of the queue."""
         for entry in tuple(self._queue):
             if not isinstance(entry, Kept | Call):
-                yield cast(ItemT, entry)
+                yield cast(Any, entry)
 
-    def _full_error(self, item: ItemT) -> QueueFullError:
+    def _full_error(self, item: ItemT | Several[ItemT]) -> QueueFullError:
         """Return the error for an item that the full queue refuses."""
         queued, remedy = f"{self._size} records wait", "log less often (every=), allow more (queue_size=)"
         if self._exceeds_bytes(item):

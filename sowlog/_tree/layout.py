@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import Any, Self, TypeGuard, final
+from typing import Any, NoReturn, Self, TypeGuard, final
 
 import jax
 import jax.core
@@ -214,10 +214,11 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
         or buffer.dtype != _WORD
         or (not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted())
     ):
-        _refuse(packed, f"{tag}: " if tag else "", verb)
+        refuse_packed(packed, f"{tag}: " if tag else "", verb)
 
 
-def _refuse(packed: Packed, place: str, verb: str) -> None:
+def refuse_packed(packed: Packed, place: str, verb: str) -> NoReturn:
+    """Raise the error of a packed tree that `check_packed` refuses, behind its place in the message."""
     buffer: Any = packed.buffer
     if not isinstance(buffer, _ARRAYS):
         raise TypeError(
@@ -230,20 +231,20 @@ def _refuse(packed: Packed, place: str, verb: str) -> None:
             "uint32, which arithmetic and casts destroy. Merge states, then pack: "
             "`sowlog.pack(sowlog.merge(a, b))`, or `sowlog.all_reduce` over replicas."
         )
+    if not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted():
+        raise RuntimeError(
+            f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
+            "Leave it out of donate_argnums."
+        )
     if buffer.ndim != 1:
         raise ValueError(
             f"{place}a packed buffer of shape {buffer.shape} was {verb}: a scan or vmap has stacked the "
-            "results of several steps. Merge their states and pack once, or take each by itself: "
-            "`jax.tree.map(lambda leaf: leaf[i], packed)`."
+            "results of several steps. Log each step of a scan, log.steps(first, packed), or merge their "
+            "states and pack once, or take each by itself: `jax.tree.map(lambda leaf: leaf[i], packed)`."
         )
-    if buffer.size != packed.layout.words:
-        raise ValueError(
-            f"{place}a packed buffer of {buffer.size} words was {verb}, and its layout has "
-            f"{packed.layout.words}: use the whole result of `sowlog.pack`."
-        )
-    raise RuntimeError(
-        f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
-        "Leave it out of donate_argnums."
+    raise ValueError(
+        f"{place}a packed buffer of {buffer.size} words was {verb}, and its layout has "
+        f"{packed.layout.words}: use the whole result of `sowlog.pack`."
     )
 
 

@@ -45,7 +45,7 @@ def _check_stack(tag: str, state: State) -> None:
 
 def _array(tag: str, leaf: Any) -> Any:
     """Return an array of a leaf's shape and dtype: the leaf itself if it is an array."""
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic):
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         return leaf
     try:
         return jnp.asarray(values.narrowed(leaf))

@@ -103,13 +103,16 @@ def _description_of(tag: str, *, is_histogram: bool = False) -> Description:
     return site.description(is_histogram=is_histogram)
 
 
-def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> Packed:
+def pack_now(
+    tags: Sequence[str], leaves: list[Any], verb: str = "computed", *, is_stacked: bool = False
+) -> Packed:
     """Return concrete leaves packed, by a compiled program that does not depend on their tags.
 
     Args:
         tags: a tag for each leaf.
         leaves: states, arrays and numbers, none of them packed.
         verb: the participle of the operation in a message: "logged".
+        is_stacked: whether all leaves are stacked along a first axis, of one size, as is the buffer then.
 
     Raises:
         TypeError: A leaf is not a real number, array or state, or it is traced.
@@ -117,20 +120,25 @@ def pack_now(tags: Sequence[str], leaves: list[Any], verb: str = "computed") -> 
         RuntimeError: A leaf was donated or deleted.
     """
     roots, loss_trees = loss_trees_of(tags, leaves)
+    rows = [jax.tree.map(_row_of, leaf) for leaf in leaves] if is_stacked else leaves
     try:
-        unnamed = _programs(leaves, loss_trees)
+        unnamed = (_stacked_programs if is_stacked else _programs)(leaves, loss_trees)
     except Exception as error:
         refusal = error
     else:
         if isinstance(unnamed.buffer, jax.core.Tracer):
             check_concrete(tags, leaves, verb)
-        return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots), leaves))
+        return Packed(unnamed.buffer, name_layout(unnamed.plan, (*tags, *roots), rows))
     # A compiled program contains no tags, so these checks find the refused leaf.
-    check_leaves(tags, leaves, verb)
+    check_leaves(tags, rows, verb)
     check_concrete(tags, leaves, verb)
     if "device" in str(refusal):
         check_devices(tags, leaves)
     raise refusal
+
+
+def _row_of(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
 
 
 @final
@@ -140,10 +148,10 @@ class _Programs:
     Each new shape compiles a program; the cache is cleared when it has `size` programs.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, is_stacked: bool = False) -> None:
         self.traced = 0
         self._size = size
-        self._run: Any = jax.jit(self._trace, static_argnums=1)
+        self._run: Any = jax.jit(self._trace_rows if is_stacked else self._trace, static_argnums=1)
 
     def __call__(self, leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
         if self.traced >= self._size:
@@ -156,8 +164,12 @@ class _Programs:
         check_leaves([f"leaf {index}" for index in range(len(leaves))], leaves, "packed")
         return ambient.isolated(pack_leaves, leaves, loss_trees)
 
+    def _trace_rows(self, leaves: list[Any], loss_trees: LossTrees) -> Unnamed:
+        return jax.vmap(lambda row: self._trace(row, loss_trees))(leaves)
+
 
 _programs = _Programs(_PROGRAMS)
+_stacked_programs = _Programs(_PROGRAMS, is_stacked=True)
 
 
 def _read(packed: Packed) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import threading
 
 import pytest
 
-from sowlog._log import background, pending, wakeup
+from sowlog._log import background, entries, pending, wakeup
 from sowlog._log.background import Background
-from sowlog._log.pending import Call
+from sowlog._log.entries import Call, Several
 from tests.support.waiting import wait_until
 
-FILES = {background.__file__, pending.__file__, wakeup.__file__, threading.__file__}
+FILES = {background.__file__, entries.__file__, pending.__file__, wakeup.__file__, threading.__file__}
 # CPython checks for signals after these instructions only.
 CHECKS = {"RESUME", "JUMP_BACKWARD", "CALL", "CALL_KW", "CALL_FUNCTION_EX"}
 
@@ -87,7 +87,11 @@ class Full:
 
     def call(self, name):
         """Make a call."""
-        calls = {"put": lambda: self.background.put(3), "call": lambda: self.background.call(int)}
+        calls = {
+            "put": lambda: self.background.put(3),
+            "put several": lambda: self.background.put(Several(int, range(3, 6))),
+            "call": lambda: self.background.call(int),
+        }
         calls.get(name, self.background.end)()
 
     def end(self):
@@ -100,7 +104,7 @@ class Full:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("call", ["put", "call", "end"])
+@pytest.mark.parametrize("call", ["put", "put several", "call", "end"])
 def test_an_interrupt_anywhere_is_raised_and_loses_no_item(call):
     """All items queued before are done, and the thread ends once."""
     for place in range(1, 1000):
@@ -109,6 +113,8 @@ def test_an_interrupt_anywhere_is_raised_and_loses_no_item(call):
             full.call(call)
         full.end()
         assert full.done[:3] == [0, 1, 2], place
+        assert full.done[3:] in ([], [3], [3, 4, 5]), place
+        assert full.background._bounds.held == 0, place
         if not at.came:
             break
     assert place > 20
