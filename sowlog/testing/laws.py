@@ -43,11 +43,14 @@ def assert_reducer_laws(
 
     Raises:
         AssertionError: A law does not hold; the message names it.
+        TypeError: `values` is no sequence, or the reducer does not accept one of them.
+        ValueError: There are fewer than three values.
 
     Example:
         >>> import sowlog
         >>> sowlog.testing.assert_reducer_laws(sowlog.std)
     """
+    values = _checked_values(values)
     states = [reducer.of(value) for value in values]
     _assert_identity(reducer, states)
     _assert_fixed_structure(reducer, values)
@@ -58,6 +61,23 @@ def assert_reducer_laws(
     if not reducer.ordered:
         close("merge is commutative", a.merge(b), b.merge(a))
     _assert_one_number(reducer, values, states, close)
+
+
+def _checked_values(values: Any) -> list[Any]:
+    try:
+        found = list(values)
+    except TypeError as error:
+        raise TypeError(
+            f"values is {type(values).__name__}, and must be a sequence of at least three arrays, such as "
+            "values=[np.array([-3.0, 1.0]), np.array([0.5]), np.array(2.0)]."
+        ) from error
+    if len(found) < 3:
+        shapes = ", ".join(str(np.shape(value)) for value in found) or "none"
+        raise ValueError(
+            f"values has {len(found)} array{'s' * (len(found) != 1)} (shapes: {shapes}), and an associative "
+            "merge takes three states: pass three arrays or more, or leave values out."
+        )
+    return found
 
 
 def assert_invariant(

@@ -208,6 +208,27 @@ def test_a_start_that_counts_is_no_identity():
         assert_reducer_laws(CountsFromOne())
 
 
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        (
+            [np.ones(3), np.ones((2, 2))],
+            ValueError,
+            r"values has 2 arrays \(shapes: \(3,\), \(2, 2\)\).*three",
+        ),
+        ([np.ones(3)], ValueError, r"values has 1 array \(shapes"),
+        ([], ValueError, r"values has 0 arrays \(shapes: none\)"),
+        (np.float32(3), TypeError, "values is float32, and must be a sequence of at least three arrays"),
+        (None, TypeError, "values is NoneType"),
+    ],
+)
+def test_values_of_the_laws_are_checked(values, kind, message):
+    """Three are needed, since merge is associative; any sequence has them, and a generator."""
+    with pytest.raises(kind, match=message):
+        assert_reducer_laws(sowlog.mean, values)
+    assert_reducer_laws(sowlog.max, values=(np.float32(value) for value in (1, -2, 3)))
+
+
 def test_one_way_may_stand_alone():
     """A name is no list of letters."""
     with pytest.raises(AssertionError, match='over "scan", peak is'):
