@@ -15,6 +15,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._events.record_rows import RecordRows
 from sowlog._events.framing import FOOTER_SIZE, HEADER_SIZE, frame, masked_crc32c, pack_header
 
 # Keys of the fields of an Event: wall_time = 1 (fixed64), step = 2 (varint), summary = 5 (bytes).
@@ -37,8 +38,8 @@ class RecordTemplate:
     """
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
-        sizes = np.fromiter(map(len, pieces), np.intp, len(pieces))
-        ends = np.cumsum(sizes)
+        self._sizes = np.fromiter(map(len, pieces), np.intp, len(pieces))
+        ends = np.cumsum(self._sizes)
         opening = _SUMMARY + _varint(int(ends[-1]))
         # The values of a Summary are a repeated field, so the bytes of Summaries can be joined.
         storage = bytearray().join((bytes(_BEFORE_BODY), opening, *pieces, bytes(FOOTER_SIZE)))
@@ -49,6 +50,7 @@ class RecordTemplate:
         self._body_size = len(opening) + int(ends[-1])
         # Keys are sizes of the head, which depend on the size of the step only.
         self._headers: dict[int, bytes] = {}
+        self._rows: RecordRows | None = None
 
     def fill(self, step: int, wall_time: float, values: NDArray[np.float32]) -> memoryview:
         """Set step, time and values, and return the whole framed record, valid until the next call.
@@ -66,6 +68,26 @@ class RecordTemplate:
         self._bytes[-FOOTER_SIZE:] = struct.pack("<I", crc)
         self._bytes[start - HEADER_SIZE : start] = self._header(len(head))
         return self._bytes[start - HEADER_SIZE :]
+
+    def fill_rows(
+        self, steps: Sequence[int], wall_times: Sequence[float], values: NDArray[np.float32]
+    ) -> bytes | memoryview:
+        """Return the framed records of several steps, joined, valid until the next call.
+
+        Args:
+            steps: each within int64.
+            wall_times: seconds since the epoch, of each step.
+            values: float32, shape [steps, tags].
+        """
+        lowest, size = min(steps), _varint_size(max(steps))
+        if lowest <= 0 or _varint_size(lowest) != size or not all(wall_times):
+            # The heads are of several sizes, which is rare.
+            rows = zip(steps, wall_times, values, strict=True)
+            return b"".join([bytes(self.fill(*row)) for row in rows])
+        if self._rows is None or self._rows.step_size != size or self._rows.count < len(steps):
+            record = bytes(self.fill(steps[0], wall_times[0], values[0]))
+            self._rows = RecordRows(record, self._sizes, step_size=size, count=len(steps))
+        return self._rows.fill(steps, wall_times, values)
 
     def fill_present(
         self, step: int, wall_time: float, values: NDArray[np.float32], present: NDArray[np.bool_]
@@ -100,6 +122,11 @@ def event_head(step: int, wall_time: float) -> bytes:
     time_bits = struct.pack("<d", wall_time)
     head = _WALL_TIME + time_bits if any(time_bits) else b""
     return head + _STEP + _varint(step) if step else head
+
+
+def _varint_size(number: int) -> int:
+    """Return the size of a positive integer as a varint."""
+    return (number.bit_length() + 6) // 7
 
 
 def _varint(number: int) -> bytes:

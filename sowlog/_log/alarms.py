@@ -93,6 +93,16 @@ class Alarms:
             self._of_tags = (*self._of_tags, _TagAlarm(rule, callback))
             self._layouts = _Layouts()
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether a rule is to see the records."""
+        return bool(self._of_tags or self._of_stalls)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the clock of stalls runs."""
+        return self._seen is not None
+
     def begin(self, step: int) -> None:
         """Start the clock of stalls, if it does not run yet, at the first step that is logged."""
         if self._seen is None:
@@ -102,7 +112,7 @@ class Alarms:
         """Return the alerts that fire at a record."""
         # A text or a picture comes before the first step, too, and while training hangs.
         is_step = not (record.is_of_run or record.images or record.texts or record.pr_curves)
-        if not is_step or not (self._of_tags or self._of_stalls):
+        if not is_step or not self.has_rules:
             return []
         self._seen, self._step = self._clock(), record.step
         for alarm in self._of_stalls:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sowlog._log.alarms import Alarms, Fired, call_back
 from sowlog._log.folding import Folding
-from sowlog._log.item import Item, read_item
+from sowlog._log.item import Item, read_item, read_rows
 from sowlog._log.nonfinite import TAG as _NONFINITE
 from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite
 from sowlog._log.pending import SeveralWarningsError
@@ -21,6 +21,7 @@ from sowlog._log.sinks import LossCounter, Sink, count_of, merge_errors
 from sowlog._log.tag_budget import TagBudget
 from sowlog._log.watcher import Watcher
 from sowlog.writers import Writer
+from sowlog.writers._rows import ScalarRows
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
 
@@ -98,31 +99,70 @@ class Delivery:
             AlertWarning: An alert without a callback fired.
             TagWarning: There are many tags, or a family is not folded.
         """
+        self._begin(items)
         outcomes: list[BaseException | None] = []
-        for item in items:
-            if item.has_metrics:
-                self._alarms.begin(item.step)
-                break
         while items:
             outcomes += self._wait_for(items[0])
-            read = list(self._read_ready(items, pause))
-            outcomes += [each.outcome for each in read]
-            records = [each.record for each in read if each.record]
-            # Alerts and the look for NaN see each layer, and writers the folded records.
-            written = [list(self._written(each)) for each in read]
-            outcomes += [
-                self._folding.take_warning(),
-                *(self._budget.note(each.tags) for each in chain(*written)),
-            ]
-            outcomes += [sink.write(list(chain(*written))) for sink in self._batch_sinks]
-            for each in written:
-                outcomes += [sink.write(each) for sink in self._single_sinks]
-                # A waiting call measures progress by these pops, so a slow writer pops one by one.
-                items.popleft()
-            outcomes += self._report_alerts(
-                [each for record in records for each in self._alarms.observe(record)]
-            )
+            ready = _wait_for_ready(items, pause)
+            rows = self._read_rows(ready)
+            outcomes += self._deliver_each(ready, items) if rows is None else self._deliver_rows(rows, items)
         _raise_first(outcomes)
+
+    def _begin(self, items: Iterable[Item]) -> None:
+        """Start the clock of stalls at the first step that is logged."""
+        if not self._alarms.has_begun:
+            for item in items:
+                if item.has_metrics:
+                    self._alarms.begin(item.step)
+                    break
+
+    def _read_rows(self, ready: Sequence[Item]) -> ScalarRows | None:
+        """Return the records of ready items as rows; None if each has to be read by itself.
+
+        That is so where alerts, the folding, or a report have to see each record.
+        """
+        has_drops = self._dropped != self._dropped_written
+        if len(ready) == 1 or has_drops or self._alarms.has_rules or self._folding.is_active:
+            return None
+        rows = read_rows(ready)
+        if rows is None or (self._watcher is not None and not self._watcher.passes(rows)):
+            return None
+        self._read_losses.failing = False
+        return rows
+
+    def _deliver_rows(self, rows: ScalarRows, items: deque[Item]) -> list[BaseException | None]:
+        """Write rows with each writer, and pop their items; return the outcomes."""
+        outcomes: list[BaseException | None] = [self._budget.note(rows.tags)]
+        outcomes += [sink.write(rows) for sink in self._batch_sinks]
+        if not self._single_sinks:
+            for _ in range(len(rows)):
+                items.popleft()
+            return outcomes
+        for record in rows:
+            outcomes += self._write_single((record,), items)
+        return outcomes
+
+    def _deliver_each(self, ready: Sequence[Item], items: deque[Item]) -> list[BaseException | None]:
+        """Read and write items record by record, and pop them; return the outcomes."""
+        read = [self._read(item) for item in ready]
+        records = [each.record for each in read if each.record]
+        # Alerts and the look for NaN see each layer, and writers the folded records.
+        written = [tuple(self._written(each)) for each in read]
+        every = tuple(chain(*written))
+        outcomes = [each.outcome for each in read]
+        outcomes += [self._folding.take_warning(), *(self._budget.note(each.tags) for each in every)]
+        outcomes += [sink.write(every) for sink in self._batch_sinks]
+        for each in written:
+            outcomes += self._write_single(each, items)
+        fired = [each for record in records for each in self._alarms.observe(record)]
+        return [*outcomes, *self._report_alerts(fired)]
+
+    def _write_single(self, records: Sequence[Record], items: deque[Item]) -> list[Exception | None]:
+        """Write the records of one item with the writers that take no batch; return the outcomes."""
+        outcomes = [sink.write(records) for sink in self._single_sinks]
+        # A waiting call measures progress by these pops, so a slow writer pops one by one.
+        items.popleft()
+        return outcomes
 
     def _written(self, read: _Read) -> Iterator[Record]:
         """Yield the records that a read item is written as."""
@@ -161,17 +201,6 @@ class Delivery:
                 self._alert_steps[each.tag] = each.alert.step
                 new.append(each.record())
         return new
-
-    def _read_ready(self, items: deque[Item], pause: Callable[[], None]) -> Iterator[_Read]:
-        """Wait for the first item, and read it and those that are ready then.
-
-        A wait for each step of a fast loop would wake the thread for each.
-        """
-        yield self._read(items[0])
-        if not items[-1].is_ready():
-            pause()
-        for item in takewhile(Item.is_ready, islice(items, 1, None)):
-            yield self._read(item)
 
     def _read(self, item: Item) -> _Read:
         """Return the record of an item, with the origin of a NaN in it and the error to re-raise."""
@@ -242,6 +271,17 @@ class Delivery:
             f"the full queue dropped {count_of(self._dropped, 'step')}, as `{_DROPPED}` shows: log less "
             f"often (every=) or allow a longer queue (queue_size=)."
         )
+
+
+def _wait_for_ready(items: deque[Item], pause: Callable[[], None]) -> list[Item]:
+    """Wait for the first item; return it and those that are ready then.
+
+    A wait for each step of a fast loop would wake the thread for each.
+    """
+    items[0].wait()
+    if not items[-1].is_ready():
+        pause()
+    return [items[0], *takewhile(Item.is_ready, islice(items, 1, None))]
 
 
 def _raise_first(outcomes: Iterable[BaseException | None]) -> None:

@@ -64,6 +64,11 @@ class Folding:
         self._reasons: list[str] = []
         self._failure: TagWarning | None = None
 
+    @property
+    def is_active(self) -> bool:
+        """Whether any family is folded."""
+        return bool(self._patterns)
+
     def fold(self, record: Record) -> tuple[Record, ...]:
         """Return the record with scalars of each family in place of those of its layers.
 

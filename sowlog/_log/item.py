@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array
 from sowlog._log.curves import Curve
@@ -16,6 +17,7 @@ from sowlog._log.images import Picture
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import Layout, Packed
+from sowlog.writers._rows import ScalarRows
 from sowlog.writers.record import Charts, Ending, HParams, Record
 
 _NO_LAYOUT = Layout(())
@@ -37,8 +39,15 @@ class Item(NamedTuple):
     row: int | None = None  # of a stacked buffer
 
     @property
+    def is_of_metrics(self) -> bool:
+        """Whether it holds metrics alone, as nearly all items do."""
+        return self[_AFTER_METRICS:] == _METRICS_ALONE
+
+    @property
     def nbytes(self) -> int:
         """The bytes of its arrays and its text; the scalars of a step are few, and count as 0."""
+        if self.is_of_metrics:
+            return 0
         text = 0 if self.text is None else len(self.text.markdown)
         return text + sum(array.nbytes for array in self.arrays)
 
@@ -60,10 +69,25 @@ class Item(NamedTuple):
 
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""
-        arrays: list[Any] = [self.packed and self.packed.buffer, *self.arrays]
-        on_device = [array for array in arrays if isinstance(array, jax.Array)]
-        # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
-        return all(array.is_deleted() or array.is_ready() for array in cast(list[Any], on_device))
+        if self.packed is not None and not _is_ready(self.packed.buffer):
+            return False
+        return self.is_of_metrics or all(map(_is_ready, self.arrays))
+
+    def wait(self) -> None:
+        """Wait until a read would return, or fail."""
+        if not self.is_ready():
+            # The read raises the error of a failed computation again.
+            with suppress(Exception):
+                jax.block_until_ready((self.packed and self.packed.buffer, self.arrays))
+
+
+_AFTER_METRICS = Item._fields.index("scalars") + 1
+_METRICS_ALONE = (None,) * (len(Item._fields) - _AFTER_METRICS)
+
+
+def _is_ready(array: Any) -> bool:
+    # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
+    return not isinstance(array, jax.Array) or array.is_deleted() or array.is_ready()
 
 
 def start_copy(buffer: jax.Array) -> None:
@@ -90,12 +114,8 @@ def read_item(item: Item) -> Record:
         tags, values = item.packed.layout.decode(words)
         histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:
-        layout = _NO_LAYOUT if item.packed is None else item.packed.layout
-        tags = layout.extended(tags, tuple(item.scalars))
-        # A scalar of an event file is float32, in which 1e300 is inf.
-        with np.errstate(over="ignore"):
-            on_host = np.fromiter(item.scalars.values(), np.float64, len(item.scalars)).astype(np.float32)
-        values = np.concatenate((values, on_host))
+        tags = _layout_of(item).extended(tags, tuple(item.scalars))
+        values = np.concatenate((values, _on_host(list(item.scalars.values()))))
     values.flags.writeable = False
     images = {} if item.picture is None else item.picture.draw()
     texts = {} if item.text is None else {item.text.tag: item.text.markdown}
@@ -112,3 +132,67 @@ def read_item(item: Item) -> Record:
         layout=item.charts,
         pr_curves={} if item.curve is None else item.curve.compute(),
     )
+
+
+def read_rows(items: Sequence[Item]) -> ScalarRows | None:
+    """Return the records of items of one layout, or None if each has to be read by itself.
+
+    That is so if an item has more than scalars, if a value is absent, NaN or infinite, and if a read fails.
+
+    Args:
+        items: two or more, whose values are there.
+    """
+    tags = _shared_tags(items)
+    if not tags:
+        return None
+    try:
+        values = _matrix(items)
+    except Exception:
+        # Its own read raises the error again, and counts the loss.
+        return None
+    # An absent value is a NaN as well.
+    if not np.isfinite(values).all():
+        return None
+    return ScalarRows([item.step for item in items], [item.wall_time for item in items], tags, values)
+
+
+def _shared_tags(items: Sequence[Item]) -> tuple[str, ...] | None:
+    """Return the tags of items that have the same scalars, in one order, and nothing else; else None."""
+    layout, names = _layout_of(items[0]), tuple(items[0].scalars)
+    if layout.histograms:
+        return None
+    for item in items:
+        if _layout_of(item) is not layout or tuple(item.scalars) != names or not item.is_of_metrics:
+            return None
+    return layout.extended(layout.scalars, names) if names else layout.scalars
+
+
+def _layout_of(item: Item) -> Layout:
+    return _NO_LAYOUT if item.packed is None else item.packed.layout
+
+
+def _matrix(items: Sequence[Item]) -> NDArray[np.float32]:
+    """Return the values of items of one layout, shape [items, tags]."""
+    parts: list[NDArray[np.float32]] = []
+    if items[0].packed is not None:
+        buffers = [item.packed.buffer for item in items if item.packed is not None]
+        parts.append(_words_of(buffers).reshape(len(items), -1).view(np.float32))
+    if items[0].scalars:
+        parts.append(_on_host([number for item in items for number in item.scalars.values()]).reshape(len(items), -1))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _words_of(buffers: Sequence[Any]) -> NDArray[np.uint32]:
+    """Return the words of packed buffers, joined."""
+    try:
+        # Without an array for each, which costs as much as the rest of the read.
+        return np.frombuffer(b"".join(buffers), np.uint32)
+    except TypeError:
+        # Only an array on one CPU has its bytes at hand.
+        return np.concatenate([np.asarray(buffer) for buffer in buffers])
+
+
+def _on_host(numbers: Sequence[float]) -> NDArray[np.float32]:
+    # A scalar of an event file is float32, in which 1e300 is inf.
+    with np.errstate(over="ignore"):
+        return np.array(numbers, np.float64).astype(np.float32)

@@ -110,8 +110,7 @@ class Sink:
 
     def write(self, records: Sequence[Record]) -> Exception | None:
         """Write the pending records and then the new ones; return the error to re-raise."""
-        self._pending.extend(records)
-        outcome = merge_errors(self._write_pending(), self._take_warning())
+        outcome = merge_errors(self._write_pending(records), self._take_warning())
         # A stall may have ended just now, so the bound comes after the attempt to write.
         if self._pending:
             self._bound_pending()
@@ -154,12 +153,18 @@ class Sink:
             self._attempt(self._writer.close), self._losses.take_error(), self._take_warning()
         )
 
-    def _write_pending(self) -> Exception | None:
+    def _write_pending(self, new: Sequence[Record] = ()) -> Exception | None:
+        """Write the pending records and new ones; keep those of a stall."""
+        # Rows reach the writer as they are: only a failure makes records of them.
+        batch = (*self._pending, *new) if self._pending else new
         try:
-            if self._write_batch():
+            if self._write_batch(batch):
+                self._pending.clear()
                 return None
         except StalledError as stall:
-            return self._begin_stall(self._pending[0].step, stall)
+            self._pending.extend(new)
+            return self._begin_stall(batch[0].step, stall)
+        self._pending.extend(new)
         return self._write_one_by_one()
 
     def _write_one_by_one(self) -> Exception | None:
@@ -178,18 +183,17 @@ class Sink:
             self._pending.popleft()
         return outcome
 
-    def _write_batch(self) -> bool:
+    def _write_batch(self, batch: Sequence[Record]) -> bool:
         # During a stall the first record alone is tried, at the least cost.
-        if len(self._pending) < 2 or self._stall or not isinstance(self._writer, BatchWriter):
+        if len(batch) < 2 or self._stall or not self.is_batch:
             return False
         try:
-            self._writer.write_all(tuple(self._pending))
+            cast(BatchWriter, self._writer).write_all(batch)
         except StalledError:
             raise
         except BaseException:
             # The records are now written one by one, which raises and reports the error again.
             return False
-        self._pending.clear()
         self._losses.failing = False
         return True
 

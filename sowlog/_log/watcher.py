@@ -16,6 +16,7 @@ from sowlog._log.nonfinite import Neighbor, NonfiniteOrigin
 from sowlog._reduce.basic import nonfinite
 from sowlog._tree.layout import PresentTags
 from sowlog._tree.sites import Site, site_of
+from sowlog.writers._rows import ScalarRows
 from sowlog.writers.record import Record
 
 _Counts = NDArray[np.bool_] | None
@@ -34,6 +35,7 @@ class Watcher:
     """
 
     def __init__(self) -> None:
+        # Records that came together are one entry, a matrix with a row for each.
         self._kept: deque[tuple[tuple[str, ...], NDArray[np.float32]]] = deque(maxlen=_KEPT)
         self._bad: set[str] = set()
         self._silencing: set[str] = set()
@@ -45,8 +47,18 @@ class Watcher:
         tags, values = record.tags, record.values
         counts = self._counts_in(tags)
         origin = None if not self._bad and _is_fine(values, counts) else self._look_closely(record, counts)
-        self._kept.append((tags, values))
+        self._kept.append((tags, values[None]))
         return origin
+
+    def passes(self, rows: ScalarRows) -> bool:
+        """Return whether no finite values of rows need a closer look, record by record; note them if so."""
+        counts = self._counts_in(rows.tags)
+        if self._bad or (counts is not None and rows.values[:, counts].any()):
+            return False
+        if len(rows) >= _KEPT:
+            self._kept.clear()
+        self._kept.append((rows.tags, rows.values[-_KEPT:]))
+        return True
 
     def _counts_in(self, tags: tuple[str, ...]) -> _Counts:
         """Return which tags are of numbers of elements that are not finite."""
@@ -97,12 +109,19 @@ class Watcher:
         )
 
     def _range_of(self, tag: str) -> tuple[float, float]:
-        found = [
-            float(values[tags.index(tag)])
-            for tags, values in self._kept
-            if tag in tags and math.isfinite(values[tags.index(tag)])
-        ]
-        return (min(found), max(found)) if found else (math.nan, math.nan)
+        found = [values[:, tags.index(tag)].tolist() for tags, values in self._last_rows() if tag in tags]
+        finite = list(filter(math.isfinite, itertools.chain(*found)))
+        return (min(finite), max(finite)) if finite else (math.nan, math.nan)
+
+    def _last_rows(self) -> list[tuple[tuple[str, ...], NDArray[np.float32]]]:
+        """Return the values of the last records, `_KEPT` in all."""
+        left, last = _KEPT, list[tuple[tuple[str, ...], NDArray[np.float32]]]()
+        for tags, values in reversed(self._kept):
+            if left <= 0:
+                break
+            last.append((tags, values[-left:]))
+            left -= len(values)
+        return last
 
 
 def _is_fine(values: NDArray[np.float32], counts: _Counts) -> bool:

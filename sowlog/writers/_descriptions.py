@@ -28,6 +28,11 @@ class Descriptions:
             if text := site and str(site.description(is_histogram=is_histogram)):
                 self._pending[tag] = text
 
+    @property
+    def are_pending(self) -> bool:
+        """Whether an event is yet to have a text."""
+        return bool(self._pending)
+
     def take(self, tags: Iterable[str]) -> dict[str, str]:
         """Return the texts by tag that no event of these tags has yet, for the next event."""
         if not self._pending:

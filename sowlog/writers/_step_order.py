@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, final
@@ -71,6 +72,13 @@ class StepOrder:
             self._highest = step
             return None
         return self._check(tags, step)
+
+    def follow(self, tags: tuple[str, ...], steps: Sequence[int]) -> bool:
+        """Note the next steps of some tags, if these were the last and all steps go up; else return False."""
+        if tags is not self._recent or not all(map(operator.lt, [self._highest, *steps], steps)):
+            return False
+        self._highest = steps[-1]
+        return True
 
     def _check(self, tags: tuple[str, ...], step: int) -> StepBack | None:
         if self._reported or not tags:

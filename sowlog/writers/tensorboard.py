@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from sowlog._tree.identity import SIZE, ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog.writers._arguments import check_resume
 from sowlog.writers._descriptions import Descriptions
+from sowlog.writers._rows import ScalarRows
 from sowlog.writers._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.protocol import StalledError
@@ -93,11 +94,14 @@ class TensorBoard:
         Raises:
             StalledError: The events cannot be written now; the file then holds none of them.
         """
-        events = bytearray()
-        records = tuple(records)
-        for record in records:
-            for framed in self._events(record):
-                events += framed  # Copied, since the next record overwrites the bytes of the template.
+        if isinstance(records, ScalarRows):
+            events = self._events_of_rows(records)
+        else:
+            # Joined, since the next record overwrites the bytes of the template.
+            records, events = tuple(records), bytearray()
+            for record in records:
+                for framed in self._events(record):
+                    events += framed
         if not events:
             return
         try:
@@ -107,6 +111,12 @@ class TensorBoard:
             self._descriptions.end(is_written=False)
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
         self._descriptions.end(is_written=True)
+        self._check_order(records)
+
+    def _check_order(self, records: Sequence[Record]) -> None:
+        """Keep a warning if a step of written records goes back."""
+        if isinstance(records, ScalarRows) and self._order.follow(records.tags, records.steps):
+            return
         for record in records:
             back = self._order.check(record.tags, record.step)
             if record.histograms or record.images or record.texts or record.pr_curves:
@@ -140,6 +150,12 @@ class TensorBoard:
         if tags != self._recent_others:
             self._recent_others = tags
         return self._recent_others
+
+    def _events_of_rows(self, rows: ScalarRows) -> bytes | bytearray | memoryview:
+        template = self._recent.find(rows.tags, self._template)
+        if self._descriptions.are_pending:
+            return b"".join([bytes(event) for record in rows for event in self._events(record)])
+        return template.fill_rows(rows.steps, rows.wall_times, rows.values)
 
     def _events(self, record: Record) -> Iterator[bytes | memoryview]:
         if record.tags:
