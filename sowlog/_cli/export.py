@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +17,7 @@ from sowlog._cli.json_export import write_json_lines
 from sowlog._cli.report import Report
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._events import frames
+from sowlog._events.csv_form import csv_cell
 from sowlog._events.reading import Run
 
 # Rows that are made to text at once.
@@ -73,16 +72,9 @@ def _write(path: Path, write: Callable[[BinaryIO], None]) -> None:
 def _write_csv(file: BinaryIO, names: tuple[str, ...], curves: frames.Curves) -> None:
     file.write(f"{','.join((*names, 'step', 'wall_time', 'value'))}\n".encode())
     for key, steps, times, values in _texts(curves):
-        prefix = _csv_cells(key)
+        prefix = ",".join(map(csv_cell, key))
         rows = zip(steps, times, values, strict=True)
         file.write(_encode("".join(f"{prefix},{s},{t},{v}\n" for s, t, v in rows)))
-
-
-def _csv_cells(cells: tuple[str, ...]) -> str:
-    """Return cells with quotes where they are needed."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()
 
 
 def _encode(text: str) -> bytes:

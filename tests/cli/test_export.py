@@ -41,10 +41,10 @@ def _floats(row):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson", "parquet", "CSV"])
-def test_every_point_comes_back(tmp_path, json_of, suffix):
+@pytest.mark.parametrize("tag", ['a,"b"\nö', "a\nb", "a\rb"])
+def test_every_point_comes_back(tmp_path, json_of, suffix, tag):
     """The same float32, NaN and infinities included, and tags with quotes, commas and line ends."""
     values = [0.1, math.nan, math.inf, -math.inf, 1e-45, 3.4e38, -0.0]
-    tag = 'a,"b"\nö'
     events = [event(step, shapes.plain(tag, value)) for step, value in enumerate(values)]
     write_file(tmp_path / "run", [VERSION, *events])
     path = tmp_path / f"out.{suffix}"
