@@ -8,10 +8,12 @@ import fcntl
 import os
 import stat
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 # A failed fsync may drop pages of the system's cache, so unsynced bytes are kept in memory as well.
 _UNSYNCED = 1 << 24
+_BLOCK = 1 << 20
 
 _open_files: weakref.WeakSet[AppendedFile]
 
@@ -84,6 +86,33 @@ class AppendedFile:
         self._end = end
         del self._unsynced[:]
         self._truncate()
+
+    def replace(self, parts: Iterable[tuple[int, int]], *, head: bytes = b"") -> AppendedFile:
+        """Return a file of some of the bytes that takes the name of this one, whole, and close this one.
+
+        Args:
+            parts: the start and the end of the bytes to keep, in order.
+            head: the bytes before them.
+
+        Raises:
+            OSError: The other file cannot be written; this one then stays as it is.
+        """
+        path = self.path.with_name(f"{self.path.name}.part")
+        path.unlink(missing_ok=True)
+        new = open_appended(path, remedy="close that one first")
+        try:
+            new.append(head)
+            for begin, end in parts:
+                for start in range(begin, end, _BLOCK):
+                    new.append(self.read(start, min(_BLOCK, end - start)))
+            new.sync()
+            path.replace(self.path)
+        except BaseException:
+            new.remove()
+            raise
+        new.path = self.path
+        self.release()
+        return new
 
     def _write(self, content: bytes | bytearray | memoryview, start: int) -> None:
         with memoryview(content) as view:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from sowlog._events.folders import local_folder
 from sowlog.writers.console import Console
+from sowlog.writers.csv import Csv
 from sowlog.writers.every import Every
 from sowlog.writers.json_lines import JsonLines
 from sowlog.writers.mlflow import Mlflow
@@ -28,6 +29,7 @@ from sowlog.writers.wandb import Wandb
 __all__ = [
     "BatchWriter",
     "Console",
+    "Csv",
     "DeliveryError",
     "Every",
     "HParams",

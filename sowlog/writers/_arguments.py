@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.core
 import numpy as np
 
+from sowlog._events.folders import local_folder
 from sowlog._reduce.values import shown
 
 # The steps that an event file can hold.
@@ -53,6 +56,15 @@ def check_globs(name: str, globs: Any) -> tuple[str, ...]:
                 f"{name} has {glob!r}, with an empty part: write a glob of parts, such as 'eval/*'."
             )
     return known
+
+
+def check_path(path: str | PathLike[str]) -> Path:
+    """Return the path of a writer's file or folder as it is now: the program may leave its working folder.
+
+    Raises:
+        ValueError: The path is not on this machine, as `gs://bucket/run`.
+    """
+    return local_folder(path).absolute()
 
 
 def check_resume(step: Any) -> int | None:

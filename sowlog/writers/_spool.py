@@ -185,21 +185,8 @@ class Spool:
 
     def _compact(self) -> None:
         """Replace the file by one without the forwarded records, which is whole before it has the name."""
-        part = self.path.with_name(f"{self.path.name}.part")
-        part.unlink(missing_ok=True)
-        new = open_appended(part, remedy=_REMEDY)
-        try:
-            new.append(_head(_HEAD.size))
-            for start in range(self._begin, self._file.end, _BLOCK):
-                new.append(self._file.read(start, min(_BLOCK, self._file.end - start)))
-            new.sync()
-            part.replace(self.path)
-        except BaseException:
-            new.remove()
-            raise
-        new.path = self.path
-        old, self._file, self._begin = self._file, new, _HEAD.size
-        old.release()
+        self._file = self._file.replace([(self._begin, self._file.end)], head=_head(_HEAD.size))
+        self._begin = _HEAD.size
 
 
 def _head(begin: int) -> bytes:

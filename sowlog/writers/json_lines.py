@@ -40,11 +40,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.appending import AppendedFile, open_appended
-from sowlog._events.folders import local_folder
 from sowlog._events.json_form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING
 from sowlog._events.png import encode_png
-from sowlog.writers._arguments import check_resume
+from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._json_text import Encoder
+from sowlog.writers._text_file import TextFile
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
@@ -106,9 +106,9 @@ class JsonLines:
         clock: Callable[[], float] = time.time,
     ) -> None:
         resumed = check_resume(resume_from)
-        self._path = _file_of(local_folder(path))
         self._encoder = Encoder()
-        self._file = _open(self._path)
+        self._file = TextFile(_open(_file_of(check_path(path))), _open)
+        self._path = self._file.path
         if resumed is not None and self._file.end:
             try:
                 self._file.append(_line_of({"step": resumed, "time": clock(), "resumed": True}))
@@ -137,7 +137,6 @@ class JsonLines:
         """
         try:
             lines = [self._encoder.line(record, self._save_images(record)) for record in records]
-            self._require_file()
             self._file.append("".join(lines).encode("ascii"))
         except OSError as error:
             raise StalledError(f"{self._path} cannot be written: {error}") from error
@@ -176,14 +175,6 @@ class JsonLines:
             OSError: As for `flush`; the file is closed nevertheless.
         """
         self._file.close()
-
-    def _require_file(self) -> None:
-        """Begin a new file and raise StalledError if this one was deleted, since its lines are lost."""
-        if not self._file.deleted:
-            return
-        gone, self._file = self._file, _open(self._path)
-        gone.release()
-        raise StalledError(f"{self._path} was deleted during the run; a new file replaces it")
 
 
 def _line_of(fields: dict[str, Any]) -> bytes:
