@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._events.png import encode_png
+from sowlog.writers._arguments import check_path
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
@@ -25,6 +26,9 @@ _FORBIDDEN = re.compile(r"[^\w.\- ]")
 # The tag by which a run is found again: a hash, since a filter of MLflow has no quotes within a name.
 _RUN = "sowlog.run"
 _CHANGED = "sowlog.changed."
+# A store in a file of the working folder, or in a folder of it: each names a place, and no server.
+_RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///|file:|)((?!/|:memory:|databricks|uc$|[A-Za-z][\w+.-]+:).+)")
+_DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
 
 
 class Mlflow:
@@ -47,7 +51,8 @@ class Mlflow:
     MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens that.
 
     Args:
-        tracking_uri: a server, as `http://localhost:5000`, or a store, as `sqlite:///runs/mlflow.db`.
+        tracking_uri: a server, as `http://localhost:5000`, or a store, as `sqlite:///runs/mlflow.db`. Of a
+            database, new experiments have their artifacts in `mlruns` of the working folder.
         experiment: the name of the experiment, created if it does not exist.
         run: the name of the run; the run of this name that an earlier Mlflow made is continued.
 
@@ -80,7 +85,9 @@ class Mlflow:
                 f"mlflow).",
                 name="mlflow",
             )
-        self._uri, self._experiment, self._run = tracking_uri, experiment, run
+        # The first record makes the connection, and the program may have left its working folder by then.
+        self._uri, self._experiment, self._run = _resolve(tracking_uri), experiment, run
+        self._artifacts = str(check_path("mlruns") / _name_of(experiment))
         self._connection: tuple[Any, str] | None = None
         self._status = "FINISHED"
 
@@ -160,10 +167,7 @@ class Mlflow:
         """Return the client and the identifier of the run, which is found or created at the first call."""
         if self._connection is None:
             client = _module("tracking").MlflowClient(tracking_uri=self._uri)
-            experiment = client.get_experiment_by_name(self._experiment)
-            number = (
-                client.create_experiment(self._experiment) if experiment is None else experiment.experiment_id
-            )
+            number = self._find_experiment(client)
             mark = hashlib.sha256(self._run.encode()).hexdigest()
             found = client.search_runs([number], f"tags.`{_RUN}` = '{mark}'", max_results=1)
             if found:
@@ -173,6 +177,15 @@ class Mlflow:
                 run = client.create_run(number, run_name=self._run, tags={_RUN: mark}).info.run_id
             self._connection = client, run
         return self._connection
+
+    def _find_experiment(self, client: Any) -> str:
+        """Return the identifier of the experiment, which is created if it does not exist."""
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is not None:
+            return experiment.experiment_id
+        # A server has a place for artifacts, and without one a database has them in the working folder.
+        is_database = self._uri.startswith(_DATABASES)
+        return client.create_experiment(self._experiment, self._artifacts if is_database else None)
 
     @contextlib.contextmanager
     def _answering(self) -> Generator[None]:
@@ -190,6 +203,12 @@ class Mlflow:
             if status < 500:
                 raise
             raise StalledError(f"MLflow at {self._uri} does not answer: {error}") from error
+
+
+def _resolve(uri: str) -> str:
+    """Return the URI of a store with the path of its file or folder as it is now."""
+    found = _RELATIVE.fullmatch(uri)
+    return uri if found is None else f"{found[1]}{check_path(found[2])}"
 
 
 def _name_of(tag: str) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from os import PathLike
 from typing import Any
 
-from sowlog._events.folders import local_folder
-from sowlog.writers._arguments import check_count, check_writer
+from sowlog.writers._arguments import check_count, check_path, check_writer
 from sowlog.writers._forwarding import Forwarder
 from sowlog.writers._record_bytes import RecordEncoder
 from sowlog.writers._spool import Spool
@@ -74,7 +73,7 @@ class Spooled:
         self._timeout = _check_timeout("timeout", timeout)
         self._close_timeout = _check_timeout("close_timeout", close_timeout)
         self._writer, self._name = writer, type(writer).__name__
-        self._path = local_folder(path)
+        self._path = check_path(path)
         self._forwarder = Forwarder(writer, Spool(self._path))
         self._encoder = RecordEncoder()
 

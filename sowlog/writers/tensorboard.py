@@ -14,13 +14,12 @@ import numpy as np
 from sowlog._events import protos
 from sowlog._events.appending import AppendedFile
 from sowlog._events.file import create_event_file, is_open, locked_folder
-from sowlog._events.folders import local_folder
 from sowlog._events.framing import frame
 from sowlog._events.template import RecordTemplate
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.identity import SIZE, ByIdentity
 from sowlog._tree.layout import PresentTags
-from sowlog.writers._arguments import check_resume
+from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._descriptions import Descriptions
 from sowlog.writers._rows import ScalarRows
 from sowlog.writers._step_order import StepBack, StepOrder, find_hidden, last_steps, warn_of_overlap
@@ -63,7 +62,7 @@ class TensorBoard:
         resume_from: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._logdir = local_folder(logdir)
+        self._logdir = check_path(logdir)
         self._resume_from = check_resume(resume_from)
         self._clock = clock
         is_overlap = self._resume_from is not None and warn_of_overlap(self._logdir, self._resume_from)

@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from sowlog._events.folders import local_folder
-from sowlog.writers._arguments import check_resume
+from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._json_text import filled_buckets
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
@@ -97,7 +96,7 @@ class Wandb:
                 "WANDB_API_KEY, or write Wandb(..., mode='offline') and run `wandb sync` later."
             )
         # W&B's process may have started in another working folder, and this one may leave its own.
-        self._folder = local_folder(folder).absolute()
+        self._folder = check_path(folder)
         self._options: dict[str, Any] = {
             "project": project,
             "entity": entity,
