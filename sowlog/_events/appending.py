@@ -171,9 +171,10 @@ class AppendedFile:
             raise FileNotFoundError(f"{self.path} was deleted during the run, with all its records")
 
     def remove(self) -> None:
-        """Delete the file and close it."""
+        """Delete the file and close it; leave another one that has taken its name."""
         try:
-            self.path.unlink(missing_ok=True)
+            if _has_the_name(self._fd, self.path):
+                self.path.unlink(missing_ok=True)
         finally:
             self.release()
 

@@ -19,6 +19,7 @@ from sowlog.writers.csv import Csv
 from sowlog.writers.every import Every
 from sowlog.writers.json_lines import JsonLines
 from sowlog.writers.mlflow import Mlflow
+from sowlog.writers.parquet import Parquet
 from sowlog.writers.prometheus import Prometheus
 from sowlog.writers.protocol import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
 from sowlog.writers.record import HParams, Record
@@ -35,6 +36,7 @@ __all__ = [
     "HParams",
     "JsonLines",
     "Mlflow",
+    "Parquet",
     "Prometheus",
     "Record",
     "Spooled",

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -45,6 +44,7 @@ from sowlog._events.png import encode_png
 from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._json_text import Encoder
 from sowlog.writers._text_file import TextFile
+from sowlog.writers._whole_file import write_whole
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
@@ -152,12 +152,7 @@ class JsonLines:
         folder = self._path.with_suffix(".images")
         if not (folder / name).exists():
             folder.mkdir(exist_ok=True)
-            part = folder / ".part"
-            with part.open("wb") as file:
-                file.write(png)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(folder / name)
+            write_whole(folder / name, lambda file: file.write(png))
         return {"file": f"{folder.name}/{name}", "shape": list(image.shape)}
 
     def flush(self) -> None:

@@ -1,6 +1,7 @@
 """A program may leave its working folder: relative paths are those at which a writer was made."""
 
 import inspect
+import shutil
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ from mlflow import MlflowClient
 
 import sowlog.writers
 from sowlog.testing import MemoryWriter
-from sowlog.writers import Csv, JsonLines, Mlflow, Record, Spooled, StalledError, TensorBoard
+from sowlog.writers import Csv, JsonLines, Mlflow, Parquet, Record, Spooled, StalledError, TensorBoard
 from sowlog.writers.mlflow import _resolve
 
 PATHS = {
     "Csv": lambda: Csv("runs"),
     "JsonLines": lambda: JsonLines("runs"),
     "Mlflow": lambda: Mlflow("sqlite:///runs.db", experiment="first", run="a"),
+    "Parquet": lambda: Parquet("runs"),
     "Spooled": lambda: Spooled(MemoryWriter(), "runs/a.spool"),
     "TensorBoard": lambda: TensorBoard("runs"),
 }
@@ -26,6 +28,11 @@ def record(step):
     """Return a record of a scalar and an image."""
     image = np.zeros((2, 2, 3), np.uint8)
     return Record(step, 1e9, ("x",), np.full(1, step, np.float32), images={"image": image})
+
+
+def remove(path):
+    """Remove a file or a folder."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def test_all_files_are_where_the_writer_was_made(folders, monkeypatch, name):
     writer.flush()
     if hasattr(writer, "path"):
         assert writer.path.is_relative_to(here)
-        writer.path.unlink()
+        remove(writer.path)
         with pytest.raises(StalledError, match="was deleted"):
             writer.write(record(1))
         writer.write(record(1))

@@ -23,6 +23,20 @@ class JsonLinesOptions(Options):
     every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
 
 
+class CsvOptions(Options):
+    """A row for each scalar, in metrics.csv of the run folder (`sowlog.writers.Csv`)."""
+
+    name: Literal["csv"]
+    every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
+
+
+class ParquetOptions(Options):
+    """The same rows in the folder metrics.parquet of the run folder (`sowlog.writers.Parquet`)."""
+
+    name: Literal["parquet"]
+    every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
+
+
 class WandbOptions(Options):
     """Weights & Biases (`sowlog.writers.Wandb`), behind a file of the run folder."""
 
@@ -54,6 +68,12 @@ class PrometheusOptions(Options):
 
 
 WriterOptions = Annotated[
-    TensorBoardOptions | JsonLinesOptions | WandbOptions | MlflowOptions | PrometheusOptions,
+    TensorBoardOptions
+    | JsonLinesOptions
+    | CsvOptions
+    | ParquetOptions
+    | WandbOptions
+    | MlflowOptions
+    | PrometheusOptions,
     Field(discriminator="name"),
 ]

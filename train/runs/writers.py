@@ -1,14 +1,28 @@
 """The writers of a run, from its configuration."""
 
 import contextlib
+import importlib.util
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from sowlog.writers import Every, JsonLines, Mlflow, Prometheus, Spooled, TensorBoard, Wandb, Writer
+from sowlog.writers import (
+    Csv,
+    Every,
+    JsonLines,
+    Mlflow,
+    Parquet,
+    Prometheus,
+    Spooled,
+    TensorBoard,
+    Wandb,
+    Writer,
+)
 from train.config.errors import ConfigError
 from train.config.writers import (
+    CsvOptions,
     JsonLinesOptions,
     MlflowOptions,
+    ParquetOptions,
     PrometheusOptions,
     TensorBoardOptions,
     WandbOptions,
@@ -16,7 +30,17 @@ from train.config.writers import (
 )
 
 # A port in use or a missing package is found before a file is made.
-_ORDER = (PrometheusOptions, WandbOptions, MlflowOptions, JsonLinesOptions, TensorBoardOptions)
+_ORDER = (
+    PrometheusOptions,
+    WandbOptions,
+    MlflowOptions,
+    ParquetOptions,
+    CsvOptions,
+    JsonLinesOptions,
+    TensorBoardOptions,
+)
+# What the constructors need that make a file or a connection; those of services find it themselves.
+_PACKAGES = {"parquet": ("pyarrow", "arrow"), "prometheus": ("prometheus_client", "prometheus")}
 
 
 def check(options: Sequence[WriterOptions], folder: Path) -> None:
@@ -26,6 +50,10 @@ def check(options: Sequence[WriterOptions], folder: Path) -> None:
         ConfigError: A package or a login is missing.
     """
     for index, each in enumerate(options):
+        package, extra = _PACKAGES.get(each.name, ("", ""))
+        if package and importlib.util.find_spec(package) is None:
+            message = f"needs {package}, which is not installed: pip install 'sowlog[{extra}]'."
+            raise ConfigError([f"writers.{index}: {message}"])
         if isinstance(each, WandbOptions | MlflowOptions):
             with _explained(index, each):
                 _service(each, folder, None)
@@ -73,6 +101,10 @@ def _build(options: WriterOptions, folder: Path, spool: Path, resumed: int | Non
             return TensorBoard(folder, resume_from=resumed)
         case JsonLinesOptions():
             return _every(options.every, JsonLines(folder, resume_from=resumed))
+        case CsvOptions():
+            return _every(options.every, Csv(folder, resume_from=resumed))
+        case ParquetOptions():
+            return _every(options.every, Parquet(folder, resume_from=resumed))
         case PrometheusOptions():
             return Prometheus(options.port)
         case _:

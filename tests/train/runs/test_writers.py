@@ -1,9 +1,12 @@
 """The writers of a run, from its configuration."""
 
+import importlib.util
 import json
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import wandb
 from mlflow import MlflowClient
@@ -37,6 +40,28 @@ def losses(folder: Path) -> list[tuple[int, float]]:
         elif "loss" in line.get("scalars", {}):
             shown.append((line["step"], line["scalars"]["loss"]))
     return shown
+
+
+@pytest.mark.long
+def test_tables_have_the_points_of_the_run(tmp_path: Path) -> None:
+    """A resumed run removes the rows that it writes again, in both of them."""
+    setting = "writers=[tensorboard, csv, {name: parquet, every: 2}]"
+    run(digits("steps=6", setting), tmp_path / "mine")
+    with (tmp_path / "mine" / "metrics.csv").open("a") as rows:
+        # As a killed run leaves the steps behind its last checkpoint.
+        rows.write("7,1.5,loss,99.0\n")
+    run(digits("steps=12", setting), tmp_path / "mine")
+    expected = points(tmp_path / "mine")["loss"]
+    assert [step for step, _ in expected] == list(range(12))
+    assert loss_rows(pd.read_csv(tmp_path / "mine" / "metrics.csv")) == expected
+    assert loss_rows(pd.read_parquet(tmp_path / "mine" / "metrics.parquet")) == expected[::2]
+
+
+def loss_rows(frame: pd.DataFrame) -> list[tuple[int, bytes]]:
+    """Return the steps of the loss in a table, and the bits of its values."""
+    found = frame[frame["tag"] == "loss"]
+    values = (value.tobytes() for value in found["value"].to_numpy(np.float32))
+    return list(zip(found["step"], values, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -89,7 +114,7 @@ def test_all_errors_of_writers_come_at_once() -> None:
             "writers=[tensorbord, wandb, {name: wandb, project: x, evry: 2}, {name: prometheus, port: 70000}]"
         )
     assert [line.partition(": ")[2] for line in caught.value.errors] == [
-        "writers.0.name: must be one of tensorboard, json_lines, wandb, mlflow, prometheus, "
+        "writers.0.name: must be one of tensorboard, json_lines, csv, parquet, wandb, mlflow, prometheus, "
         'got "tensorbord"; did you mean tensorboard?',
         "writers.1.project: missing.",
         "writers.2.evry: unknown key; did you mean every?",
@@ -155,3 +180,16 @@ def test_two_services_of_one_kind_have_a_file_each(tmp_path: Path) -> None:
     for each in built:
         each.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "package"), [("parquet", "pyarrow"), ("prometheus", "prometheus_client")])
+def test_a_missing_package_is_found_before_a_run_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    """With its place in the list, and the extra that installs it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda each: None if each == package else find(each))
+    options = digits(f"writers=[tensorboard, {name}]").writers
+    with pytest.raises(ConfigError, match=rf"writers\.1: needs {package}, .* pip install 'sowlog\["):
+        writers.check(options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

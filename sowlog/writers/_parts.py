@@ -1,0 +1,137 @@
+"""The folder of `Parquet`: its lock, its parts, and the rows that a resumed run writes again."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from sowlog._events.appending import AppendedFile, open_appended
+from sowlog.writers._part_rows import COLUMNS
+from sowlog.writers._whole_file import write_whole
+
+_PART = re.compile(r"part-(\d+)\.parquet")
+_REMEDY = "close that one first, or name another folder"
+
+
+class Parts:
+    """The parts in a folder, of one writer at a time.
+
+    Args:
+        folder: the folder, created if it does not exist.
+
+    Raises:
+        BlockingIOError: Another writer has the folder.
+        OSError: The folder cannot be written to.
+        ValueError: The folder has files of another table.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = self._open()
+        try:
+            files = self._files()
+            for path in files[:1]:
+                _open_part(path)
+        except BaseException:
+            self.release()
+            raise
+        numbers = [int(match[1]) for path in files if (match := _PART.fullmatch(path.name))]
+        self._number = max(numbers, default=-1) + 1
+
+    def _open(self) -> AppendedFile:
+        return open_appended(self.folder / ".lock", remedy=_REMEDY)
+
+    def _files(self) -> list[Path]:
+        """Return the files of the table: those of this writer, and one that a user has made of several."""
+        return sorted(self.folder.glob("*.parquet"))
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the folder was deleted."""
+        return self._lock.deleted
+
+    def begin_again(self) -> None:
+        """Create the folder again, after it was deleted; the current part is written with the next table.
+
+        Raises:
+            OSError: The folder cannot be created.
+        """
+        gone, self._lock = self._lock, self._open()
+        gone.release()
+
+    def write(self, table: Any) -> None:
+        """Write the current part, with all its rows, in place of what it had.
+
+        Raises:
+            OSError: The part cannot be written; it stays as it is.
+        """
+        _write(self.folder / f"part-{self._number:06d}.parquet", table)
+
+    def end_part(self) -> None:
+        """Leave the current part as it is, and begin another one with the next table."""
+        self._number += 1
+
+    def drop_rows(self, step: int) -> None:
+        """Remove the rows from a step on.
+
+        Raises:
+            OSError: A part cannot be read or written.
+            ValueError: A part is damaged, or of another table.
+        """
+        for path in self._files():
+            part = _open_part(path)
+            if _last_step(part) < step:
+                continue
+            table = part.read()
+            kept = table.filter(_arrow().array(table["step"].to_numpy() < step))
+            if kept.num_rows:
+                _write(path, kept)
+            else:
+                path.unlink()
+
+    def release(self) -> None:
+        """Let another writer have the folder."""
+        self._lock.remove()
+
+
+def _open_part(path: Path) -> Any:
+    """Return a part, of which the columns are read.
+
+    Raises:
+        OSError: The part cannot be read.
+        ValueError: The part is damaged, or of another table.
+    """
+    try:
+        part = _parquet().ParquetFile(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of Parquet, or is damaged: {error}. Remove it.") from error
+    names = part.schema_arrow.names
+    if names != list(COLUMNS):
+        raise ValueError(
+            f"{path} has the columns {', '.join(names)}, where Parquet writes {', '.join(COLUMNS)}: name "
+            f"another folder."
+        )
+    return part
+
+
+def _last_step(part: Any) -> float:
+    """Return the largest step of a part, as far as it is noted there; else infinity."""
+    groups = [part.metadata.row_group(group) for group in range(part.metadata.num_row_groups)]
+    notes = [group.column(0).statistics for group in groups]
+    return max((math.inf if note is None or not note.has_min_max else note.max for note in notes), default=0)
+
+
+def _write(path: Path, table: Any) -> None:
+    write_whole(path, lambda file: _parquet().write_table(table, file))
+
+
+def _arrow() -> Any:
+    """Import pyarrow where it is first used, which takes a third of a second."""
+    return importlib.import_module("pyarrow")
+
+
+def _parquet() -> Any:
+    return importlib.import_module("pyarrow.parquet")
