@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
+from sowlog._events.unsynced import Unsynced
+
 # A failed fsync may drop pages of the system's cache, so unsynced bytes are kept in memory as well.
 _UNSYNCED = 1 << 24
 _BLOCK = 1 << 20
@@ -34,7 +36,7 @@ class AppendedFile:
         self.path = path
         self._fd = fd
         self._end = os.fstat(fd).st_size
-        self._unsynced = bytearray()
+        self._unsynced = Unsynced()
         self._sync_failed = self._torn = False
         _open_files.add(self)
 
@@ -74,7 +76,7 @@ class AppendedFile:
                 self._truncate()
             raise
         self._end += len(record)
-        self._unsynced += record
+        self._unsynced.add(record)
         self._torn = False
 
     def overwrite(self, start: int, content: bytes) -> None:
@@ -84,7 +86,7 @@ class AppendedFile:
     def shorten(self, end: int) -> None:
         """Drop all bytes from `end` on."""
         self._end = end
-        del self._unsynced[:]
+        self._unsynced.clear()
         self._truncate()
 
     def replace(self, parts: Iterable[tuple[int, int]], *, head: bytes = b"") -> AppendedFile:
@@ -132,14 +134,14 @@ class AppendedFile:
         """
         try:
             if self._sync_failed:
-                self._write(self._unsynced, self._end - len(self._unsynced))
+                self._write(self._unsynced.content(), self._end - len(self._unsynced))
             os.fsync(self._fd)
         except OSError as error:
             self._sync_failed = True
             cause = f"{error.strerror}, so {len(self._unsynced)} bytes are kept for the next flush"
             raise OSError(error.errno, cause, str(self.path)) from error
         self._sync_failed = False
-        self._unsynced = bytearray()
+        self._unsynced.clear()
 
     def flush(self) -> None:
         """Return once all records are on the disk itself, under the name of the file.

@@ -35,6 +35,9 @@ class RecordRows:
         storage = bytearray(record * count)
         self._bytes = memoryview(storage)
         self._rows = np.frombuffer(storage, np.uint8).reshape(count, self._size)
+        starts = range(HEADER_SIZE, len(storage), self._size)
+        event_size = self._size - HEADER_SIZE - FOOTER_SIZE
+        self._events = [self._bytes[start : start + event_size] for start in starts]
         self._times = self._column(_TIME, "<f8")
         self._checksums = self._column(self._size - FOOTER_SIZE, "<u4")
         self._steps = self._rows[:, _STEP : _STEP + step_size]
@@ -72,14 +75,12 @@ class RecordRows:
             wall_times: seconds since the epoch, none of which is 0.
             values: float32, shape [steps, tags].
         """
-        count, size = len(steps), self._size
+        count = len(steps)
         self._times[:count] = wall_times
         self._steps[:count] = np.array(steps)[:, None] >> self._shifts & 0x7F | self._more
         self._set_values(values)
-        body = size - HEADER_SIZE - FOOTER_SIZE
-        places = range(HEADER_SIZE, count * size, size)
-        self._checksums[:count] = [masked_crc32c(self._bytes[place : place + body]) for place in places]
-        return self._bytes[: count * size]
+        self._checksums[:count] = list(map(masked_crc32c, self._events[:count]))
+        return self._bytes[: count * self._size]
 
     def _set_values(self, values: NDArray[np.float32]) -> None:
         count = len(values)

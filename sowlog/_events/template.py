@@ -15,8 +15,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events.record_rows import RecordRows
 from sowlog._events.framing import FOOTER_SIZE, HEADER_SIZE, frame, masked_crc32c, pack_header
+from sowlog._events.record_rows import RecordRows
 
 # Keys of the fields of an Event: wall_time = 1 (fixed64), step = 2 (varint), summary = 5 (bytes).
 _WALL_TIME = b"\x09"

@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice, takewhile
+from itertools import chain
 from typing import NamedTuple
 
 from sowlog._log.alarms import Alarms, Fired, call_back
 from sowlog._log.folding import Folding
-from sowlog._log.item import Item, read_item, read_rows
+from sowlog._log.item import Item, read_item
 from sowlog._log.nonfinite import TAG as _NONFINITE
 from sowlog._log.nonfinite import NonfiniteError, NonfiniteOrigin, NonfiniteWarning, OnNonfinite
 from sowlog._log.pending import SeveralWarningsError
+from sowlog._log.ready import read_rows, wait_for_ready
 from sowlog._log.sinks import LossCounter, Sink, count_of, merge_errors
 from sowlog._log.tag_budget import TagBudget
 from sowlog._log.watcher import Watcher
@@ -103,7 +104,7 @@ class Delivery:
         outcomes: list[BaseException | None] = []
         while items:
             outcomes += self._wait_for(items[0])
-            ready = _wait_for_ready(items, pause)
+            ready = wait_for_ready(items, pause)
             rows = self._read_rows(ready)
             outcomes += self._deliver_each(ready, items) if rows is None else self._deliver_rows(rows, items)
         _raise_first(outcomes)
@@ -271,17 +272,6 @@ class Delivery:
             f"the full queue dropped {count_of(self._dropped, 'step')}, as `{_DROPPED}` shows: log less "
             f"often (every=) or allow a longer queue (queue_size=)."
         )
-
-
-def _wait_for_ready(items: deque[Item], pause: Callable[[], None]) -> list[Item]:
-    """Wait for the first item; return it and those that are ready then.
-
-    A wait for each step of a fast loop would wake the thread for each.
-    """
-    items[0].wait()
-    if not items[-1].is_ready():
-        pause()
-    return [items[0], *takewhile(Item.is_ready, islice(items, 1, None))]
 
 
 def _raise_first(outcomes: Iterable[BaseException | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,8 +16,8 @@ from sowlog._log.curves import Curve
 from sowlog._log.images import Picture
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
+from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import Layout, Packed
-from sowlog.writers._rows import ScalarRows
 from sowlog.writers.record import Charts, Ending, HParams, Record
 
 _NO_LAYOUT = Layout(())
@@ -44,9 +44,14 @@ class Item(NamedTuple):
         return self[_AFTER_METRICS:] == _METRICS_ALONE
 
     @property
+    def layout(self) -> Layout:
+        """The layout of its packed tree; one of no tags without."""
+        return _NO_LAYOUT if self.packed is None else self.packed.layout
+
+    @property
     def nbytes(self) -> int:
         """The bytes of its arrays and its text; the scalars of a step are few, and count as 0."""
-        if self.is_of_metrics:
+        if self.picture is None and self.curve is None and self.text is None:
             return 0
         text = 0 if self.text is None else len(self.text.markdown)
         return text + sum(array.nbytes for array in self.arrays)
@@ -69,9 +74,10 @@ class Item(NamedTuple):
 
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""
-        if self.packed is not None and not _is_ready(self.packed.buffer):
+        packed = self.packed
+        if packed is not None and not _is_ready(packed.buffer):
             return False
-        return self.is_of_metrics or all(map(_is_ready, self.arrays))
+        return (self.picture is None and self.curve is None) or all(map(_is_ready, self.arrays))
 
     def wait(self) -> None:
         """Wait until a read would return, or fail."""
@@ -87,15 +93,23 @@ _METRICS_ALONE = (None,) * (len(Item._fields) - _AFTER_METRICS)
 
 def _is_ready(array: Any) -> bool:
     # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
-    return not isinstance(array, jax.Array) or array.is_deleted() or array.is_ready()
+    return isinstance(array, np.ndarray) or array.is_deleted() or array.is_ready()
 
 
 def start_copy(buffer: jax.Array) -> None:
     """Start the copy off the device, which begins once the values are computed; return at once."""
-    # On the CPU the host reads in place, and a copy would only wake a thread, which costs 5 to 30 us.
-    (device, *_) = buffer.devices()
-    if device.platform != "cpu":
+    # Arrays of one jitted function share their sharding.
+    if not _is_on_cpu.find(buffer.sharding, _is_of_cpus):
         buffer.copy_to_host_async()
+
+
+_is_on_cpu = ByIdentity[jax.sharding.Sharding, bool]()
+
+
+def _is_of_cpus(sharding: jax.sharding.Sharding) -> bool:
+    # On the CPU the host reads in place, and a copy would only wake a thread, which costs 5 to 30 us.
+    (device, *_) = sharding.device_set
+    return device.platform == "cpu"
 
 
 def allow_transfers() -> AbstractContextManager[None]:
@@ -114,8 +128,8 @@ def read_item(item: Item) -> Record:
         tags, values = item.packed.layout.decode(words)
         histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:
-        tags = _layout_of(item).extended(tags, tuple(item.scalars))
-        values = np.concatenate((values, _on_host(list(item.scalars.values()))))
+        tags = item.layout.extended(tags, tuple(item.scalars))
+        values = np.concatenate((values, on_host(list(item.scalars.values()))))
     values.flags.writeable = False
     images = {} if item.picture is None else item.picture.draw()
     texts = {} if item.text is None else {item.text.tag: item.text.markdown}
@@ -134,65 +148,8 @@ def read_item(item: Item) -> Record:
     )
 
 
-def read_rows(items: Sequence[Item]) -> ScalarRows | None:
-    """Return the records of items of one layout, or None if each has to be read by itself.
-
-    That is so if an item has more than scalars, if a value is absent, NaN or infinite, and if a read fails.
-
-    Args:
-        items: two or more, whose values are there.
-    """
-    tags = _shared_tags(items)
-    if not tags:
-        return None
-    try:
-        values = _matrix(items)
-    except Exception:
-        # Its own read raises the error again, and counts the loss.
-        return None
-    # An absent value is a NaN as well.
-    if not np.isfinite(values).all():
-        return None
-    return ScalarRows([item.step for item in items], [item.wall_time for item in items], tags, values)
-
-
-def _shared_tags(items: Sequence[Item]) -> tuple[str, ...] | None:
-    """Return the tags of items that have the same scalars, in one order, and nothing else; else None."""
-    layout, names = _layout_of(items[0]), tuple(items[0].scalars)
-    if layout.histograms:
-        return None
-    for item in items:
-        if _layout_of(item) is not layout or tuple(item.scalars) != names or not item.is_of_metrics:
-            return None
-    return layout.extended(layout.scalars, names) if names else layout.scalars
-
-
-def _layout_of(item: Item) -> Layout:
-    return _NO_LAYOUT if item.packed is None else item.packed.layout
-
-
-def _matrix(items: Sequence[Item]) -> NDArray[np.float32]:
-    """Return the values of items of one layout, shape [items, tags]."""
-    parts: list[NDArray[np.float32]] = []
-    if items[0].packed is not None:
-        buffers = [item.packed.buffer for item in items if item.packed is not None]
-        parts.append(_words_of(buffers).reshape(len(items), -1).view(np.float32))
-    if items[0].scalars:
-        parts.append(_on_host([number for item in items for number in item.scalars.values()]).reshape(len(items), -1))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def _words_of(buffers: Sequence[Any]) -> NDArray[np.uint32]:
-    """Return the words of packed buffers, joined."""
-    try:
-        # Without an array for each, which costs as much as the rest of the read.
-        return np.frombuffer(b"".join(buffers), np.uint32)
-    except TypeError:
-        # Only an array on one CPU has its bytes at hand.
-        return np.concatenate([np.asarray(buffer) for buffer in buffers])
-
-
-def _on_host(numbers: Sequence[float]) -> NDArray[np.float32]:
+def on_host(numbers: Sequence[float]) -> NDArray[np.float32]:
+    """Return numbers of the host as float32."""
     # A scalar of an event file is float32, in which 1e300 is inf.
     with np.errstate(over="ignore"):
         return np.array(numbers, np.float64).astype(np.float32)

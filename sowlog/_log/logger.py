@@ -9,7 +9,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
-import jax
+import numpy as np
 
 from sowlog._events.png import has_encoder
 from sowlog._log.alarms import Alarms
@@ -208,9 +208,8 @@ class Logger(Stacks, Media, Plots, OfRun, Alerting):
         packed, scalars = prepare(metrics)
         self._kinds.note_metrics(packed, scalars)
         # A packed tree from jax.device_get has a NumPy buffer.
-        buffer: Any = packed and packed.buffer
-        if isinstance(buffer, jax.Array):
-            start_copy(buffer)
+        if packed is not None and not isinstance(packed.buffer, np.ndarray):
+            start_copy(packed.buffer)
         self._background.put(Item(step, wall_time, packed, scalars))
 
     def flush(self) -> None:

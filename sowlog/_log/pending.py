@@ -105,7 +105,8 @@ class Bounds(Generic[ItemT]):
 
     def is_full(self, item: ItemT | Several[ItemT]) -> bool:
         """Return whether the queue has no room for an item; several have room where one has."""
-        return self.held > self._size or self._exceeds_bytes(item)
+        size = _bytes_of(item)
+        return self.held > self._size or (size > 0 and self._exceeds_bytes(size))
 
     def count_drops(self, item: ItemT | Several[ItemT]) -> None:
         """Count an item, or several, as dropped."""
@@ -126,9 +127,8 @@ class Bounds(Generic[ItemT]):
             return True
         return False
 
-    def _exceeds_bytes(self, item: ItemT | Several[ItemT]) -> bool:
-        """Return whether an item and the queued ones hold more bytes than the bound; one alone never does."""
-        size = _bytes_of(item)
+    def _exceeds_bytes(self, size: int) -> bool:
+        """Return whether so many bytes and the queued ones are more than the bound; one item never is."""
         held = size and sum(map(_bytes_of, (*self._droppable(), *self._batch)))
         return held > 0 and held + size > MAX_PENDING_BYTES
 
@@ -136,7 +136,7 @@ class Bounds(Generic[ItemT]):
         """Drop the oldest items that may be dropped, until there is room for a new one."""
         while (excess := self.held - self._size) > 0 and self._drop_first(lambda _: True, excess):
             pass
-        while self._exceeds_bytes(item) and self._drop_first(lambda old: _bytes_of(old) > 0, 1):
+        while self._exceeds_bytes(_bytes_of(item)) and self._drop_first(lambda old: _bytes_of(old) > 0, 1):
             pass
 
     def _drop_first(self, is_chosen: Callable[[ItemT | Several[ItemT]], bool], most: int) -> bool:
@@ -164,7 +164,7 @@ class Bounds(Generic[ItemT]):
     def _full_error(self, item: ItemT | Several[ItemT]) -> QueueFullError:
         """Return the error for an item that the full queue refuses."""
         queued, remedy = f"{self._size} records wait", "log less often (every=), allow more (queue_size=)"
-        if self._exceeds_bytes(item):
+        if self._exceeds_bytes(_bytes_of(item)):
             queued = f"images and texts of {MAX_PENDING_BYTES >> 20} MiB wait"
             remedy = "log fewer or smaller ones"
         return QueueFullError(
@@ -178,16 +178,29 @@ def closed_error() -> RuntimeError:
     return RuntimeError("this Logger is closed: log and flush inside its `with` block, or make a new Logger.")
 
 
+class _Process:
+    """This process: to ask the system for its number at each `log` would cost as much as the lock."""
+
+    number = os.getpid()
+
+    @classmethod
+    def note_fork(cls) -> None:
+        cls.number = os.getpid()
+
+
+os.register_at_fork(after_in_child=_Process.note_fork)
+
+
 def require_process(pid: int) -> None:
     """Raise in a forked child, which has no writer thread.
 
     Raises:
         RuntimeError: This process is not the one of that number.
     """
-    if os.getpid() != pid:
+    if _Process.number != pid:
         raise RuntimeError(
-            f"this Logger belongs to process {pid} and was copied into process {os.getpid()} by a fork: make "
-            f"a new Logger in the child."
+            f"this Logger belongs to process {pid} and was copied into process {_Process.number} by a fork: "
+            f"make a new Logger in the child."
         )
 
 

@@ -236,9 +236,10 @@ def _bytes_of(record: Record) -> int:
 
 def merge_errors(*outcomes: ErrorT | None) -> ErrorT | None:
     """Return the first outcome, errors before warnings, with the others as its notes and its counts."""
-    known = sorted(
-        (outcome for outcome in outcomes if outcome is not None), key=lambda error: isinstance(error, Warning)
-    )
+    known = [outcome for outcome in outcomes if outcome is not None]
+    # Nearly all calls have none, and a sort takes a microsecond.
+    if len(known) > 1:
+        known.sort(key=lambda error: isinstance(error, Warning))
     for other in known[1:]:
         known[0].add_note(str(other))
         if isinstance(known[0], WriterError) and isinstance(other, WriterError):

@@ -46,23 +46,25 @@ class Waiters:
     """The threads that wait for the progress of another thread."""
 
     def __init__(self) -> None:
-        self._wakeups: list[Wakeup] = []
+        self._wakeups: dict[Wakeup, Callable[[], bool]] = {}
 
     def wake(self) -> None:
-        """Let each waiting thread check its condition."""
-        for wakeup in tuple(self._wakeups):
-            wakeup.set()
+        """Wake each thread whose condition holds."""
+        # A thread that wakes for nothing, as for each batch before a flush, costs two switches of threads.
+        for wakeup, is_reached in tuple(self._wakeups.items()):
+            if is_reached():
+                wakeup.set()
 
     def wait(self, is_reached: Callable[[], bool], progress: Callable[[], object], patience: float) -> bool:
         """Wait until a condition holds; return False if it does not after `patience` s without progress.
 
         Args:
-            is_reached: the condition, which is checked at each `wake`.
+            is_reached: the condition, which `wake` checks on its own thread.
             progress: returns another value after each progress, with or without a `wake`.
             patience: in seconds.
         """
         wakeup = Wakeup()
-        self._wakeups.append(wakeup)
+        self._wakeups[wakeup] = is_reached
         try:
             while not is_reached():
                 before = progress()
@@ -70,4 +72,4 @@ class Waiters:
                     return False
             return True
         finally:
-            self._wakeups.remove(wakeup)
+            del self._wakeups[wakeup]

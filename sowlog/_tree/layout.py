@@ -185,7 +185,8 @@ class Packed:
 
 _ARRAYS = (jax.Array, np.ndarray)
 _NEVER_DELETED = (np.ndarray, jax.core.Tracer)
-_WORD = np.dtype(np.uint32)
+# `in` compares identities first, in half of the time of a comparison of dtypes.
+_WORDS = (np.dtype(np.uint32),)
 
 
 def is_packed(node: Any) -> TypeGuard[Packed]:
@@ -211,7 +212,7 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
     if (
         not isinstance(buffer, _ARRAYS)
         or buffer.shape != (packed.layout.words,)
-        or buffer.dtype != _WORD
+        or buffer.dtype not in _WORDS
         or (not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted())
     ):
         refuse_packed(packed, f"{tag}: " if tag else "", verb)
@@ -225,7 +226,7 @@ def refuse_packed(packed: Packed, place: str, verb: str) -> NoReturn:
             f"{place}a packed tree without an array was {verb}; its buffer is {type(buffer).__name__}. Use "
             "the result of `sowlog.pack` in the step."
         )
-    if buffer.dtype != _WORD:
+    if buffer.dtype not in _WORDS:
         raise TypeError(
             f"{place}a packed buffer of dtype {buffer.dtype} was {verb}: it holds the bits of results as "
             "uint32, which arithmetic and casts destroy. Merge states, then pack: "

@@ -46,8 +46,11 @@ class HParams:
         return f"HParams(values={dict(self.values)!r}, metrics={self.metrics!r})"
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 def _nothing() -> Mapping[str, Any]:
-    return MappingProxyType({})
+    return _NOTHING
 
 
 def _fields_of(value: Any) -> tuple[Any, ...]:

@@ -187,3 +187,18 @@ def test_a_resumed_logger_spares_another_process_until_that_ends(tmp_path):
             assert read_steps(tmp_path) == {"other": [5], "x": list(range(9))}
         finally:
             os.killpg(other.pid, 9)
+
+
+def test_a_failed_sync_writes_only_the_bytes_since_the_last_one(tmp_path, failing_sync):
+    """The memory is that of a longer stretch before."""
+    failing_sync |= {2}
+    file = EventFile(tmp_path, frame(b"first"))
+    file.append(frame(b"long" * 100))
+    file.sync()
+    file.append(frame(b"short"))
+    with pytest.raises(OSError, match="so 21 bytes are kept"):
+        file.sync()
+    file.sync()
+    file.append(frame(b"last"))
+    file.close()
+    assert list(read_payloads(file.path)) == [b"first", b"long" * 100, b"short", b"last"]

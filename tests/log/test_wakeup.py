@@ -1,8 +1,9 @@
 import threading
+import time
 
 import pytest
 
-from sowlog._log.wakeup import Wakeup
+from sowlog._log.wakeup import Waiters, Wakeup
 
 # A wait without an end is a failure.
 pytestmark = pytest.mark.timeout(60)
@@ -37,3 +38,25 @@ def test_a_wait_may_be_longer_than_the_system_can_sleep():
     wakeup = Wakeup()
     wakeup.set()
     assert wakeup.wait(1e30)
+
+
+def test_a_wake_reaches_only_threads_whose_condition_holds():
+    """A flush does not run between all batches that are written before it."""
+    waiters, reached, checks = Waiters(), threading.Event(), []
+
+    def is_reached():
+        is_set = reached.is_set()
+        checks.append(threading.current_thread())
+        return is_set
+
+    waiting = threading.Thread(target=waiters.wait, args=(is_reached, lambda: 0, 30))
+    waiting.start()
+    while not checks:
+        time.sleep(0.001)
+    for _ in range(5):
+        waiters.wake()
+    reached.set()
+    waiters.wake()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert checks.count(waiting) == 2  # At its start, and after the last wake.
