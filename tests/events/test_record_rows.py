@@ -59,7 +59,7 @@ LAYERS = tuple(f"{name}/{layer:02d}" for name in ("blocks/mlp/rms", "blocks/entr
 @pytest.mark.parametrize("names", [LAYERS, ("loss", *LAYERS), tuple("x" * n for n in range(1, 40))])
 def test_values_are_placed_by_runs_of_equal_sizes_or_one_by_one(names, tmp_path):
     """Tags of layers have places at equal distances; tags of all lengths do not."""
-    drawn = [rows_of(100, 3, names), rows_of(20_000, 7, names), rows_of(20_007, 2, names)]
+    drawn = [rows_of(first, count, names) for first, count in ((100, 3), (2000, 2), (2002, 7), (2009, 2))]
     assert written(tmp_path, drawn) == by_protobuf(tmp_path / "expected", itertools.chain(*drawn))
 
 

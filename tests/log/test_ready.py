@@ -11,7 +11,9 @@ import pytest
 
 import sowlog
 from sowlog._log import delivery as delivery_room
+from sowlog._log.alarms import Alarms
 from sowlog._log.delivery import Delivery
+from sowlog._log.folding import Folding
 from sowlog._log.item import Item
 from sowlog._log.ready import read_rows
 from sowlog._log.sinks import WriterError
@@ -27,7 +29,7 @@ from tests.support.odd_writers import AtOnceWriter
 
 LAYOUT = sowlog.pack({"a": 1.0, "b": 2.0}).layout
 OTHER = sowlog.pack({"b": 1.0, "a": 2.0, "c": 3.0}).layout
-SHAPES = sowlog.pack({"a": 1.0, "h": sowlog.histogram.of(jnp.ones(4))})
+SHAPES = sowlog.pack({"a": 1.0, "h": sowlog.histogram.of(jnp.ones(4))}).layout
 
 
 def item(step, *values, layout=LAYOUT, scalars=()):
@@ -76,7 +78,8 @@ def test_what_is_not_alike_is_read_by_itself():
         assert read_rows([second, item(0)]) is None
     swapped = [Item(0, 1.5, None, {"x": 1.0, "y": 2.0}), Item(1, 1.5, None, {"y": 1.0, "x": 2.0})]
     assert read_rows(swapped) is None
-    assert read_rows([Item(0, 1.5, SHAPES), Item(1, 1.5, SHAPES)]) is None
+    words = np.ones(SHAPES.words, np.float32).view(np.uint32)
+    assert read_rows([Item(step, 1.5, sowlog.Packed(words, SHAPES)) for step in range(2)]) is None
     assert read_rows([Item(0, 1.5), Item(1, 1.5)]) is None
 
 
@@ -142,19 +145,24 @@ def test_a_deleted_file_is_reported_with_rows(tmp_path):
     assert sowlog.read(tmp_path).scalars["a"].steps.tolist() == [3, 4, 5]
 
 
+def deleted(step):
+    """Return an item whose buffer was deleted after the call."""
+    buffer = jnp.asarray(item(step).packed.buffer)
+    buffer.delete()
+    return item(step)._replace(packed=sowlog.Packed(buffer, LAYOUT))
+
+
 def test_a_failed_read_costs_no_other_record():
-    """A buffer that was deleted after the call is lost alone."""
+    """It is lost alone, and raised again once a read has succeeded in between."""
     writer = AtOnceWriter()
     delivery = Delivery([writer], max_pending=8)
-    batch = [item(step) for step in range(4)]
-    gone = jnp.asarray(batch[2].packed.buffer)
-    batch[2] = batch[2]._replace(packed=sowlog.Packed(gone, LAYOUT))
-    gone.delete()
-    with pytest.raises(WriterError, match="reading the device failed at step 2"):
-        delivery.deliver(deque(batch), no_pause)
-    assert writer.steps == [0, 1, 3]
+    with pytest.raises(WriterError, match="reading the device failed at step 1"):
+        delivery.deliver(deque([item(0), deleted(1), item(2), deleted(3)]), no_pause)
     delivery.deliver(deque(map(item, range(4, 6))), no_pause)
     assert isinstance(writer.given[-1], ScalarRows)
+    with pytest.raises(WriterError, match="reading the device failed at step 6"):
+        delivery.deliver(deque([deleted(6), item(7)]), no_pause)
+    assert writer.steps == [0, 2, 4, 5, 7]
 
 
 def test_a_step_back_inside_of_rows_is_reported(tmp_path):
@@ -180,18 +188,14 @@ def test_large_layouts_come_in_smaller_batches():
 def test_a_nan_among_rows_has_the_ranges_of_the_rows_before():
     """Of the last 16 records, however they came."""
     watcher = Watcher()
-    for first, count in ((0, 3), (3, 20)):
-        rows = ScalarRows(
-            range(first, first + count), [0.0] * count, ("a", "b"), np.full((count, 2), first, np.float32)
-        )
-        rows.values.setflags(write=True)
-        rows.values[:, 1] = range(first, first + count)
-        assert watcher.passes(rows)
+    for first, count in ((0, 3), (3, 10), (13, 10)):
+        values = np.array([[first, step] for step in range(first, first + count)], np.float32)
+        assert watcher.passes(ScalarRows(range(first, first + count), [0.0] * count, ("a", "b"), values))
     assert watcher.look(Record(23, 0.0, ("a", "b"), np.array([1, 23], np.float32))) is None
     origin = watcher.look(Record(24, 0.0, ("a", "b"), np.array([1, math.nan], np.float32)))
-    assert [(one.tag, one.low, one.high) for one in origin.neighbors] == [("a", 1, 3), ("b", 8, 23)]
-    again = ScalarRows([25], [0.0], ("a", "b"), np.ones((1, 2), np.float32))
-    assert not watcher.passes(again)
+    assert [(one.tag, one.low, one.high) for one in origin.neighbors] == [("a", 1, 13), ("b", 8, 23)]
+    # A value that was NaN is looked at until it is finite again.
+    assert not watcher.passes(ScalarRows([25], [0.0], ("a", "b"), np.ones((1, 2), np.float32)))
 
 
 def test_a_count_of_elements_among_rows_is_reported():
@@ -202,15 +206,23 @@ def test_a_count_of_elements_among_rows_is_reported():
         assert watcher.passes(ScalarRows([1, 2], [0.0, 0.0], ("h/nonfinite",), values)) is passes
 
 
-def test_an_alert_and_a_fold_see_each_record(tmp_path):
+def test_alerts_see_each_record():
     """Records are read one by one for them."""
-    alerts, memory = [], MemoryWriter()
-    with sowlog.Logger("unused", writers=[memory], fold="b/*") as log:
-        log.alert(sowlog.alerts.Range("a", high=2), alerts.append)
-        for step in range(6):
-            log(step, {"a": float(step), "b": [1.0, float(step)]})
-    assert [alert.step for alert in alerts] == [3]
-    assert all("b/max" in record.tags for record in memory.records if record.tags)
+    alerts, alarms = [], Alarms()
+    alarms.add(sowlog.alerts.Range("a", high=2), alerts.append)
+    Delivery([MemoryWriter()], alarms, max_pending=8).deliver(deque(map(item, range(4))), no_pause)
+    assert [alert.step for alert in alerts] == [2]
+
+
+def test_families_are_folded_in_each_record():
+    """Records are read one by one for that, too."""
+    memory, folding = MemoryWriter(), Folding(["b/*"], heat_map_every=None)
+    layers = {"b/0": 1.0, "b/1": 3.0}
+    waiting = deque(item(step, scalars=layers) for step in range(3))
+    Delivery([memory], folding=folding, max_pending=8).deliver(waiting, no_pause)
+    assert [dict(zip(each.tags, each.values.tolist(), strict=True))["b/max"] for each in memory.records] == [
+        3
+    ] * 3
 
 
 def test_dropped_steps_are_counted_among_rows():

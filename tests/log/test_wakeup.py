@@ -1,8 +1,8 @@
 import threading
-import time
 
 import pytest
 
+from sowlog._log import wakeup as wakeup_room
 from sowlog._log.wakeup import Waiters, Wakeup
 
 # A wait without an end is a failure.
@@ -40,23 +40,28 @@ def test_a_wait_may_be_longer_than_the_system_can_sleep():
     assert wakeup.wait(1e30)
 
 
-def test_a_wake_reaches_only_threads_whose_condition_holds():
-    """A flush does not run between all batches that are written before it."""
-    waiters, reached, checks = Waiters(), threading.Event(), []
+def test_a_wake_reaches_only_threads_whose_condition_holds(monkeypatch):
+    """A flush does not run between the batches that are written before it."""
+    woken, began, reached = [], threading.Event(), threading.Event()
+
+    class Counted(Wakeup):
+        def set(self):
+            woken.append(reached.is_set())
+            super().set()
 
     def is_reached():
         is_set = reached.is_set()
-        checks.append(threading.current_thread())
+        began.set()
         return is_set
 
+    monkeypatch.setattr(wakeup_room, "Wakeup", Counted)
+    waiters = Waiters()
     waiting = threading.Thread(target=waiters.wait, args=(is_reached, lambda: 0, 30))
     waiting.start()
-    while not checks:
-        time.sleep(0.001)
-    for _ in range(5):
-        waiters.wake()
+    assert began.wait(30)
+    waiters.wake()
     reached.set()
     waiters.wake()
     waiting.join(30)
     assert not waiting.is_alive()
-    assert checks.count(waiting) == 2  # At its start, and after the last wake.
+    assert woken == [True]
