@@ -19,6 +19,7 @@ from sowlog.writers.csv import Csv
 from sowlog.writers.every import Every
 from sowlog.writers.json_lines import JsonLines
 from sowlog.writers.mlflow import Mlflow
+from sowlog.writers.opentelemetry import OpenTelemetry
 from sowlog.writers.parquet import Parquet
 from sowlog.writers.prometheus import Prometheus
 from sowlog.writers.protocol import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
@@ -36,6 +37,7 @@ __all__ = [
     "HParams",
     "JsonLines",
     "Mlflow",
+    "OpenTelemetry",
     "Parquet",
     "Prometheus",
     "Record",

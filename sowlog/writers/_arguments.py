@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -84,6 +85,34 @@ def check_resume(step: Any) -> int | None:
     if not MIN_STEP <= step <= MAX_STEP:
         raise ValueError(f"resume_from is {step}; an event file holds steps of int64, up to {MAX_STEP}.")
     return int(step)
+
+
+def check_name(writer: str, name: str, value: Any) -> str:
+    """Return a name in a service, which is not empty.
+
+    Raises:
+        TypeError: The value is not a str.
+        ValueError: The value is empty.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} of {writer} is {value!r}, a {type(value).__name__}; it must be a str.")
+    if not value.strip():
+        raise ValueError(f"{name} of {writer} is {value!r}; it must not be empty.")
+    return value
+
+
+def check_timeout(name: str, timeout: Any) -> float:
+    """Return a number of seconds.
+
+    Raises:
+        TypeError: The value is not a number.
+        ValueError: The value is negative, NaN or beyond what a thread may wait.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"{name} is {timeout!r}, a {type(timeout).__name__}; it must be in seconds.")
+    if not 0 <= timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} is {timeout}; it must be 0 seconds or more.")
+    return float(timeout)
 
 
 def check_writers(writers: Any, resume_from: Any) -> list[Any]:

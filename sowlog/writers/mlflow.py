@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._events.png import encode_png
-from sowlog.writers._arguments import check_path
+from sowlog.writers._arguments import check_name, check_path
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
@@ -75,10 +75,7 @@ class Mlflow:
     def __init__(self, tracking_uri: str, *, experiment: str, run: str) -> None:
         names: dict[str, Any] = {"tracking_uri": tracking_uri, "experiment": experiment, "run": run}
         for name, value in names.items():
-            if not isinstance(value, str):
-                raise TypeError(f"{name} of Mlflow is {value!r}, a {type(value).__name__}; it must be a str.")
-            if not value.strip():
-                raise ValueError(f"{name} of Mlflow is {value!r}; it must not be empty.")
+            check_name("Mlflow", name, value)
         if importlib.util.find_spec("mlflow") is None:
             raise ModuleNotFoundError(
                 f"writers.Mlflow needs MLflow's client, which is not installed: {_INSTALL} (or pip install "

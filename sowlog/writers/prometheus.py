@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from sowlog.writers._phase import phase_of
 from sowlog.writers.record import Record
 
 _INSTALL = "pip install 'sowlog[prometheus]'"
-_HELD_OUT = "eval/"
 
 
 class Prometheus:
@@ -69,10 +69,9 @@ class Prometheus:
         """Keep the scalars of a record."""
         if not record.tags:
             return
-        is_held_out = all(tag.startswith(_HELD_OUT) for tag in record.tags)
         with self._lock:
             self._values.update(zip(record.tags, record.values.tolist(), strict=True))
-            self._last["eval" if is_held_out else "train"] = record
+            self._last[phase_of(record.tags)] = record
 
     def flush(self) -> None:
         """Do nothing: the next scrape has all values."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any
 
-from sowlog.writers._arguments import check_count, check_path, check_writer
+from sowlog.writers._arguments import check_count, check_path, check_timeout, check_writer
 from sowlog.writers._forwarding import Forwarder
 from sowlog.writers._record_bytes import RecordEncoder
 from sowlog.writers._spool import Spool
@@ -70,8 +68,8 @@ class Spooled:
     ) -> None:
         check_writer(writer)
         self._max_bytes = check_count(max_bytes, "max_bytes", "the file must hold 1 byte or more")
-        self._timeout = _check_timeout("timeout", timeout)
-        self._close_timeout = _check_timeout("close_timeout", close_timeout)
+        self._timeout = check_timeout("timeout", timeout)
+        self._close_timeout = check_timeout("close_timeout", close_timeout)
         self._writer, self._name = writer, type(writer).__name__
         self._path = check_path(path)
         self._forwarder = Forwarder(writer, Spool(self._path))
@@ -166,11 +164,3 @@ class Spooled:
             raise DeliveryError(" ".join(messages), lost=losses.count, late=late) from (losses.cause or stall)
         if error is not None:
             raise error
-
-
-def _check_timeout(name: str, timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"{name} is {timeout!r}, a {type(timeout).__name__}; it must be in seconds.")
-    if not 0 <= timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(f"{name} is {timeout}; it must be 0 seconds or more.")
-    return float(timeout)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from sowlog.writers._arguments import check_path, check_resume
+from sowlog.writers._arguments import check_name, check_path, check_resume
 from sowlog.writers._json_text import filled_buckets
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
@@ -77,10 +77,7 @@ class Wandb:
     ) -> None:
         names: dict[str, Any] = {"project": project, "run": run}
         for name, value in names.items():
-            if not isinstance(value, str):
-                raise TypeError(f"{name} of Wandb is {value!r}, a {type(value).__name__}; it must be a str.")
-            if not value.strip():
-                raise ValueError(f"{name} of Wandb is {value!r}; it must not be empty.")
+            check_name("Wandb", name, value)
         if mode not in ("online", "offline"):
             raise ValueError(f"mode of Wandb is {mode!r}; choose one of online, offline.")
         resumed = check_resume(resume_from)

@@ -21,7 +21,7 @@ PATHS = {
     "TensorBoard": lambda: TensorBoard("runs"),
 }
 # Without a path; and of W&B, whose own test reads its files.
-OTHERS = {"Console", "Every", "Prometheus", "Wandb"}
+OTHERS = {"Console", "Every", "OpenTelemetry", "Prometheus", "Wandb"}
 
 
 def record(step):

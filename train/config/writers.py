@@ -60,6 +60,17 @@ class MlflowOptions(Options):
     every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
 
 
+class OpenTelemetryOptions(Options):
+    """A collector of OpenTelemetry (`sowlog.writers.OpenTelemetry`), behind a file of the run folder."""
+
+    name: Literal["opentelemetry"]
+    endpoint: Name | None = Field(
+        None, description="Collector, http://host:4318; null: that of OTEL_EXPORTER_OTLP_ENDPOINT."
+    )
+    run: Name | None = Field(None, description="Name of the run; null: the path of the run folder.")
+    every: Count = Field(1, description="Number of steps between records: each n-th step is written.")
+
+
 class PrometheusOptions(Options):
     """The last values for Prometheus, at http://127.0.0.1:PORT/metrics (`sowlog.writers.Prometheus`)."""
 
@@ -74,6 +85,7 @@ WriterOptions = Annotated[
     | ParquetOptions
     | WandbOptions
     | MlflowOptions
+    | OpenTelemetryOptions
     | PrometheusOptions,
     Field(discriminator="name"),
 ]

@@ -10,6 +10,7 @@ from sowlog.writers import (
     Every,
     JsonLines,
     Mlflow,
+    OpenTelemetry,
     Parquet,
     Prometheus,
     Spooled,
@@ -22,6 +23,7 @@ from train.config.writers import (
     CsvOptions,
     JsonLinesOptions,
     MlflowOptions,
+    OpenTelemetryOptions,
     ParquetOptions,
     PrometheusOptions,
     TensorBoardOptions,
@@ -34,11 +36,13 @@ _ORDER = (
     PrometheusOptions,
     WandbOptions,
     MlflowOptions,
+    OpenTelemetryOptions,
     ParquetOptions,
     CsvOptions,
     JsonLinesOptions,
     TensorBoardOptions,
 )
+_Service = WandbOptions | MlflowOptions | OpenTelemetryOptions
 # What the constructors need that make a file or a connection; those of services find it themselves.
 _PACKAGES = {"parquet": ("pyarrow", "arrow"), "prometheus": ("prometheus_client", "prometheus")}
 
@@ -54,7 +58,7 @@ def check(options: Sequence[WriterOptions], folder: Path) -> None:
         if package and importlib.util.find_spec(package) is None:
             message = f"needs {package}, which is not installed: pip install 'sowlog[{extra}]'."
             raise ConfigError([f"writers.{index}: {message}"])
-        if isinstance(each, WandbOptions | MlflowOptions):
+        if isinstance(each, _Service):
             with _explained(index, each):
                 _service(each, folder, None)
 
@@ -111,11 +115,13 @@ def _build(options: WriterOptions, folder: Path, spool: Path, resumed: int | Non
             return _every(options.every, Spooled(_service(options, folder, resumed), spool))
 
 
-def _service(options: WandbOptions | MlflowOptions, folder: Path, resumed: int | None) -> Writer:
+def _service(options: _Service, folder: Path, resumed: int | None) -> Writer:
     if isinstance(options, MlflowOptions):
         # A run of that name would be continued, so the default differs for each folder of a machine.
         run = options.run or str(folder.absolute())
         return Mlflow(options.tracking_uri, experiment=options.experiment, run=run)
+    if isinstance(options, OpenTelemetryOptions):
+        return OpenTelemetry(options.run or str(folder.absolute()), endpoint=options.endpoint)
     return Wandb(
         options.project,
         run=options.run or folder.absolute().name,

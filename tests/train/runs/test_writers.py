@@ -11,7 +11,8 @@ import pytest
 import wandb
 from mlflow import MlflowClient
 
-from sowlog.writers import Prometheus
+from sowlog.writers import Prometheus, Record
+from tests.support.collector import Collector
 from tests.support.wandb_reading import runs_of
 from tests.train.running import CONFIGS, TINY_DIGITS, digits, points, run
 from train import __main__ as program
@@ -96,6 +97,26 @@ def test_several_writers_have_the_points_of_the_run(tmp_path: Path) -> None:
     assert not list((tmp_path / "mine").glob("*.spool"))
 
 
+def test_a_collector_has_the_points_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the path of the run folder; one that does not answer, or has no URL, is reported."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    collector = Collector()
+    with collector.running():
+        setting = f"writers=[{{name: opentelemetry, endpoint: '{collector.url}'}}]"
+        built = writers.build(digits(setting).writers, tmp_path, None)
+        built[0].write(Record(3, 1.5, ("loss",), np.ones(1, np.float32)))
+        built[0].close()
+    assert collector.points("sowlog.step") == [(1_500_000_000, "train", 3)]
+    resource = collector.requests[0].resource_metrics[0].resource.attributes
+    assert resource[1].value.string_value == str(tmp_path)
+    assert not list(tmp_path.iterdir())
+    options = digits("writers=[{name: opentelemetry, endpoint: 'localhost:4317'}]").writers
+    with pytest.raises(
+        ConfigError, match=r"writers\.0: endpoint of OpenTelemetry is localhost:4317; it must"
+    ):
+        writers.check(options, tmp_path)
+
+
 def test_the_configuration_is_read_back(tmp_path: Path) -> None:
     """A name stands for a section that has no other setting, on the command line as well."""
     config = digits(f"writers=[tensorboard, {OFFLINE}]", "writers.1.every=3")
@@ -114,7 +135,8 @@ def test_all_errors_of_writers_come_at_once() -> None:
             "writers=[tensorbord, wandb, {name: wandb, project: x, evry: 2}, {name: prometheus, port: 70000}]"
         )
     assert [line.partition(": ")[2] for line in caught.value.errors] == [
-        "writers.0.name: must be one of tensorboard, json_lines, csv, parquet, wandb, mlflow, prometheus, "
+        "writers.0.name: must be one of tensorboard, json_lines, csv, parquet, wandb, mlflow, "
+        "opentelemetry, prometheus, "
         'got "tensorbord"; did you mean tensorboard?',
         "writers.1.project: missing.",
         "writers.2.evry: unknown key; did you mean every?",
