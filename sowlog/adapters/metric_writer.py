@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sowlog._log.logger import Logger
 from sowlog._reduce.distributions import histogram
+from sowlog.writers._warnings import LossWarning, warn_user
 
 Array = jax.Array | NDArray[Any]
 
@@ -22,7 +23,8 @@ class MetricWriter:
     The line `writer = metric_writers.create_default_writer(logdir)` becomes
     `writer = sowlog.adapters.MetricWriter(sowlog.Logger(logdir))`. Device arrays are not read on the training
     thread, so no asynchronous writer is needed around it. A logger has no audio, videos or summaries of
-    TensorFlow: `write_audios`, `write_videos` and `write_summaries` are absent.
+    TensorFlow, so the first call of `write_audios`, `write_videos` and `write_summaries` issues a
+    LossWarning, as a writer of clu does that lacks a kind.
 
     Args:
         logger: the logger, which `close` closes.
@@ -44,6 +46,7 @@ class MetricWriter:
 
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
+        self._warned = set[str]()
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Log numbers, or arrays with one element, by tag.
@@ -85,6 +88,34 @@ class MetricWriter:
         """
         del num_buckets
         self.logger(step, {tag: histogram.of(array) for tag, array in arrays.items()})
+
+    def write_videos(self, step: int, videos: Mapping[str, Array]) -> None:
+        """Warn once that videos are not written: a logger has none."""
+        self._warn("write_videos", "videos", step, videos)
+
+    def write_audios(self, step: int, audios: Mapping[str, Array], *, sample_rate: int) -> None:
+        """Warn once that audio is not written: a logger has none."""
+        del sample_rate
+        self._warn("write_audios", "audio", step, audios)
+
+    def write_summaries(
+        self, step: int, values: Mapping[str, Array], metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Warn once that summaries of TensorFlow are not written: a logger has none."""
+        del metadata
+        self._warn("write_summaries", "summaries of TensorFlow", step, values)
+
+    def _warn(self, method: str, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        if method in self._warned:
+            return
+        self._warned.add(method)
+        warn_user(
+            LossWarning(
+                f"{method} of step {step}: a logger has no {kind}, so {', '.join(values)} and all later ones "
+                f"are not written. Write them by a writer of clu beside this one: "
+                f"metric_writers.MultiWriter([this, metric_writers.SummaryWriter(logdir)])."
+            )
+        )
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Log the hyperparameters, as `Logger.hparams` does."""

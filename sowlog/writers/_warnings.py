@@ -11,7 +11,7 @@ _HERE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class LossWarning(RuntimeWarning):
-    """Records are late, were dropped by the chosen rule `on_full`, or are hidden by TensorBoard.
+    """Records are late, dropped by the rule `on_full`, hidden by TensorBoard, or of a kind that is not kept.
 
     Example:
         >>> import tempfile, warnings, sowlog

@@ -1,5 +1,10 @@
 """The interface of clu's metric writers over a logger, read back from the event file."""
 
+import ast
+import importlib.util
+import inspect
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,3 +46,32 @@ def test_a_scalar_is_one_number(tmp_path):
         pytest.raises(ValueError, match=r"the scalar x has shape \(2,\)"),
     ):
         MetricWriter(log).write_scalars(0, {"x": np.ones(2)})
+
+
+def test_kinds_that_a_logger_lacks_warn_once(tmp_path):
+    """Each at its first call, with the tags and the way on; training goes on."""
+    writer = MetricWriter(sowlog.Logger(tmp_path))
+    calls = {
+        "videos": lambda: writer.write_videos(3, {"clip": np.zeros((1, 2, 4, 4, 3))}),
+        "audio": lambda: writer.write_audios(3, {"clip": np.zeros((1, 8, 1))}, sample_rate=8000),
+        "summaries of TensorFlow": lambda: writer.write_summaries(3, {"clip": np.zeros(2)}, {"clip": None}),
+    }
+    for kind, call in calls.items():
+        with pytest.warns(
+            sowlog.LossWarning, match=f"of step 3: a logger has no {kind}, so clip and all later"
+        ):
+            call()
+        call()
+    writer.close()
+
+
+def test_the_methods_are_those_of_clu():
+    """With the same arguments, by the source, as the import needs TensorFlow."""
+    (folder,) = importlib.util.find_spec("clu").submodule_search_locations
+    source = Path(folder, "metric_writers", "interface.py").read_text()
+    (theirs,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "MetricWriter")
+    methods = [node for node in theirs.body if isinstance(node, ast.FunctionDef)]
+    assert len(methods) > 8
+    for method in methods:
+        ours = inspect.signature(getattr(MetricWriter, method.name)).parameters
+        assert list(ours) == [each.arg for each in (*method.args.args, *method.args.kwonlyargs)]
