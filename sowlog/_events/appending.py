@@ -38,6 +38,9 @@ class AppendedFile:
         self._end = os.fstat(fd).st_size
         self._unsynced = Unsynced()
         self._sync_failed = self._torn = False
+        # A writer may be left without a close, as in a list whose next writer raises: its file is free then.
+        self._closing = weakref.finalize(self, os.close, fd)
+        self._closing.atexit = False
         _open_files.add(self)
 
     @property
@@ -186,11 +189,11 @@ class AppendedFile:
         # A forked child may hold a copy of the descriptor, which would keep the lock, so it is released here.
         with contextlib.suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
+        self._closing()
 
     def close_in_child(self) -> None:
         """Close a forked child's copy of the descriptor, which would keep the parent's lock."""
-        os.close(self._fd)
+        self._closing()
         self._fd = -1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -18,6 +19,8 @@ _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 _BATCH, _BATCH_BYTES = 256, 1 << 22
 # Warnings kept for `take_warning`; each kind is issued once for a series, so that more say nothing new.
 _WARNINGS = 64
+# Seconds for which an abandoned forwarder waits for its thread, which is idle unless its writer works.
+_PARTING = 1.0
 
 
 class Losses:
@@ -92,7 +95,8 @@ class Forwarder:
         self._requests: deque[Request] = deque()
         self._losses = Losses()
         self._due, self._retry = 0.0, _FIRST_RETRY
-        self._is_closed = False
+        self._is_closed = self._is_abandoned = False
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=f"sowlog-{self._name}", daemon=True)
         self._thread.start()
 
@@ -137,6 +141,21 @@ class Forwarder:
             self._thread.join()
         return request
 
+    def abandon(self) -> None:
+        """End the thread and free the file, with the records that are left.
+
+        Called when the owner is collected without a close, as in a list of writers whose next one raises.
+        """
+        # A forked child has no thread, and the lock may have been held at the fork.
+        if os.getpid() != self._pid:
+            return
+        with self._changed:
+            self._is_abandoned = True
+            self._changed.notify_all()
+        # A garbage collection may run on any thread.
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_PARTING)
+
     def take_warning(self) -> Warning | None:
         """Return the next warning, once."""
         with self._changed:
@@ -153,6 +172,10 @@ class Forwarder:
         while not is_ended:
             with self._changed:
                 self._changed.wait_for(self._has_work, self._sleep())
+                if self._is_abandoned:
+                    self._is_closed = True
+                    self._spool.release()
+                    return
                 requests = list(self._requests)
                 is_due = self._has_work()
             if is_due:
@@ -162,7 +185,9 @@ class Forwarder:
             is_ended = any(request.is_last for request in requests)
 
     def _has_work(self) -> bool:
-        return bool(self._requests) or (self._spool.count > 0 and time.monotonic() >= self._due)
+        if self._requests or self._is_abandoned:
+            return True
+        return self._spool.count > 0 and time.monotonic() >= self._due
 
     def _sleep(self) -> float | None:
         return max(0.0, self._due - time.monotonic()) if self._spool.count else None

@@ -116,6 +116,10 @@ class Spool:
         else:
             self._file.remove()
 
+    def release(self) -> None:
+        """Close the file as it is."""
+        self._file.release()
+
     def _read_head(self) -> int:
         """Return the byte behind the last forwarded record."""
         head = self._file.read(0, _HEAD.size)

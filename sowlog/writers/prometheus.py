@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,17 +50,18 @@ class Prometheus:
     def __init__(self, port: int = 9464, *, address: str = "127.0.0.1") -> None:
         client = _client()
         registry = client.CollectorRegistry()
-        self._lock = threading.Lock()
-        self._values: dict[str, float] = {}
-        self._last: dict[str, Record] = {}
-        registry.register(_Collector(self, client.core))
+        self._values = _Values(client.core)
+        registry.register(self._values)
         try:
-            self._server, self._thread = client.start_http_server(
+            self._server, thread = client.start_http_server(
                 _check_port(port), addr=address, registry=registry
             )
         except OSError as error:
             raise _explain(error, port, address) from error
         self._address = address
+        # A writer may be left without a close, as in a list whose next writer raises: its port is free then.
+        self._end = weakref.finalize(self, _end, self._server, thread, os.getpid())
+        self._end.atexit = False
 
     @property
     def url(self) -> str:
@@ -69,35 +72,35 @@ class Prometheus:
         """Keep the scalars of a record."""
         if not record.tags:
             return
-        with self._lock:
-            self._values.update(zip(record.tags, record.values.tolist(), strict=True))
-            self._last[phase_of(record.tags)] = record
+        self._values.put(record)
 
     def flush(self) -> None:
         """Do nothing: the next scrape has all values."""
 
     def close(self) -> None:
         """End the server."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def snapshot(self) -> tuple[dict[str, float], dict[str, Record]]:
-        """Return the last values by tag, and the last records by phase."""
-        with self._lock:
-            return dict(self._values), dict(self._last)
+        self._end()
 
 
-class _Collector:
-    """The metrics of a scrape, made from the values at that time."""
+class _Values:
+    """The last values by tag, and the last records by phase, of which a scrape makes metrics."""
 
-    def __init__(self, writer: Prometheus, core: Any) -> None:
-        self._writer = writer
+    def __init__(self, core: Any) -> None:
         self._core = core
+        self._lock = threading.Lock()
+        self._values: dict[str, float] = {}
+        self._last: dict[str, Record] = {}
+
+    def put(self, record: Record) -> None:
+        """Keep the scalars of a record."""
+        with self._lock:
+            self._values.update(zip(record.tags, record.values.tolist(), strict=True))
+            self._last[phase_of(record.tags)] = record
 
     def collect(self) -> Iterator[Any]:
         """Yield the metrics; called by the client of Prometheus, at its start without values."""
-        values, last = self._writer.snapshot()
+        with self._lock:
+            values, last = dict(self._values), dict(self._last)
         yield self._gauge("value", "The last value of a tag.", "tag", values)
         steps = {phase: float(record.step) for phase, record in last.items()}
         yield self._gauge("step", "The step of the last record.", "phase", steps)
@@ -110,6 +113,20 @@ class _Collector:
             # The page is UTF-8.
             family.add_metric([key.encode("utf-8", "backslashreplace").decode()], value)
         return family
+
+
+def _end(server: Any, thread: threading.Thread, pid: int) -> None:
+    """End the server of a process, and free its port."""
+    # A forked child has no thread that would answer.
+    if os.getpid() != pid:
+        return
+    if threading.current_thread() is thread:
+        # Of a garbage collection there: the end of the server waits for that thread.
+        threading.Thread(target=_end, args=(server, thread, pid)).start()
+        return
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 def _check_port(port: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable
 from os import PathLike
 
@@ -73,6 +74,9 @@ class Spooled:
         self._writer, self._name = writer, type(writer).__name__
         self._path = check_path(path)
         self._forwarder = Forwarder(writer, Spool(self._path))
+        # The thread has no reference to this object, so it may be collected without a close.
+        self._abandonment = weakref.finalize(self, self._forwarder.abandon)
+        self._abandonment.atexit = False
         self._encoder = RecordEncoder()
 
     def write(self, record: Record) -> None:
@@ -135,6 +139,7 @@ class Spooled:
             OSError: The file cannot be synced.
             Exception: The other writer's close has failed.
         """
+        self._abandonment.detach()
         request = self._forwarder.request(self._writer.close, self._close_timeout, is_last=True)
         if not request.is_done:
             self._forwarder.sync()
