@@ -145,7 +145,7 @@ class Contents:
         return self._hparams[int(np.argmin(positions))][1] if self._hparams else {}
 
     def scalars(self, order: FileOrder) -> Iterator[tuple[str, Columns]]:
-        """Yield the tags in sorted order, each with its points, `values` of shape [n]."""
+        """Yield the tags that have points in sorted order, each with its points, `values` of shape [n]."""
         self._merge()
         starts, back = self._restarts.starts(order), self._back_steps(order)
         parts: dict[str, list[Columns]] = defaultdict(list)
@@ -160,10 +160,11 @@ class Contents:
             columns = known[0] if len(known) == 1 else concatenate(known)
             if back is not None:
                 columns = columns.take(back.cuts(tag).kept(columns.positions, columns.steps))
-            yield tag, columns
+            if len(columns.steps):
+                yield tag, columns
 
     def media(self, kind: str, order: FileOrder, files: tuple[Path, ...]) -> dict[str, Media[Any]]:
-        """Return the points of a kind by tag, in sorted order."""
+        """Return the points of a kind by tag, in sorted order; a tag whose points are superseded has none."""
         starts, back = self._restarts.starts(order), self._back_steps(order)
         found: dict[str, Media[Any]] = {}
         for tag in sorted(tag for of_kind, tag in self._media if of_kind == kind):
@@ -173,9 +174,9 @@ class Contents:
             if back is not None:
                 kept &= back.cuts(tag).kept(positions, steps)
             rows = np.flatnonzero(kept)
-            found[tag] = points.media(
-                tag, self._decoders[kind], files, rows[np.argsort(positions[rows], kind="stable")]
-            )
+            if len(rows):
+                rows = rows[np.argsort(positions[rows], kind="stable")]
+                found[tag] = points.media(tag, self._decoders[kind], files, rows)
         return found
 
     def _merge(self) -> None:

@@ -113,15 +113,27 @@ def _histogram(value: Any) -> HistogramSummary:
 def _image(value: Any) -> ImageSummary:
     if value.WhichOneof("value") == "image":
         return ImageSummary((value.image.encoded_image_string,), value.image.width, value.image.height)
-    width, height, *encoded = as_array(value.tensor).ravel().tolist()
+    width, height, *encoded = _strings(value.tensor).ravel().tolist()
     return ImageSummary(tuple(encoded), int(width), int(height))
 
 
 def _text(value: Any) -> str | NDArray[np.object_]:
-    strings: NDArray[np.object_] = as_array(value.tensor)
+    strings = _strings(value.tensor)
     decoded = np.empty(strings.shape, object)
     decoded.ravel()[:] = [str(string, "utf-8", "replace") for string in strings.ravel().tolist()]
     return decoded.item() if decoded.size == 1 else decoded
+
+
+def _strings(tensor: Any) -> NDArray[np.object_]:
+    """Return the bytes of a tensor whose plugin shows no numbers.
+
+    Raises:
+        ValueError: The tensor has numbers.
+    """
+    array = as_array(tensor)
+    if array.dtype != object:
+        raise ValueError(f"a tensor of {array.dtype} has no strings")
+    return array
 
 
 def _tensor(value: Any) -> NDArray[Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# The wire types of fields with a length, and of the end of a group.
-_BYTES, _GROUP_END = 2, 4
+# The wire types of a number, of fields with a length, and of the end of a group.
+_VARINT, _BYTES, _GROUP_END = 0, 2, 4
 # The fields of an Event of which only the last one set counts, and among them its summary.
 _ONE_OF = range(3, 10)
 _SUMMARY, _VALUE = 5, 1
@@ -25,6 +25,29 @@ def value_places(payload: bytes) -> list[tuple[int, int]]:
         elif field in _ONE_OF and kind == _BYTES:
             places.clear()
     return places
+
+
+def listed_integers(message: bytes, number: int) -> list[int]:
+    """Return the unsigned integers of a repeated field of a serialized message, packed or one by one.
+
+    Args:
+        message: the message.
+        number: the number of the field.
+
+    Raises:
+        ValueError: The field holds something else.
+    """
+    listed: list[int] = []
+    for field, kind, start, end in _fields(message, 0, len(message)):
+        if field != number:
+            continue
+        if kind not in (_VARINT, _BYTES):
+            raise ValueError(f"field {number} has the wire type {kind} and no integers")
+        place = start
+        while place < end:
+            integer, place = _varint(message, place, end)
+            listed.append(integer)
+    return listed
 
 
 def _fields(data: bytes, start: int, end: int) -> list[tuple[int, int, int, int]]:

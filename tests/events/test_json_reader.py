@@ -135,7 +135,6 @@ def test_superseded_steps_of_every_kind_are_dropped(tmp_path):
     run = sowlog.read(path)
     assert {tag: (s.tolist(), v.tolist()) for tag, (s, v) in run.scalars.items()} == {
         "x": ([0, 1], [0.0, 7.0]),
-        "y": ([], []),
     }
     assert list(run.texts["n"]) == [(0, "0")]
 

@@ -12,6 +12,7 @@ from sowlog._events.framing import frame
 with warnings.catch_warnings():
     # TensorBoard imports pkg_resources, which announces its own end; nothing of ours.
     warnings.simplefilter("ignore")
+    from tensorboard import data_compat
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary, SummaryMetadata
     from tensorboard.plugins.histogram import summary_v2 as histogram_v2
@@ -91,6 +92,11 @@ def raw_tensor(tag: str, array: Any, *, plugin: str = "") -> Any:
             value.tensor.ClearField(field.name)
     value.tensor.tensor_content = np.asarray(array).tobytes()
     return value
+
+
+def as_tensor(value: Any) -> Any:
+    """Return the array to which TensorBoard's tabs migrate a value of an old kind."""
+    return tensor_util.make_ndarray(data_compat.migrate_value(value).tensor)
 
 
 def as_tensorflow_2(step: int, *, is_first: bool) -> Any:
