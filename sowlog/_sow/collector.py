@@ -230,7 +230,7 @@ class _Sow(internals.Primitive):
         leaves = [_with_front_axis(value, axis, size) for value, axis in mapped]
         state = structure.unflatten(leaves)
         if label.stacks:
-            emit(label.unstacked(), state)
+            emit(*label.unstacked(state))
             return
         label.within(outer_path()).check_merges("jax.vmap")
         emit(label, ambient.isolated(lambda state: merge_axis(label.join, state), state))

@@ -48,8 +48,9 @@ def sow_grad(*args: Any, every: int | str | None = None, doc: str = "", **kwargs
 
     A `collect` inside of `loss_fn` returns the other sows there, such as losses. The place may be under any
     transform of JAX. A scan merges its steps, from the last to the first, and `sowlog.stacked` keeps them
-    apart. Where no gradient flows, as in an evaluation, nothing is sown. Of nested gradients the innermost is
-    recorded. Without a `collect` nothing is computed or compiled.
+    apart. A value that a vmap does not map has one gradient there, the sum over the examples. Where no
+    gradient flows, as in an evaluation, nothing is sown. Of nested gradients the innermost is recorded.
+    Without a `collect` nothing is computed or compiled.
 
     Args:
         module: the module of linen or nnx that sows, `self`; none in the second form.
@@ -67,7 +68,8 @@ def sow_grad(*args: Any, every: int | str | None = None, doc: str = "", **kwargs
             not a reducer.
         ValueError: The name has an empty part.
         LostMetricError: (in the backward pass) The `collect` is inside of the gradient only; (while tracing)
-            a loop that merges its steps is inside of one that keeps them apart.
+            a loop that merges its steps is inside of one that keeps them apart, or a value is not mapped by
+            a vmap that keeps its examples apart.
 
     Example:
         >>> import jax, jax.numpy as jnp, sowlog

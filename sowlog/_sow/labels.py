@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from sowlog._reduce.notes import NO_NOTE, Note, Phase
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.paths import outer_path
@@ -47,6 +50,7 @@ class Label(NamedTuple):
         functions: those of a user's plain `module.sow`, whose values are no states; None for a reducer.
         model: the number of the nnx model that sows, from 1; 0 for another.
         of_gradient: whether a backward pass sows it.
+        order: the order of nesting of the axes of its states, for when all are stacked; () if it is theirs.
         note: the note on the sow, equal for all labels.
     """
 
@@ -57,6 +61,7 @@ class Label(NamedTuple):
     functions: Functions | None = None
     model: int = 0
     of_gradient: bool = False
+    order: tuple[int, ...] = ()
     note: Note = NO_NOTE
 
     def __str__(self) -> str:
@@ -82,9 +87,14 @@ class Label(NamedTuple):
         source = self.note.source._replace(tag=str(self), phase=_phase_of(self))
         return dataclasses.replace(self.note, source=source)
 
-    def unstacked(self) -> "Label":
-        """Return the label outside of a transform that stacked its states."""
-        return self._replace(stacks=self.stacks - 1)
+    def unstacked(self, state: Any) -> "tuple[Label, Any]":
+        """Return the label and the state outside of a transform that stacked its states."""
+        label = self._replace(stacks=self.stacks - 1)
+        if label.stacks or not self.order:
+            return label, state
+        first = len(self.order)
+        state = jax.tree.map(lambda x: jnp.transpose(x, (*self.order, *range(first, x.ndim))), state)
+        return label._replace(order=()), state
 
     @property
     def is_loss(self) -> bool:

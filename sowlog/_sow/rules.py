@@ -82,7 +82,7 @@ def _bind_scan(bind: Bind, args: Sequence[Any], params: _Params) -> Any:
 
     settings = {name: params[name] for name in ("length", "reverse", "unroll")}
     (carry, totals), (results, stacked) = jax.lax.scan(body, (start, starts), arrays, **settings)
-    emit_all(totals, {label.unstacked(): state for label, state in stacked.items()}, is_loop=True)
+    emit_all(totals, dict(label.unstacked(state) for label, state in stacked.items()), is_loop=True)
     return [*carry, *results]
 
 

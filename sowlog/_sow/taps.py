@@ -4,7 +4,7 @@ A tap is an equation of the forward jaxpr, and its tangent one of the linear jax
 runs where JAX builds the backward jaxpr of a transform, so the sow in it leaves the transform by the rule
 of any other sow. The backward pass runs outside of the scopes that the function of the gradient entered, so
 the label of a tap has their names. JAX uses a jaxpr again in another scope: where its transform is bound,
-`placed` adds the names around that.
+`placed` adds the names around that, and marks the taps that a vmap is about to batch.
 """
 
 import contextlib
@@ -17,24 +17,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from sowlog._reduce.state import State
 from sowlog._sow import internals
+from sowlog._sow.batched_taps import NOT_MAPPED, Vmap, is_stacking, order_of, stacking_vmap, state_of_examples
 from sowlog._sow.cadence import Every
 from sowlog._sow.collector import Collector, collecting, emit_statistic
 from sowlog._sow.errors import LostMetricError
 from sowlog._sow.labels import Label
-from sowlog._sow.paths import gradient_path, scope_path
+from sowlog._sow.paths import gradient_path, outer_path, scope_path
 
-_TAP, _TANGENT = Primitive("sow_grad"), Primitive("sow_grad_tangent")
 _LOOPS = ("scan", "while")
 
 _Place = tuple[tuple[str, ...], int]
-"""The names of scopes, and how many mapping transforms stack, around a tap or a transform."""
+"""The names of scopes, and how many transforms but vmaps stack, around a tap or a transform."""
 
 _NOWHERE: _Place = ((), 0)
+_Edit = tuple[_Place, int | None]
+"""A place to add, and before a vmap that stacks the number of stacking loops around it, else None."""
+
 _around: contextvars.ContextVar[tuple[tuple[Any, Any, _Place], ...]] = contextvars.ContextVar(
     "sowlog_around", default=()
 )
@@ -46,7 +48,7 @@ def tap(label: Label, x: jax.Array, state_of: Callable[[jax.Array], State], ever
     path, stacks = _place()
     own = label.path[len(scope_path()) :]
     label = label._replace(path=(*path, *own), stacks=stacks, of_gradient=True)
-    return _TAP.bind(x, label=label, state_of=state_of, every=every, mapped=0)
+    return _TAP.bind(x, label=label, state_of=state_of, every=every, vmaps=(), stacking=None)
 
 
 def _place() -> _Place:
@@ -69,7 +71,7 @@ def _within(place: _Place) -> Generator[None]:
 @contextlib.contextmanager
 def collecting_step() -> Generator[Collector]:
     """Collect the sows of one step of a mapping transform, whose states are kept apart, as those of taps."""
-    with _within(((), 1)), collecting() as collector:
+    with stacking_vmap() as is_vmap, _within(((), int(not is_vmap))), collecting() as collector:
         yield collector
 
 
@@ -83,7 +85,7 @@ def placing() -> Callable[[], contextlib.AbstractContextManager[None]]:
 
 @contextlib.contextmanager
 def _placed_already() -> Generator[None]:
-    token = _done.set((internals.level(), internals.gradient()))
+    token = _done.set((internals.level(), internals.gradient(), next(internals.current_traces())))
     try:
         yield
     finally:
@@ -91,37 +93,45 @@ def _placed_already() -> Generator[None]:
 
 
 def placing_once(primitive: Any, rule: internals.Rule) -> internals.Rule:
-    """Return a rule for transforms with placed taps. A transform that the rule binds has them already."""
+    """Return a rule for transforms with placed taps. A transform that the rule binds has them already.
+
+    Each vmap around a transform binds it once more, with the place and before another vmap.
+    """
 
     def of_placed(bind: internals.Bind, args: Sequence[Any], params: dict[str, Any]) -> Any:
         if not _is_used.is_set():
             return rule(bind, args, params)
-        own, inside = _done.get()
-        if own is not None and own is internals.level() and inside is internals.gradient():
+        own, inside, trace = _done.get()
+        is_placed = own is not None and own is internals.level() and inside is internals.gradient()
+        if is_placed and trace is next(internals.current_traces()):
             return rule(bind, args, params)
-        new = placed(params, primitive)
+        new = placed(params, primitive, _NOWHERE if is_placed else _place())
         with contextlib.nullcontext() if new is params else _placed_already():
             return rule(bind, args, new)
 
     return of_placed
 
 
-def placed(params: dict[str, Any], primitive: Any) -> dict[str, Any]:
-    """Return the parameters of a transform with the scopes and stacks around it in the labels of its taps.
+def placed(params: dict[str, Any], primitive: Any, place: _Place) -> dict[str, Any]:
+    """Return the parameters of a transform with a place in the labels of its taps.
+
+    If a vmap runs that keeps its examples apart, the taps are marked for it.
 
     Raises:
         LostMetricError: A loop that merges its steps is inside of one that keeps them apart.
     """
     if not any(map(_holds_taps, _jaxprs(params))):
         return params
-    place = _place()
-    if place == _NOWHERE:
+    edit: _Edit = (place, _place()[1] if is_stacking() else None)
+    if edit == (_NOWHERE, None):
         return params
-    return _map_jaxprs(lambda jaxpr: _placed(jaxpr, place, int(primitive.name in _LOOPS)), params)
+    return _map_jaxprs(lambda jaxpr: _placed(jaxpr, edit, int(primitive.name in _LOOPS)), params)
 
 
-_done: contextvars.ContextVar[tuple[Any, Any]] = contextvars.ContextVar("sowlog_done", default=(None, None))
-"""The level and the gradient at which a rule runs for a transform whose taps are placed."""
+_done: contextvars.ContextVar[tuple[Any, Any, Any]] = contextvars.ContextVar(
+    "sowlog_done", default=(None, None, None)
+)
+"""The level, the gradient and the trace at which a rule runs for a transform whose taps are placed."""
 _is_used = threading.Event()
 """Set with the first tap of the process: before it no jaxpr is searched."""
 
@@ -148,24 +158,24 @@ def _jaxprs(params: dict[str, Any]) -> Iterator[Any]:
             yield from (part for part in value if hasattr(part, "eqns"))
 
 
-def _placed(jaxpr: Any, place: _Place, loops: int) -> Any:
+def _placed(jaxpr: Any, edit: _Edit, loops: int) -> Any:
     """Return a jaxpr, closed or not, with a place in the labels of its taps; cached, as a jit is by jaxpr."""
     found = _placed_jaxprs.setdefault(jaxpr, {})
-    if (place, loops) not in found:
+    if (edit, loops) not in found:
         inner = getattr(jaxpr, "jaxpr", jaxpr)
-        equations = [_placed_equation(equation, place, loops) for equation in inner.eqns]
+        equations = [_placed_equation(equation, edit, loops) for equation in inner.eqns]
         if all(new is old for new, old in zip(equations, inner.eqns, strict=True)):
             # The cache must not keep its own key.
-            found[place, loops] = None
+            found[edit, loops] = None
         else:
             new = inner.replace(eqns=equations)
-            found[place, loops] = new if inner is jaxpr else jaxpr.replace(jaxpr=new)
-    result = found[place, loops]
+            found[edit, loops] = new if inner is jaxpr else jaxpr.replace(jaxpr=new)
+    result = found[edit, loops]
     return jaxpr if result is None else result
 
 
-def _placed_equation(equation: Any, place: _Place, loops: int) -> Any:
-    path, stacks = place
+def _placed_equation(equation: Any, edit: _Edit, loops: int) -> Any:
+    (path, stacks), around_vmap = edit
     params = equation.params
     if equation.primitive is _TAP:
         label: Label = params["label"]
@@ -176,9 +186,10 @@ def _placed_equation(equation: Any, place: _Place, loops: int) -> Any:
                 "neither."
             )
         label = label._replace(path=(*path, *label.path), stacks=label.stacks + stacks)
-        return equation.replace(params={**params, "label": label})
+        stacking = params["stacking"] if around_vmap is None else label.stacks - around_vmap
+        return equation.replace(params={**params, "label": label, "stacking": stacking})
     inside = loops + int(equation.primitive.name in _LOOPS)
-    new = _map_jaxprs(lambda jaxpr: _placed(jaxpr, place, inside), params)
+    new = _map_jaxprs(lambda jaxpr: _placed(jaxpr, edit, inside), params)
     return equation if new is params else equation.replace(params=new)
 
 
@@ -210,24 +221,53 @@ def _transpose(
     label: Label,
     state_of: Callable[[jax.Array], State],
     every: Every,
-    mapped: int,
+    vmaps: tuple[Vmap, ...],
+    **_mark: Any,
 ) -> list[Any]:
     if type(cotangent) is not ad.Zero:
-        sow: Any = functools.partial(emit_statistic, label.within(scope_path()), state_of, every=every)
-        for _ in range(mapped):
-            sow = jax.vmap(sow)
-        sow(cotangent)
+        label = label.within(scope_path())
+        if NOT_MAPPED in vmaps:
+            raise LostMetricError(
+                f"the gradient of {label.within(outer_path())} is sown in a vmap that keeps its examples "
+                "apart, and the value is not mapped: JAX computes one gradient of all examples. Sow it "
+                "outside of the vmap, or sow that of x + jnp.zeros_like(y), with a mapped y."
+            )
+        label = label._replace(order=order_of(vmaps, label.stacks))
+        make = functools.partial(state_of_examples, state_of, label, vmaps)
+        emit_statistic(label, make, cotangent, every=every)
     return [cotangent]
 
 
-def _batched(primitive: Any, args: Any, axes: Any, *, mapped: int, **params: Any) -> tuple[Any, int]:
-    return primitive.bind(jnp.moveaxis(args[0], axes[0], 0), mapped=mapped + 1, **params), 0
+def _batched(
+    primitive: Any, _: Any, args: Any, axes: Any, *, vmaps: Any, stacking: Vmap, **params: Any
+) -> tuple[Any, int | None]:
+    """Batch a tap. `stacking` is the mark of this vmap, if it keeps the states of its examples apart."""
+    (x,), (axis,) = args, axes
+    if axis is not None:
+        x, vmaps = jnp.moveaxis(x, axis, 0), (stacking, *vmaps)
+    elif stacking is not None:
+        vmaps = (NOT_MAPPED, *vmaps)
+    return primitive.bind(x, vmaps=vmaps, stacking=None, **params), None if axis is None else 0
 
 
+class _Tap(internals.Primitive):
+    """The primitive of a tap, marked where the running vmap is about to batch it."""
+
+    def bind_with_trace(self, trace: Any, args: Sequence[Any], *rest: Any) -> Any:
+        params = rest[-1]
+        # JAX binds in no trace.
+        with internals.set_current_trace(trace):
+            if is_stacking():
+                params = {**params, "stacking": params["label"].stacks - _place()[1]}
+        return super().bind_with_trace(trace, args, *rest[:-1], params)
+
+
+_TAP: Any = _Tap("sow_grad")
+_TANGENT: Any = internals.Primitive("sow_grad_tangent")
 for _primitive in (_TAP, _TANGENT):
     _primitive.def_impl(lambda x, **_: x)
     _primitive.def_abstract_eval(lambda x, **_: x)
     mlir.register_lowering(_primitive, lambda _, x, **__: [x])
-    batching.primitive_batchers[_primitive] = functools.partial(_batched, _primitive)
+    batching.fancy_primitive_batchers[_primitive] = functools.partial(_batched, _primitive)
 ad.primitive_jvps[_TAP] = _jvp
 ad.deflinear2(_TANGENT, _transpose)
