@@ -151,6 +151,10 @@ def from_metric(metric: Any, *, example: Mapping[str, Any] | None = None, **sett
 
     A metric of one array is used as any reducer, `sowlog.sow("loss", x, reducer)`. One of several arguments
     makes its state by `reducer.of_output(predictions=..., labels=...)`; a sow takes that state as its value.
+    The outputs may be lists of texts, as for `metrax.WER`: `of_output` then runs on the host, outside of jit.
+
+    Two classes of metrax need a subclass of yours, decorated by `flax.struct.dataclass`: `FBetaScore` (F1),
+    which has no `merge`, and `BLEU`, whose `compute` uses Python's `math`, which no jitted step can.
 
     Args:
         metric: the metric class, a pytree.
@@ -163,8 +167,7 @@ def from_metric(metric: Any, *, example: Mapping[str, Any] | None = None, **sett
         The reducer, equal to another one of the same class and settings.
 
     Raises:
-        TypeError: The class lacks one of the methods, or computes on the host, as `metrax.BLEU` does, or
-            something else than scalars.
+        TypeError: The class lacks one of the methods, does not compute on the device, or computes an array.
         ValueError: There are settings and no example.
 
     Example:
@@ -210,23 +213,33 @@ def from_metric(metric: Any, *, example: Mapping[str, Any] | None = None, **sett
         )
     known = tuple(sorted(settings.items()))
     make = constructor(metric, known)
-    if example is None and takes_one_array(make):
-        form = form_of(make, (jax.ShapeDtypeStruct((1,), jnp.float32),), {})
-    else:
-        form = form_of(metric.empty) if example is None else form_of(make, (), example)
-    reducer = MetricReducer(metric, known, form)
-    _check_results(reducer)
+    try:
+        if example is None and takes_one_array(make):
+            form = form_of(make, (jax.ShapeDtypeStruct((1,), jnp.float32),), {})
+        else:
+            form = form_of(metric.empty) if example is None else form_of(make, (), example)
+        reducer = MetricReducer(metric, known, form)
+        jax.eval_shape(lambda: reducer.merge(reducer.empty(), reducer.empty()))
+    except NotImplementedError as error:
+        raise TypeError(
+            f"{metric.__name__} lacks a method ({error}), so the states of two batches cannot become one. "
+            f"Extend it by a @flax.struct.dataclass class Mine({metric.__name__}) with this method, as in "
+            "def merge(self, other): return self.replace(total=self.total + other.total)."
+        ) from error
+    _check_results(reducer, is_example=example is not None)
     return reducer
 
 
-def _check_results(reducer: MetricReducer) -> None:
+def _check_results(reducer: MetricReducer, *, is_example: bool) -> None:
     try:
         results = jax.eval_shape(lambda: reducer.compute(reducer.empty()))
     except (*_ON_HOST, TypeError, ValueError) as error:
         raise TypeError(
             f"{reducer} does not compute on the device, as a reducer must in a step "
-            f"({str(error).partition(chr(10))[0].rstrip('.')}). Accumulate the metric on the host, and log "
-            "its number, log(step, {'score': metric.compute()}); or pass an example of the outputs."
+            f"({str(error).partition(chr(10))[0].rstrip('.')}). "
+            f"{'' if is_example else 'Pass an example of the outputs. '}If the metric uses numbers of Python, "
+            "override compute by jax.numpy in a subclass, or accumulate on the host, and log the number: "
+            "log(step, {'score': metric.compute()})."
         ) from error
     arrays = [leaf.shape for leaf in jax.tree.leaves(results) if leaf.shape]
     if arrays:

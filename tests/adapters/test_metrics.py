@@ -164,15 +164,70 @@ def test_other_shapes_than_the_empty_metric_s_ask_for_an_example():
     accuracy = from_metric(metrax.Accuracy, example=OUTPUTS)
     with pytest.raises(ValueError, match=r"accuracy makes arrays float32\[\], float32\[\] of these outputs"):
         accuracy.of_output(**OUTPUTS, sample_weights=jnp.full(12, 0.5))
-    with pytest.raises(TypeError, match=r"aucroc does not compute on the device.*pass an example"):
+    with pytest.raises(TypeError, match=r"aucroc does not compute on the device.*Pass an example"):
         from_metric(metrax.AUCROC)
 
 
 def test_metrics_of_the_host_are_refused():
     """BLEU computes by Python's math: a step cannot."""
     texts = {"predictions": ["a cat"], "references": [["a cat"]]}
-    with pytest.raises(TypeError, match=r"bleu does not compute on the device.*Accumulate the metric on"):
+    with pytest.raises(
+        TypeError, match=r"bleu does not compute on the device.*override compute by jax.numpy"
+    ):
         from_metric(metrax.BLEU, example=texts)
+
+
+def test_metrics_that_do_not_merge_are_refused():
+    """metrax.FBetaScore inherits a merge that raises: the message has the lines to write."""
+    for example in (None, OUTPUTS):
+        with pytest.raises(TypeError, match=r"FBetaScore lacks a method .*merge.*def merge\(self, other\)"):
+            from_metric(metrax.FBetaScore, example=example)
+
+
+@flax.struct.dataclass
+class F1(metrax.FBetaScore):
+    """The F1 score of several batches."""
+
+    def merge(self, other):
+        return self.replace(
+            true_positives=self.true_positives + other.true_positives,
+            false_positives=self.false_positives + other.false_positives,
+            false_negatives=self.false_negatives + other.false_negatives,
+        )
+
+
+@flax.struct.dataclass
+class Bleu(metrax.BLEU):
+    """The BLEU score, computed in a step."""
+
+    def compute(self):
+        precisions = self.matches_by_order / self.possible_matches_by_order
+        ratio = self.translation_length / self.reference_length
+        brevity = jnp.minimum(1.0, jnp.exp(1 - 1 / ratio))
+        return brevity * jnp.exp(jnp.mean(jnp.log(precisions)))
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_a_subclass_with_a_merge_is_a_reducer(beta):
+    """F1 and F2 of batches, merged, in a scan and packed, are those of all examples."""
+    reducer = from_metric(F1, example=OUTPUTS, beta=beta)
+    wanted = metrax.FBetaScore.from_model_output(**OUTPUTS, beta=beta).compute().item()
+    assert sowlog.compute({"f": reducer.of_output(**OUTPUTS)})["f"] == pytest.approx(wanted, rel=1e-6)
+    assert_invariant(lambda batch: {"f": reducer.of_output(**batch)}, OUTPUTS, rtol=1e-5)
+
+
+def test_a_subclass_that_computes_by_jax_numpy_is_a_reducer():
+    """BLEU of texts: counted on the host, merged and computed in a jitted function."""
+    text = "the cat sat on the mat"
+    batches = (
+        ([text], [[text + " today", text]]),
+        (["a dog ran in the park"], [["a dog ran in the big park"]]),
+    )
+    bleu = from_metric(Bleu, example={"predictions": [text], "references": [[text]]})
+    one, other = (bleu.of_output(*batch) for batch in batches)
+    wanted = functools.reduce(metrax.BLEU.merge, (metrax.BLEU.from_model_output(*batch) for batch in batches))
+    packed = jax.jit(lambda one, other: sowlog.pack({"bleu": one.merge(other)}))(one, other)
+    assert sowlog.compute(packed)["bleu"] == pytest.approx(float(wanted.compute()), rel=1e-6)
 
 
 def test_text_is_counted_on_the_host_and_computed_on_the_device():
