@@ -49,6 +49,8 @@ if not _TYPE_CHECKING:
             for each, file in _READING.items():
                 globals()[each] = getattr(_importlib.import_module(f"sowlog._events.{file}"), each)
             _publish(_sys.modules[__name__], _READING)
+        elif name == "__version__":
+            return _importlib.import_module("importlib.metadata").version("sowlog")
         elif "__all__" not in globals() and (name == "__all__" or not name.startswith("_")):
             _load()
         if name in globals():

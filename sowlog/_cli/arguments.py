@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 # A day, in seconds.
@@ -13,40 +15,43 @@ _EPILOG = """\
 exit status: 0 done; 1 `check` found damage or an expectation that does not hold; 2 the request cannot be
 met (an unknown option, run or tag, a missing package, a file that cannot be written); 130 Ctrl-C.
 
-RUN is an event file or a file of JSON lines (.jsonl), the folder of a run (its event files, or without one
-its metrics.jsonl), or a folder of runs. GLOB matches whole tags: * within a part,
-** any parts. With --json a command prints one line of JSON, described in its help; NaN and infinities are
-the strings "NaN", "Infinity" and "-Infinity"."""
+RUN is an event file, a file of JSON lines (.jsonl), the folder of a run (its event files, or if there
+are none its metrics.jsonl), or a folder of runs. GLOB matches whole tags, and a tag has parts, as
+eval/loss: * is any text within a part, ** any number of parts. With --json a command prints one line of
+JSON, described in the help of the command; NaN and infinities are the strings "NaN", "Infinity" and
+"-Infinity"."""
 
 _SHOW = """\
 JSON, of one run: {"run", "hparams": {name: value}, "tags": [{"tag", "points", "first_step", "last_step",
 "last", "min", "max", "mean", "nonfinite", "first_nonfinite", "gaps", "doubled", "back"}], "others":
-[{"tag", "kind", "points", "last_step"}], "first_nonfinite": {"step", "tags", "report"} or null, "damage":
-[text]}. min, max and mean are of finite values; nonfinite counts the others, and first_nonfinite is the
-step of the first. gaps counts places at which steps are missing, doubled points whose step has another,
-back points behind a higher step.
+[{"tag", "kind", "points", "last_step"}], "first_nonfinite": {"step", "tags", "report"} or null,
+"damage": [text]}. min, max and mean are of finite values; nonfinite counts the others, and
+first_nonfinite is the step of the first. gaps counts places at which steps are missing, doubled points
+whose step has another, back points behind a higher step.
 Of several runs: {"runs": [{"run", "tags", "points", "last_step", "nonfinite", "last": {tag: value},
 "damage": [text]}]}; last has the tags of --tag."""
 
 _CHECK = """\
 JSON: {"files": [{"file", "bytes", "records", "damage": text or null, "repaired": path or null,
-"salvaged": records from behind the damage in the copy, or null}], "expectations": [{"expectation", "run",
-"step", "value", "holds"}], "ok": bool}. An expectation is TAG<NUMBER, with one of < <= > >= == !=, of the
-last value; NaN meets none."""
+"salvaged": number of records in the copy that are behind the damage, or null}], "expectations":
+[{"expectation", "run", "step", "value", "holds"}], "ok": bool}.
+An expectation compares the last value of a tag with a number, by one of < <= > >= == !=, as in
+--expect 'eval/accuracy>0.97'. NaN meets none. The quotes keep the shell from reading > as a redirection."""
 
 _EXPORT = """\
-The columns are run (of several runs), tag, step, wall_time (seconds since the epoch) and value, with a
-row for each scalar. JSON lines have an object for each step, in the form that sowlog.writers.JsonLines
-writes and sowlog.read reads: {"step", "time", "scalars": {tag: value}, "nonfinite": {tag: name}}, and of
-several runs "run". NaN and infinities are null in scalars, with their names in nonfinite.
+CSV and Parquet have a row for each scalar, with the columns tag, step, wall_time (seconds since the
+epoch) and value; several runs have the column run in front. JSON lines have an object for each step, in
+the form that sowlog.writers.JsonLines writes and sowlog.read reads: {"step", "time", "scalars": {tag:
+value}, "nonfinite": {tag: name}}, with "run" if there are several. NaN and infinities are null in
+scalars, with their names in nonfinite.
 JSON: {"file", "rows", "runs", "tags"}."""
 
 
 _COMPARE = """\
-last, min and max are of each run: the final value, and the best one in either direction. Runs with equal
-hyperparameters but for seeds are a group, or those with equal values of each --by; its mean and sample
-standard deviation are shown if a group has several runs. Two runs part at the first step at which a value
-that both have differs in a bit.
+For each tag and run: the last value, the smallest and the largest. Runs whose hyperparameters differ in
+the seed alone are a group; with --by, runs with equal values of those hyperparameters. A group of
+several runs has the mean and the sample standard deviation over its runs. Two runs part at the first
+step at which a value that both have differs in a bit.
 JSON: {"runs": [name], "differences": {setting: {run: value}}, "groups": [{"settings": {name: value},
 "runs": [name]}], "tags": [{"tag", "runs": {run: {"last", "min", "max", "last_step"}}, "groups":
 [{"settings", "count", "last_mean", "last_std", "min_mean", "min_std", "max_mean", "max_std"}]}],
@@ -54,15 +59,16 @@ JSON: {"runs": [name], "differences": {setting: {run: value}}, "groups": [{"sett
 
 
 _TAIL = """\
-A line for each step, with the scalars that came. A run that was resumed is shown again from its new steps on.
+A line for each step, with its scalars. With -f, new steps are added as they are written; the steps that
+a resumed run writes again are shown again.
 JSON: for each step one line {"step", "wall_time", "values": {tag: value}}."""
 
 
 _PLOT = """\
-A panel for each tag with a curve for each run; of runs that differ in their seeds alone, or have equal
-values of each --by, the mean and a band of one standard deviation. Four tags or more that differ in an
-index, as those of layers, are a heat map; that of a band's runs is their mean. Without -o the picture is
-drawn in the terminal.
+A panel for each tag with a curve for each run. Runs that differ in the seed alone, or with --by have
+equal values of those hyperparameters, are one curve: their mean, with a band of one standard deviation.
+Four tags or more that differ in an index alone, as those of layers, are one heat map; that of a band's
+runs is their mean. Without -o the picture is drawn in the terminal.
 JSON: {"file": path or null, "panels": [{"title", "kind": "lines" or "heat map", "curves": [label]}]}."""
 
 
@@ -76,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     show = _command(commands, "show", "tags with statistics, curves and health", _SHOW)
     show.add_argument("runs", nargs="+", metavar="RUN", help="a run, several, or a folder of runs")
@@ -83,41 +90,59 @@ def make_parser() -> argparse.ArgumentParser:
     check = _command(commands, "check", "checksums, damage, and expected values", _CHECK)
     check.add_argument("runs", nargs="+", metavar="RUN", help="a run, several, or a folder of runs")
     check.add_argument(
-        "--expect", action="append", default=[], metavar="TAG>NUMBER", help="a condition of the last value"
+        "--expect",
+        action="append",
+        default=[],
+        metavar="TAG>NUMBER",
+        help="an expected range of the last value, for CI; several are possible",
     )
     check.add_argument(
         "--repair",
         metavar="FOLDER",
-        help="write a copy of each file with its whole records into a new folder",
+        help="write a copy of each file, with its undamaged records alone, into this new folder",
     )
     export = _command(commands, "export", "scalars as CSV, Parquet or JSON lines", _EXPORT)
     export.add_argument("runs", nargs="+", metavar="RUN", help="a run, several, or a folder of runs")
     export.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help="its suffix is .csv, .parquet or .jsonl"
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the file; its suffix, .csv, .parquet or .jsonl, is the format",
     )
     _add_tags(export)
     compare = _command(commands, "compare", "final and best values, over seeds, and differences", _COMPARE)
     compare.add_argument("runs", nargs="+", metavar="RUN", help="runs, or a folder of runs")
     compare.add_argument(
-        "--by", action="append", metavar="config.KEY", help="a hyperparameter whose values make the groups"
+        "--by", action="append", metavar="config.KEY", help="group runs by the values of a hyperparameter"
     )
     _add_tags(compare)
-    tail = _command(commands, "tail", "the last steps of a run, and those that come", _TAIL)
-    tail.add_argument("run", metavar="RUN", help="a run")
-    tail.add_argument("-n", "--steps", type=_count, default=10, metavar="N", help="the number of steps; 10")
-    tail.add_argument("-f", "--follow", action="store_true", help="wait for more, until Ctrl-C")
+    tail = _command(commands, "tail", "the last steps of a run, and new ones as they are written", _TAIL)
     tail.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks at the files; 1"
+        "run", metavar="RUN", help="an event file, a file of JSON lines, or the folder of one run"
+    )
+    tail.add_argument(
+        "-n", "--steps", type=_count, default=10, metavar="N", help="number of steps (default 10)"
+    )
+    tail.add_argument("-f", "--follow", action="store_true", help="wait for new steps, until Ctrl-C")
+    tail.add_argument(
+        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="poll interval (default 1)"
     )
     _add_tags(tail)
     plot = _command(commands, "plot", "curves, bands over seeds, heat maps of families", _PLOT)
     plot.add_argument("runs", nargs="+", metavar="RUN", help="runs, or a folder of runs")
-    plot.add_argument("-o", "--output", metavar="FILE", help="a picture; its suffix is .png, .svg or .pdf")
     plot.add_argument(
-        "--smooth", type=_weight, default=0.0, metavar="WEIGHT", help="of TensorBoard's average, 0 to below 1"
+        "-o", "--output", metavar="FILE", help="the picture; its suffix, .png, .svg or .pdf, is the format"
     )
     plot.add_argument(
-        "--by", action="append", metavar="config.KEY", help="a hyperparameter whose values make the bands"
+        "--smooth",
+        type=_weight,
+        default=0.0,
+        metavar="WEIGHT",
+        help="weight of TensorBoard's moving average, from 0 to below 1",
+    )
+    plot.add_argument(
+        "--by", action="append", metavar="config.KEY", help="group runs by the values of a hyperparameter"
     )
     plot.add_argument(
         "--steps",
@@ -128,6 +153,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_tags(plot)
     return parser
+
+
+class _Version(argparse.Action):
+    """The option that prints the version, which is looked up only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version  # noqa: PLC0415 - no other command needs it
+
+        sys.stdout.write(f"sowlog {version('sowlog')}\n")
+        parser.exit()
 
 
 def _weight(text: str) -> float:
@@ -182,5 +220,5 @@ def _add_tags(command: argparse.ArgumentParser) -> None:
         "--tag",
         action="append",
         metavar="GLOB",
-        help="the tags, of several options those of each; by default all",
+        help="take the tags that match alone; several are possible (default: all tags)",
     )

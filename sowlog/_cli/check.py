@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._cli.errors import UsageError
-from sowlog._cli.report import Report, number, printable
+from sowlog._cli.report import Report, counted, number, printable
 from sowlog._cli.selecting import read_runs
 from sowlog._events.reading import Run
 from sowlog._events.repairing import Copied, copy_whole_records
@@ -108,9 +108,12 @@ def _copy(file: Path, target: Path) -> Copied:
 def _describe(data: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for file in data["files"]:
-        lines.append(file["damage"] or f"{file['file']}: {file['records']} whole records, no damage")
+        lines.append(
+            file["damage"] or f"{file['file']}: {counted(file['records'], 'whole record')}, no damage"
+        )
         if file["repaired"]:
-            lines.append(f"  copied to {file['repaired']}, {file['salvaged']} records from behind the damage")
+            salvaged = counted(file["salvaged"], "record")
+            lines.append(f"  copied to {file['repaired']}, {salvaged} from behind the damage")
     for each in data["expectations"]:
         verdict = "holds" if each["holds"] else "does NOT hold"
         lines.append(

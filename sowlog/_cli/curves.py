@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._cli.report import counted
+
 _UNICODE = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-~=+*#"
 # A step further from the one before than so many usual distances is a gap.
@@ -48,9 +50,9 @@ class Statistics(NamedTuple):
         """Return the faults as text; empty if there are none."""
         faults = [
             f"{self.nonfinite} not finite from step {self.first_nonfinite}" if self.nonfinite else "",
-            f"{self.gaps} gaps" if self.gaps else "",
-            f"{self.doubled} doubled steps" if self.doubled else "",
-            f"{self.back} steps back" if self.back else "",
+            counted(self.gaps, "gap") if self.gaps else "",
+            counted(self.doubled, "doubled step") if self.doubled else "",
+            f"steps go back {counted(self.back, 'time')}" if self.back else "",
         ]
         return ", ".join(filter(None, faults))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sowlog._cli.errors import UsageError
 from sowlog._cli.json_export import write_json_lines
-from sowlog._cli.report import Report
+from sowlog._cli.report import Report, counted
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._events import frames
 from sowlog._events.csv_form import csv_cell
@@ -37,7 +37,8 @@ def run(options: Namespace) -> Report:
     _write(path, lambda file: writer(file, names, curves))
     rows = sum(len(curve.steps) for curve in curves.values())
     data = {"file": str(path), "rows": rows, "runs": len(runs), "tags": len(tags)}
-    return Report(0, data, lambda: [f"{path}: {rows} rows, {len(tags)} tags of {len(runs)} runs"])
+    counts = (counted(rows, "row"), counted(len(tags), "tag"), counted(len(runs), "run"))
+    return Report(0, data, lambda: ["{}: {}, {} of {}".format(path, *counts)])
 
 
 def _curves(runs: Mapping[str, Run], tags: set[str]) -> dict[tuple[str, ...], frames.Curve]:
@@ -64,7 +65,10 @@ def _write(path: Path, write: Callable[[BinaryIO], None]) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
     except ModuleNotFoundError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(
+            f"{path} needs {error.name}, which is not installed: pip install 'sowlog[arrow]', or name a "
+            "file with the suffix .csv or .jsonl, which needs no other package."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

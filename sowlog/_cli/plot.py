@@ -19,7 +19,7 @@ from sowlog._cli.canvas import draw_curves, draw_heat_map
 from sowlog._cli.compare import differences_of, group_runs
 from sowlog._cli.errors import UsageError
 from sowlog._cli.figures import Band, HeatMap, Line, Panel, write_figure
-from sowlog._cli.report import Report, printable
+from sowlog._cli.report import Report, counted, printable
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._events.reading import Run
 from sowlog._tree.families import families_of
@@ -63,7 +63,9 @@ def run(options: Namespace) -> Report:
             for panel in panels
         ],
     }
-    return Report(0, data, lambda: [f"{output}: {len(panels)} panels"] if output else _terminal(panels))
+    return Report(
+        0, data, lambda: [f"{output}: {counted(len(panels), 'panel')}"] if output else _terminal(panels)
+    )
 
 
 def _panels(runs: Mapping[str, Run], tags: Sequence[str], options: Namespace) -> Iterator[Panel]:

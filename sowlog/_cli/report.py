@@ -40,6 +40,11 @@ def _finite(data: Any) -> Any:
     return data
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: 1 tag, 2 tags."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def number(value: float | None) -> str:
     """Return a value with four digits; empty for none."""
     return "" if value is None else f"{value:.4g}"

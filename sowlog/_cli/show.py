@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sowlog._cli.curves import Statistics, sparkline, statistics_of
-from sowlog._cli.report import Report, number, printable
+from sowlog._cli.report import Report, counted, number, printable
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._cli.tables import TextTable
 from sowlog._events.reading import Run
@@ -75,7 +75,9 @@ def _describe(run: Run, data: Mapping[str, Any], found: Mapping[str, Statistics]
         step for each in found.values() for step in (each.first_step, each.last_step) if step is not None
     ]
     span = f", steps {min(steps)} to {max(steps)}" if steps else ""
-    parts: list[str | TextTable] = [f"{run.path}: {count} scalars of {len(found)} tags{span}"]
+    parts: list[str | TextTable] = [
+        f"{run.path}: {counted(count, 'scalar')} of {counted(len(found), 'tag')}{span}"
+    ]
     if run.hparams:
         settings = ", ".join(f"{name}={value}" for name, value in run.hparams.items())
         parts.append(f"hyperparameters: {printable(settings, most=300)}")

@@ -14,6 +14,7 @@ import numpy as np
 from sowlog._log.charts import from_glob
 from sowlog._log.detectors import Detector, TagRule, detector_of
 from sowlog._log.sinks import describe_cause
+from sowlog._tree.globs import deeper
 from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog.alerts import Alert, Callback, Rule, Stall
@@ -277,7 +278,8 @@ def _stalled(rule: Stall, step: int, seconds: float) -> Alert:
 
 
 def _did_you_mean(tag: str, tags: Sequence[str]) -> str:
-    near = difflib.get_close_matches(tag, tags, 1)
+    glob = deeper(tag, tags)
+    near = [glob] if glob else difflib.get_close_matches(tag, tags, 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

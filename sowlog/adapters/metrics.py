@@ -237,7 +237,7 @@ def _check_results(reducer: MetricReducer, *, is_example: bool) -> None:
         raise TypeError(
             f"{reducer} does not compute on the device, as a reducer must in a step "
             f"({str(error).partition(chr(10))[0].rstrip('.')}). "
-            f"{'' if is_example else 'Pass an example of the outputs. '}If the metric uses numbers of Python, "
+            f"{'' if is_example else 'Pass an example of the outputs. '}If the metric computes by Python, "
             "override compute by jax.numpy in a subclass, or accumulate on the host, and log the number: "
             "log(step, {'score': metric.compute()})."
         ) from error

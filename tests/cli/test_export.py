@@ -67,7 +67,7 @@ def test_several_runs_have_a_column_of_their_names(tmp_path, sowlog_command, suf
         write_run(tmp_path / "runs" / name, loss=[1.0, 2.0], norm=[3.0])
     path = tmp_path / f"out.{suffix}"
     status, output, _ = sowlog_command("export", tmp_path / "runs", "-o", path, "--tag", "loss")
-    assert (status, output) == (0, f"{path}: 4 rows, 1 tags of 2 runs\n")
+    assert (status, output) == (0, f"{path}: 4 rows, 1 tag of 2 runs\n")
     assert [(row["run"], row["tag"], row["step"]) for row in rows_of(path)] == [
         (str(tmp_path / "runs" / name), "loss", step) for name in "ab" for step in range(2)
     ]
@@ -107,7 +107,7 @@ def test_json_lines_are_read_back_as_the_run(tmp_path, sowlog_command):
     write_file(tmp_path / "run", [VERSION, *events])
     path = tmp_path / "out.jsonl"
     status, output, _ = sowlog_command("export", tmp_path / "run", "-o", path)
-    assert (status, output) == (0, f"{path}: 7 rows, 3 tags of 1 runs\n")
+    assert (status, output) == (0, f"{path}: 7 rows, 3 tags of 1 run\n")
     run, found = sowlog.read(tmp_path / "run"), sowlog.read(path)
     assert found.damage == ()
     assert list(found.scalars) == list(run.scalars) == ["a%d", "b", "c"]

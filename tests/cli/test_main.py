@@ -1,6 +1,7 @@
 """The command line as a process: imports, pipes and exit statuses."""
 
 import ast
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -36,6 +37,13 @@ def test_a_command_imports_no_jax_and_the_help_no_numpy(tmp_path):
         )
         done = python("-c", f"import sys; sys.argv[1:] = {arguments!r}\n{code}")
         assert done.stdout.splitlines()[-1] == "imported [] 0", done.stderr
+
+
+def test_the_version_is_that_of_the_package():
+    """On standard output, as other programs do; `sowlog.__version__` in Python."""
+    done = python("-m", "sowlog", "--version")
+    assert (done.returncode, done.stdout) == (0, f"sowlog {importlib.metadata.version('sowlog')}\n")
+    assert sowlog.__version__ == importlib.metadata.version("sowlog")
 
 
 def test_reading_a_run_imports_no_jax(tmp_path):

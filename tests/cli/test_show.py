@@ -74,7 +74,7 @@ def test_the_health_of_a_tag_is_beside_it(tmp_path, sowlog_command):
     events = [event(step, shapes.plain("x", math.nan if step == 5 else 1.0)) for step in steps]
     write_file(tmp_path, [VERSION, *events])
     _, output, _ = sowlog_command("show", tmp_path)
-    assert "1 not finite from step 5, 1 gaps, 1 doubled steps, 1 steps back" in output
+    assert "1 not finite from step 5, 1 gap, 1 doubled step, steps go back 1 time" in output
     assert "first value that is not finite: step 5, x" in output
 
 

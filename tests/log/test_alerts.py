@@ -180,14 +180,14 @@ def test_values_on_the_device_are_watched():
 def test_a_tag_that_never_comes_is_a_warning_at_close():
     """With the tags that came, and the one that was meant."""
     log = sowlog.Logger("unused", writers=[])
-    for tag in ("los", "**/entropy", "accuracy"):
+    for tag in ("los", "**/entropy", "fiv*", "accuracy"):
         log.alert(Range(tag))
-    log(0, {"loss": 0.5, "accuracy": 0.5})
+    log(0, {"loss": 0.5, "accuracy": 0.5, "top": {"five": 0.5}})
     with pytest.warns(sowlog.AlertWarning) as issued:
         log.close()
     assert str(issued[0].message) == (
-        "no alert could fire for los (did you mean loss?), **/entropy: no scalar of that tag was logged. The "
-        "tags are accuracy, loss."
+        "no alert could fire for los (did you mean loss?), **/entropy, fiv* (did you mean **/fiv*?): no "
+        "scalar of that tag was logged. The tags are accuracy, loss, top/five."
     )
 
 
