@@ -33,18 +33,22 @@ Of several runs: {"runs": [{"run", "tags", "points", "last_step", "nonfinite", "
 
 _CHECK = """\
 JSON: {"files": [{"file", "bytes", "records", "damage": text or null, "repaired": path or null,
-"salvaged": number of records in the copy that are behind the damage, or null}], "expectations":
-[{"expectation", "run", "step", "value", "holds"}], "ok": bool}.
+"salvaged": number of records in the copy that are behind the damage, or null, "images": number of image
+files of JSON lines in the copy, or null, "missing_images": [path]}], "expectations": [{"expectation",
+"run", "step", "value", "holds"}], "ok": bool}.
 An expectation compares the last value of a tag with a number, by one of < <= > >= == !=, as in
 --expect 'eval/accuracy>0.97'. NaN meets none. The quotes keep the shell from reading > as a redirection."""
 
 _EXPORT = """\
-CSV and Parquet have a row for each scalar, with the columns tag, step, wall_time (seconds since the
-epoch) and value; several runs have the column run in front. JSON lines have an object for each step, in
-the form that sowlog.writers.JsonLines writes and sowlog.read reads: {"step", "time", "scalars": {tag:
-value}, "nonfinite": {tag: name}}, with "run" if there are several. NaN and infinities are null in
-scalars, with their names in nonfinite.
-JSON: {"file", "rows", "runs", "tags"}."""
+CSV and Parquet have a row for each value of one kind, and the columns run (of several runs), tag, step,
+wall_time (seconds since the epoch), and value; with --kind histograms left, right and count of each bucket,
+with --kind texts text; with --kind hparams the columns are run, name and value. JSON lines have an object
+for each step, in the form that sowlog.writers.JsonLines writes and sowlog.read reads: {"step", "time",
+"scalars": {tag: value}, "nonfinite": {tag: name}, "histograms", "pr_curves", "texts", "hparams", "images"},
+and of several runs "run"; images are files in a folder beside it. NaN and infinities are null in scalars,
+with their names in nonfinite.
+JSON: {"file", "rows", "runs", "tags", "left_out": [text]}; rows is the number of values in JSON lines, and
+left_out names the values that the file does not hold."""
 
 
 _COMPARE = """\
@@ -101,7 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="write a copy of each file, with its undamaged records alone, into this new folder",
     )
-    export = _command(commands, "export", "scalars as CSV, Parquet or JSON lines", _EXPORT)
+    export = _command(commands, "export", "values as CSV, Parquet or JSON lines", _EXPORT)
     export.add_argument("runs", nargs="+", metavar="RUN", help="a run, several, or a folder of runs")
     export.add_argument(
         "-o",
@@ -109,6 +113,13 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FILE",
         help="the file; its suffix, .csv, .parquet or .jsonl, is the format",
+    )
+    export.add_argument(
+        "--kind",
+        action="append",
+        choices=("scalars", "histograms", "texts", "hparams", "pr_curves", "images"),
+        help="the values that are written, of several options those of each; by default scalars, or all that "
+        "JSON lines hold",
     )
     _add_tags(export)
     compare = _command(commands, "compare", "final and best values, over seeds, and differences", _COMPARE)

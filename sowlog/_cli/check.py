@@ -93,6 +93,8 @@ def _check_file(run: Run, file: Path, folder: Path | None) -> dict[str, Any]:
         "damage": None if damage is None else str(damage),
         "repaired": None if copied is None else str(target),
         "salvaged": None if copied is None else copied.behind,
+        "images": None if copied is None else copied.images,
+        "missing_images": [] if copied is None else list(map(str, copied.missing)),
     }
 
 
@@ -112,8 +114,12 @@ def _describe(data: Mapping[str, Any]) -> list[str]:
             file["damage"] or f"{file['file']}: {counted(file['records'], 'whole record')}, no damage"
         )
         if file["repaired"]:
-            salvaged = counted(file["salvaged"], "record")
-            lines.append(f"  copied to {file['repaired']}, {salvaged} from behind the damage")
+            salvaged = f"{counted(file['salvaged'], 'record')} from behind the damage"
+            images = f", with {counted(file['images'], 'image')}" if file["images"] else ""
+            lines.append(f"  copied to {file['repaired']}, {salvaged}{images}")
+        if missing := file["missing_images"]:
+            images = counted(len(missing), "image")
+            lines.append(f"  {images} cannot be read, and so not in the copy: {missing[0]} ...")
     for each in data["expectations"]:
         verdict = "holds" if each["holds"] else "does NOT hold"
         lines.append(

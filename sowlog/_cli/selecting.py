@@ -53,11 +53,16 @@ def choose(known: Iterable[str], globs: Sequence[str] | None) -> list[str]:
     names = list(known)
     if not globs:
         return names
-    patterns = [re.compile(from_glob(glob)) for glob in globs]
-    for glob, pattern in zip(globs, patterns, strict=True):
-        if not any(map(pattern.match, names)):
+    for glob in globs:
+        if not matching(names, [glob]):
             raise UsageError(f"no tag is {glob}: {nearest(glob, names)}")
-    return [name for name in names if any(pattern.match(name) for pattern in patterns)]
+    return matching(names, globs)
+
+
+def matching(names: Iterable[str], globs: Sequence[str] | None) -> list[str]:
+    """Return the tags that match one of the globs; all without globs."""
+    patterns = None if globs is None else [re.compile(from_glob(glob)) for glob in globs]
+    return [name for name in names if patterns is None or any(pattern.match(name) for pattern in patterns)]
 
 
 def _is_tree(path: str) -> bool:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sowlog._events.whole_file import write_whole
 
 METRICS_NAME = "metrics.jsonl"
 """The file in a folder."""
@@ -50,3 +57,40 @@ def scalar_piece(tag: str) -> str:
 def null_piece(piece: str) -> str:
     """Return the text of a scalar whose value JSON lacks."""
     return f"{(piece % 0).removesuffix(JSON_NUMBER % 0)}null"
+
+
+def save_image(lines: Path, tag: str, step: int, image: bytes, shape: Sequence[int]) -> dict[str, Any]:
+    """Write an encoded image in the folder beside a file of lines; return the reference to it.
+
+    The image is written once, whole and synced, under a name by its content.
+
+    Args:
+        lines: the file of lines.
+        tag: the tag.
+        step: the step.
+        image: the encoded image.
+        shape: height, width and channels.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", tag)[:80]
+    name = f"{readable}-{step}-{hashlib.sha256(image).hexdigest()[:12]}.{_suffix_of(image)}"
+    folder = lines.with_suffix(".images")
+    if not (folder / name).exists():
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / name, lambda file: file.write(image))
+    return {"file": f"{folder.name}/{name}", "shape": list(shape)}
+
+
+def _suffix_of(image: bytes) -> str:
+    return {b"\xff\xd8": "jpg", b"GI": "gif"}.get(image[:2], "png")
+
+
+def image_path(reference: Mapping[str, Any]) -> PurePosixPath:
+    """Return the path of an image, relative to the folder of the lines.
+
+    Raises:
+        ValueError: It is outside of that folder.
+    """
+    path = PurePosixPath(reference["file"])
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"the file of an image, {path}, is outside of the folder of the lines")
+    return path

@@ -6,7 +6,7 @@ import functools
 import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, final
 
 import numpy as np
@@ -15,7 +15,7 @@ from sowlog._events.columns import Columns
 from sowlog._events.contents import BYTE_BITS, Contents
 from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.framing import CorruptEventFile, open_regular
-from sowlog._events.json_form import CURVE_ROWS, LONGEST_LINE, OPENING
+from sowlog._events.json_form import CURVE_ROWS, LONGEST_LINE, OPENING, image_path
 from sowlog._events.json_parsing import Line, NoJsonError, parse_line
 from sowlog._events.points import OtherValue, ParsedEvent, ScalarPoint
 from sowlog._events.tracking import FileTracker, TrackedFile
@@ -212,11 +212,9 @@ def _histogram(fields: Mapping[str, Any]) -> HistogramSummary:
 
 
 def _image(folder: Path, fields: Mapping[str, Any]) -> ImageSummary:
-    name = PurePosixPath(fields["file"])
-    if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"the file of an image, {name}, is outside of the folder of the lines")
+    path = folder / image_path(fields)
     height, width, *_ = fields["shape"]
-    return ImageSummary(((folder / name).read_bytes(),), width, height)
+    return ImageSummary((path.read_bytes(),), width, height)
 
 
 def _text(text: Any) -> str:

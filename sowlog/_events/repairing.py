@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from sowlog._events.framing import (
@@ -18,7 +19,7 @@ from sowlog._events.framing import (
     possible_headers,
     read_payloads,
 )
-from sowlog._events.json_form import LONGEST_LINE
+from sowlog._events.json_form import LONGEST_LINE, image_path
 from sowlog._events.json_parsing import parse_line
 from sowlog._events.points import parse_event
 from sowlog._events.sources import is_json_name
@@ -33,17 +34,21 @@ class Copied(NamedTuple):
     Attributes:
         records: the number of records.
         behind: the number of those that lie behind a damage, where no reader would find them.
+        images: the number of files of images that are copied, which lines of JSON refer to.
+        missing: the files of images that are not there, or cannot be read.
     """
 
     records: int
     behind: int
+    images: int
+    missing: tuple[Path, ...]
 
 
 def copy_whole_records(file: Path, target: Path) -> Copied:
     """Write the whole records of an event file, or of JSON lines, to a new file, whose folders are created.
 
-    Records that hold no Event, and lines that are none of `JsonLines`, are left out. The copy has its
-    name once it is complete.
+    Records that hold no Event, and lines that are none of `JsonLines`, are left out; the images of lines are
+    copied beside them. The copy has its name once it is complete.
 
     Raises:
         FileExistsError: The target exists.
@@ -55,30 +60,62 @@ def copy_whole_records(file: Path, target: Path) -> Copied:
     # No reader takes it for an event file.
     partial = target.with_name(f".{os.getpid()}.partial")
     records = behind = 0
+    images: dict[PurePosixPath, None] = {}
+    is_json = is_json_name(file.name)
     try:
         with partial.open("xb") as copy:
-            for record, is_behind in _whole_lines(file) if is_json_name(file.name) else _whole_events(file):
+            for record, is_behind in _whole_lines(file, images) if is_json else _whole_events(file):
                 copy.write(record)
                 records += 1
                 behind += is_behind
             copy.flush()
             os.fsync(copy.fileno())
+        missing = tuple(path for path in images if not _copy_image(file.parent / path, target.parent / path))
         os.link(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return Copied(records, behind)
+    return Copied(records, behind, len(images) - len(missing), tuple(file.parent / path for path in missing))
 
 
-def _whole_lines(file: Path) -> Iterator[tuple[bytes, bool]]:
+def _copy_image(image: Path, target: Path) -> bool:
+    """Copy an image; return whether it can be read."""
+    try:
+        with open_regular(image) as opened:
+            content = opened.read()
+    except OSError:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    return True
+
+
+def _whole_lines(file: Path, images: dict[PurePosixPath, None]) -> Iterator[tuple[bytes, bool]]:
+    """Yield the lines, and whether a damage lies before each; add the images that they refer to."""
     is_behind = False
     with open_regular(file) as lines:
         while data := lines.readline(LONGEST_LINE):
             try:
-                parse_line(data)
+                line = parse_line(data)
+                found = [
+                    _image_of(data[each.start : each.end]) for each in line.places if each.kind == "images"
+                ]
             except ValueError:
                 is_behind = True
             else:
+                images.update(dict.fromkeys(found))
                 yield data.rstrip(b"\n") + b"\n", is_behind
+
+
+def _image_of(data: bytes) -> PurePosixPath:
+    """Return the path that a reference to an image has.
+
+    Raises:
+        ValueError: It has none, or one outside of the folder of the lines.
+    """
+    try:
+        return image_path(json.loads(data))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a reference to an image lacks its file: {error!r}") from error
 
 
 def _whole_events(file: Path) -> Iterator[tuple[bytes, bool]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._events.appending import AppendedFile, open_appended
+from sowlog._events.whole_file import write_whole
 from sowlog.writers._part_rows import COLUMNS
-from sowlog.writers._whole_file import write_whole
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 _REMEDY = "close that one first, or name another folder"

@@ -10,8 +10,9 @@ such values:
   alone, for readers with types.
 - `histograms`: by tag `edges` (n + 1) and `counts` (n), between the smallest and the largest element; `min`,
   `max`, `sum` and `sum_squares` of the finite elements, null if there are none; the numbers of the others,
-  `nan`, `positive_inf` and `negative_inf`.
-- `images`: by tag `file`, a PNG relative to the folder of the lines, and `shape`, [height, width, channels].
+  `nan`, `positive_inf` and `negative_inf`, which an export (`sowlog export`) does not know.
+- `images`: by tag `file`, a PNG (of an export also a JPEG or GIF) relative to the folder of the lines, and
+  `shape`, [height, width, channels].
 - `pr_curves`: by tag six lists of numbers at thresholds from 0 to 1: `true_positives`, `false_positives`,
   `true_negatives`, `false_negatives`, `precision` and `recall`.
 - `texts`: Markdown by tag.
@@ -26,25 +27,19 @@ such values:
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sowlog._events.appending import AppendedFile, open_appended
-from sowlog._events.json_form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING
+from sowlog._events.json_form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING, save_image
 from sowlog._events.png import encode_png
 from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._json_text import Encoder
 from sowlog.writers._text_file import TextFile
-from sowlog.writers._whole_file import write_whole
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
@@ -142,18 +137,10 @@ class JsonLines:
             raise StalledError(f"{self._path} cannot be written: {error}") from error
 
     def _save_images(self, record: Record) -> dict[str, dict[str, Any]]:
-        return {tag: self._save_image(tag, record.step, image) for tag, image in record.images.items()}
-
-    def _save_image(self, tag: str, step: int, image: NDArray[np.uint8]) -> dict[str, Any]:
-        """Write an image once, whole and synced, under a name by its content; return the reference to it."""
-        png = encode_png(image)
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", tag)[:80]
-        name = f"{readable}-{step}-{hashlib.sha256(png).hexdigest()[:12]}.png"
-        folder = self._path.with_suffix(".images")
-        if not (folder / name).exists():
-            folder.mkdir(exist_ok=True)
-            write_whole(folder / name, lambda file: file.write(png))
-        return {"file": f"{folder.name}/{name}", "shape": list(image.shape)}
+        return {
+            tag: save_image(self._path, tag, record.step, encode_png(image), image.shape)
+            for tag, image in record.images.items()
+        }
 
     def flush(self) -> None:
         """Return once all written lines are on the disk itself.

@@ -31,6 +31,8 @@ def test_a_whole_run_has_status_0(tmp_path, sowlog_command, json_of):
                     "damage": None,
                     "repaired": None,
                     "salvaged": None,
+                    "images": None,
+                    "missing_images": [],
                 }
             ],
             "expectations": [],

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -49,7 +50,10 @@ def test_every_point_comes_back(tmp_path, json_of, suffix, tag):
     write_file(tmp_path / "run", [VERSION, *events])
     path = tmp_path / f"out.{suffix}"
     status, data = json_of("export", tmp_path / "run", "-o", path)
-    assert (status, data) == (0, {"file": str(path), "rows": 7, "runs": 1, "tags": 1})
+    assert (status, data) == (
+        0,
+        {"file": str(path), "rows": 7, "runs": 1, "tags": 1, "left_out": []},
+    )
     rows = rows_of(path.rename(path.with_suffix(path.suffix.lower())))
     assert [list(row) for row in rows] == [["tag", "step", "wall_time", "value"]] * 7
     assert [(row["tag"], row["step"], row["wall_time"]) for row in rows] == [
@@ -143,3 +147,164 @@ def test_json_lines_of_several_runs_are_no_run(tmp_path, sowlog_command):
         sowlog.CorruptEventFile, match=r"line 3, .* is of run .*/b' and the line before it is of"
     ):
         raise run.damage[0]
+
+
+STATISTICS = ("min", "max", "sum", "sum_squares")
+
+
+@pytest.fixture
+def rich_run(tmp_path):
+    """Return a run of event files with a value of each kind."""
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    with sowlog.Logger(tmp_path / "run", on_nonfinite="ignore") as log:
+        log.hparams({"rate": 0.5, "name": "a,b", "flag": True})
+        for step in range(3):
+            values = sowlog.histogram().of(np.arange(5.0) * step)
+            log(step, {"loss": 1.0 / (step + 1), "activations": values})
+        log.text(1, "note", 'half, "way"\nö')
+        log.image(1, "picture", image)
+        log.pr_curve(2, "curve", np.array([0, 1, 1]), np.array([0.1, 0.4, 0.8], np.float32))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_histograms_have_a_row_for_each_bucket(rich_run, tmp_path, json_of, suffix):
+    """With the edges that a read of the run has, to the last digit."""
+    path = tmp_path / f"out.{suffix}"
+    status, data = json_of("export", rich_run, "-o", path, "--kind", "histograms")
+    points = sowlog.read(rich_run).histograms["activations"]
+    expected = [
+        ("activations", step, time, left, right, count)
+        for (step, value), time in zip(points, points.wall_times.tolist(), strict=True)
+        for left, right, count in zip(value.lefts, value.rights, value.counts, strict=True)
+    ]
+    assert (status, data["rows"], data["tags"]) == (0, len(expected), 1)
+    if suffix == "csv":
+        heads, *rows = csv.reader(path.read_text().splitlines())
+        found = [(row[0], int(row[1]), *map(float, row[2:])) for row in rows]
+    else:
+        table = pytest.importorskip("pyarrow.parquet").read_table(path)
+        heads, found = table.column_names, [tuple(row.values()) for row in table.to_pylist()]
+    assert heads == ["tag", "step", "wall_time", "left", "right", "count"]
+    assert found == expected
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_texts_and_settings_have_columns_of_their_own(rich_run, tmp_path, json_of, suffix):
+    """Of one run, and of several."""
+    path = tmp_path / f"out.{suffix}"
+
+    def rows():
+        if suffix == "csv":
+            with path.open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+
+    assert json_of("export", rich_run, "-o", path, "--kind", "texts")[1]["rows"] == 1
+    (row,) = rows()
+    assert (row["tag"], int(row["step"]), row["text"]) == ("note", 1, 'half, "way"\nö')
+    assert json_of("export", rich_run, "-o", path, "--kind", "hparams")[1]["rows"] == 3
+    settings = [{"name": "flag", "value": "true"}, {"name": "name", "value": "a,b"}]
+    settings.append({"name": "rate", "value": "0.5"})
+    assert sorted(rows(), key=lambda row: row["name"]) == settings
+    (rich_run.parent / "other").mkdir()
+    write_run(rich_run.parent / "other", hparams={"rate": 2.0})
+    runs = [rich_run, rich_run.parent / "other"]
+    assert json_of("export", *runs, "-o", path, "--kind", "hparams")[1]["rows"] == 4
+    assert [(row["run"], row["name"]) for row in rows()][-1] == (str(runs[1]), "rate")
+
+
+def test_json_lines_hold_all_that_a_read_of_them_has(rich_run, tmp_path, json_of):
+    """Each value comes back, images from files beside the lines; a second export has the same bytes."""
+    path = tmp_path / "out.jsonl"
+    status, data = json_of("export", rich_run, "-o", path)
+    assert (status, data["rows"], data["left_out"]) == (0, 3 + 3 + 1 + 1 + 1 + 3, [])
+    run, found = sowlog.read(rich_run), sowlog.read(path)
+    assert found.damage == ()
+    assert found.hparams == run.hparams
+    assert list(found.texts["note"]) == list(run.texts["note"])
+    np.testing.assert_array_equal(found.pr_curves["curve"].values[0], run.pr_curves["curve"].values[0])
+    ((step, picture),) = found.images["picture"]
+    (expected,) = run.images["picture"].values
+    assert (step, picture.width, picture.height) == (1, 4, 4)
+    assert picture.encoded == expected.encoded
+    assert [each["images"]["picture"]["shape"] for each in _lines_of(path) if "images" in each] == [[4, 4, 3]]
+    for kind in ("histograms", "images", "texts", "pr_curves"):
+        ((tag, points),) = getattr(run, kind).items()
+        np.testing.assert_array_equal(getattr(found, kind)[tag].steps, points.steps)
+        np.testing.assert_array_equal(getattr(found, kind)[tag].wall_times, points.wall_times)
+    for one, other in zip(
+        found.histograms["activations"].values, run.histograms["activations"].values, strict=True
+    ):
+        for name in ("lefts", "rights", "counts", *STATISTICS):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    again = tmp_path / "again.jsonl"
+    assert json_of("export", path, "-o", again)[1]["left_out"] == []
+    assert again.read_bytes() == path.read_bytes().replace(b"out.images", b"again.images")
+
+
+def _lines_of(path):
+    return list(map(json.loads, path.read_text().splitlines()))
+
+
+def test_what_a_file_does_not_hold_is_named(rich_run, tmp_path, sowlog_command, json_of):
+    """Kinds that are not chosen, and values that the form lacks; chosen tags are not called left out."""
+    status, output, _ = sowlog_command("export", rich_run, "-o", tmp_path / "x.csv")
+    assert status == 0
+    assert (
+        "left out: histograms of 1 tag, images of 1 tag, texts of 1 tag, pr_curves of 1 tag, hparams"
+        in output
+    )
+    assert "--kind writes one of scalars, histograms, texts, hparams; a file that ends in .jsonl" in output
+    _, data = json_of("export", rich_run, "-o", tmp_path / "x.csv", "--tag", "loss")
+    assert data["left_out"] == []
+    _, data = json_of("export", rich_run, "-o", tmp_path / "x.jsonl", "--kind", "texts", "--tag", "**")
+    assert data["left_out"] == [
+        f"{kind} of 1 tag" for kind in ("scalars", "histograms", "images", "pr_curves")
+    ]
+    assert [sorted(line) for line in _lines_of(tmp_path / "x.jsonl")] == [["step", "texts", "time"]]
+    buckets = np.array([[0.0, 1.0, 1.0], [2.0, 3.0, 1.0]])
+    odd = [shapes.tensor("split", buckets, plugin="histograms"), shapes.images_v2("two", [b"a", b"b"], 1, 1)]
+    write_file(tmp_path / "odd", [VERSION, event(0, *odd, shapes.plain("loss", 1.0)), event(1, *odd[:1])])
+    _, data = json_of("export", tmp_path / "odd", "-o", tmp_path / "y.jsonl")
+    assert data["left_out"] == [
+        "2 values of split, whose buckets do not meet",
+        "1 values of two, 2 images in one",
+    ]
+    assert [line["scalars"] for line in _lines_of(tmp_path / "y.jsonl")] == [{"loss": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("x.csv", ["--kind", "images"], "does not hold images, but .*; a file that ends in .jsonl does"),
+        ("x.parquet", ["--kind", "texts", "--kind", "scalars"], "the columns of one kind, and 2 are named"),
+        ("x.csv", ["--kind", "hparams", "--tag", "x"], "hyperparameters have none"),
+        ("x.csv", ["--kind", "texts", "--tag", "loss"], "no tag is loss: "),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(rich_run, tmp_path, sowlog_command, file, options, message):
+    """With the choices that there are; nothing is written."""
+    status, _, errors = sowlog_command("export", rich_run, "-o", tmp_path / file, *options)
+    assert status == 2
+    assert re.search(message, errors), errors
+    assert not (tmp_path / file).exists()
+
+
+def test_values_that_have_changed_are_an_error(rich_run, tmp_path, sowlog_command, monkeypatch):
+    """The file of a run that is written meanwhile by another program, in a table and in lines."""
+    read = sowlog.read
+
+    def change(path):
+        run = read(path)
+        (file,) = rich_run.glob("*tfevents*")
+        content = bytearray(file.read_bytes())
+        place = content.index(b"half, ")
+        content[place : place + 4] = b"HALF"
+        file.write_bytes(content)
+        return run
+
+    monkeypatch.setattr("sowlog._cli.selecting.read", change)
+    status, _, errors = sowlog_command("export", rich_run, "-o", tmp_path / "x.csv", "--kind", "texts")
+    assert (status, "has changed since note was found in it" in errors) == (2, True)
+    assert not (tmp_path / "x.csv").exists()

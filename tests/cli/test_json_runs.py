@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import sowlog
 from sowlog.writers import HParams, JsonLines, Record
 
 
@@ -66,3 +67,30 @@ def test_check_finds_damage_and_repairs_it(runs, tmp_path, json_of):
     copied = (tmp_path / "copy" / "metrics.jsonl").read_bytes()
     assert copied == b"".join((first, *others))
     assert [json.loads(line)["step"] for line in copied.splitlines()] == [0, 0, 1]
+
+
+def test_a_repaired_copy_has_the_images_of_its_lines(tmp_path, json_of, sowlog_command):
+    """Those behind the damage, too; a missing one is named, and one outside of the folder is damage."""
+    writer = JsonLines(tmp_path / "run")
+    image = np.zeros((2, 3, 3), np.uint8)
+    for step in range(3):
+        image[0] = step
+        writer.write(Record(step, 1.0, images={"x": image}))
+    writer.close()
+    first, *others = writer.path.read_bytes().splitlines(keepends=True)
+    outside = b'{"step":3,"time":1.0,"images":{"x":{"file":"../x.png","shape":[1,1,1]}}}\n'
+    nowhere = b'{"step":4,"time":1.0,"images":{"x":{"shape":[1,1,1]}}}\n'
+    writer.path.write_bytes(b"".join((first, b"damage\n", outside, nowhere, *others)))
+    lost = sorted((tmp_path / "run" / "metrics.images").iterdir())[1]
+    lost.unlink()
+    status, data = json_of("check", tmp_path / "run", "--repair", tmp_path / "copy")
+    (file,) = data["files"]
+    assert (status, file["salvaged"], file["images"], file["missing_images"]) == (1, 2, 2, [str(lost)])
+    run = sowlog.read(tmp_path / "copy")
+    assert run.damage == ()
+    points = run.images["x"]
+    assert points.steps.tolist() == [0, 1, 2]
+    assert points.values[2].pixels()[0].tolist() == [[2] * 3] * 3
+    status, output, _ = sowlog_command("check", tmp_path / "run", "--repair", tmp_path / "again")
+    assert "2 records from behind the damage, with 2 images" in output
+    assert f"1 images cannot be read, and are not in the copy: {lost}" in output
