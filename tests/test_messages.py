@@ -23,10 +23,13 @@ PARTS = {
 }
 # Their ValueErrors are causes as well.
 CAUSES = {
+    "sowlog/_cli/json_export.py",
     "sowlog/_events/decoding.py",
-    "sowlog/_events/json_parsing.py",
-    "sowlog/_events/json_reader.py",
+    "sowlog/_events/json_lines/form.py",
+    "sowlog/_events/json_lines/parsing.py",
+    "sowlog/_events/json_lines/reader.py",
     "sowlog/_events/points.py",
+    "sowlog/_events/repairing.py",
     "sowlog/_events/singles.py",
     "sowlog/_events/tensors.py",
     "sowlog/_events/wire.py",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sowlog._events import frames
 from sowlog._events.decoding import HistogramSummary, ImageSummary
-from sowlog._events.json_form import CURVE_ROWS, nonfinite_name, null_piece, save_image, scalar_piece
+from sowlog._events.json_lines.form import CURVE_ROWS, nonfinite_name, null_piece, save_image, scalar_piece
 from sowlog._events.media import Media
 from sowlog._events.reading import Run
 

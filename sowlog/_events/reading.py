@@ -14,7 +14,7 @@ from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.folders import local_folder
 from sowlog._events.framing import CorruptEventFile, open_regular
 from sowlog._events.html import run_html
-from sowlog._events.json_reader import JsonReader
+from sowlog._events.json_lines.reader import JsonReader
 from sowlog._events.media import Media
 from sowlog._events.reader import Reader
 from sowlog._events.sources import reader_of, run_files

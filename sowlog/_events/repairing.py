@@ -19,8 +19,8 @@ from sowlog._events.framing import (
     possible_headers,
     read_payloads,
 )
-from sowlog._events.json_form import LONGEST_LINE, image_path
-from sowlog._events.json_parsing import parse_line
+from sowlog._events.json_lines.form import LONGEST_LINE, image_path
+from sowlog._events.json_lines.parsing import parse_line
 from sowlog._events.points import parse_event
 from sowlog._events.sources import is_json_name
 

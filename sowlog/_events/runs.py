@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sowlog._events import frames
 from sowlog._events.folders import local_folder
 from sowlog._events.html import runs_html
-from sowlog._events.json_form import METRICS_NAME
+from sowlog._events.json_lines.form import METRICS_NAME
 from sowlog._events.reading import Run, read_run
 from sowlog._events.trees import run_folders
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sowlog._events.framing import event_files, is_event_name
-from sowlog._events.json_form import JSON_SUFFIXES, METRICS_NAME
-from sowlog._events.json_reader import JsonReader
+from sowlog._events.json_lines.form import JSON_SUFFIXES, METRICS_NAME
+from sowlog._events.json_lines.reader import JsonReader
 from sowlog._events.reader import Reader
 
 

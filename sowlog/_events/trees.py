@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sowlog._events.framing import is_event_name
-from sowlog._events.json_form import METRICS_NAME
+from sowlog._events.json_lines.form import METRICS_NAME
 
 # Folders that the search for an error's suggestion visits.
 _SUGGESTION = 1000

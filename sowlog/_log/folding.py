@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._log.heat_maps import HeatMaps
+from sowlog._log.pictures.heat_maps import HeatMaps
 from sowlog._log.sinks import describe_cause
 from sowlog._log.tag_budget import TagWarning
 from sowlog._tree.families import Family, matching_families, patterns_of

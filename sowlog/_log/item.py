@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array
-from sowlog._log.curves import Curve
-from sowlog._log.images import Picture
+from sowlog._log.pictures.curves import Curve
+from sowlog._log.pictures.images import Picture
 from sowlog._log.texts import Text
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.identity import ByIdentity

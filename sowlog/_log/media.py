@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
 from sowlog._log.calls import Calls
-from sowlog._log.figures import check_figure, draw
-from sowlog._log.images import check_image
 from sowlog._log.item import Item
+from sowlog._log.pictures.figures import check_figure, draw
+from sowlog._log.pictures.images import check_image
 from sowlog._log.tables import check_table
 from sowlog._log.texts import Text, check_text
 from sowlog.writers._arguments import check_step

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from sowlog._events.png import require_encoder
 from sowlog._log.calls import Calls
-from sowlog._log.confusion import check_confusion
-from sowlog._log.curves import check_counts, check_curve
-from sowlog._log.grids import check_grid
 from sowlog._log.item import Item
+from sowlog._log.pictures.confusion import check_confusion
+from sowlog._log.pictures.curves import check_counts, check_curve
+from sowlog._log.pictures.grids import check_grid
 from sowlog.writers._arguments import check_step
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events.json_form import CURVE_ROWS, nonfinite_name, null_piece, scalar_piece
+from sowlog._events.json_lines.form import CURVE_ROWS, nonfinite_name, null_piece, scalar_piece
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._tree.layout import PresentTags
 from sowlog.writers.record import Record

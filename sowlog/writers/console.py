@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from sowlog.writers._arguments import check_count, check_globs
-from sowlog.writers._progress import Glyphs, Progress, glyphs_for, number
-from sowlog.writers._screen import Screen, emit, is_live, unwrapped
+from sowlog.writers._console.progress import Glyphs, Progress, glyphs_for, number
+from sowlog.writers._console.screen import Screen, emit, is_live, unwrapped
 from sowlog.writers.record import Record
 
 _INSTALL = "pip install 'sowlog[console]'"
@@ -198,7 +198,7 @@ class _Live:
 def _view() -> Any:
     """Import the drawing, and with it rich, where it is first used."""
     try:
-        return importlib.import_module("sowlog.writers._view")
+        return importlib.import_module("sowlog.writers._console.view")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"Console draws its live view with rich, which is not installed: {_INSTALL} (or pip install "

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._events.appending import AppendedFile, open_appended
-from sowlog._events.json_form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING, save_image
+from sowlog._events.json_lines.form import JSON_SUFFIXES, LONGEST_LINE, METRICS_NAME, OPENING, save_image
 from sowlog._events.png import encode_png
 from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._json_text import Encoder

@@ -13,8 +13,8 @@ import pytest
 import sowlog
 from sowlog._log.alarms import Alarms
 from sowlog._log.delivery import Delivery
-from sowlog._log.images import Pixels
 from sowlog._log.item import Item
+from sowlog._log.pictures.images import Pixels
 from sowlog._log.texts import Text
 from sowlog.alerts import Range, Stall
 from sowlog.testing import MemoryWriter

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import sowlog
 from sowlog._events import png
 from sowlog._log.folding import Folding
-from sowlog._log.heat_maps import HeatMaps
-from sowlog._log.tiles import ABSENT
+from sowlog._log.pictures.heat_maps import HeatMaps
+from sowlog._log.pictures.tiles import ABSENT
 from sowlog._tree.layout import PresentTags
 from sowlog.testing import MemoryWriter
 from sowlog.writers import Console, Every, Record, TensorBoard

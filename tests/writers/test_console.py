@@ -17,9 +17,9 @@ import rich.console
 
 import sowlog
 from sowlog.writers import Console, HParams, Record
-from sowlog.writers._progress import ASCII, UNICODE, Curve, Glyphs, Pace, Progress, shorten
-from sowlog.writers._screen import Redirected
-from sowlog.writers._view import lines_of
+from sowlog.writers._console.progress import ASCII, UNICODE, Curve, Glyphs, Pace, Progress, shorten
+from sowlog.writers._console.screen import Redirected
+from sowlog.writers._console.view import lines_of
 
 NAN, INF = float("nan"), float("inf")
 
@@ -545,7 +545,7 @@ def test_a_closed_file_ends_nothing(tmp_path):
 
 def test_a_reader_that_pauses_holds_up_nothing(monkeypatch):
     """Lines that a full pipe does not take within a moment are dropped, and later ones arrive."""
-    monkeypatch.setattr("sowlog.writers._screen._PATIENCE", 0.0)
+    monkeypatch.setattr("sowlog.writers._console.screen._PATIENCE", 0.0)
     reading, writing = os.pipe()
     for descriptor in (reading, writing):
         os.set_blocking(descriptor, False)
@@ -570,7 +570,7 @@ def test_a_live_view_without_rich_is_an_error_with_the_remedy(monkeypatch):
     terminal = Terminal(monkeypatch)
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "sowlog.writers._view")
+    monkeypatch.delitem(sys.modules, "sowlog.writers._console.view")
     monkeypatch.setitem(sys.modules, "rich", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sowlog\[console\]'") as error:
         Console()

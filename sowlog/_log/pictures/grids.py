@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
-from sowlog._log.images import CHANNELS, check_pixels, to_uint8
-from sowlog._log.lettering import CHARACTER, check_texts, shortened, show_number, write
+from sowlog._log.pictures.images import CHANNELS, check_pixels, to_uint8
+from sowlog._log.pictures.lettering import CHARACTER, check_texts, shortened, show_number, write
 from sowlog._log.texts import check_tag
 from sowlog._reduce.values import is_real
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sowlog
-from sowlog._events import json_reader
+from sowlog._events.json_lines import reader
 from sowlog.writers import HParams, JsonLines, Record, TensorBoard
 from tests.support.strict_python import STRICT_PYTHON
 
@@ -201,7 +201,7 @@ def test_damage_names_the_line_and_ends_the_run(tmp_path, line, cause):
 
 def test_a_line_of_any_length_is_bounded(tmp_path, monkeypatch):
     """A file without newlines is damage, and is not held."""
-    monkeypatch.setattr(json_reader, "LONGEST_LINE", 100)
+    monkeypatch.setattr(reader, "LONGEST_LINE", 100)
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"step":1,"time":1,"texts":{"n":"' + b"x" * 1000)
     (damage,) = sowlog.read(path).damage
@@ -254,8 +254,8 @@ def test_an_event_file_beside_the_lines_is_the_run(tmp_path):
 def test_a_refresh_reads_new_lines_only(tmp_path, monkeypatch):
     """While the writer has the file open; without new lines nothing is opened."""
     parsed = []
-    parse = json_reader.parse_line
-    monkeypatch.setattr(json_reader, "parse_line", lambda data: parsed.append(data) or parse(data))
+    parse = reader.parse_line
+    monkeypatch.setattr(reader, "parse_line", lambda data: parsed.append(data) or parse(data))
     writer = JsonLines(tmp_path)
     writer.write(record(0, {"x": 0.0}))
     run = sowlog.read(tmp_path)
@@ -318,14 +318,14 @@ def test_many_lines_are_read_in_linear_work(tmp_path, monkeypatch):
         for step in range(lines):
             file.write(f'{{"step":{step},"time":1.0,"scalars":{{"x":{step}.0,"y/{step % 7}":1.0}}}}\n')
     parsed = 0
-    parse = json_reader.parse_line
+    parse = reader.parse_line
 
     def count(data):
         nonlocal parsed
         parsed += 1
         return parse(data)
 
-    monkeypatch.setattr(json_reader, "parse_line", count)
+    monkeypatch.setattr(reader, "parse_line", count)
     run = sowlog.read(path)
     assert parsed == lines
     np.testing.assert_array_equal(run.scalars["x"].values, np.arange(lines))

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.arrays import Array, check_array, held
-from sowlog._log.lettering import CHARACTER, check_texts, shortened, write
+from sowlog._log.pictures.lettering import CHARACTER, check_texts, shortened, write
+from sowlog._log.pictures.viridis import colours
 from sowlog._log.texts import check_tag
-from sowlog._log.viridis import colours
 from sowlog._reduce.values import is_real
 
 # Beyond it a picture of one pixel for each cell is larger than a screen.

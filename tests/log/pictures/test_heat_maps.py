@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sowlog._log import tiles
-from sowlog._log.heat_maps import COLUMNS, ROWS, HeatMaps
-from sowlog._log.viridis import colours
+from sowlog._log.pictures import tiles
+from sowlog._log.pictures.heat_maps import COLUMNS, ROWS, HeatMaps
+from sowlog._log.pictures.viridis import colours
 from sowlog.writers import Record
 
 FIRST, LAST = (68, 1, 84), (253, 231, 37)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sowlog._log.images import Pixels
+from sowlog._log.pictures.images import Pixels
 from sowlog._log.texts import check_tag
 
 _INSTALL = "pip install 'sowlog[figures]'"

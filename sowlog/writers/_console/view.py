@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from sowlog.writers._progress import Glyphs, Progress, Row, number, shorten
+from sowlog.writers._console.progress import Glyphs, Progress, Row, number, shorten
 
 _GAP = "  "
 _VALUE = 10

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 import sowlog
-from sowlog._log.confusion import _show_count, shares
-from sowlog._log.viridis import colours
+from sowlog._log.pictures.confusion import _show_count, shares
+from sowlog._log.pictures.viridis import colours
 from tests.log.drawing import drawn
 from tests.support.tensorboard_reading import tensorboard_images
 

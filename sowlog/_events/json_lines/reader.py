@@ -15,8 +15,8 @@ from sowlog._events.columns import Columns
 from sowlog._events.contents import BYTE_BITS, Contents
 from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.framing import CorruptEventFile, open_regular
-from sowlog._events.json_form import CURVE_ROWS, LONGEST_LINE, OPENING, image_path
-from sowlog._events.json_parsing import Line, NoJsonError, parse_line
+from sowlog._events.json_lines.form import CURVE_ROWS, LONGEST_LINE, OPENING, image_path
+from sowlog._events.json_lines.parsing import Line, NoJsonError, parse_line
 from sowlog._events.points import OtherValue, ParsedEvent, ScalarPoint
 from sowlog._events.tracking import FileTracker, TrackedFile
 

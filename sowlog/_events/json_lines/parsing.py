@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sowlog._events.json_form import NONFINITE
+from sowlog._events.json_lines.form import NONFINITE
 
 # The keys of values that stay in the file, and the kinds of a run's contents.
 _KINDS = {"histograms": "histograms", "images": "images", "pr_curves": "pr_curves", "texts": "text"}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._log.lettering import CHARACTER, write
-from sowlog._log.viridis import colours
+from sowlog._log.pictures.lettering import CHARACTER, write
+from sowlog._log.pictures.viridis import colours
 
 Pixels = NDArray[np.uint8]
 

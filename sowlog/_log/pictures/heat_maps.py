@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._log.tiles import Pixels, draw
+from sowlog._log.pictures.tiles import Pixels, draw
 from sowlog.writers.record import Record
 
 # Beyond this number of columns, each two are joined.

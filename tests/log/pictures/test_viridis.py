@@ -3,8 +3,8 @@
 import matplotlib
 import numpy as np
 
-from sowlog._log import tiles
-from sowlog._log.viridis import colours
+from sowlog._log.pictures import tiles
+from sowlog._log.pictures.viridis import colours
 
 
 def test_the_colours_are_matplotlibs_viridis():
