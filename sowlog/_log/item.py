@@ -30,13 +30,13 @@ class Item(NamedTuple):
     wall_time: float
     packed: Packed | None = None
     scalars: Mapping[str, float] = MappingProxyType({})
+    row: int | None = None  # of a stacked buffer
     picture: Picture | None = None
     curve: Curve | None = None
     text: Text | None = None
     hparams: HParams | None = None
     ending: Ending | None = None
     charts: Charts | None = None
-    row: int | None = None  # of a stacked buffer
 
     @property
     def is_of_metrics(self) -> bool:
@@ -87,7 +87,7 @@ class Item(NamedTuple):
                 jax.block_until_ready((self.packed and self.packed.buffer, self.arrays))
 
 
-_AFTER_METRICS = Item._fields.index("scalars") + 1
+_AFTER_METRICS = Item._fields.index("row") + 1
 _METRICS_ALONE = (None,) * (len(Item._fields) - _AFTER_METRICS)
 
 

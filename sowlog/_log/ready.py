@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,13 @@ def read_rows(items: Sequence[Item]) -> ScalarRows | None:
 
 def _shared_tags(items: Sequence[Item]) -> tuple[str, ...] | None:
     """Return the tags of items that have the same scalars, in one order, and nothing else; else None."""
-    layout, names = items[0].layout, tuple(items[0].scalars)
+    layout, names, is_row = items[0].layout, tuple(items[0].scalars), items[0].row is not None
     if layout.histograms:
         return None
     for item in items:
         if item.layout is not layout or tuple(item.scalars) != names or not item.is_of_metrics:
+            return None
+        if (item.row is not None) != is_row:
             return None
     return layout.extended(layout.scalars, names) if names else layout.scalars
 
@@ -71,19 +73,34 @@ def _matrix(items: Sequence[Item]) -> NDArray[np.float32]:
     """Return the values of items of one layout, shape [items, tags]."""
     parts: list[NDArray[np.float32]] = []
     if items[0].packed is not None:
-        buffers = [item.packed.buffer for item in items if item.packed is not None]
-        parts.append(_words_of(buffers).reshape(len(items), -1).view(np.float32))
+        words = _words_of(items) if items[0].row is None else _words_of_rows(items)
+        parts.append(words.reshape(len(items), -1).view(np.float32))
     if items[0].scalars:
         numbers = [number for item in items for number in item.scalars.values()]
         parts.append(on_host(numbers).reshape(len(items), -1))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _words_of(buffers: Sequence[Any]) -> NDArray[np.uint32]:
+def _words_of(items: Sequence[Item]) -> NDArray[np.uint32]:
     """Return the words of packed buffers, joined."""
+    buffers = list(map(_buffer_of, items))
     try:
         # Without an array for each, which costs as much as the rest of the read.
         return np.frombuffer(b"".join(buffers), np.uint32)
     except TypeError:
         # Only an array on one CPU has its bytes at hand.
         return np.concatenate([np.asarray(buffer) for buffer in buffers])
+
+
+def _words_of_rows(items: Sequence[Item]) -> NDArray[np.uint32]:
+    """Return the words of rows of stacked buffers, joined; each stretch of one buffer is one copy."""
+    parts: list[NDArray[np.uint32]] = []
+    for _, stretch in groupby(items, key=lambda item: id(item.packed)):
+        first, *others = stretch
+        rows: Any = [first.row, *(item.row for item in others)]
+        parts.append(np.asarray(_buffer_of(first))[rows])
+    return np.concatenate(parts)
+
+
+def _buffer_of(item: Item) -> Any:
+    return item.packed and item.packed.buffer

@@ -192,7 +192,7 @@ def test_a_resumed_logger_spares_another_process_until_that_ends(tmp_path):
 def test_a_failed_sync_writes_only_the_bytes_since_the_last_one(tmp_path, failing_sync):
     """The memory is that of a longer stretch before."""
     failing_sync |= {2}
-    file = EventFile(tmp_path, frame(b"first"))
+    file = create_event_file(tmp_path, frame(b"first"))
     file.append(frame(b"long" * 100))
     file.sync()
     file.append(frame(b"short"))

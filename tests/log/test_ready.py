@@ -50,6 +50,17 @@ def test_steps_of_one_layout_are_rows():
     )
 
 
+def test_steps_of_scans_are_rows():
+    """Of several scans, of one that is logged twice, and with every second step alone."""
+    words = np.arange(6, dtype=np.float32).reshape(3, 2).view(np.uint32)
+    first, second = (sowlog.Packed(jnp.asarray(each), LAYOUT) for each in (words, words + np.uint32(1)))
+    places = [(first, 0), (first, 2), (second, 0), (second, 1), (first, 1)]
+    rows = read_rows([Item(n, 1.5, packed, row=row) for n, (packed, row) in enumerate(places)])
+    expected = np.stack([np.asarray(packed.buffer)[row] for packed, row in places])
+    np.testing.assert_array_equal(rows.values.view(np.uint32), expected)
+    assert read_rows([Item(0, 1.5, first, row=1), item(1)]) is None
+
+
 def test_numbers_on_the_host_follow_packed_ones():
     """Their tags are one object for all batches; a float64 becomes a float32, and 1e300 has no row."""
     first, second = (
