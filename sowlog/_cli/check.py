@@ -118,8 +118,7 @@ def _describe(data: Mapping[str, Any]) -> list[str]:
             images = f", with {counted(file['images'], 'image')}" if file["images"] else ""
             lines.append(f"  copied to {file['repaired']}, {salvaged}{images}")
         if missing := file["missing_images"]:
-            images = counted(len(missing), "image")
-            lines.append(f"  {images} cannot be read, and so not in the copy: {missing[0]} ...")
+            lines.append(f"  without {counted(len(missing), 'image')} that cannot be read: {missing[0]} ...")
     for each in data["expectations"]:
         verdict = "holds" if each["holds"] else "does NOT hold"
         lines.append(

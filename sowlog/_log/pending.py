@@ -134,26 +134,30 @@ class Bounds(Generic[ItemT]):
 
     def _drop_oldest(self, item: ItemT | Several[ItemT]) -> None:
         """Drop the oldest items that may be dropped, until there is room for a new one."""
-        while (excess := self.held - self._size) > 0 and self._drop_first(lambda _: True, excess):
-            pass
+        if self.held > self._size:
+            exempt = sum(isinstance(entry, Kept | Call) for entry in tuple(self._queue))
+            excess = max(1, self.held - exempt - self._size)
+            while excess > 0 and (dropped := self._drop_first(lambda _: True, excess)):
+                excess -= dropped
         while self._exceeds_bytes(_bytes_of(item)) and self._drop_first(lambda old: _bytes_of(old) > 0, 1):
             pass
 
-    def _drop_first(self, is_chosen: Callable[[ItemT | Several[ItemT]], bool], most: int) -> bool:
-        """Drop the first item that is chosen, of several at most so many; return whether there is one."""
+    def _drop_first(self, is_chosen: Callable[[ItemT | Several[ItemT]], bool], most: int) -> int:
+        """Drop the first item that is chosen, of several at most so many; return their number, 0 for none."""
         for index, entry in enumerate(self._queue):
             if isinstance(entry, Kept | Call) or not is_chosen(cast(Any, entry)):
                 continue
-            # KeyboardInterrupt between the two lines must not hide a loss, so the count comes first.
+            # KeyboardInterrupt between the count and the drop must not hide a loss, so the count comes first.
             if isinstance(entry, Several) and most < len(entry):
                 for _ in range(most):
                     self._on_drop()
                 entry.drop(most)
-            else:
-                self.count_drops(cast(Any, entry))
-                del self._queue[index]
-            return True
-        return False
+                return most
+            dropped = size_of(entry)
+            self.count_drops(cast(Any, entry))
+            del self._queue[index]
+            return dropped
+        return 0
 
     def _droppable(self) -> Iterator[ItemT | Several[ItemT]]:
         """Yield the items that may be dropped, from a copy of the queue."""

@@ -16,6 +16,10 @@ from sowlog._tree.tags import is_state
 _MAX_ELEMENTS = 1024
 
 
+class Row(jax.ShapeDtypeStruct):
+    """The shape and dtype of one row of an array, in whose place it is checked."""
+
+
 def check_leaves(tags: Sequence[str], leaves: Sequence[Any], verb: str) -> None:
     """Raise if a leaf is not a metric; the error names the leaf."""
     for tag, leaf in zip(tags, leaves, strict=True):
@@ -45,7 +49,7 @@ def _check_stack(tag: str, state: State) -> None:
 
 def _array(tag: str, leaf: Any) -> Any:
     """Return an array of a leaf's shape and dtype: the leaf itself if it is an array."""
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+    if isinstance(leaf, jax.Array | np.ndarray | np.generic | Row):
         return leaf
     try:
         return jnp.asarray(values.narrowed(leaf))

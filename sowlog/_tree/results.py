@@ -14,7 +14,7 @@ from sowlog._reduce.bins import bin_count
 from sowlog._reduce.distributions import HistogramValue
 from sowlog._reduce.values import narrowed
 from sowlog._tree.layout import HISTOGRAM_SCALARS, Packed, check_packed, is_packed
-from sowlog._tree.leaves import check_concrete, check_devices, check_leaves, check_tags
+from sowlog._tree.leaves import Row, check_concrete, check_devices, check_leaves, check_tags
 from sowlog._tree.naming import name_layout
 from sowlog._tree.packing import LossTrees, Unnamed, loss_trees_of, pack, pack_leaves
 from sowlog._tree.sites import Description, site_of
@@ -137,8 +137,8 @@ def pack_now(
     raise refusal
 
 
-def _row_of(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
+def _row_of(array: Any) -> Row:
+    return Row(array.shape[1:], array.dtype)
 
 
 @final

@@ -120,13 +120,13 @@ class OpenTelemetry:
             with error:
                 if error.code in _RETRIED:
                     raise StalledError(f"{self._url} is overloaded: {error}") from error
-                raise RuntimeError(f"{self._url} refuses the points: {error}") from error
+                raise RuntimeError(f"{self._url} refuses the points: {error}.") from error
         except (OSError, http.client.HTTPException) as error:
             raise StalledError(f"{self._url} does not answer: {error}") from error
         if body and kind != _FORM["Content-Type"]:
-            raise RuntimeError(f"{self._url} is no collector of OTLP: it answers {body[:80]!r}, of {kind}")
+            raise RuntimeError(f"{self._url} is no collector of OTLP: it answers {body[:80]!r}, of {kind}.")
         if refusal := self._encoder.refusal(body):
-            raise RuntimeError(f"{self._url} refuses {refusal}")
+            raise RuntimeError(f"{self._url} refuses {refusal}.")
 
 
 def _parts(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -157,7 +157,7 @@ class Parquet:
             self._write_part()
         except OSError as error:
             raise DeliveryError(
-                f"{self._waiting} records are not in {self._path} yet: {error}", late=self._waiting
+                f"{self._waiting} records are not in {self._path} yet: {error}.", late=self._waiting
             ) from error
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class Parquet:
             raise
         except OSError as error:
             raise DeliveryError(
-                f"{self._waiting} records are not in {self._path}: {error}", lost=self._waiting
+                f"{self._waiting} records are not in {self._path}: {error}.", lost=self._waiting
             ) from error
         finally:
             self._parts.release()

@@ -93,4 +93,4 @@ def test_a_repaired_copy_has_the_images_of_its_lines(tmp_path, json_of, sowlog_c
     assert points.values[2].pixels()[0].tolist() == [[2] * 3] * 3
     status, output, _ = sowlog_command("check", tmp_path / "run", "--repair", tmp_path / "again")
     assert "2 records from behind the damage, with 2 images" in output
-    assert f"1 images cannot be read, and are not in the copy: {lost}" in output
+    assert f"without 1 image that cannot be read: {lost}" in output

@@ -105,7 +105,7 @@ def test_one_tag_on_host_and_device_is_refused():
 def test_buffers_of_several_steps_are_refused():
     """A scan over steps stacks their buffers, which belong to no single step."""
     stacked = jax.vmap(lambda x: sowlog.pack({"a": x, "b": -x}))(jnp.arange(3.0))
-    with pytest.raises(ValueError, match=r"of shape \(3, 2\) was logged.*Merge their states and pack once"):
+    with pytest.raises(ValueError, match=r"of shape \(3, 2\) was logged.*merge their states and pack once"):
         prepare(stacked)
     assert prepare(jax.tree.map(lambda leaf: leaf[1], stacked))[0].buffer.shape == (2,)
 
