@@ -31,8 +31,8 @@ PATIENCE = 600.0
 # Waking the thread for each step of a fast loop costs both threads more than the work itself (150 us of CPU
 # time a step instead of 40), so the thread waits this long for more items first. In seconds.
 IDLE_WAIT = 0.01
-# Of a batch this large, the write and other costs of a batch are below 1 us for each item.
-MAX_BATCH = 64
+# A batch makes room at its end, so a long queue has larger ones, whose write costs below 1 us for each item.
+BATCH, BATCH_SHARE, MAX_BATCH = 16, 1 / 16, 64
 JOIN_TIMEOUT = 1.0  # All work is done by then: the thread only leaves its context.
 
 Pause = Callable[[], None]
@@ -72,7 +72,7 @@ class Background(Generic[ItemT]):
         pending.check_bounds(size, on_full)
         self._work, self._context = work, context
         self._half = max(1, size // 2)
-        self._batch_size = min(self._half, MAX_BATCH)
+        self._batch_size = min(self._half, max(BATCH, int(size * BATCH_SHARE)), MAX_BATCH)
         self._patience, self._idle_wait, self._on_idle = patience, idle_wait, on_idle
         self._pid = os.getpid()
         self._queue: deque[Entry[ItemT]] = deque()

@@ -4,10 +4,9 @@ import functools
 from typing import Any
 
 import jax
-import jax.core
 import numpy as np
 
-from sowlog._tree.layout import Layout, Packed, check_packed, is_packed
+from sowlog._tree.layout import Layout, Packed, check_packed, is_packed, place_of
 from sowlog._tree.leaves import check_real, check_tags, not_a_metric, traced
 from sowlog._tree.results import pack_now
 from sowlog._tree.tags import flatten, index_tags, is_state
@@ -61,9 +60,10 @@ def _checked(packed: Packed) -> Packed:
     """Return a packed tree whose buffer cannot change before it is written."""
     check_packed(packed, "logged")
     buffer: Any = packed.buffer
-    if isinstance(buffer, jax.core.Tracer):
+    place = place_of(type(buffer))
+    if place == "program":
         raise TypeError(traced("a packed tree", "logged"))
-    if isinstance(buffer, np.ndarray) and buffer.flags.writeable:
+    if place == "host" and buffer.flags.writeable:
         return Packed(buffer.copy(), packed.layout)  # pyright: ignore[reportArgumentType]  # fetched
     return packed
 

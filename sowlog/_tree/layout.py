@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import Any, NoReturn, Self, TypeGuard, final
+from typing import Any, Literal, NoReturn, Self, TypeGuard, final
 
 import jax
 import jax.core
@@ -183,10 +183,21 @@ class Packed:
             return _html.code(repr(self))
 
 
-_ARRAYS = (jax.Array, np.ndarray)
-_NEVER_DELETED = (np.ndarray, jax.core.Tracer)
 # `in` compares identities first, in half of the time of a comparison of dtypes.
 _WORDS = (np.dtype(np.uint32),)
+
+
+@functools.lru_cache(maxsize=64)
+def place_of(array_type: type) -> Literal["device", "host", "program"] | None:
+    """Return where arrays of a type have their values, "program" if they are traced; None for other types.
+
+    Each `log` call asks for it, and `isinstance` with `jax.Array` takes ten times as long as this look-up.
+    """
+    if issubclass(array_type, jax.core.Tracer):
+        return "program"
+    if issubclass(array_type, np.ndarray):
+        return "host"
+    return "device" if issubclass(array_type, jax.Array) else None
 
 
 def is_packed(node: Any) -> TypeGuard[Packed]:
@@ -208,12 +219,13 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
         RuntimeError: The buffer was donated or deleted.
     """
     buffer: Any = packed.buffer
+    place = place_of(type(buffer))
     # Every `log` call runs this check, so another function composes the message.
     if (
-        not isinstance(buffer, _ARRAYS)
+        place is None
         or buffer.shape != (packed.layout.words,)
         or buffer.dtype not in _WORDS
-        or (not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted())
+        or (place == "device" and buffer.is_deleted())
     ):
         refuse_packed(packed, f"{tag}: " if tag else "", verb)
 
@@ -221,7 +233,7 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
 def refuse_packed(packed: Packed, place: str, verb: str) -> NoReturn:
     """Raise the error of a packed tree that `check_packed` refuses, behind its place in the message."""
     buffer: Any = packed.buffer
-    if not isinstance(buffer, _ARRAYS):
+    if place_of(type(buffer)) is None:
         raise TypeError(
             f"{place}a packed tree without an array was {verb}; its buffer is {type(buffer).__name__}. Use "
             "the result of `sowlog.pack` in the step."
@@ -232,7 +244,7 @@ def refuse_packed(packed: Packed, place: str, verb: str) -> NoReturn:
             "uint32, which arithmetic and casts destroy. Merge states, then pack: "
             "`sowlog.pack(sowlog.merge(a, b))`, or `sowlog.all_reduce` over replicas."
         )
-    if not isinstance(buffer, _NEVER_DELETED) and buffer.is_deleted():
+    if place_of(type(buffer)) == "device" and buffer.is_deleted():
         raise RuntimeError(
             f"{place}a packed tree was {verb} whose buffer is deleted: it was donated to a jitted function. "
             "Leave it out of donate_argnums."

@@ -20,6 +20,7 @@ from tests.benchmarks.steps import tags_of
 
 _FLOOR = "CRC and write of the same bytes"
 _JSON_LINES = "sowlog, writers.JsonLines"
+_TARGETS = {10: 0.7, 100: 0.1, 1000: 0.025}
 
 
 # Steps go up from one repetition to the next, as those of a run do.
@@ -49,7 +50,7 @@ def _lines(count: int, figures: dict[str, list[float]]) -> list[Line]:
     for name, values in figures.items():
         against = _FLOOR if name == Sowlog.title else Sowlog.title
         ratio = paired_ratio(values, figures[against])
-        target = 0.05 if name == Sowlog.title and count == 1000 else None
+        target = _TARGETS.get(count) if name == Sowlog.title else None
         lines.append(
             Line(f"{count} a step: {name}", spread_of(values), "us", ratio, against, target, "measured")
         )
