@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sowlog._log.item import Item, on_host
 from sowlog.writers._rows import ScalarRows
 
-# The bytes of so many words fit the cache of a core, and large records gain nothing by a larger batch.
-_BATCH_WORDS, _SMALLEST_BATCH = 1 << 14, 4
+# So many words are about a megabyte of an event file: larger records gain nothing by a larger batch.
+_BATCH_WORDS, _SMALLEST_BATCH = 1 << 15, 4
 
 
 def wait_for_ready(items: deque[Item], pause: Callable[[], None]) -> list[Item]:

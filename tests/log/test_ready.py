@@ -188,8 +188,8 @@ def test_a_step_back_inside_of_rows_is_reported(tmp_path):
 
 
 def test_large_layouts_come_in_smaller_batches():
-    """A batch fits the cache of a core, and no item is left."""
-    tags = {f"t{index:05d}": 0.0 for index in range(5000)}
+    """No item is left."""
+    tags = {f"t{index:05d}": 0.0 for index in range(10_000)}
     writer = AtOnceWriter()
     waiting = deque(Item(step, 1.5, None, tags) for step in range(10))
     Delivery([writer], max_pending=8).deliver(waiting, no_pause)
