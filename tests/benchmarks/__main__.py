@@ -21,6 +21,7 @@ from tests.benchmarks import (
     memory,
     program,
     reading,
+    sinks,
     sowing,
     step_time,
     steps,
@@ -60,6 +61,7 @@ BENCHMARKS = {
         "Training thread, per `log` call", log_latency.measure_log_latency, steps.separate_device
     ),
     "writer_cost": Benchmark("All CPU of writing, per scalar", writer_cost.measure_writer_cost),
+    "sinks": Benchmark("All CPU of a writer, per record, beside the sink's own client", sinks.measure_sinks),
     "disk_bytes": Benchmark("Disk, per scalar", disk_bytes.measure_disk_bytes),
     "compile_time": Benchmark("Compile time added by metrics", compile_time.measure_compile_time),
     "collecting": Benchmark(
