@@ -233,7 +233,10 @@ def open_appended(path: Path, *, remedy: str) -> AppendedFile:
 def _open_locked(path: Path, remedy: str) -> int:
     while True:
         # For reading, too, since the opening of a FIFO for writing alone waits for its reader.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except IsADirectoryError:
+            raise _irregular(errno.EISDIR, path) from None
         try:
             _lock(fd, path, remedy)
             if _has_the_name(fd, path):
@@ -247,7 +250,7 @@ def _open_locked(path: Path, remedy: str) -> int:
 
 def _lock(fd: int, path: Path, remedy: str) -> None:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file, and lines cannot be appended", str(path))
+        raise _irregular(errno.EINVAL, path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -255,6 +258,11 @@ def _lock(fd: int, path: Path, remedy: str) -> None:
         raise BlockingIOError(errno.EWOULDBLOCK, cause, str(path)) from None
     except OSError:
         return  # Some file systems have no locks.
+
+
+def _irregular(number: int, path: Path) -> OSError:
+    cause = "is not a regular file, to which nothing can be appended: move it away, or name another file"
+    return OSError(number, cause, str(path))
 
 
 def _has_the_name(fd: int, path: Path) -> bool:

@@ -1,5 +1,24 @@
 """Writers: where records go. Each is one short class behind write / flush / close.
 
+| writer | place | kinds beside scalars | extra |
+| --- | --- | --- | --- |
+| `TensorBoard` | event files | all | |
+| `JsonLines` | a line for each record, in `metrics.jsonl` | all | |
+| `Csv` | a row for each scalar, in `metrics.csv` | | |
+| `Parquet` | the same rows, in the folder `metrics.parquet` | | `sowlog[arrow]` |
+| `Console` | a terminal, or lines to a pipe | | `sowlog[console]` |
+| `Wandb` | a run of Weights & Biases | histograms, images, texts, hyperparameters | `sowlog[wandb]` |
+| `Mlflow` | a run of MLflow | images, texts, hyperparameters | `sowlog[mlflow]` |
+| `OpenTelemetry` | a collector, by OTLP over HTTP | | `sowlog[opentelemetry]` |
+| `Prometheus` | the last values, at an HTTP endpoint | | `sowlog[prometheus]` |
+| `Every` | another writer, each n-th step | | |
+| `Spooled` | another writer, through a file and from a thread of its own | | |
+
+`Logger(logdir)` writes to `TensorBoard` alone; several writers are a list, `Logger(logdir, writers=[...])`.
+A failure or an outage of one does not reach the others. A writer that waits for a network belongs behind
+`Spooled`. A relative path is that at which the writer was made. `resume_from=`, of those with files, is the
+first step of a run that continues.
+
 Example:
     >>> import sowlog, sowlog.testing
     >>> from sowlog.writers import Every

@@ -1,6 +1,7 @@
 """A program may leave its working folder: relative paths are those at which a writer was made."""
 
 import inspect
+import re
 import shutil
 
 import numpy as np
@@ -44,8 +45,8 @@ def folders(tmp_path, monkeypatch):
     return tmp_path / "here", tmp_path / "elsewhere"
 
 
-def test_the_table_has_all_writers():
-    """A new one is in it, or has no path."""
+def test_the_tables_have_all_writers():
+    """A new one is in that of this test, or has no path; and in that of the documentation."""
     names = {
         name
         for name in sowlog.writers.__all__
@@ -54,6 +55,8 @@ def test_the_table_has_all_writers():
         and not getattr(kind, "_is_protocol", False)
     }
     assert names == PATHS.keys() | OTHERS
+    listed = re.findall(r"^\| `(\w+)` \|", sowlog.writers.__doc__, re.MULTILINE)
+    assert sorted(listed) == sorted(names)
 
 
 @pytest.mark.parametrize("name", sorted(PATHS.keys() - {"Mlflow"}))

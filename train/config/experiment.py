@@ -13,7 +13,7 @@ from train.config.base import Better, Count, Fraction, NonNegative, Options, Tag
 from train.config.data import DataOptions, DigitsData, FunctionData, TextData
 from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.tasks import TaskOptions
-from train.config.writers import TensorBoardOptions, WriterOptions
+from train.config.writers import TensorBoardOptions, WriterList
 
 # What a task says of itself: `builds`, its class, as file:Class in train/tasks; `learns_from`, the data made
 # for it; `needs`, the arrays of a batch; `better`, the direction in which its first result improves.
@@ -124,7 +124,7 @@ class Config(Options):
     rates: RatesOptions | None = Field(
         RatesOptions.model_construct(), description="Rates and health of the run; null: none."
     )
-    writers: list[WriterOptions] = Field(
+    writers: WriterList = Field(
         [TensorBoardOptions.model_construct(name="tensorboard")],
         description="Writers of the run's records, each a name or a mapping: [tensorboard, {name: wandb, "
         "project: digits}].",

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from train.config.base import Count, Options
+from train.config.base import Count, Options, disagree
 
 Name = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=0, lt=1 << 16)]
@@ -78,6 +78,19 @@ class PrometheusOptions(Options):
     port: Port = Field(9464, description="Port; 0: one that is free.")
 
 
+def _check_files(options: "list[WriterOptions]") -> "list[WriterOptions]":
+    """Check that no two writers have one file: those of the run folder, whose files have fixed names."""
+    names = [each.name for each in options]
+    for index, each in enumerate(options):
+        if isinstance(each, _OF_FOLDER) and each.name in names[:index]:
+            raise disagree(
+                f"{index}.name",
+                f'the list has "{each.name}" twice, whose file in the run folder is one: remove one',
+            )
+    return options
+
+
+_OF_FOLDER = (TensorBoardOptions, JsonLinesOptions, CsvOptions, ParquetOptions)
 WriterOptions = Annotated[
     TensorBoardOptions
     | JsonLinesOptions
@@ -89,3 +102,5 @@ WriterOptions = Annotated[
     | PrometheusOptions,
     Field(discriminator="name"),
 ]
+WriterList = Annotated[list[WriterOptions], AfterValidator(_check_files)]
+"""The writers of a run, of which those of the run folder occur once."""

@@ -141,7 +141,7 @@ def usable(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFolderError(f"the run folder {path} cannot be used: {error}.") from None
+        raise RunFolderError(f"the run folder {path} cannot be used: {str(error).rstrip('.')}.") from None
 
 
 def check_same_config(path: Path, config: Config) -> bool:

@@ -102,7 +102,9 @@ def run(options: argparse.Namespace, file: Path, overrides: Sequence[str]) -> in
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise run_folder.RunFolderError(f"the folder {folder} cannot be used: {error}.") from None
+        raise run_folder.RunFolderError(
+            f"the folder {folder} cannot be used: {str(error).rstrip('.')}."
+        ) from None
     if options.submit:
         cluster = workers.Cluster(options.submit, _parse(options.submit_with), folder / ".submitit")
         jobs = jobs or len(points)

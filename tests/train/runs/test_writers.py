@@ -144,6 +144,17 @@ def test_all_errors_of_writers_come_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "json_lines", "csv", "parquet"])
+def test_a_file_of_the_run_folder_has_one_writer(name: str) -> None:
+    """Two of a service have a run each, and are two writers."""
+    message = (
+        rf'writers\.2\.name: the list has "{name}" twice, whose file in the run folder is one: remove one'
+    )
+    with pytest.raises(ConfigError, match=message):
+        digits(f"writers=[{name}, prometheus, {name}]")
+    assert len(digits(f"writers=[{OFFLINE}, {name}, {OFFLINE}]").writers) == 3
+
+
 def test_the_help_lists_the_settings_of_each_writer(capsys: pytest.CaptureFixture[str]) -> None:
     """And the default of the list."""
     assert program.main(["--help"]) == 0
