@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sowlog._cli.arguments import make_parser
-from sowlog._cli.errors import UsageError
+from sowlog._cli.errors import UsageError, describe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
     except OSError as error:
         _drop_output()
-        print(f"sowlog {options.command}: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        print(f"sowlog {options.command}: {describe(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sowlog._cli.errors import UsageError
+from sowlog._cli.errors import UsageError, describe
 from sowlog._events.reading import Run, read
 from sowlog._events.runs import read_all
 from sowlog._events.trees import run_folders
@@ -24,12 +25,24 @@ def read_runs(paths: Sequence[str]) -> dict[str, Run]:
     for path in paths:
         try:
             if _is_tree(path):
-                runs |= {str(Path(path, name)): run for name, run in read_all(path).items()}
+                tree = read_all(path)
+                runs |= {str(Path(path, name)): run for name, run in tree.items()}
+                _report(tree.skipped)
             else:
                 runs[path] = read(path)
-        except (OSError, ValueError) as error:
+        except FileNotFoundError as error:
             raise UsageError(f"{error}{_suggest(path)}") from error
+        except OSError as error:
+            raise UsageError(describe(error)) from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     return runs
+
+
+def _report(skipped: Sequence[OSError]) -> None:
+    """Write a line to standard error for each folder of a tree that cannot be read; the other runs are used."""
+    for error in skipped:
+        print(f"skipped: {describe(error)}", file=sys.stderr)
 
 
 def read_one(path: str) -> Run:
@@ -79,5 +92,8 @@ def _suggest(path: str) -> str:
     folder = Path(path).expanduser()
     if folder.exists() or not folder.parent.is_dir():
         return ""
-    names = sorted(each.name for each in folder.parent.iterdir() if each.is_dir())
+    try:
+        names = sorted(each.name for each in folder.parent.iterdir() if each.is_dir())
+    except OSError:  # the folder beside it may be searched, but not listed
+        return ""
     return f" In {folder.parent}, {nearest(folder.name, names)}" if names else ""

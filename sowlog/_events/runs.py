@@ -69,6 +69,7 @@ class Runs(Mapping[str, Run]):
 
         Raises:
             FileNotFoundError: There is no run any more.
+            OSError: There is none, and a folder or a run cannot be read.
 
         Example:
             >>> import tempfile, sowlog
@@ -91,6 +92,9 @@ class Runs(Mapping[str, Run]):
                 skipped.append(error)
         self.skipped = tuple(skipped)
         if not self._runs:
+            for error in skipped:
+                if not isinstance(error, FileNotFoundError):
+                    raise error
             place = "and its subfolders hold" if self.path.exists() else "does not exist and holds"
             raise FileNotFoundError(
                 f"{self.path} {place} no event file (*tfevents*) and no {METRICS_NAME}: pass a folder "
@@ -170,6 +174,7 @@ def read_all(path: str | PathLike[str]) -> Runs:
 
     Raises:
         FileNotFoundError: The folder holds no run.
+        OSError: It holds none, and a folder or a run cannot be read.
         ValueError: The path is not on this machine, as in `gs://bucket/runs`.
 
     Example:

@@ -113,6 +113,32 @@ def _module_of(value):
     raise AssertionError(value)
 
 
+@pytest.mark.parametrize("command", ["show", "tail", "check", "plot"])
+def test_a_path_that_the_system_refuses_is_the_cause(tmp_path, sowlog_command, command):
+    """And not the output; of a longer name than the file system has."""
+    status, output, errors = sowlog_command(command, tmp_path / ("x" * 300))
+    assert (status, output) == (2, "")
+    assert errors == f"sowlog {command}: {tmp_path / ('x' * 300)} cannot be used: File name too long.\n"
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, sowlog_command, monkeypatch):
+    """Beside the other runs; alone it is the error. Its path is longer than the system takes."""
+    write_run(tmp_path / "tree" / "run", loss=[1.0])
+    (tmp_path / "deep").mkdir()
+    for place in ("tree", "deep"):
+        monkeypatch.chdir(tmp_path / place)
+        for _ in range(20):
+            Path("y" * 250).mkdir()
+            os.chdir("y" * 250)
+    monkeypatch.chdir(tmp_path)
+    status, output, errors = sowlog_command("show", "tree")
+    assert (status, output.splitlines()[0].split()[:2]) == (0, ["tree/run:", "1"])
+    assert errors.startswith("skipped: tree/yyy")
+    assert errors.endswith("yyy cannot be used: File name too long.\n")
+    with pytest.raises(OSError, match=r"File name too long: 'deep/yyy"):
+        sowlog.read_all("deep")
+
+
 @pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["check"]])
 def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path, arguments):
     """As `head` does: no traceback, and the status of the command."""
