@@ -15,16 +15,21 @@ from sowlog._tree.globs import from_glob
 from sowlog._tree.nearest import nearest
 
 
-def read_runs(paths: Sequence[str]) -> dict[str, Run]:
+def read_runs(paths: Sequence[str], *, most: int | None = None) -> dict[str, Run]:
     """Return the runs at paths by name: the path of a run, and of each run under a folder of runs.
 
+    Args:
+        paths: the paths.
+        most: the largest number of runs under a folder.
+
     Raises:
-        UsageError: A path has no run, or cannot be read.
+        UsageError: A path has no run, more than `most`, or cannot be read.
     """
     runs: dict[str, Run] = {}
     for path in paths:
         try:
             if _is_tree(path):
+                _check_number(path, most)
                 tree = read_all(path)
                 runs |= {str(Path(path, name)): run for name, run in tree.items()}
                 _report(tree.skipped)
@@ -39,8 +44,15 @@ def read_runs(paths: Sequence[str]) -> dict[str, Run]:
     return runs
 
 
+def _check_number(path: str, most: int | None) -> None:
+    """Raise UsageError if more runs than `most` are under a folder, before any is read."""
+    found = [] if most is None else sorted(map(str, run_folders(Path(path).expanduser())))
+    if most is not None and len(found) > most:
+        raise UsageError(f"{path} holds {len(found)} runs: name one of them, as in {found[0]}.")
+
+
 def _report(skipped: Sequence[OSError]) -> None:
-    """Write a line to standard error for each folder of a tree that cannot be read; the other runs are used."""
+    """Write a line to standard error for each folder of a tree that cannot be read."""
     for error in skipped:
         print(f"skipped: {describe(error)}", file=sys.stderr)
 
@@ -51,9 +63,7 @@ def read_one(path: str) -> Run:
     Raises:
         UsageError: The path has no run, or several.
     """
-    runs = read_runs([path])
-    if len(runs) > 1:
-        raise UsageError(f"{path} holds {len(runs)} runs: name one of them, as in {next(iter(runs))}.")
+    runs = read_runs([path], most=1)
     return next(iter(runs.values()))
 
 

@@ -26,8 +26,7 @@ def run(options: Namespace) -> Report:
     one = read_one(options.run)
     choose(one.scalars, options.tag)
     seen = _Seen(options)
-    last = list(seen.new_steps(one))[-options.steps :] if options.steps else []
-    _write(sys.stdout, last, is_json=options.json)
+    _write(sys.stdout, seen.new_steps(one, most=options.steps), is_json=options.json)
     while options.follow:
         time.sleep(options.interval)
         _check_reader(sys.stdout)
@@ -77,21 +76,28 @@ class _Seen:
         self._globs = options.tag
         self._points: dict[str, _Points] = {}
 
-    def new_steps(self, run: Run) -> Iterator[Step]:
-        """Yield the steps that have points which were not there before, in order."""
+    def new_steps(self, run: Run, *, most: int | None = None) -> Iterator[Step]:
+        """Yield the steps with points that were not there before, in order; of these the last `most`."""
+        new = {tag: self._new_points(run, tag) for tag in self._chosen(run)}
+        if most is not None:
+            last = _last_steps([steps for steps, _, _ in new.values()], most)
+            new = {tag: _at(last, columns) for tag, columns in new.items()}
         values: dict[int, dict[str, float]] = defaultdict(dict)
         times: dict[int, float] = {}
-        for tag in self._chosen(run):
-            series = run.scalars[tag]
-            points = _Points(series.steps, run.wall_times[tag])
-            start = points.common(self._points.get(tag))
-            self._points[tag] = points
-            steps = series.steps[start:].tolist()
-            for step, value in zip(steps, series.values[start:].tolist(), strict=True):
+        for tag, columns in new.items():
+            for step, value, wall_time in zip(*(column.tolist() for column in columns), strict=True):
                 values[step][tag] = value
-            times.update(zip(steps, run.wall_times[tag][start:].tolist(), strict=True))
+                times[step] = wall_time
         for step in sorted(values):
             yield {"step": step, "wall_time": times[step], "values": values[step]}
+
+    def _new_points(self, run: Run, tag: str) -> list[NDArray[Any]]:
+        """Return steps, values and wall times of the points that were not there before."""
+        series, wall_times = run.scalars[tag], run.wall_times[tag]
+        points = _Points(series.steps, wall_times)
+        start = points.common(self._points.get(tag))
+        self._points[tag] = points
+        return [column[start:] for column in (series.steps, series.values, wall_times)]
 
     def _chosen(self, run: Run) -> list[str]:
         # A run that is read anew may have other tags.
@@ -99,6 +105,19 @@ class _Seen:
             return choose(run.scalars, self._globs)
         except UsageError:
             return []
+
+
+def _at(chosen: NDArray[np.int64], columns: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the rows of the chosen steps, of columns of which the first has the steps."""
+    rows = np.isin(columns[0], chosen)
+    return [column[rows] for column in columns]
+
+
+def _last_steps(steps: list[NDArray[np.int64]], most: int) -> NDArray[np.int64]:
+    """Return the largest of all steps, at most `most` of them."""
+    start = None if most else 0
+    largest = [np.unique(each)[-most:start] for each in steps]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *largest]))[-most:start]
 
 
 def _write(stream: TextIO, steps: Iterable[Mapping[str, Any]], *, is_json: bool) -> None:

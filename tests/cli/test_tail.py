@@ -9,6 +9,8 @@ import sys
 from argparse import Namespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sowlog
 from sowlog._cli.tail import _Seen
@@ -23,6 +25,22 @@ def append(path, *events):
     with path.open("ab") as file:
         for one in events:
             file.write(frame(one.SerializeToString()))
+
+
+@given(
+    series=st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(-5, 9), min_size=1), min_size=1),
+    most=st.integers(0, 4),
+)
+def test_the_last_steps_are_those_of_all_tags(series, most, tmp_path_factory):
+    """Without a line for each of the others, of steps that go back and repeat."""
+    folder = tmp_path_factory.mktemp("run")
+    events = [event(step, shapes.plain(tag, step)) for tag, steps in series.items() for step in steps]
+    shapes.write_file(folder, [shapes.VERSION, *events])
+    run = sowlog.read(folder)
+    all_steps = list(_Seen(Namespace(tag=None)).new_steps(run))
+    seen = _Seen(Namespace(tag=None))
+    assert list(seen.new_steps(run, most=most)) == all_steps[len(all_steps) - min(most, len(all_steps)) :]
+    assert list(seen.new_steps(run)) == []
 
 
 @pytest.fixture

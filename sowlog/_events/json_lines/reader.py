@@ -20,6 +20,8 @@ from sowlog._events.json_lines.parsing import Line, NoJsonError, parse_line
 from sowlog._events.points import OtherValue, ParsedEvent, ScalarPoint
 from sowlog._events.tracking import FileTracker, TrackedFile
 
+# Bytes of a line that are read before its length is known: a sparse file is one line of zeros.
+_FIRST = 1 << 16
 # Scalars held before they become columns.
 _HELD = 1 << 18
 _START = ParsedEvent(
@@ -92,7 +94,7 @@ class JsonReader:
         try:
             with open_regular(file.path) as lines:
                 _end_line(lines, file)
-                while data := lines.readline(LONGEST_LINE):
+                while data := _read_line(lines):
                     try:
                         self._add(parse_line(data), data, file)
                     except ValueError as error:
@@ -147,6 +149,15 @@ class JsonReader:
             points = [ScalarPoint(int(step), tag, value, float(time)) for tag, value in scalars]
             self.contents.add_points(points, int(position))
         self._held, self._count = {}, 0
+
+
+def _read_line(lines: BinaryIO) -> bytes:
+    """Return the next line, of at most `LONGEST_LINE` bytes; of one that is no object, its first bytes."""
+    size = min(_FIRST, LONGEST_LINE)
+    first = lines.readline(size)
+    if len(first) < size or first.endswith(b"\n") or not first.lstrip().startswith(b"{"):
+        return first
+    return first + lines.readline(LONGEST_LINE - size)
 
 
 def _end_line(lines: BinaryIO, file: TrackedFile) -> None:

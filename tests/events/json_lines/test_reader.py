@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import subprocess
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -206,6 +208,27 @@ def test_a_line_of_any_length_is_bounded(tmp_path, monkeypatch):
     path.write_bytes(b'{"step":1,"time":1,"texts":{"n":"' + b"x" * 1000)
     (damage,) = sowlog.read(path).damage
     assert "line 1, at byte 0, is no JSON" in str(damage)
+
+
+def test_a_sparse_file_of_10_gb_is_read_in_bounded_memory(tmp_path):
+    """Its zeros are one line, of which the beginning is read."""
+    path = write(tmp_path, record(0, {"x": 1}))
+    size = path.stat().st_size
+    os.truncate(path, 10 << 30)
+    tracemalloc.start()
+    run = sowlog.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
+    assert run.scalars["x"].values.tolist() == [1.0]
+    assert f"line 2, at byte {size}, is no JSON" in str(run.damage[0])
+
+
+def test_a_line_of_many_pieces_is_read(tmp_path):
+    """Longer than what is read at first."""
+    text = "ö" * 100_000
+    run = sowlog.read(write(tmp_path, record(0, {"x": 1}, texts={"n": text})))
+    assert list(run.texts["n"]) == [(0, text)]
 
 
 def test_a_value_that_the_writer_does_not_store_is_an_error_where_it_is_used(tmp_path):
