@@ -131,7 +131,7 @@ class TensorBoard:
     def _describe(self, back: StepBack) -> str:
         tag, step = back.tag, back.step
         before = f"where an earlier run reached step {back.last}"
-        remedy = f"To continue a run, write Logger(logdir, resume_from={step})"
+        remedy = f"To continue that run, or to replace these points, write Logger(logdir, resume_from={step})"
         if back.is_concurrent:
             before = f"where another Logger, still open, has reached step {back.last}"
             remedy = f"Close that Logger first, and write Logger(logdir, resume_from={step}) to repeat steps"

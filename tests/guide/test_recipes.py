@@ -1,5 +1,6 @@
 """The recipes of the guide run as they stand, and log the tags of their text."""
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -44,11 +45,24 @@ def test_a_recipe_logs_the_tags_of_its_last_line(recipe, tmp_path):
 
 def test_the_recipe_of_wandb_writes_every_tenth_step_there(tmp_path):
     """Its offline run has the steps of its cadence, and TensorBoard's the others as well."""
-    run("wandb")
+    run("wandb_and_tensorboard")
     # W&B's process writes the end of the file when it ends.
     sys.modules["wandb"].teardown()
-    (offline,) = runs_of(tmp_path / "runs" / "wandb")
+    (offline,) = runs_of(tmp_path / "runs" / "wandb_and_tensorboard")
     assert [row["global_step"] for row in offline["rows"]] == [0, 10]
+
+
+@pytest.mark.parametrize("recipe", ["own_reducer", "resume"])
+def test_a_recipe_that_reads_its_run_runs_again(recipe):
+    """As a cell of a notebook does: the steps of the first run are superseded."""
+    run(recipe)
+    run(recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_in_a_file_of_its_name_hides_no_package(recipe):
+    """A program named wandb.py would import itself."""
+    assert importlib.util.find_spec(recipe) is None
 
 
 def test_the_guide_lists_its_recipes():
