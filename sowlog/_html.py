@@ -62,6 +62,15 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]], *,
     )
 
 
+def shallow_first(tags: Iterable[str]) -> list[str]:
+    """Return tags in order; of more than a table shows, those of the fewest parts first.
+
+    A table of layers then begins with the losses, which have no layer.
+    """
+    names = list(tags)
+    return names if len(names) <= ROWS else sorted(names, key=lambda tag: tag.count("/"))
+
+
 def curves(lines: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Markup:
     """Return a chart of curves in one pair of axes, each in its colour; NaN and infinities are left out.
 

@@ -97,6 +97,16 @@ def test_a_table_is_bounded(tmp_path):
         assert len(text) < 200_000
 
 
+def test_a_bounded_table_begins_with_the_tags_of_the_fewest_parts(tmp_path):
+    """The losses of a model with many layers are shown, not the first layers alone."""
+    values = {"blocks": {f"{i:03}": {"rms": 1.0} for i in range(100)}, "loss": 2.0, "eval": {"loss": 3.0}}
+    with sowlog.Logger(tmp_path) as log:
+        log(0, values)
+    for shown in (sowlog.read(tmp_path), sowlog.read_all(tmp_path), sowlog.pack(values)):
+        tags = [row[0] for row in rows_of(shown)]
+        assert tags.index("loss") < tags.index("eval/loss") < tags.index("blocks/000/rms")
+
+
 def test_a_state_shows_its_results():
     """The results are by index and name, and absent ones say so."""
     assert rows_of(sowlog.mean.of([1.0, 2.0])) == [["", "1.5"]]

@@ -22,8 +22,8 @@ def run_html(title: str, scalars: _Scalars, others: Mapping[str, Mapping[str, An
         others: the points of each tag that are no scalars, by kind.
     """
     rows = (
-        (tag, *_extremes(values), steps[-1], _html.curves([(steps, values)]))
-        for tag, (steps, values) in sorted(scalars.items())
+        (tag, *_extremes(scalars[tag][1]), scalars[tag][0][-1], _html.curves([scalars[tag]]))
+        for tag in _html.shallow_first(sorted(scalars))
     )
     heads = ("tag", "last", "min", "max", "last step", "")
     parts = [_html.table(title, heads, rows, total=len(scalars))]
@@ -42,7 +42,7 @@ def runs_html(title: str, runs: Mapping[str, _Scalars]) -> str:
         runs: the scalars of each run.
     """
     shown = dict(list(runs.items())[: len(_html.COLOURS)])
-    tags = sorted({tag for scalars in runs.values() for tag in scalars})
+    tags = _html.shallow_first(sorted({tag for scalars in runs.values() for tag in scalars}))
     of_runs = (
         (_html.swatch(index) if name in shown else "", name, len(scalars), _last_step(scalars))
         for index, (name, scalars) in enumerate(runs.items())

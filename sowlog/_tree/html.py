@@ -21,7 +21,8 @@ def packed_html(layout: Any, buffer: Any) -> str:
     histograms = layout.decode_histograms(words)
 
     def rows() -> Iterator[tuple[object, ...]]:
-        yield from ((tag, _html.number(value), "") for tag, value in zip(tags, values, strict=True))
+        value_of = dict(zip(tags, values, strict=True))
+        yield from ((tag, _html.number(value_of[tag]), "") for tag in _html.shallow_first(tags))
         yield from ((tag, repr(each), histogram_html(each)) for tag, each in histograms.items())
 
     total = len(tags) + len(histograms)
