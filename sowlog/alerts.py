@@ -57,7 +57,9 @@ class Range:
         _check_number(self, "low")
         _check_number(self, "high")
         if not self.low <= self.high:
-            raise ValueError(f"the range of {self.tag} is from {self.low} to {self.high}, and so empty.")
+            raise ValueError(
+                f"the range of {self.tag} is empty: low={self.low} must be at most high={self.high}."
+            )
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ Callback = Callable[[Alert], Any]
 
 def _check_tag(rule: Any) -> None:
     if not isinstance(rule.tag, str):
-        raise TypeError(f"the tag of a {type(rule).__name__} is {rule.tag!r}; give a tag, or a glob of tags.")
+        raise TypeError(f"the tag of a {type(rule).__name__} is {rule.tag!r}; pass a tag, or a glob of tags.")
     if not all(rule.tag.split("/")):
         raise ValueError(
             f"the tag of a {type(rule).__name__} is {rule.tag!r}, with an empty part; write loss or eval/*."

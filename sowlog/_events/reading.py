@@ -211,8 +211,8 @@ def read(path: str | PathLike[str]) -> Run:
     """Read a run from its event files, of any program, or from the lines of `sowlog.writers.JsonLines`.
 
     Each file is read to its first damaged record or line. In a resumed run, superseded points are left out,
-    as in TensorBoard; in event files without a version, those at which the step goes back. A last line of
-    JSON that a kill has cut is left out.
+    as in TensorBoard. Event files without a version record mark no restart: there a step that goes back is
+    one. A last line of JSON that a kill has cut is left out.
 
     Args:
         path: an event file; a file of JSON lines, whose name ends in .jsonl, .ndjson or .json; or the folder
@@ -223,7 +223,7 @@ def read(path: str | PathLike[str]) -> Run:
         The run.
 
     Raises:
-        FileNotFoundError: The path has neither.
+        FileNotFoundError: The path has no event file and no `metrics.jsonl`.
         OSError: The path is a file that cannot be read.
         ValueError: The path is not on this machine, as in `gs://bucket/run`.
 
@@ -252,7 +252,7 @@ def read_run(path: Path) -> Run:
     """Read a run.
 
     Raises:
-        FileNotFoundError: The path has neither.
+        FileNotFoundError: The path has no event file and no `metrics.jsonl`.
         OSError: The path is a file that cannot be read.
     """
     files = run_files(path)

@@ -95,11 +95,9 @@ class Runs(Mapping[str, Run]):
             for error in skipped:
                 if not isinstance(error, FileNotFoundError):
                     raise error
-            place = "and its subfolders hold" if self.path.exists() else "does not exist and holds"
-            raise FileNotFoundError(
-                f"{self.path} {place} no event file (*tfevents*) and no {METRICS_NAME}: pass a folder "
-                f"of runs."
-            )
+            held = f"and its subfolders hold no event file (*tfevents*) and no {METRICS_NAME}"
+            fault = held if self.path.exists() else "does not exist"
+            raise FileNotFoundError(f"{self.path} {fault}: pass a folder of runs.")
         return is_new or before.keys() != self._runs.keys()
 
     def _folders(self, skipped: list[OSError]) -> Iterator[tuple[str, Path]]:

@@ -23,7 +23,7 @@ def run_folders(
 
     Args:
         tree: the path.
-        on_error: called with the error of a folder that cannot be listed; by default it is passed over.
+        on_error: called with the error of a folder that cannot be listed; by default the folder is skipped.
         most: the largest number of folders to visit.
     """
     visited: set[tuple[int, int]] = set()
@@ -51,7 +51,7 @@ def run_folders(
 
 
 def suggest_runs(folder: Path) -> str:
-    """Return the end of an error's message with the runs under a folder that is none, if there are any."""
+    """Return the end of an error's message with the runs under a folder that is no run, if there are any."""
     runs = [path for path in run_folders(folder, most=_SUGGESTION) if path != folder]
     if not runs:
         return ""

@@ -63,7 +63,7 @@ def _expression(chart: str, tag: Any) -> str:
         return _whole(chart, cast("re.Pattern[Any]", tag))
     if not isinstance(tag, str):
         raise TypeError(
-            f"the chart {chart} of the layout has the tag {tag!r}, of type {type(tag).__name__}: give a tag, "
+            f"the chart {chart} of the layout has the tag {tag!r}, of type {type(tag).__name__}: pass a tag, "
             f"a glob such as 'eval/*', or re.compile(...)."
         )
     if not all(tag.split("/")):

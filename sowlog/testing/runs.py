@@ -52,8 +52,8 @@ def assert_metric(
         AssertionError: The value does not meet the limit, or the run has no such tag or step. The message has
             the tag, the step and the value, or the nearest tags or steps.
         FileNotFoundError: The path has no event file.
-        TypeError: `run` is no run and no path, or `at` is something else.
-        ValueError: The comparison is unknown, or "==" is asked of the best value.
+        TypeError: `run` is no run and no path, or `at` is none of these.
+        ValueError: The comparison is unknown, or it is "==" and `at` is "best".
 
     Example:
         >>> import tempfile, sowlog, sowlog.testing

@@ -22,23 +22,23 @@ _INTERVALS = 0.25, 10.0
 class Console:
     """Shows the scalars of a run on a terminal, while the training thread does not wait.
 
-    On a terminal, a view at its bottom has the last value and a curve of each chosen tag, the steps per
+    On a terminal, a view at the bottom has the last value and a curve of each chosen tag, the steps per
     second and the time that is left; output of the program stays above it. To a pipe or a file, and where
-    `CI` is set or `TERM` is "dumb", plain lines are written: every so often, and of the last records. A value
+    `CI` is set or `TERM` is "dumb", plain lines are written: one each `interval`, and the last records. A value
     that becomes NaN or infinite is shown at once.
 
-    The view is drawn by rich (`pip install 'sowlog[console]'`); plain lines do not need it. While it is
-    there, `sys.stdout` and `sys.stderr` pass the program's text on above it; `close` restores them. The loss
-    of the terminal or of the pipe's reader raises no error: training goes on without a display.
+    The view is drawn by rich (`pip install 'sowlog[console]'`); plain lines do not need it. While the view is
+    open, `sys.stdout` and `sys.stderr` write the program's text above it; `close` restores them. If the
+    terminal or the reader of the pipe has gone, training continues without a display and without an error.
 
     Args:
         tags: globs of the tags to show, in this order: `*` is any text within a part of the tag, `**` any
             parts. By default tags of one part, `losses/total`, and the loss of any one group, as `eval/loss`.
-        steps: the length of the run, for the time that is left.
-        always: globs of the chosen tags whose records are a line each, which stays above the view: those of
-            evaluations, as in `always="eval/**"`.
-        interval: seconds between two states; by default 0.25 for a live view, and 10 for plain lines, for
-            each kind of record: training and evaluation, by the first of their tags.
+        steps: the number of steps of the run, for the time that is left.
+        always: globs of chosen tags, such as "eval/**": each record of these tags is a line of its own, which
+            stays above the view.
+        interval: seconds between two updates; by default 0.25 for a live view, and 10 for plain lines.
+            Records of training and of evaluation, whose first tags differ, have an interval each.
         file: the stream; by default standard output.
 
     Raises:

@@ -51,8 +51,8 @@ class JsonLines:
     """Writes each record as one line of JSON, to a file that a resumed run continues.
 
     The module's docstring, `help(sowlog.writers.json_lines)`, has the form of a line. A line reaches the
-    operating system in one write before `write` returns; what a kill has left of a cut line is removed when
-    the file is opened again. Images become PNG files in a folder beside it, `metrics.images`. On a full disk
+    operating system in one write before `write` returns; a last line that a kill has cut is removed when the
+    file is opened again. Images become PNG files in a folder beside it, `metrics.images`. On a full disk
     the file holds whole lines only and the logger tries again; after it was deleted, a new one begins.
 
     Args:

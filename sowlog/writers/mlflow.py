@@ -34,20 +34,20 @@ _DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
 class Mlflow:
     """Writes to a run of MLflow, which is found by its name when training continues.
 
-    Scalars become metrics, in calls of up to 1000, hyperparameters parameters, and images and texts artifacts
-    in `images/` and `texts/`. Histograms and curves have no place there. A character that MLflow refuses in a
-    name becomes its code: `a[0]` is `a_5b_0_5d_`. MLflow never changes a parameter, so a value that a
-    continued run has changed is a tag, `sowlog.changed.NAME`. The ending of a run with hyperparameters is its
-    status, FINISHED or FAILED; without an ending it is KILLED, as such a run may continue. A run without
-    hyperparameters is FINISHED.
+    Scalars are metrics of MLflow, in calls of up to 1000; hyperparameters are its parameters; images and
+    texts are artifacts in `images/` and `texts/`. Histograms and curves are not written. A character that MLflow
+    refuses in a name is replaced by its code: `a[0]` is `a_5b_0_5d_`. MLflow never changes a parameter, so a
+    value that a continued run has changed is a tag, `sowlog.changed.NAME`. The ending of a run with
+    hyperparameters is its status, FINISHED or FAILED; without an ending it is KILLED, as such a run may
+    continue. A run without hyperparameters is FINISHED.
 
-    The first record makes the connection. While a server does not answer, `write` raises StalledError and the
-    logger tries again; behind `Spooled` the records wait in a file, and nothing waits for the server. MLflow
-    ignores a point that it has, by run, tag, step, time and value. It deletes none, so the points that a
-    resumed run logs again stand beside the old ones.
+    The first record opens the connection. While a server does not answer, `write` raises StalledError and the
+    logger tries again; behind `Spooled` the records wait in a file, and neither training nor other writers
+    wait for the server. MLflow ignores a point that it has, by run, tag, step, time and value. It deletes
+    none, so the points that a resumed run logs again stand beside the old ones.
 
-    It needs MLflow's client, `pip install 'sowlog[mlflow]'`, and for a store in a database sqlalchemy and
-    alembic as well. That client repeats a failed request for some minutes itself; the environment variable
+    The writer needs MLflow's client, `pip install 'sowlog[mlflow]'`, and for a store in a database sqlalchemy
+    and alembic as well. The client repeats a failed request for some minutes; the environment variable
     MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens that.
 
     Args:

@@ -19,10 +19,10 @@ _INSTALL = "pip install 'sowlog[prometheus]'"
 class Prometheus:
     """Serves the last values of a run at `http://127.0.0.1:PORT/metrics`, which Prometheus scrapes.
 
-    The metrics are gauges: `sowlog_value` with the label `tag`, `sowlog_step` with the label `phase`, "eval"
-    of a record whose scalars are all under `eval/`, else "train", and `sowlog_time_seconds` with the same
-    label, the time of the last record since the epoch. A tag keeps its last value. Other values than scalars
-    have no place there. It needs the client of Prometheus, `pip install 'sowlog[prometheus]'`.
+    The metrics are gauges: `sowlog_value`, the last value of each `tag`; `sowlog_step`, the last step of each
+    `phase`; and `sowlog_time_seconds`, the time of its last record in seconds since the epoch. The phase is
+    "eval" for a record whose scalars are all under `eval/`, else "train". Only scalars are served. The writer
+    needs the client of Prometheus, `pip install 'sowlog[prometheus]'`.
 
     Args:
         port: the port; 0 takes one that is free.

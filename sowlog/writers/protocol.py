@@ -105,7 +105,9 @@ class Writer(Protocol):
 
 @runtime_checkable
 class BatchWriter(Writer, Protocol):
-    """A writer that takes a batch of records at a lower cost than one by one, as of a fast loop.
+    """A writer for which one call with several records costs less than several calls.
+
+    The logger calls `write_all` if several records are in its queue, as in a fast loop.
 
     Example:
         >>> import sowlog, sowlog.testing
@@ -123,7 +125,7 @@ class BatchWriter(Writer, Protocol):
     """
 
     def write_all(self, records: Iterable[Record]) -> None:
-        """Write all records in order, or raise and write none; `write` then gets them one by one."""
+        """Write all records in order, or raise and write none; the logger then calls `write` with each."""
         ...
 
 

@@ -26,9 +26,9 @@ class Spooled:
     raises StalledError, the records stay in the file and are tried again, after 1 s and then less often, up
     to 60 s. After a kill the next process that uses the file forwards the records that are left in it.
 
-    A record is forwarded once. Only where a process is killed between the write and its note in the file, or
-    the answer of a server is lost, is it forwarded again: a writer that ignores a record it has, by step,
-    time and tag, as Mlflow does, has each exactly once.
+    Each record is forwarded once, but for two cases: the process is killed between the write and its note in
+    the file, or the answer of the server is lost. The record is then forwarded again. `Mlflow` ignores points
+    that it has, so it has each exactly once.
 
     Args:
         writer: the other writer. All its methods are called from the thread alone.
@@ -37,7 +37,7 @@ class Spooled:
         max_bytes: the bound of the records that wait in the file. Beyond it a new record is lost, which
             `write` raises; hyperparameters and a layout are kept nevertheless.
         timeout: seconds for which `flush` waits for the other writer.
-        close_timeout: the same of `close`, in which a service may upload the rest of a run.
+        close_timeout: seconds for which `close` waits, as a service may upload the rest of a run.
 
     Raises:
         BlockingIOError: Another writer has the file.

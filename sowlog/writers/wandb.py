@@ -28,17 +28,18 @@ _BINS = 512
 class Wandb:
     """Writes to a run of Weights & Biases.
 
-    Each record is a row with its own step, `global_step`, which is the horizontal axis of all charts: W&B's
-    own counter refuses a step that goes back, and this one loses none. Histograms, images and texts are W&B's
-    media; hyperparameters are its config, and the ending is the state of the run. Curves and charts have no
-    place there.
+    Each record is a row with its own step, `global_step`, which is the horizontal axis of all charts. W&B's
+    own step counter drops a row whose step is lower than that of the last row; this axis keeps all rows.
+    Histograms, images and texts are W&B's media; hyperparameters are its config, and the ending is the state
+    of the run. Precision-recall curves and layouts of charts are not written.
 
-    A resumed run is a run of its own, in one group with those before it and with `resumed_from` in its
-    config: as a fork, it has the steps from there on, and theirs stay as they were.
+    A resumed run is a fork: a new run in the same group, with `resumed_from` in its config. It has the steps
+    from there on, and the earlier runs stay unchanged.
 
     W&B takes some milliseconds of CPU for a record of 1000 scalars, so use `Every`; `Spooled` keeps that off
-    the other writers' thread. The first record makes the run. W&B's own process, which the constructor
-    starts, keeps the rows in a file and uploads them. It needs W&B's client, `pip install 'sowlog[wandb]'`.
+    the thread of the other writers. The first record creates the run. W&B's own process, which the
+    constructor starts, keeps the rows in a file and uploads them. The writer needs W&B's client,
+    `pip install 'sowlog[wandb]'`.
 
     Args:
         project: the project.

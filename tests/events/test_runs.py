@@ -106,7 +106,7 @@ def test_a_path_without_runs_is_an_error(tmp_path):
     """For one run the error names the runs below, and the function that reads all."""
     with pytest.raises(FileNotFoundError, match=r"and its subfolders hold no event file \(\*tfevents\*\)"):
         sowlog.read_all(tmp_path)
-    with pytest.raises(FileNotFoundError, match="does not exist and holds no event file"):
+    with pytest.raises(FileNotFoundError, match="does not exist: pass a folder of runs"):
         sowlog.read_all(tmp_path / "nowhere")
     for name in "abcd":
         write_run(tmp_path / name, 1.0)

@@ -87,7 +87,7 @@ def test_equal_charts_of_several_runs_are_one(tmp_path):
         ({"loss": {"chart": "loss"}}, TypeError, "the chart chart of the layout is 'loss': give a list"),
         ({"loss": {"chart": 1}}, TypeError, "the chart chart of the layout is 1: give a list of tags"),
         ({"loss": {"chart": []}}, ValueError, "the chart chart of the layout has no tags"),
-        ({"loss": {"chart": [1]}}, TypeError, "has the tag 1, of type int: give a tag, a glob"),
+        ({"loss": {"chart": [1]}}, TypeError, "has the tag 1, of type int: pass a tag, a glob"),
         ({"loss": {"chart": [""]}}, ValueError, "has the tag '', with an empty part"),
         ({"loss": {"chart": ["a//b"]}}, ValueError, "has the tag 'a//b', with an empty part"),
         ({"loss": {"chart": [re.compile(b"x")]}}, TypeError, "has an expression of bytes"),
