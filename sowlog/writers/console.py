@@ -24,8 +24,8 @@ class Console:
 
     On a terminal, a view at the bottom has the last value and a curve of each chosen tag, the steps per
     second and the time that is left; output of the program stays above it. To a pipe or a file, and where
-    `CI` is set or `TERM` is "dumb", plain lines are written: one each `interval`, and the last records. A value
-    that becomes NaN or infinite is shown at once.
+    `CI` is set or `TERM` is "dumb", plain lines are written: one each `interval`, and the last records. A
+    value that becomes NaN or infinite is shown at once.
 
     The view is drawn by rich (`pip install 'sowlog[console]'`); plain lines do not need it. While the view is
     open, `sys.stdout` and `sys.stderr` write the program's text above it; `close` restores them. If the

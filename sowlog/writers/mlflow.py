@@ -35,11 +35,11 @@ class Mlflow:
     """Writes to a run of MLflow, which is found by its name when training continues.
 
     Scalars are metrics of MLflow, in calls of up to 1000; hyperparameters are its parameters; images and
-    texts are artifacts in `images/` and `texts/`. Histograms and curves are not written. A character that MLflow
-    refuses in a name is replaced by its code: `a[0]` is `a_5b_0_5d_`. MLflow never changes a parameter, so a
-    value that a continued run has changed is a tag, `sowlog.changed.NAME`. The ending of a run with
-    hyperparameters is its status, FINISHED or FAILED; without an ending it is KILLED, as such a run may
-    continue. A run without hyperparameters is FINISHED.
+    texts are artifacts in `images/` and `texts/`. Histograms and curves are not written. A character that
+    MLflow refuses in a name is replaced by its code: `a[0]` is `a_5b_0_5d_`. MLflow never changes a
+    parameter, so a value that a continued run has changed is a tag, `sowlog.changed.NAME`. The ending of a
+    run with hyperparameters is its status, FINISHED or FAILED; without an ending it is KILLED, as such a run
+    may continue. A run without hyperparameters is FINISHED.
 
     The first record opens the connection. While a server does not answer, `write` raises StalledError and the
     logger tries again; behind `Spooled` the records wait in a file, and neither training nor other writers
