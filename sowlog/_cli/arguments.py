@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True)
     show = _command(commands, "show", "tags with statistics, curves and health", _SHOW)
     show.add_argument("runs", nargs="+", metavar="RUN", help="a run, several, or a folder of runs")
     _add_tags(show)
