@@ -96,6 +96,19 @@ def test_tensorboard_reads_consecutive_steps(tmp_path):
     assert found["rate"].steps == [10, 11, 12, 14, 15, 16]
 
 
+def test_rows_of_one_batch_are_read_together(tmp_path):
+    """As the words of packed trees of single steps between them, which have the same layout."""
+    numbers = np.arange(80, dtype=np.float32).reshape(40, 2)
+    with sowlog.Logger(tmp_path) as log, log._background._lock:
+        log.steps(0, packed(numbers))
+        log(40, sowlog.Packed(np.array([80, 81], np.float32).view(np.uint32), ROWS))
+        log.steps(41, {"loss": numbers[:, 0], "rate": jnp.array(numbers[:, 1])})
+    found = sowlog.read(tmp_path)
+    assert found.scalars["loss"].values.tolist() == [*range(0, 82, 2), *range(0, 80, 2)]
+    assert found.scalars["rate"].values.tolist() == [*range(1, 83, 2), *range(1, 81, 2)]
+    assert found.scalars["rate"].steps.tolist() == list(range(81))
+
+
 def test_a_cadence_takes_the_rows_of_its_steps(memory):
     """Counted from step 0, for negative steps too; none in between is no entry."""
     stacked = packed([[float(row), 0.0] for row in range(7)])
