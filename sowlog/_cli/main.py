@@ -16,7 +16,9 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,28 +29,52 @@ from sowlog._cli.errors import UsageError, describe
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     options = make_parser().parse_args(argv)
+    # A shell may start the command with a stream closed.
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        return _fail(options, "the output cannot be written: standard output is closed.")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A tag may have characters that the stream's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")
     status = 0
     try:
-        # The commands import NumPy, and the help does not.
-        command: Any = importlib.import_module(f"sowlog._cli.{options.command}")
+        command = _import_command(options.command)
         report = command.run(options)
         status = report.status
         _print(report, options)
     except UsageError as error:
-        print(f"sowlog {options.command}: {error}", file=sys.stderr)
-        return 2
+        return _fail(options, str(error))
     except BrokenPipeError:
         _drop_output()
     except OSError as error:
         _drop_output()
-        print(f"sowlog {options.command}: {describe(error)}", file=sys.stderr)
-        return 2
+        return _fail(options, describe(error))
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _fail(options: Any, message: str) -> int:
+    """Write an error, and return its exit status."""
+    # print() takes a closed stream for standard output.
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        print(f"sowlog {options.command}: {message}", file=sys.stderr)
+    return 2
+
+
+def _import_command(name: str) -> Any:
+    """Import a command, and NumPy, which the help does not need.
+
+    Ctrl-C ends the process here: an extension module may turn a KeyboardInterrupt into an ImportError.
+    """
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_ours = is_default and threading.current_thread() is threading.main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return importlib.import_module(f"sowlog._cli.{name}")
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _drop_output() -> None:

@@ -34,7 +34,7 @@ def read_runs(paths: Sequence[str], *, most: int | None = None) -> dict[str, Run
                 runs |= {str(Path(path, name)): run for name, run in tree.items()}
                 _report(tree.skipped)
             else:
-                runs[path] = read(path)
+                runs[str(Path(path))] = read(path)
         except FileNotFoundError as error:
             raise UsageError(f"{error}{_suggest(path)}") from error
         except OSError as error:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import final
 
 from sowlog._events.contents import FileOrder
-from sowlog._events.framing import CorruptEventFile, unreadable_error
+from sowlog._events.framing import CorruptEventFile, read_range, unreadable_error
+
+# More than a checksum and a wall time.
+_LAST = 64
 
 
 class ChangedFilesError(Exception):
@@ -23,7 +26,8 @@ class TrackedFile:
         path: the file.
         number: its index in the order in which files were found.
         identity: its device and inode; None if it was never read.
-        size: its size when it was last read.
+        state: its size and its time of modification when it was last read.
+        last: the last bytes before `end`, by which a file that was written anew under its name is known.
         end: the byte behind the last record that was read.
         records: the number of records before that byte.
         damage: the errors of the file.
@@ -32,7 +36,8 @@ class TrackedFile:
     path: Path
     number: int
     identity: tuple[int, int] | None = None
-    size: int = 0
+    state: tuple[int, int] = (0, 0)
+    last: bytes = b""
     end: int = 0
     records: int = 0
     damage: list[CorruptEventFile] = field(default_factory=list[CorruptEventFile])
@@ -100,15 +105,27 @@ class FileTracker:
         if file.identity is not None:
             if file.identity != identity or state.st_size < file.end:
                 raise ChangedFilesError
-            if file.size == state.st_size:
+            if file.state == (state.st_size, state.st_mtime_ns):
                 return False
+            if _last_bytes(file) != file.last:
+                raise ChangedFilesError
         before, kept = file.end, [error for error in file.damage if error.offset < file.end]
         try:
             found = read_on(file)
         except OSError as error:
             return _set_damage(file, [unreadable_error(path, error)])
-        file.identity, file.size = identity, state.st_size
+        file.identity, file.state = identity, (state.st_size, state.st_mtime_ns)
+        file.last = _last_bytes(file)
         return _set_damage(file, [*kept, *found]) or file.end > before
+
+
+def _last_bytes(file: TrackedFile) -> bytes:
+    """Return the bytes before the end of what was read; none of a file that is gone."""
+    start = max(0, file.end - _LAST)
+    try:
+        return read_range(file.path, start, file.end - start)
+    except OSError:  # the next look at the file reports it
+        return b""
 
 
 def _set_damage(file: TrackedFile, damage: list[CorruptEventFile]) -> bool:

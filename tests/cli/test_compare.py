@@ -96,6 +96,8 @@ def test_what_cannot_be_compared_is_named(sweep, sowlog_command):
     """One run, a setting and a tag that no run has."""
     status, _, errors = sowlog_command("compare", sweep / "rate=0.1" / "0")
     assert (status, "name another one, or a folder of runs." in errors) == (2, True)
+    status, _, errors = sowlog_command("compare", sweep / "rate=0.1" / "0", f"{sweep}/rate=0.1/./0/")
+    assert (status, "name another one, or a folder of runs." in errors) == (2, True)
     status, _, errors = sowlog_command("compare", sweep, "--by", "config.optimiser.rate")
     assert (status, "for --by: did you mean optimizer.rate?" in errors) == (2, True)
     status, _, errors = sowlog_command("compare", sweep, "--tag", "los")

@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,44 @@ def test_a_path_that_the_system_refuses_is_the_cause(tmp_path, sowlog_command, c
     status, output, errors = sowlog_command(command, tmp_path / ("x" * 300))
     assert (status, output) == (2, "")
     assert errors == f"sowlog {command}: {tmp_path / ('x' * 300)} cannot be used: File name too long.\n"
+
+
+@pytest.mark.parametrize("command", ["show", "tail"])
+def test_a_closed_output_is_an_error(tmp_path, command):
+    """As by `>&-` in a shell; a closed stream of errors leads none of them to the output."""
+    write_run(tmp_path, loss=[1.0])
+    program = f'"{sys.executable}" -m sowlog {command}'
+    done = python_in_shell(f'{program} "{tmp_path}" >&-')
+    message = f"sowlog {command}: the output cannot be written: standard output is closed.\n"
+    assert (done.returncode, done.stderr) == (2, message)
+    done = python_in_shell(f'{program} "{tmp_path}/nothing" 2>&-')
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def python_in_shell(line):
+    """Run a line of a shell."""
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+
+
+def test_ctrl_c_while_numpy_is_imported_ends_the_command(tmp_path):
+    """Without an ImportError, into which an extension module turns it."""
+    write_run(tmp_path, loss=[1.0])
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'numpy':\n"
+        "            try:\n"
+        "                os.kill(os.getpid(), signal.SIGINT)\n"
+        "            except KeyboardInterrupt:\n"
+        "                raise ImportError('an extension module')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from sowlog._cli.main import main\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        f"main(['show', {str(tmp_path)!r}])\n"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, sowlog_command, monkeypatch):

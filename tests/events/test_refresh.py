@@ -1,10 +1,14 @@
 """A run that is read while it is written."""
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sowlog
@@ -127,6 +131,54 @@ def test_files_that_are_replaced_are_read_anew(tmp_path, change):
         first.unlink()
     with pytest.raises(FileNotFoundError, match="holds no event file"):
         run.refresh()
+
+
+@pytest.mark.parametrize("count", [3, 9, 30])
+def test_a_file_that_is_written_anew_in_place_is_read_anew(tmp_path, count):
+    """As by a copy over it, which keeps its inode; shorter, of the same size, and longer."""
+    path = write_file(tmp_path, [VERSION, *(event(step, shapes.plain("x", 1.0)) for step in range(9))])
+    run = sowlog.read(tmp_path)
+    write_file(tmp_path, [VERSION, *(event(step, shapes.plain("x", 2.0)) for step in range(count))])
+    os.utime(path, (1, 1))
+    assert run.refresh()
+    assert run.scalars["x"].values.tolist() == [2.0] * count
+    assert run.damage == ()
+    assert not run.refresh()
+
+
+KILLED = """
+import os, signal, sys
+data = open(sys.argv[1], "rb").read()
+file = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+for start in range(0, len(data), int(sys.argv[3])):
+    os.write(file, data[start : start + int(sys.argv[3])])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@settings(max_examples=3)
+@given(data=st.data())
+def test_a_run_is_read_while_its_writer_is_killed_at_any_byte(data, tmp_path_factory):
+    """Each refresh has whole records only, and the last one all of them, of a second writer as well."""
+    folder = tmp_path_factory.mktemp("run")
+    write_file(folder, [VERSION], name="events.out.tfevents.0.host")
+    run = sowlog.read(folder)
+    for number in (1, 2):
+        events = [VERSION, *(event(step, shapes.plain("x", step)) for step in range(200 * number))]
+        events.insert(100, start(0))
+        whole = b"".join(frame(one.SerializeToString()) for one in events)
+        source = folder / "whole"
+        source.write_bytes(whole[: data.draw(st.integers(1, len(whole)))])
+        target = folder / f"events.out.tfevents.{number}.host"
+        command = [sys.executable, "-S", "-c", KILLED, source, target, str(data.draw(st.integers(1, 99)))]
+        with subprocess.Popen(command) as writer:
+            while writer.poll() is None:
+                run.refresh()
+                found = run.scalars.get("x")
+                assert found is None or found.values.tolist() == found.steps.tolist()
+        assert writer.returncode == -signal.SIGKILL
+        run.refresh()
+        assert contents(run) == contents(sowlog.read(folder))
 
 
 def test_values_of_a_file_that_is_gone_or_changed_are_an_error(tmp_path):
