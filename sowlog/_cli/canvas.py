@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from string import ascii_lowercase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from sowlog._cli.report import number
 
 _HEIGHT = 12
 _MARGIN = 11
+# Letters of curves that end in one row; more have no room.
+_LETTERS = 6
 # The bits of the dots of a braille character, by row and column.
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _BRAILLE = 0x2800
@@ -25,6 +28,8 @@ def draw_curves(
 ) -> list[str]:
     """Return curves over one another as lines of text, with the range of values and steps.
 
+    Of several curves each has a letter, at the right of the row of its last value: `marked` labels.
+
     Args:
         curves: steps, rising, and values.
         width: the columns of the terminal.
@@ -32,20 +37,39 @@ def draw_curves(
     """
     is_unicode = not levels_for(encoding).isascii()
     dots = (4, 2) if is_unicode else (1, 1)
-    height, columns = _HEIGHT * dots[0], max(width - _MARGIN, 8) * dots[1]
+    room = width - _MARGIN - (min(len(curves), _LETTERS) + 1 if len(curves) > 1 else 0)
+    height, columns = _HEIGHT * dots[0], max(room, 8) * dots[1]
     finite = [(s[np.isfinite(v)].astype(np.float64), v[np.isfinite(v)]) for s, v in curves]
-    finite = [(steps, values) for steps, values in finite if len(steps)]
-    if not finite:
+    filled = [(steps, values) for steps, values in finite if len(steps)]
+    if not filled:
         return ["(no finite values)"]
-    first, last = min(s[0] for s, _ in finite), max(s[-1] for s, _ in finite)
-    low, high = min(v.min() for _, v in finite), max(v.max() for _, v in finite)
+    first, last = min(s[0] for s, _ in filled), max(s[-1] for s, _ in filled)
+    low, high = min(v.min() for _, v in filled), max(v.max() for _, v in filled)
     canvas = np.zeros((height, columns), np.bool_)
-    for steps, values in finite:
-        _draw(canvas, _scaled(steps, first, last), _scaled(values, low, high))
+    marks = [""] * _HEIGHT
+    for mark, (steps, values) in zip(_marks(len(finite)), finite, strict=True):
+        if len(steps):
+            up = _scaled(values, low, high)
+            _draw(canvas, _scaled(steps, first, last), up)
+            marks[round((1 - up[-1]) * (_HEIGHT - 1))] += mark
     rows = _braille(canvas) if is_unicode else ["".join("*" if dot else " " for dot in row) for row in canvas]
     labels = [number(high), *[""] * (_HEIGHT - 2), number(low)]
-    lines = [f"{label:>{_MARGIN - 2}} {row}".rstrip() for label, row in zip(labels, rows, strict=True)]
-    return [*lines, _axis(int(first), int(last), width)]
+    lines = [
+        f"{label:>{_MARGIN - 2}} {row} {mark[:_LETTERS]}".rstrip()
+        for label, row, mark in zip(labels, rows, marks, strict=True)
+    ]
+    return [*lines, _axis(int(first), int(last), max(room, 8) + _MARGIN)]
+
+
+def marked(labels: Sequence[str]) -> list[str]:
+    """Return the labels of curves with their letters, as `draw_curves` draws them."""
+    return [f"{mark} {label}".lstrip() for mark, label in zip(_marks(len(labels)), labels, strict=True)]
+
+
+def _marks(count: int) -> Iterator[str]:
+    """Yield the letter of each curve; none for one curve, and for those beyond the alphabet."""
+    letters = ascii_lowercase if count > 1 else ""
+    yield from (letters[index : index + 1] for index in range(count))
 
 
 def draw_heat_map(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._cli.arguments import ALL_STEPS
-from sowlog._cli.canvas import draw_curves, draw_heat_map
+from sowlog._cli.canvas import draw_curves, draw_heat_map, marked
 from sowlog._cli.compare import differences_of, group_runs
 from sowlog._cli.errors import UsageError
 from sowlog._cli.figures import Band, HeatMap, Line, Panel, write_figure
@@ -190,6 +190,6 @@ def _terminal(panels: Sequence[Panel]) -> list[str]:
             curves = [(line.steps, line.values) for line in panel.lines]
             lines += draw_curves(curves, width, sys.stdout.encoding)
             if len(panel.lines) > 1:
-                lines.append("  ".join(printable(line.label) for line in panel.lines))
+                lines.append("  ".join(map(printable, marked([line.label for line in panel.lines]))))
         lines.append("")
     return lines[:-1]

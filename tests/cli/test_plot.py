@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from sowlog._cli.canvas import draw_curves, draw_heat_map
+from sowlog._cli.canvas import draw_curves, draw_heat_map, marked
 from sowlog._cli.figures import HeatMap
 from sowlog._cli.plot import limits_of, mean_heat_map, smoothed
 from tests.cli.writing import write_run
@@ -170,6 +170,20 @@ def test_curves_of_any_values_fit_the_terminal(values, steps, width, encoding):
     else:
         assert lines == ["(no finite values)"]
     assert encoding != "ascii" or "".join(lines).isascii()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_each_of_several_curves_is_named_at_its_end(encoding):
+    """By a letter in the row of its last value, and the same one in the line of the labels."""
+    steps = np.arange(5)
+    curves = [(steps, 0.0 * steps), (steps, 1.0 * steps), (steps, np.full(5, np.nan)), (steps, 4.0 - steps)]
+    *rows, axis = draw_curves(curves, 60, encoding)
+    assert [row.split()[-1] for row in rows if row[-1:].isalpha()] == ["b", "ad"]
+    assert (rows[0][-1], rows[11][-2:]) == ("b", "ad")
+    assert max(map(len, (*rows, axis))) <= 60
+    assert marked(["low", "up", "none", "down"]) == ["a low", "b up", "c none", "d down"]
+    assert marked(["alone"]) == ["alone"]
+    assert max(map(len, draw_curves(curves * 20, 60, encoding))) <= 60
 
 
 @given(
