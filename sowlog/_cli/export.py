@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from sowlog._cli.report import Report, counted
 from sowlog._cli.selecting import choose, matching, read_runs
 from sowlog._cli.table_export import COLUMNS, WRITERS, Part, Table
 from sowlog._events.reading import Run
+from sowlog._events.whole_file import write_whole
 
 T = TypeVar("T")
 _KINDS = ("scalars", "histograms", "images", "texts", "pr_curves", "tensors", "hparams")
@@ -108,19 +108,13 @@ def _write(path: Path, write: Callable[[BinaryIO], T]) -> T:
     Raises:
         UsageError: The file cannot be written, or a package is missing.
     """
-    partial = path.with_name(f".{path.name[-100:]}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as file:
-            result = write(file)
-        partial.replace(path)
+        return write_whole(path, write, is_shared=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
     except (ModuleNotFoundError, ValueError) as error:
         # The latter of values that were changed since, or that cannot be decoded.
         raise UsageError(str(error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return result
 
 
 def _table(runs: Mapping[str, Run], kind: str, tags: set[str]) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sowlog._events.whole_file import write_whole
 
 Values = NDArray[np.float64]
 _COLUMNS = 3
@@ -100,13 +101,8 @@ def write_figure(panels: Sequence[Panel], path: Path) -> None:
         axes.set_xlabel("step", fontsize=8)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
-    partial = path.with_name(f".{path.name[-100:]}.{os.getpid()}.partial")
-    try:
-        with partial.open("xb") as file:
-            figure.savefig(file, format=path.suffix[1:].lower(), dpi=110)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    kind = path.suffix[1:].lower()
+    write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=110), is_shared=True)
 
 
 def _draw_lines(axes: Any, lines: Sequence[Line]) -> None:
