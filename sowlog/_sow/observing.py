@@ -73,7 +73,7 @@ def observe(
         depth: the number of names of a module's path: 1 joins the modules inside of the outermost ones, 0
             leaves the global statistics only. None keeps all modules.
         stacked: globs of the paths of arrays whose first axis is that of layers, as of parameters under a
-            scan: "decoder/blocks/*". Each layer has its own statistics, its index at the end of the tag.
+            scan: "decoder/blocks/**". Each layer has its own statistics, its index at the end of the tag.
         ratio: whether to record the norm of the updates relative to that of their parameters, `ratio`,
             globally and by module. It is absent where the parameters are all 0.
         before: the name of an earlier observer. `<name>/clip_fraction` is then 1 if the transformations

@@ -1,7 +1,6 @@
 """Trees of parameters, gradients or updates: their arrays by module, and the norms of these."""
 
 import dataclasses
-import fnmatch
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -11,6 +10,7 @@ from flax import linen as nn
 
 from sowlog._reduce.squares import squares_of
 from sowlog._sow import foreign
+from sowlog._tree.globs import matches
 
 
 @final
@@ -46,7 +46,7 @@ def modules_of(tree: Any, depth: int | None, stacked: Sequence[str]) -> dict[str
     for names, array in _arrays_of(tree):
         path = "/".join(names)
         module = "/".join((names[:-1] or names)[:depth])
-        is_stacked = any(fnmatch.fnmatchcase(path, glob) for glob in stacked)
+        is_stacked = any(matches(glob, path) for glob in stacked)
         if is_stacked and not array.ndim:
             raise ValueError(f"stacked= matches {path}, a scalar: the first axis must be that of its layers.")
         layers = array.shape[0] if is_stacked else None

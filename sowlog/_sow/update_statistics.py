@@ -1,7 +1,6 @@
 """The statistics of one observer: norms, ratios and reducers of updates, by module and over all."""
 
 import dataclasses
-import fnmatch
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
@@ -15,6 +14,7 @@ from sowlog._reduce.reducer import Reducer
 from sowlog._reduce.state import State
 from sowlog._sow.collector import merge_axis
 from sowlog._sow.parameters import Module, modules_of, norm_of
+from sowlog._tree.globs import matches
 from sowlog._tree.packing import concatenate
 from sowlog._tree.tags import empty_like
 
@@ -60,7 +60,7 @@ class Statistics:
         modules = self._modules(params)
         paths = [path for module in modules.values() for path in module.arrays]
         for glob in self.stacked:
-            if paths and not fnmatch.filter(paths, glob):
+            if paths and not any(matches(glob, path) for path in paths):
                 raise ValueError(
                     f"observe({self.name!r}): stacked={glob!r} matches none of the arrays "
                     f"{', '.join(paths[:8])}{' ...' if len(paths) > 8 else ''}."

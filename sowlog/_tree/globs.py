@@ -1,5 +1,6 @@
 """Globs of tags."""
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -14,6 +15,21 @@ def from_glob(glob: str) -> str:
     *parts, last = glob.split("/")
     end = ".+" if last == "**" else _part(last)
     return f"^{''.join('(?:[^/]+/)*' if part == '**' else f'{_part(part)}/' for part in parts)}{end}$"
+
+
+def matches(glob: str, tag: str) -> bool:
+    """Return whether a glob matches a whole tag.
+
+    Example:
+        >>> matches("blocks/*", "blocks/rms"), matches("blocks/*", "blocks/attn/rms")
+        (True, False)
+    """
+    return _compiled(glob).match(tag) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(glob: str) -> re.Pattern[str]:
+    return re.compile(from_glob(glob))
 
 
 def deeper(glob: str, tags: Iterable[str]) -> str | None:

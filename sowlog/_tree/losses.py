@@ -7,7 +7,6 @@ collections have them, or of passes under jax.vmap: `collect` ends a pass, and r
 """
 
 import dataclasses
-import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeGuard, final
 
@@ -19,6 +18,7 @@ from sowlog._reduce.compensated import Pair
 from sowlog._reduce.limbs import of_limbs, total_limbs
 from sowlog._reduce.reducer import Exchange, Reducer
 from sowlog._reduce.state import Parts, State, check_intact
+from sowlog._tree.globs import matches
 from sowlog._tree.tags import is_state, leaves_by_tag
 
 COLLECTION = "losses"
@@ -133,8 +133,8 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
 
     Args:
         updates: the updates from `sowlog.collect`, with the losses under "losses".
-        expect: names (or globs) of losses that the pass must sow, matched against the whole tag
-            ("blocks/moe/load_balance") or its last part ("load_balance").
+        expect: names or globs of losses that the pass must sow, matched against the whole tag
+            ("blocks/*/load_balance", "blocks/**") or its last part ("load_balance").
 
     Returns:
         A float32 scalar; 0 if no loss was sown and none is expected.
@@ -198,10 +198,7 @@ def _check_expected(tags: list[str], expected: list[str]) -> None:
     missing = [
         pattern
         for pattern in expected
-        if not any(
-            fnmatch.fnmatchcase(tag, pattern) or fnmatch.fnmatchcase(tag.rsplit("/", 1)[-1], pattern)
-            for tag in tags
-        )
+        if not any(matches(pattern, tag) or matches(pattern, tag.rsplit("/", 1)[-1]) for tag in tags)
     ]
     if missing:
         raise LookupError(

@@ -1,7 +1,6 @@
 """Checks of a user's model and step: see `sowlog.testing`."""
 
 import contextlib
-import fnmatch
 import functools
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sowlog._sow import collecting
+from sowlog._tree.globs import matches
 from sowlog._tree.layout import is_packed
 from sowlog._tree.tags import is_state, leaves_by_tag
 
@@ -22,8 +22,9 @@ def assert_sown(model: Any, *args: Any, names: str | Iterable[str], **kwargs: An
         model: a linen or nnx model, or any function.
         *args: the arguments of its call, for a linen model after its variables, which hold no sown
             collections; shapes and dtypes suffice (`jax.ShapeDtypeStruct`).
-        names: tags or globs that must each match a sown tag: "blocks/attn/entropy", "*/entropy", "losses/*".
-            A tag is the module path and the name; losses are under "losses".
+        names: tags or globs that must each match a sown tag: "blocks/attn/entropy", "**/entropy",
+            "losses/*". A tag is the module path and the name; losses are under "losses". `*` is any text
+            within a part of the tag, `**` any number of parts.
         **kwargs: the keyword arguments of the call; for a linen model those of `apply`, such as mutable=,
             rngs= and method=.
 
@@ -44,7 +45,7 @@ def assert_sown(model: Any, *args: Any, names: str | Iterable[str], **kwargs: An
     """
     sown = list(sown_structure(model, *args, **kwargs))
     wanted = [names] if isinstance(names, str) else list(names)
-    missing = [name for name in wanted if not any(fnmatch.fnmatchcase(tag, name) for tag in sown)]
+    missing = [name for name in wanted if not any(matches(name, tag) for tag in sown)]
     if missing:
         raise AssertionError(
             f"{getattr(model, '__qualname__', type(model).__name__)} does not sow {', '.join(missing)}; "

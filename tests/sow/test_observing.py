@@ -106,7 +106,7 @@ def test_stacked_layers_have_statistics_of_their_own():
     bias = np.array([[1.0], [5.0], [-30.0]], np.float32)
     grads = {"blocks": {"attn": {"kernel": kernel, "bias": bias}}, "head": {"kernel": np.ones(2, np.float32)}}
     params = jax.tree.map(lambda x: 2 * x + 1, grads)
-    observer = sowlog.observe("g", {"max": sowlog.max}, stacked="blocks/*", ratio=True)
+    observer = sowlog.observe("g", {"max": sowlog.max}, stacked="blocks/**", ratio=True)
     everything = [jax.tree.leaves(tree) for tree in (grads, params)]
     expected = {
         "g/norm": norm(*everything[0]),
@@ -222,7 +222,7 @@ def test_one_array_has_the_global_statistics_alone():
 def test_one_structure_and_one_trace_from_the_first_step_on():
     """Shapes, dtypes and weak types of the start are those of a step; the state may be donated."""
     optimizer = optax.chain(
-        sowlog.observe("grads", {"histogram": sowlog.histogram}, stacked="decoder/blocks/*"),
+        sowlog.observe("grads", {"histogram": sowlog.histogram}, stacked="decoder/blocks/**"),
         optax.clip_by_global_norm(1.0),
         sowlog.observe("clipped", before="grads"),
         optax.adam(1e-3),
@@ -331,7 +331,7 @@ def test_norms_of_sharded_gradients_are_those_of_the_whole(axis_type):
     specs = {"blocks": {"w": PartitionSpec(None, "shard")}, "head": {"w": PartitionSpec("shard")}}
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     sharded = jax.tree.map(lambda x, s: jax.device_put(x.astype(np.float32), s), grads, shardings)
-    observer = sowlog.observe("g", {"max": sowlog.max}, stacked="blocks/*", ratio=True)
+    observer = sowlog.observe("g", {"max": sowlog.max}, stacked="blocks/**", ratio=True)
     with jax.set_mesh(mesh):
         computed = results(observer, sharded)
     expected = results(observer, grads)
@@ -468,12 +468,12 @@ def test_refused_arguments(case):
 def test_globs_that_fit_no_layers_are_errors_of_init():
     """A glob that matches nothing, a part of a module, or arrays of unequal layers."""
     with pytest.raises(
-        ValueError, match=r"stacked='block/\*' matches none of the arrays decoder/blocks/attn"
+        ValueError, match=r"stacked='block/\*\*' matches none of the arrays decoder/blocks/attn"
     ):
-        sowlog.observe("g", stacked="block/*").init(GRADS)
+        sowlog.observe("g", stacked="block/**").init(GRADS)
     params = {"a": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}}
     with pytest.raises(ValueError, match=r"matches a/w and not a/b"):
-        sowlog.observe("g", stacked="*/w").init(params)
+        sowlog.observe("g", stacked="**/w").init(params)
     with pytest.raises(ValueError, match=r"matches a/b with 2 layers and a/w with 3"):
         sowlog.observe("g", stacked="a/*").init({"a": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}})
     with pytest.raises(ValueError, match="matches s, a scalar"):

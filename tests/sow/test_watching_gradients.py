@@ -117,7 +117,7 @@ def test_a_watch_of_gradients_needs_a_collect_around_the_gradient():
         jax.grad(lambda params: watched(params)[0])(PARAMS)
 
 
-def trained(watch, *, stacked="blocks/*", observer="updates"):
+def trained(watch, *, stacked="blocks/**", observer="updates"):
     """Return the updates of one step, and the results of its sows."""
     optimizer = optax.chain(optax.sgd(0.1), sowlog.observe(observer, stacked=stacked))
 

@@ -94,7 +94,11 @@ def test_nnx_models_and_functions_are_checked(train):
     ):
         args = () if isinstance(getattr(called, "__self__", called), NnxModel) else (model,)
         assert sown_structure(called, *args, X, train=train) == wanted
-        assert assert_sown(called, *args, X, names=["*/load", "losses/*"], train=train) == list(wanted)
+        assert assert_sown(called, *args, X, names=["*/load", "losses/**"], train=train) == list(wanted)
+    with pytest.raises(
+        AssertionError, match=r"does not sow losses/\*; it sows: hidden/load, losses/hidden/l2"
+    ):
+        assert_sown(model, X, names="losses/*", train=train)
     assert assert_sown(lambda x: sowlog.sow("largest", x, sowlog.max), X, names="largest") == ["largest"]
     assert model.norm.mean[...].tolist() == [0.0] * 4
 
