@@ -1,6 +1,7 @@
 """CSV: a row for each scalar, for a table of pandas, R or a spreadsheet.
 
-The columns are those of `Run.to_pandas`, in long form, so that a new tag changes no header:
+The columns are those of `Run.to_pandas`. The table is long, as each new tag would change the header of a wide
+one:
 
 - `step`: an integer; `wall_time`: seconds since the epoch.
 - `tag`: the tag, in quotes if it contains a comma, a quote or a line end. The text is UTF-8.
@@ -31,10 +32,10 @@ _NAME, _SUFFIX = "metrics.csv", ".csv"
 class Csv:
     """Writes the scalars of each record as rows of a CSV file, which a resumed run continues.
 
-    The module's docstring, `help(sowlog.writers.csv)`, has the columns. The rows of a record reach the
-    operating system in one write before `write` returns; a row that a kill has cut is removed when the file
-    is opened again. On a full disk the file holds whole records only and the logger tries again; after it was
-    deleted, a new one begins. Other values than scalars have no place there.
+    The columns are `step`, `wall_time`, `tag` and `value`; `help(sowlog.writers.csv)` has their form. The
+    rows of a record reach the operating system in one write before `write` returns; a row that a kill has cut
+    is removed when the file is opened again. On a full disk the file holds whole records only and the logger
+    tries again; after it was deleted, a new one begins. Other values than scalars have no place there.
 
     Args:
         path: the file, if its name ends in .csv; else a folder, in which the file is `metrics.csv`. It is

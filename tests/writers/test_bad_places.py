@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet  # noqa: F401 - it may open files of its own
 import pytest
 
 from sowlog.testing import MemoryWriter
@@ -29,7 +30,7 @@ def nothing_stays_open():
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208 - the folder has no other use
     yield
     gc.collect()
-    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
+    assert len(os.listdir("/dev/fd")) <= before  # noqa: PTH208
 
 
 def works(name, folder):
