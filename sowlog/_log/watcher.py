@@ -51,7 +51,7 @@ class Watcher:
         return origin
 
     def passes(self, rows: ScalarRows) -> bool:
-        """Return whether no finite values of rows need a closer look, record by record; note them if so."""
+        """Note rows of finite values; return False if their records need a closer look, one by one."""
         counts = self._counts_in(rows.tags)
         if self._bad or (counts is not None and rows.values[:, counts].any()):
             return False
