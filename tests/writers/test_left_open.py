@@ -83,14 +83,24 @@ def test_a_forked_child_that_collects_a_writer_ends(tmp_path):
 
 
 FORK = """
-import os, sys, warnings
+import os, sys, threading, warnings
 import numpy as np
 from sowlog.testing import MemoryWriter
 from sowlog.writers import JsonLines, Prometheus, Record, Spooled
 warnings.simplefilter("ignore")  # of forks beside threads
 memory = MemoryWriter()
 made = [Prometheus(0), Spooled(memory, sys.argv[1] + "/a.spool"), JsonLines(sys.argv[1])]
+# The thread of the spool may hold its lock at a fork, and holds it for ever in the child.
+lock, held, done = made[1]._forwarder._changed, threading.Event(), threading.Event()
+def hold():
+    with lock:
+        held.set()
+        done.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
 child = os.fork()
+done.set()
 if child == 0:
     made.clear()
     print("child", flush=True)
