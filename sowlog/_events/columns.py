@@ -56,6 +56,10 @@ class EventLayout:
         size: the size of the serialized event.
         low: the event without time and step, with 1 in each byte of its values.
         high: the event without time and step, with 2 in each byte of its values.
+
+    Attributes:
+        template: uint8 of shape [size], the bytes that do not vary, and 0.
+        fixed: uint8 of shape [size], a mask of the bits that do not vary.
     """
 
     def __init__(self, tags: tuple[str, ...], size: int, low: bytes, high: bytes) -> None:
@@ -64,12 +68,12 @@ class EventLayout:
         self._head = size - len(low)
         body = np.frombuffer(low, np.uint8)
         varies = body != np.frombuffer(high, np.uint8)
-        self._template = np.zeros(size, np.uint8)
-        self._fixed = np.zeros(size, np.uint8)
+        self.template = np.zeros(size, np.uint8)
+        self.fixed = np.zeros(size, np.uint8)
         if self.regular:
             self._fix_head()
-            self._template[self._head :] = body
-            self._fixed[self._head :] = np.where(varies, 0, 0xFF)
+            self.template[self._head :] = body
+            self.fixed[self._head :] = np.where(varies, 0, 0xFF)
         self._columns = self._head + np.flatnonzero(varies).astype(np.int32)
         self.probe = (self._head, int(self._columns[0]))
         self.held: list[bytes] = []
@@ -81,17 +85,17 @@ class EventLayout:
         return self._head == _TIME_SIZE or _TIME_SIZE + 2 <= self._head <= _TIME_SIZE + 11
 
     def _fix_head(self) -> None:
-        self._template[0], self._fixed[0] = _TIME, 0xFF
+        self.template[0], self.fixed[0] = _TIME, 0xFF
         if self._head == _TIME_SIZE:
             return
-        self._template[_TIME_SIZE], self._fixed[_TIME_SIZE] = _STEP, 0xFF
+        self.template[_TIME_SIZE], self.fixed[_TIME_SIZE] = _STEP, 0xFF
         # The highest bit is set in all bytes of a varint but the last.
-        self._fixed[_TIME_SIZE + 1 : self._head] = 0x80
-        self._template[_TIME_SIZE + 1 : self._head - 1] = 0x80
+        self.fixed[_TIME_SIZE + 1 : self._head] = 0x80
+        self.template[_TIME_SIZE + 1 : self._head - 1] = 0x80
 
     def fits(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return a mask of the rows of bytes, shape [n, size], that have this layout."""
-        return np.logical_not(((rows ^ self._template) & self._fixed).any(axis=1))
+        return np.logical_not(((rows ^ self.template) & self.fixed).any(axis=1))
 
     def holds(self, payload: bytes) -> bool:
         """Return whether one event of the right size has this layout."""
@@ -111,9 +115,10 @@ class EventLayout:
         misfits = [(held[row], int(positions[row])) for row in np.flatnonzero(~fits)]
         if misfits:
             rows, positions = rows[fits], positions[fits]
-        return self._decode_rows(rows, positions), misfits
+        return self.decode_rows(rows, positions), misfits
 
-    def _decode_rows(self, rows: NDArray[np.uint8], positions: NDArray[np.int64]) -> Columns:
+    def decode_rows(self, rows: NDArray[np.uint8], positions: NDArray[np.int64]) -> Columns:
+        """Return the points of serialized events that have this layout, uint8 of shape [n, size]."""
         wall_times = np.ascontiguousarray(rows[:, 1:_TIME_SIZE]).view("<f8")[:, 0]
         steps = _varints(rows[:, _TIME_SIZE + 1 : self._head])
         values = np.take(rows, self._columns, axis=1).view("<f4")

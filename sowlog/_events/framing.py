@@ -16,7 +16,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from crc32c import crc32c
@@ -82,11 +82,12 @@ def unreadable_error(path: Path, error: OSError) -> CorruptEventFile:
 
 def masked_crc32c(data: bytes | bytearray | memoryview) -> int:
     """Return the CRC32C of `data`, rotated and offset as in the record format (RFC 3720, TFRecord)."""
-    return _masked(crc32c(data))
+    return masked(crc32c(data))
 
 
-def _masked(crc: int) -> int:
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+def masked(crc: Any) -> Any:
+    """Return a CRC, or an array of uint64 CRCs, rotated and offset."""
+    return (((crc >> 15) | (crc << 17) & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def pack_header(size: int) -> bytes:
@@ -248,7 +249,7 @@ def _check_in_parts(file: BinaryIO, length: int) -> None:
     while left and (part := file.read(min(left, _READ_AHEAD))):
         crc = crc32c(part, crc)
         left -= len(part)
-    if _masked(crc) != int.from_bytes(file.read(FOOTER_SIZE), "little"):
+    if masked(crc) != int.from_bytes(file.read(FOOTER_SIZE), "little"):
         raise _damaged_payload(length)
     file.seek(start)
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
+import numpy as np
+
+from sowlog._events.blocks import equal_records, is_short
 from sowlog._events.columns import EventLayout
 from sowlog._events.contents import BYTE_BITS, Contents
 from sowlog._events.decoding import DECODERS
@@ -25,6 +28,8 @@ from sowlog._events.protos import event_bodies
 from sowlog._events.tracking import FileTracker, TrackedFile
 from sowlog._events.wire import value_places
 
+# Records of one layout in a row, behind which others are read together: the tables of checksums cost as many.
+_REPEATED = 1000
 # Bytes of events held before they are decoded.
 _HELD = 1 << 24
 
@@ -66,28 +71,53 @@ class Reader:
         return self._damage
 
     def _read_records(self, file: TrackedFile) -> None:
-        position, records = file.number << BYTE_BITS | file.end, file.records
         try:
-            for payload in read_payloads(file.path, start=file.end, record=records):
-                self._route(payload, position)
-                position += HEADER_SIZE + len(payload) + FOOTER_SIZE
-                records += 1
+            while (layout := self._read_singly(file)) is not None:
+                self._read_together(file, layout)
         finally:
-            file.end, file.records = position & (1 << BYTE_BITS) - 1, records
             self._decode_held()
 
-    def _route(self, payload: bytes, position: int) -> None:
-        """Add an event to its layout, or parse it."""
+    def _read_singly(self, file: TrackedFile) -> EventLayout | None:
+        """Read record by record, to the end of the file or until many in a row have a layout: return it."""
+        position, records = file.number << BYTE_BITS | file.end, file.records
+        before, repeated = None, 0
+        try:
+            for payload in read_payloads(file.path, start=file.end, record=records):
+                layout = self._route(payload, position)
+                position += HEADER_SIZE + len(payload) + FOOTER_SIZE
+                records += 1
+                repeated = repeated + 1 if layout is before else 0
+                before = layout
+                if repeated == _REPEATED and layout is not None and is_short(layout):
+                    return layout
+        finally:
+            file.end, file.records = position & (1 << BYTE_BITS) - 1, records
+        return None
+
+    def _read_together(self, file: TrackedFile, layout: EventLayout) -> None:
+        """Read the records that follow with the same layout."""
+        self._decode_held()
+        stride = HEADER_SIZE + layout.size + FOOTER_SIZE
+        for rows in equal_records(file.path, file.end, layout):
+            starts = np.arange(file.end, file.end + len(rows) * stride, stride)
+            columns = layout.decode_rows(rows, file.number << BYTE_BITS | starts)
+            self.contents.add_columns(layout.tags, [columns])
+            file.end += len(rows) * stride
+            file.records += len(rows)
+
+    def _route(self, payload: bytes, position: int) -> EventLayout | None:
+        """Add an event to its layout and return it, or parse the event."""
         layout = self._find(payload)
         if layout is None:
             layout = self._parse(payload, position)
             if layout is None:
-                return
+                return None
         layout.hold(payload, position)
         self._full[layout] = None
         self._held += len(payload)
         if self._held > _HELD:
             self._decode_held()
+        return layout
 
     def _find(self, payload: bytes) -> EventLayout | None:
         """Return the probable layout of an event, which `EventLayout.decode` checks in full."""
