@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.whole_file import write_whole
+from sowlog._extras import import_extra
 
 Values = NDArray[np.float64]
 _COLUMNS = 3
@@ -139,11 +139,5 @@ def _draw_heat_map(figure: Any, axes: Any, heat_map: HeatMap) -> None:
 
 def _matplotlib(name: str) -> Any:
     """Import a module of Matplotlib where it is first used, which takes a second."""
-    try:
-        return importlib.import_module(f"matplotlib.{name}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "sowlog plot -o draws with Matplotlib, which is not installed: pip install 'sowlog[figures]' (or "
-            "pip install matplotlib); without -o it draws in the terminal.",
-            name=error.name,
-        ) from error
+    need, otherwise = "sowlog plot -o draws with Matplotlib", "without -o it draws in the terminal"
+    return import_extra(f"matplotlib.{name}", need, extra="figures", otherwise=otherwise)

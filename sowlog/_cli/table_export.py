@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.csv_form import csv_cell
+from sowlog._extras import import_extra
 
 Column = NDArray[Any] | list[str]
 
@@ -80,15 +80,11 @@ def _write_parquet(file: BinaryIO, table: Table) -> int:
     Raises:
         ModuleNotFoundError: pyarrow is not installed.
     """
-    try:
-        arrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "Parquet is written by pyarrow, which is not installed: pip install 'sowlog[arrow]' (or pip "
-            "install pyarrow); .csv and .jsonl need no other package.",
-            name=error.name,
-        ) from error
+    need, otherwise = "Parquet is written by pyarrow", ".csv and .jsonl need no other package"
+    arrow, parquet = (
+        import_extra(name, need, extra="arrow", otherwise=otherwise)
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
     coded = arrow.dictionary(arrow.int32(), arrow.string())
     types = {name: getattr(arrow, kind)() for name, kind in table.columns.items()}
     schema = arrow.schema([*((name, coded) for name in table.names), *types.items()])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sowlog._extras import import_extra
 
 
 class Curve(NamedTuple):
@@ -107,11 +108,5 @@ def _texts(texts: list[str]) -> NDArray[np.object_]:
 
 def _import(name: str, method: str, extra: str) -> Any:
     """Import a library where it is first used, which may take a second."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{method} makes its table with {name}, which is not installed: pip install 'sowlog[{extra}]' "
-            f"(or pip install {name}); to_numpy needs no other package.",
-            name=error.name,
-        ) from error
+    need, otherwise = f"{method} makes its table with {name}", "to_numpy needs no other package"
+    return import_extra(name, need, extra=extra, otherwise=otherwise)

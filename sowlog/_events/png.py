@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_INSTALL = "pip install 'sowlog[images]'"
+from sowlog._extras import import_extra
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -53,11 +53,4 @@ def require_encoder() -> None:
     Raises:
         ModuleNotFoundError: Pillow is not installed.
     """
-    try:
-        importlib.import_module("PIL.Image")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"images are encoded and decoded by Pillow, which is not installed: {_INSTALL} (or pip install "
-            f"pillow).",
-            name=error.name,
-        ) from error
+    import_extra("PIL.Image", "images are encoded and decoded by Pillow", extra="images", package="pillow")

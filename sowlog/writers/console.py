@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
 import time
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+from sowlog._extras import import_extra
 from sowlog.writers._arguments import check_count, check_globs
 from sowlog.writers._console.progress import Glyphs, Progress, glyphs_for, number
 from sowlog.writers._console.screen import Screen, emit, is_live, unwrapped
 from sowlog.writers.record import Record
 
-_INSTALL = "pip install 'sowlog[console]'"
 # Seconds between two states of a live view, and between two lines.
 _INTERVALS = 0.25, 10.0
 
@@ -197,14 +196,12 @@ class _Live:
 
 def _view() -> Any:
     """Import the drawing, and with it rich, where it is first used."""
-    try:
-        return importlib.import_module("sowlog.writers._console.view")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Console draws its live view with rich, which is not installed: {_INSTALL} (or pip install "
-            f"rich).",
-            name=error.name,
-        ) from error
+    return import_extra(
+        "sowlog.writers._console.view",
+        "Console draws its live view with rich",
+        extra="console",
+        package="rich",
+    )
 
 
 def _check_interval(interval: Any) -> float:

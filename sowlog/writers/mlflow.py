@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import importlib.util
 import itertools
 import re
 import tempfile
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._events.png import encode_png
+from sowlog._extras import require_extra
 from sowlog.writers._arguments import check_name, check_path
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
-_INSTALL = "pip install 'sowlog[mlflow]'"
 # The most that MLflow takes: metrics and parameters of a call, characters of values and of a name.
 _METRICS, _PARAMS, _VALUE, _TAG_VALUE, _NAME = 1000, 100, 6000, 5000, 250
 _STATUSES = {"success": "FINISHED", "failure": "FAILED"}
@@ -76,12 +75,7 @@ class Mlflow:
         names: dict[str, Any] = {"tracking_uri": tracking_uri, "experiment": experiment, "run": run}
         for name, value in names.items():
             check_name("Mlflow", name, value)
-        if importlib.util.find_spec("mlflow") is None:
-            raise ModuleNotFoundError(
-                f"writers.Mlflow needs MLflow's client, which is not installed: {_INSTALL} (or pip install "
-                f"mlflow).",
-                name="mlflow",
-            )
+        require_extra("mlflow", "writers.Mlflow needs MLflow's client", extra="mlflow")
         # The first record makes the connection, and the program may have left its working folder by then.
         self._uri, self._experiment, self._run = _resolve(tracking_uri), experiment, run
         self._artifacts = str(check_path("mlruns") / _name_of(experiment))

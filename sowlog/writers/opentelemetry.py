@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.client
-import importlib
 import os
 import urllib.error
 import urllib.request
@@ -12,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from sowlog._extras import import_extra
 from sowlog.writers._arguments import check_name, check_timeout
 from sowlog.writers._phase import phase_of
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
-_INSTALL = "pip install 'sowlog[opentelemetry]'"
 _FORM = {"Content-Type": "application/x-protobuf"}
 _LOCAL, _PATH = "http://localhost:4318", "/v1/metrics"
 # Points of a request: a collector takes 20 MiB by default, and a point has 60 bytes and its tag.
@@ -227,11 +226,9 @@ def _check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 def _module(name: str) -> Any:
     """Import messages of OTLP, an optional dependency."""
-    try:
-        return importlib.import_module(f"opentelemetry.proto.{name}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"writers.OpenTelemetry needs the messages of OTLP, which are not installed: {_INSTALL} (or pip "
-            f"install opentelemetry-proto).",
-            name=error.name,
-        ) from error
+    return import_extra(
+        f"opentelemetry.proto.{name}",
+        "writers.OpenTelemetry needs the package of OTLP's messages",
+        extra="opentelemetry",
+        package="opentelemetry-proto",
+    )

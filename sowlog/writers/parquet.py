@@ -6,12 +6,12 @@ strings) and `value` (float32). An absent value has no row.
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 
+from sowlog._extras import import_extra
 from sowlog.writers._arguments import check_path, check_resume
 from sowlog.writers._part_rows import PartRows
 from sowlog.writers._parts import Parts
@@ -19,7 +19,6 @@ from sowlog.writers.protocol import DeliveryError, StalledError
 from sowlog.writers.record import Record
 
 _NAME, _SUFFIX = "metrics.parquet", ".parquet"
-_INSTALL = "pip install 'sowlog[arrow]'"
 # A part is written again, with the rows since, until it has this many, which takes 20 ms.
 _ROWS = 1 << 18
 _SECONDS = 30.0
@@ -201,11 +200,9 @@ def _folder_of(path: Path) -> Path:
 
 
 def _require_arrow() -> None:
-    try:
-        importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"writers.Parquet needs pyarrow, which is not installed: {_INSTALL} (or pip install pyarrow); "
-            f"writers.Csv needs no other package.",
-            name=error.name,
-        ) from error
+    import_extra(
+        "pyarrow.parquet",
+        "writers.Parquet needs pyarrow",
+        extra="arrow",
+        otherwise="writers.Csv needs no other package",
+    )

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from sowlog._extras import import_extra
 from sowlog.writers._phase import phase_of
 from sowlog.writers.record import Record
-
-_INSTALL = "pip install 'sowlog[prometheus]'"
 
 
 class Prometheus:
@@ -146,12 +144,7 @@ def _explain(error: OSError, port: int, address: str) -> OSError:
 
 
 def _client() -> Any:
-    try:
-        importlib.import_module("prometheus_client.core")
-        return importlib.import_module("prometheus_client")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"writers.Prometheus needs the client of Prometheus, which is not installed: {_INSTALL} (or pip "
-            f"install prometheus-client).",
-            name=error.name,
-        ) from error
+    need = "writers.Prometheus needs the client of Prometheus"
+    for name in ("prometheus_client.core", "prometheus_client"):
+        client = import_extra(name, need, extra="prometheus", package="prometheus-client")
+    return client

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import importlib
-import importlib.util
 import netrc
 import os
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from sowlog._extras import require_extra
 from sowlog.writers._arguments import check_name, check_path, check_resume
 from sowlog.writers._json_text import filled_buckets
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
 
-_INSTALL = "pip install 'sowlog[wandb]'"
 _STEP = "global_step"
 # A histogram of W&B holds no more bins.
 _BINS = 512
@@ -82,12 +81,7 @@ class Wandb:
         if mode not in ("online", "offline"):
             raise ValueError(f"mode of Wandb is {mode!r}; choose one of online, offline.")
         resumed = check_resume(resume_from)
-        if importlib.util.find_spec("wandb") is None:
-            raise ModuleNotFoundError(
-                f"writers.Wandb needs W&B's client, which is not installed: {_INSTALL} (or pip install "
-                f"wandb).",
-                name="wandb",
-            )
+        require_extra("wandb", "writers.Wandb needs W&B's client", extra="wandb")
         if mode == "online" and not _has_login():
             raise RuntimeError(
                 "W&B has no login on this machine, and would ask for one: run `wandb login`, set "

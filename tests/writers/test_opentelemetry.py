@@ -175,6 +175,6 @@ def test_without_the_messages_the_error_says_how_to_install_them(monkeypatch):
     """As other optional packages do."""
     monkeypatch.setitem(sys.modules, "opentelemetry.proto.metrics.v1.metrics_pb2", None)
     with pytest.raises(
-        ModuleNotFoundError, match=r"needs the messages of OTLP, .* 'sowlog\[opentelemetry\]'"
+        ModuleNotFoundError, match=r"needs the package of OTLP's messages, .* 'sowlog\[opentelemetry\]'"
     ):
         OpenTelemetry("first")

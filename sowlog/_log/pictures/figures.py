@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 
+from sowlog._extras import import_extra
 from sowlog._log.pictures.images import Pixels
 from sowlog._log.texts import check_tag
-
-_INSTALL = "pip install 'sowlog[figures]'"
 
 
 def check_figure(tag: object, figure: Any) -> str:
@@ -44,11 +42,4 @@ def draw(tag: str, figure: Any) -> Pixels:
 
 def _matplotlib(name: str) -> Any:
     """Import a module of Matplotlib where it is first used, which takes a second."""
-    try:
-        return importlib.import_module(f"matplotlib.{name}")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"log.figure draws with Matplotlib, which is not installed: {_INSTALL} (or pip install "
-            f"matplotlib).",
-            name=error.name,
-        ) from error
+    return import_extra(f"matplotlib.{name}", "log.figure draws with Matplotlib", extra="figures")
