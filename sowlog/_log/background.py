@@ -260,7 +260,11 @@ class Background(Generic[ItemT]):
             entry = self._queue[0]
             if isinstance(entry, Call):
                 return None if self._batch else cast(Call, self._queue.popleft())
-            self._batch.append(take_first(self._queue))
+            try:
+                self._batch.append(take_first(self._queue))
+            except BaseException as error:
+                # As MemoryError, of one item: those behind it still come.
+                self._errors.append(error)
         return None
 
     def _wait_for_work(self) -> None:

@@ -77,9 +77,10 @@ def take_first(queue: deque[Entry[ItemT]]) -> ItemT:
     """Remove the first item of a queue, which begins with no call, and return it."""
     entry = queue[0]
     if isinstance(entry, Several):
-        item = entry.take()
-        if not entry:
-            queue.popleft()
-        return item
+        try:
+            return entry.take()
+        finally:
+            if not entry:
+                queue.popleft()
     queue.popleft()
     return cast(ItemT, entry.item if isinstance(entry, Kept) else entry)

@@ -219,8 +219,10 @@ def _size_of(tag: str, leaf: Any) -> int:
 def _add_columns(numbers: dict[str, NDArray[np.float64]], tag: str, array: NDArray[Any]) -> None:
     """Add the numbers of an array on the host by tag, a copy, as the caller may write to it."""
     check_real(tag or "the tree", array, "a metric is")
-    columns = array.astype(np.float64).reshape(len(array), -1).T
-    for name, column in zip(index_tags(tag, array.shape[1:]), columns, strict=True):
+    # An np.matrix keeps two axes, so that its columns have one row.
+    columns = np.array(array, np.float64)
+    names = index_tags(tag, array.shape[1:])
+    for name, column in zip(names, columns.reshape(len(columns), len(names)).T, strict=True):
         if name in numbers:
             raise ValueError(f"two metrics have the tag {name}: rename one of them.")
         numbers[name] = column

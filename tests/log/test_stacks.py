@@ -82,6 +82,26 @@ def test_numbers_of_the_host_are_rows_as_well(memory):
     ]
 
 
+def test_a_matrix_has_a_row_for_each_step(memory):
+    """An np.matrix is read as an array: a column of it has one row."""
+    numbers = np.array([[1.0, 2.0], [3.0, 4.0]]).view(np.matrix)
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        log.steps(0, {"x": numbers})
+    assert [(tuple(record.tags), record.values.tolist()) for record in memory.records] == [
+        (("x/00", "x/01"), [1.0, 2.0]),
+        (("x/00", "x/01"), [3.0, 4.0]),
+    ]
+
+
+def test_no_step_at_all_is_logged_as_nothing(memory):
+    """Of arrays of the host and of the device, with further axes and without."""
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        log.steps(0, {"x": np.empty(0), "y": np.empty((0, 2)), "z": jnp.empty((0, 2))})
+        log.steps(range(7, 7), {"x": np.empty(0, np.int64)})
+        log.steps(0, {"x": np.empty((2, 0)), "y": np.ones(2)})
+    assert [record.tags for record in memory.records] == [("y",), ("y",)]
+
+
 @pytest.mark.filterwarnings("ignore::sowlog.NonfiniteWarning")
 def test_tensorboard_reads_consecutive_steps(tmp_path):
     """Of several calls, the second with a range, and of calls of single steps between."""
@@ -194,6 +214,28 @@ def test_several_items_are_taken_in_order_between_others():
     assert max(batches) <= 4
     assert background._bounds.held == 0
     background.end()
+
+
+def test_an_item_that_cannot_be_made_stops_no_other():
+    """Its error is raised, the first and the last of several too, and the thread goes on."""
+    done = []
+
+    def make(place):
+        if place % 2 == 0:
+            raise MemoryError(f"no memory for {place}")
+        return place
+
+    background = Background(lambda items, _: (done.extend(items), items.clear()), int, size=8)
+    with background._lock:
+        background.put(Several(make, range(5)))
+        background.put(5)
+    with pytest.raises(MemoryError, match="no memory for 0") as raised:
+        background.end()
+    assert raised.value.__notes__ == [
+        "Before it: MemoryError: no memory for 2",
+        "Before it: MemoryError: no memory for 4",
+    ]
+    assert done == [1, 3, 5]
 
 
 REFUSED = {
