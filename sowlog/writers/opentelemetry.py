@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.client
+import importlib
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from sowlog._extras import import_extra
 from sowlog.writers._arguments import check_name, check_timeout
@@ -25,6 +27,8 @@ _POINTS = 10_000
 _TAGS = 1 << 16
 # The answers after which OTLP has a client try again.
 _RETRIED = (429, 502, 503, 504)
+# RFC 9110, 5.6.2 and 5.5, in Latin-1.
+_HEADER_NAME, _HEADER_VALUE = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII), re.compile("[\t -~\xa0-\xff]*")
 
 
 class OpenTelemetry:
@@ -48,13 +52,13 @@ class OpenTelemetry:
         service: the name of the service.
         headers: headers of each request, as of a login; by default `name=value,name=value` of
             OTEL_EXPORTER_OTLP_METRICS_HEADERS or OTEL_EXPORTER_OTLP_HEADERS.
-        timeout: seconds for which a request waits.
+        timeout: seconds without a byte of the answer after which a request has failed.
 
     Raises:
         ModuleNotFoundError: The messages of OTLP are not installed.
         TypeError: `run` or `service` is not a str, or `timeout` no number.
-        ValueError: A name is empty, `endpoint` is no URL of HTTP, a header has a line end, or `timeout` is
-            out of range.
+        ValueError: A name is empty, `endpoint` is no URL of HTTP or has a password, a header cannot be sent,
+            or `timeout` is out of range.
 
     Example:
         >>> import tempfile, sowlog
@@ -83,6 +87,9 @@ class OpenTelemetry:
         self._url = _check_url(_default_url() if endpoint is None else _with_path(endpoint))
         self._headers = {**_check_headers(_default_headers() if headers is None else headers), **_FORM}
         self._timeout = check_timeout("timeout", timeout)
+        if not self._timeout:
+            raise ValueError("timeout of OpenTelemetry is 0, in which no collector answers: allow a second.")
+        self._opener = urllib.request.build_opener(_NoRedirect)
         self._encoder = _Encoder(names)
 
     def write(self, record: Record) -> None:
@@ -113,19 +120,34 @@ class OpenTelemetry:
     def _send(self, message: bytes) -> None:
         request = urllib.request.Request(self._url, message, self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+            with self._opener.open(request, timeout=self._timeout) as answer:
                 kind, body = answer.headers.get_content_type(), answer.read()
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in _RETRIED:
                     raise StalledError(f"{self._url} is overloaded: {error}") from error
-                raise RuntimeError(f"{self._url} refuses the points: {error}.") from error
+                place = error.headers.get("Location")
+                moved = (
+                    f", and names {place}: make that the endpoint, if it is the collector" if place else ""
+                )
+                raise RuntimeError(f"{self._url} refuses the points: {error}{moved}.") from error
         except (OSError, http.client.HTTPException) as error:
             raise StalledError(f"{self._url} does not answer: {error}") from error
-        if body and kind != _FORM["Content-Type"]:
-            raise RuntimeError(f"{self._url} is no collector of OTLP: it answers {body[:80]!r}, of {kind}.")
-        if refusal := self._encoder.refusal(body):
+        try:
+            refusal = self._encoder.refusal(body, kind)
+        except ValueError as error:
+            raise RuntimeError(
+                f"{self._url} is no collector of OTLP: it answers {body[:80]!r}, of {kind}."
+            ) from error
+        if refusal:
             raise RuntimeError(f"{self._url} refuses {refusal}.")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: urllib would follow it by GET, without the points."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        """Return no request."""
 
 
 def _parts(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -148,6 +170,8 @@ class _Encoder:
         self._metrics = _module("metrics.v1.metrics_pb2")
         self._service = _module("collector.metrics.v1.metrics_service_pb2")
         self._common = _module("common.v1.common_pb2")
+        # A package that the messages need.
+        self._error = importlib.import_module("google.protobuf.message").DecodeError
         self._resource = [self._attribute(name, value) for name, value in resource.items()]
         self._tags = functools.lru_cache(maxsize=_TAGS)(functools.partial(self._attribute, "tag"))
 
@@ -172,9 +196,18 @@ class _Encoder:
             steps.add(time_unix_nano=time, as_int=record.step, attributes=(phase,))
         return request.SerializeToString()
 
-    def refusal(self, answer: bytes) -> str:
-        """Return a text about the points that an answer refuses, or an empty one."""
-        part = self._service.ExportMetricsServiceResponse.FromString(answer).partial_success
+    def refusal(self, answer: bytes, kind: str) -> str:
+        """Return a text about the points that an answer refuses, or an empty one.
+
+        Raises:
+            ValueError: The answer is no message of OTLP.
+        """
+        if answer and kind != _FORM["Content-Type"]:
+            raise ValueError(f"its type is {kind}")
+        try:
+            part = self._service.ExportMetricsServiceResponse.FromString(answer).partial_success
+        except self._error as error:
+            raise ValueError(str(error)) from error
         if not part.rejected_data_points:
             return ""
         return f"{part.rejected_data_points} points: {part.error_message or 'it names no cause'}"
@@ -188,19 +221,47 @@ class _Encoder:
 def _default_url() -> str:
     url = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
     # By OTLP, the one of all signals is a base even if it has a path.
-    return url or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", _LOCAL).rstrip("/") + _PATH
+    return url or _below(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or _LOCAL)
 
 
 def _with_path(endpoint: str) -> str:
-    return endpoint if urlsplit(endpoint).path.strip("/") else endpoint.rstrip("/") + _PATH
+    return endpoint if _split(endpoint).path.strip("/") else _below(endpoint)
+
+
+def _below(endpoint: str) -> str:
+    """Return the URL of metrics below a base, in front of the base's query."""
+    parts = _split(endpoint)
+    return parts._replace(path=parts.path.rstrip("/") + _PATH).geturl()
+
+
+def _split(url: str) -> SplitResult:
+    parts = _parsed(url)
+    if parts is None or parts.scheme not in ("http", "https") or not re.fullmatch("[!-~]+", url):
+        # No message has a password.
+        shown = url.rpartition("@")[2]
+        raise ValueError(
+            f"endpoint of OpenTelemetry is {shown}; it must be a URL of HTTP, such as {_LOCAL}: a collector "
+            f"receives OTLP over HTTP at port 4318, and gRPC, which this writer does not use, at 4317."
+        )
+    return parts
+
+
+def _parsed(url: str) -> SplitResult | None:
+    """Return the parts of a URL, or None if it names no host or no port that can be."""
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_whole else None
 
 
 def _check_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _split(url)
+    if "@" in parts.netloc:
         raise ValueError(
-            f"endpoint of OpenTelemetry is {url}; it must be a URL of HTTP, such as {_LOCAL}: a collector "
-            f"receives OTLP over HTTP at port 4318, and gRPC, which this writer does not use, at 4317."
+            f"endpoint of OpenTelemetry has a name or a password in front of {parts.hostname}, which urllib "
+            f"does not send: pass them as a header, headers={{'Authorization': 'Basic ...'}}."
         )
     return url
 
@@ -216,9 +277,9 @@ def _default_headers() -> dict[str, str]:
 def _check_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
         # A value may be a secret, so no message has it.
-        if not name or not f"{name}{value}".isprintable():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(str(value)):
             raise ValueError(
-                f"the header {name!r} of OpenTelemetry has no name, or a character that is not printable, "
+                f"the header {name!r} of OpenTelemetry has no name, or a character that HTTP does not send, "
                 f"such as a line end: remove it."
             )
     return headers

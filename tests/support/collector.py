@@ -21,6 +21,7 @@ class Collector:
         status: the status of the next answers.
         answer: their body.
         kind: its type.
+        location: the address that it names, or an empty text.
     """
 
     def __init__(self):
@@ -28,6 +29,7 @@ class Collector:
         self.headers = {}
         self.path = ""
         self.status = 200
+        self.location = ""
         self.kind = "application/x-protobuf"
         self.answer = ExportMetricsServiceResponse().SerializeToString()
         with self.running() as port:
@@ -54,8 +56,16 @@ class Collector:
                 self.send_response(collector.status)
                 self.send_header("Content-Length", str(len(collector.answer)))
                 self.send_header("Content-Type", collector.kind)
+                if collector.location:
+                    self.send_header("Location", collector.location)
                 self.end_headers()
                 self.wfile.write(collector.answer)
+
+            def do_GET(self):
+                """Answer as a page does, which takes no points."""
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *args):
                 """Write nothing to standard error."""

@@ -131,6 +131,22 @@ def test_refused_points_and_other_servers_are_errors(collector):
         writer.write(record(0, {"x": 1}))
 
 
+@pytest.mark.parametrize("answer", [b"\xff" * 5, b"\0", b"\x0a\x09"])
+def test_an_answer_that_is_no_message_is_an_error(collector, answer):
+    """Of the type of OTLP, but damaged: the points may be lost, and the text names the server."""
+    collector.answer = answer
+    with pytest.raises(RuntimeError, match=r"/v1/metrics is no collector of OTLP: it answers b'"):
+        OpenTelemetry("first", endpoint=collector.url).write(record(0, {"x": 1}))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_error(collector, status):
+    """By default, urllib asks the other address by GET, and the 200 of a page is no receipt."""
+    collector.status, collector.location = status, "/login"
+    with pytest.raises(RuntimeError, match=rf"refuses the points: HTTP Error {status}.*, and names /login: "):
+        OpenTelemetry("first", endpoint=collector.url).write(record(0, {"x": 1}))
+
+
 def test_the_address_and_the_headers_are_those_of_the_environment(collector, monkeypatch):
     """As all programs of OpenTelemetry take them; arguments come first."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{collector.url}/base/")
@@ -144,6 +160,14 @@ def test_the_address_and_the_headers_are_those_of_the_environment(collector, mon
     assert (collector.path, collector.headers["x-a"]) == ("/exact", "d")
     OpenTelemetry("first", endpoint=f"{collector.url}/", headers={"x-a": "e"}).write(record(0, {"x": 1}))
     assert (collector.path, collector.headers["x-a"]) == ("/v1/metrics", "e")
+    OpenTelemetry("first", endpoint=f"{collector.url}?key=a").write(record(0, {"x": 1}))
+    assert collector.path == "/v1/metrics?key=a"
+
+
+def test_an_empty_variable_is_none(monkeypatch):
+    """As OpenTelemetry has it: the default applies."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    assert OpenTelemetry("first")._url == "http://localhost:4318/v1/metrics"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +181,16 @@ def test_the_address_and_the_headers_are_those_of_the_environment(collector, mon
             "it must be a URL of HTTP, such as http://localhost:4318",
         ),
         ({"endpoint": "http://"}, ValueError, "it must be a URL of HTTP"),
+        ({"endpoint": "http://host:abc"}, ValueError, "is http://host:abc; it must be a URL of HTTP"),
+        ({"endpoint": "http://host:99999"}, ValueError, "it must be a URL of HTTP"),
+        ({"endpoint": "http://[::1"}, ValueError, "it must be a URL of HTTP"),
+        ({"endpoint": "http://host/a b"}, ValueError, "it must be a URL of HTTP"),
+        ({"endpoint": "http://host/é"}, ValueError, "it must be a URL of HTTP"),
+        ({"endpoint": "http://me:secret@host:abc"}, ValueError, "OpenTelemetry is host:abc; it must"),
+        ({"endpoint": "http://me:secret@host"}, ValueError, "a password in front of host, which urllib does"),
+        ({"headers": {"x-a": "損"}}, ValueError, "the header 'x-a' of OpenTelemetry has no name, or a char"),
+        ({"headers": {"x:a": "b"}}, ValueError, "the header 'x:a' of OpenTelemetry has no name, or a char"),
+        ({"timeout": 0}, ValueError, "timeout of OpenTelemetry is 0, in which no collector answers"),
         (
             {"headers": {"x-a": "secret\r\nx-b: c"}},
             ValueError,
