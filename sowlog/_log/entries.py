@@ -60,8 +60,8 @@ class Several(Generic[ItemT]):
         return self._make(place)
 
     def drop(self, count: int) -> None:
-        """Remove the first items."""
-        self._places = self._places[count:]
+        """Remove the first items, but for the last one, if a signal handler has removed some of them."""
+        self._places = self._places[count:] or self._places[-1:]
 
 
 def size_of(entry: object) -> int:

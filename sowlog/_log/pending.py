@@ -90,9 +90,9 @@ class Bounds(Generic[ItemT]):
 
     def note(self, entry: Entry[ItemT]) -> None:
         """Count the items of a queued entry; without this call, after KeyboardInterrupt, it counts as one."""
+        while self._several and not self._several[0]():
+            self._several.popleft()
         if isinstance(entry, Several):
-            while self._several and not self._several[0]():
-                self._several.popleft()
             self._several.append(weakref.ref(entry))
 
     @property
@@ -155,7 +155,9 @@ class Bounds(Generic[ItemT]):
                 return most
             dropped = size_of(entry)
             self.count_drops(cast(Any, entry))
-            del self._queue[index]
+            # A signal handler may have logged meanwhile, and dropped it.
+            if index < len(self._queue) and self._queue[index] is entry:
+                del self._queue[index]
             return dropped
         return 0
 

@@ -11,7 +11,7 @@ import pytest
 import sowlog
 import sowlog.testing
 from sowlog._log.background import Background
-from sowlog._log.entries import Several
+from sowlog._log.entries import Call, Several
 from sowlog._tree.layout import ABSENT, Layout
 from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
 
@@ -236,6 +236,41 @@ def test_an_item_that_cannot_be_made_stops_no_other():
         "Before it: MemoryError: no memory for 4",
     ]
     assert done == [1, 3, 5]
+
+
+@pytest.mark.parametrize("size", [6, 1])
+def test_a_handler_that_logs_during_a_drop_removes_no_other_entry(size):
+    """It drops the same entry, and neither is the call behind it dropped, nor are several left without one."""
+    done, drops, call = [], [], Call(lambda: done.append("call"))
+
+    def on_drop():
+        drops.append(1)
+        if len(drops) == 1:
+            background.put("of the handler")
+
+    def work(items, _):
+        done.extend(items)
+        items.clear()
+
+    background = Background(work, int, size=1, on_full="drop_oldest", on_drop=on_drop)
+    with background._lock:
+        background.put(Several(int, range(6)) if size == 6 else 0)
+        background._append(call)
+        background.put("last")
+    background.end()
+    assert done == [*([5] if size == 6 else []), "call", "of the handler", "last"]
+
+
+def test_entries_that_were_taken_are_forgotten():
+    """By the next one of any kind, since each call would count them."""
+    background = Background(lambda items, _: items.clear(), int, size=100)
+    with background._lock:
+        for _ in range(20):
+            background.put(Several(int, range(3)))
+    background.call(int)
+    background.put(0)
+    assert not background._bounds._several
+    background.end()
 
 
 REFUSED = {
