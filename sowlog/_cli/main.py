@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sowlog._cli.arguments import make_parser
-from sowlog._cli.errors import UsageError, describe
+from sowlog._cli.errors import UsageError, describe, note
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,9 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(options: Any, message: str) -> int:
     """Write an error, and return its exit status."""
-    # print() takes a closed stream for standard output.
-    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
-        print(f"sowlog {options.command}: {message}", file=sys.stderr)
+    note(f"sowlog {options.command}: {message}")
     return 2
 
 

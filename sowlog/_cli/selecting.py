@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sowlog._cli.errors import UsageError, describe
+from sowlog._cli.errors import UsageError, describe, note
+from sowlog._cli.report import counted
 from sowlog._events.reading import Run, read
 from sowlog._events.runs import read_all
 from sowlog._events.trees import run_folders
 from sowlog._tree.globs import from_glob
 from sowlog._tree.nearest import nearest
+
+# Folders below a run that are searched for others.
+_BELOW = 1000
 
 
 def read_runs(paths: Sequence[str], *, most: int | None = None) -> dict[str, Run]:
@@ -41,6 +44,7 @@ def read_runs(paths: Sequence[str], *, most: int | None = None) -> dict[str, Run
             raise UsageError(describe(error)) from error
         except ValueError as error:
             raise UsageError(str(error)) from error
+    _report_below(runs)
     return runs
 
 
@@ -54,7 +58,18 @@ def _check_number(path: str, most: int | None) -> None:
 def _report(skipped: Sequence[OSError]) -> None:
     """Write a line to standard error for each folder of a tree that cannot be read."""
     for error in skipped:
-        print(f"skipped: {describe(error)}", file=sys.stderr)
+        note(f"skipped: {describe(error)}")
+
+
+def _report_below(runs: Iterable[str]) -> None:
+    """Write a line to standard error for each run with others below, as torch's `add_scalars` writes them."""
+    folders = [folder for name in runs if (folder := Path(name).expanduser()).is_dir()]
+    known = {folder.resolve() for folder in folders}
+    for folder in folders:
+        below = [each for each in run_folders(folder, most=_BELOW) if each.resolve() not in known]
+        if below:
+            count = counted(len(below), "run")
+            note(f"left out: {count} below {folder}, which is a run itself: name them, as in {below[0]}")
 
 
 def read_one(path: str) -> Run:

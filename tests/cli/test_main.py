@@ -132,6 +132,9 @@ def test_a_closed_output_is_an_error(tmp_path, command):
     assert (done.returncode, done.stderr) == (2, message)
     done = python_in_shell(f'{program} "{tmp_path}/nothing" 2>&-')
     assert (done.returncode, done.stdout) == (2, "")
+    write_run(tmp_path / "below", loss=[1.0])
+    done = python_in_shell(f'{program} "{tmp_path}" 2>&-')
+    assert (done.returncode, "left out" in done.stdout) == (0, False)
 
 
 def python_in_shell(line):

@@ -105,6 +105,33 @@ def test_a_folder_of_runs_is_a_table(tmp_path, sowlog_command, json_of):
     ]
 
 
+@pytest.mark.parametrize("command", ["show", "compare", "tail", "check"])
+def test_runs_below_a_run_are_named(tmp_path, command, sowlog_command):
+    """As torch's `add_scalars` writes them: on standard error, as the output is about the run alone."""
+    write_run(tmp_path / "a", loss=[1.0])
+    for name in ("loss_train", "loss_eval"):
+        write_run(tmp_path / "a" / name, loss=[2.0])
+    others = {"compare": [tmp_path / "a" / "loss_train"]}.get(command, [])
+    status, output, errors = sowlog_command(command, tmp_path / "a", *others)
+    assert (status in (0, 1), "loss_eval" in output) == (True, False)
+    count = "1 run" if others else "2 runs"
+    assert errors == (
+        f"left out: {count} below {tmp_path / 'a'}, which is a run itself: "
+        f"name them, as in {tmp_path / 'a' / 'loss_eval'}\n"
+    )
+
+
+def test_runs_below_a_run_are_no_news_if_they_are_read(tmp_path, sowlog_command):
+    """Under their names, or with the folder above, also by a link."""
+    write_run(tmp_path / "runs" / "a", loss=[1.0])
+    write_run(tmp_path / "runs" / "a" / "b", loss=[2.0])
+    (tmp_path / "link").symlink_to(tmp_path / "runs" / "a")
+    for named in (["runs"], ["runs", "runs/a"], ["runs/a", "link/b"]):
+        status, output, errors = sowlog_command("show", *(tmp_path / each for each in named))
+        assert (status, errors) == (0, "")
+        assert len(output.splitlines()) > 2
+
+
 def test_misspelled_runs_and_tags_have_the_nearest_names(tmp_path, sowlog_command):
     """With status 2, and nothing on standard output."""
     write_run(tmp_path / "learning", loss=[1.0], eval__accuracy=[1.0])
