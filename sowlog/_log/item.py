@@ -124,7 +124,8 @@ def read_item(item: Item) -> Record:
     histograms: dict[str, HistogramValue] = {}
     if item.packed is not None:
         words = np.asarray(item.packed.buffer)
-        words = words if item.row is None else words[item.row]
+        # A copy, as a kept record would keep the whole stack.
+        words = words if item.row is None else words[item.row].copy()
         tags, values = item.packed.layout.decode(words)
         histograms = item.packed.layout.decode_histograms(words)
     if item.scalars:

@@ -39,7 +39,7 @@ class ScalarRows(Sequence[Record]):
     @functools.cached_property
     def _records(self) -> tuple[Record, ...]:
         rows = zip(self.steps, self.wall_times, self.values, strict=True)
-        return tuple(Record(step, wall_time, self.tags, row) for step, wall_time, row in rows)
+        return tuple(Record(step, wall_time, self.tags, _own(row)) for step, wall_time, row in rows)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -53,3 +53,10 @@ class ScalarRows(Sequence[Record]):
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records)
+
+
+def _own(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a read-only copy, as a writer that keeps a record would keep the whole matrix."""
+    copy = row.copy()
+    copy.setflags(write=False)
+    return copy

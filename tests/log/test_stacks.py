@@ -102,6 +102,19 @@ def test_no_step_at_all_is_logged_as_nothing(memory):
     assert [record.tags for record in memory.records] == [("y",), ("y",)]
 
 
+@pytest.mark.parametrize("fold", [(), "a/**"])
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_a_kept_record_keeps_no_other_row(place, fold, memory):
+    """Read with others or by itself: its values are its own, read-only."""
+    stacked = sowlog.Packed(place(packed(np.ones((40, 2))).buffer), ROWS)
+    with sowlog.Logger("unused", writers=[memory], fold=fold) as log, log._background._lock:
+        log.steps(0, stacked)
+    for record in memory.records:
+        owner = record.values if record.values.base is None else record.values.base
+        assert owner.nbytes == record.values.nbytes == 8
+        assert not record.values.flags.writeable
+
+
 @pytest.mark.filterwarnings("ignore::sowlog.NonfiniteWarning")
 def test_tensorboard_reads_consecutive_steps(tmp_path):
     """Of several calls, the second with a range, and of calls of single steps between."""
@@ -240,7 +253,7 @@ def test_an_item_that_cannot_be_made_stops_no_other():
 
 @pytest.mark.parametrize("size", [6, 1])
 def test_a_handler_that_logs_during_a_drop_removes_no_other_entry(size):
-    """It drops the same entry, and neither is the call behind it dropped, nor are several left without one."""
+    """It drops the same entry: the call behind it stays, and one of several is left."""
     done, drops, call = [], [], Call(lambda: done.append("call"))
 
     def on_drop():
