@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
-from sowlog._events.appending import AppendedFile, open_appended
+from sowlog._events.appending import AppendedFile, make_folder, open_appended
 from sowlog._events.whole_file import write_whole
 from sowlog.writers._part_rows import COLUMNS
 
@@ -30,6 +32,8 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        make_folder(folder)
+        self._pinned = _Pinned(folder)
         self._lock = self._open()
         try:
             files = self._files()
@@ -50,15 +54,24 @@ class Parts:
 
     @property
     def deleted(self) -> bool:
-        """Whether the folder was deleted."""
-        return self._lock.deleted
+        """Whether the folder was deleted or moved."""
+        return not self._pinned.has_its_name()
 
     def begin_again(self) -> None:
-        """Create the folder again, after it was deleted; the current part is written with the next table.
+        """Create the folder again, after it was deleted or moved.
+
+        The current part is written there with the next table.
 
         Raises:
             OSError: The folder cannot be created.
         """
+        make_folder(self.folder)
+        pinned = _Pinned(self.folder)
+        self._lock_again()
+        self._pinned.release()
+        self._pinned = pinned
+
+    def _lock_again(self) -> None:
         gone, self._lock = self._lock, self._open()
         gone.release()
 
@@ -66,8 +79,11 @@ class Parts:
         """Write the current part, with all its rows, in place of what it had.
 
         Raises:
+            BlockingIOError: The lock was deleted, and another writer has the folder.
             OSError: The part cannot be written; it stays as it is.
         """
+        if self._lock.deleted:
+            self._lock_again()
         _write(self.folder / f"part-{self._number:06d}.parquet", table)
 
     def end_part(self) -> None:
@@ -94,7 +110,24 @@ class Parts:
 
     def release(self) -> None:
         """Let another writer have the folder."""
+        self._pinned.release()
         self._lock.remove()
+
+
+class _Pinned:
+    """A folder whose number in the file system is not used again, even after it was deleted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.release = weakref.finalize(self, os.close, self._fd)
+        self.release.atexit = False
+
+    def has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(self._folder.stat(), os.fstat(self._fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def _open_part(path: Path) -> Any:

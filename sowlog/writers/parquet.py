@@ -28,7 +28,8 @@ class Parquet:
     """Writes the scalars of each record as rows of Parquet, to a folder of parts that is one table.
 
     A file of Parquet can be read once it is whole, so rows wait in memory for the next part: `flush` and
-    `close` write it, and a record after 30 seconds or 262144 rows. A killed process loses the rows since.
+    `close` write it, and a record after 30 seconds or 262144 rows. A killed process loses the rows since,
+    also behind `Spooled`.
     Each part has its name once it is whole and on the disk, so `pandas.read_parquet(folder)` reads the folder
     at any time. While the disk is full the rows are kept, and tried again. Other values than scalars have no
     place there. It needs pyarrow, `pip install 'sowlog[arrow]'`.
@@ -122,10 +123,10 @@ class Parquet:
             raise StalledError(f"{self._path} cannot be written: {error}") from error
 
     def _require_folder(self) -> None:
-        """Begin a new folder and raise StalledError if this one was deleted, since its rows are lost."""
+        """Begin a new folder and raise StalledError if this one was deleted or moved."""
         if self._parts.deleted:
             self._parts.begin_again()
-            raise StalledError(f"{self._path} was deleted during the run; a new folder replaces it")
+            raise StalledError(f"{self._path} was deleted or moved during the run; a new folder replaces it")
 
     def _write_part(self) -> None:
         """Write all rows of the current part; begin another one if it is full.
@@ -148,7 +149,7 @@ class Parquet:
 
         Raises:
             DeliveryError: The part cannot be written now; its rows are kept.
-            FileNotFoundError: The folder was deleted.
+            FileNotFoundError: The folder was deleted or moved.
         """
         if self._parts.deleted:
             raise self._deleted_error()
@@ -164,7 +165,7 @@ class Parquet:
 
         Raises:
             DeliveryError: The part cannot be written; the records since the last part are lost.
-            FileNotFoundError: The folder was deleted.
+            FileNotFoundError: The folder was deleted or moved.
         """
         try:
             if self._parts.deleted:
@@ -180,7 +181,7 @@ class Parquet:
             self._parts.release()
 
     def _deleted_error(self) -> FileNotFoundError:
-        return FileNotFoundError(f"{self._path} was deleted during the run, with all its rows")
+        return FileNotFoundError(f"{self._path} was deleted or moved during the run, with all its rows")
 
 
 def _folder_of(path: Path) -> Path:

@@ -235,17 +235,62 @@ def test_after_the_folder_was_deleted_a_new_one_begins(tmp_path):
     writer.write(record(0, {"x": 0}))
     writer.flush()
     shutil.rmtree(writer.path)
-    with pytest.raises(FileNotFoundError, match="was deleted during the run, with all its rows"):
+    with pytest.raises(FileNotFoundError, match="was deleted or moved during the run, with all its rows"):
         writer.flush()
     writer.path.write_text("in the way")
     with pytest.raises(StalledError, match="cannot be written"):
         writer.write(record(1, {"x": 1}))
     writer.path.unlink()
-    with pytest.raises(StalledError, match="was deleted during the run; a new folder replaces it"):
+    with pytest.raises(StalledError, match="was deleted or moved during the run; a new folder replaces it"):
         writer.write(record(1, {"x": 1}))
     writer.write(record(1, {"x": 1}))
     writer.close()
     assert rows(writer.path) == [(0, "x", 0), (1, "x", 1)]
+
+
+def test_a_moved_folder_keeps_its_rows_and_a_new_one_begins(tmp_path):
+    """No part is written to the other name."""
+    writer = Parquet(tmp_path)
+    writer.write(record(0, {"x": 0}))
+    writer.flush()
+    writer.path.rename(tmp_path / "old.parquet")
+    with pytest.raises(StalledError, match="was deleted or moved during the run; a new folder replaces it"):
+        writer.write(record(1, {"x": 1}))
+    writer.write(record(1, {"x": 1}))
+    with pytest.raises(BlockingIOError, match="is open in another writer"):
+        Parquet(tmp_path)
+    writer.close()
+    assert rows(tmp_path / "old.parquet") == [(0, "x", 0)]
+    assert rows(writer.path) == [(0, "x", 0), (1, "x", 1)]
+
+
+def test_after_the_lock_was_deleted_alone_nothing_is_lost(tmp_path):
+    """As by a clean-up of hidden files: it is taken again with the next part, if no other writer has it."""
+    writer = Parquet(tmp_path)
+    writer.write(record(0, {"x": 0}))
+    (writer.path / ".lock").unlink()
+    writer.write(record(1, {"x": 1}))
+    writer.flush()
+    with pytest.raises(BlockingIOError, match="is open in another writer"):
+        Parquet(tmp_path)
+    (writer.path / ".lock").unlink()
+    writer.write(record(2, {"x": 2}))
+    writer.close()
+    assert rows(writer.path) == [(0, "x", 0), (1, "x", 1), (2, "x", 2)]
+    assert names(writer.path) == ["part-000000.parquet"]
+
+
+def test_a_part_of_another_writer_is_not_replaced(tmp_path):
+    """Which has the folder, since the lock was deleted."""
+    first = Parquet(tmp_path)
+    first.write(record(0, {"x": 0}))
+    (first.path / ".lock").unlink()
+    second = Parquet(tmp_path)
+    with pytest.raises(DeliveryError, match=r"1 records are not in .*is open in another writer"):
+        first.close()
+    second.write(record(1, {"x": 1}))
+    second.close()
+    assert rows(second.path) == [(1, "x", 1)]
 
 
 def test_the_close_of_a_deleted_folder_leaves_that_of_another_writer(tmp_path):
@@ -253,7 +298,7 @@ def test_the_close_of_a_deleted_folder_leaves_that_of_another_writer(tmp_path):
     first = Parquet(tmp_path)
     shutil.rmtree(first.path)
     second = Parquet(tmp_path)
-    with pytest.raises(FileNotFoundError, match="was deleted during the run"):
+    with pytest.raises(FileNotFoundError, match="was deleted or moved during the run"):
         first.close()
     assert names(second.path) == [".lock"]
     second.close()
