@@ -95,6 +95,8 @@ class AppendedFile:
     def replace(self, parts: Iterable[tuple[int, int]], *, head: bytes = b"") -> AppendedFile:
         """Return a file of some of the bytes that takes the name of this one, whole, and close this one.
 
+        Of a link, the file that it leads to is replaced.
+
         Args:
             parts: the start and the end of the bytes to keep, in order.
             head: the bytes before them.
@@ -102,7 +104,8 @@ class AppendedFile:
         Raises:
             OSError: The other file cannot be written; this one then stays as it is.
         """
-        path = self.path.with_name(f"{self.path.name}.part")
+        target = self.path.resolve()
+        path = target.with_name(f"{target.name}.part")
         path.unlink(missing_ok=True)
         new = open_appended(path, remedy="close that one first")
         try:
@@ -111,7 +114,7 @@ class AppendedFile:
                 for start in range(begin, end, _BLOCK):
                     new.append(self.read(start, min(_BLOCK, end - start)))
             new.sync()
-            path.replace(self.path)
+            path.replace(target)
         except BaseException:
             new.remove()
             raise

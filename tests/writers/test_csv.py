@@ -141,6 +141,17 @@ def test_rows_of_earlier_steps_behind_the_dropped_ones_are_kept(tmp_path, monkey
     assert [each.name for each in tmp_path.iterdir()] == ["metrics.csv"]
 
 
+def test_a_link_leads_to_the_resumed_file(tmp_path):
+    """As from a folder of runs to a larger disk: the rows are replaced there, and the link stays."""
+    path = write(tmp_path / "disk", *(record(step, {"x": step}) for step in (0, 1, 2, 0)))
+    link = tmp_path / "metrics.csv"
+    link.symlink_to(path)
+    write(tmp_path, record(1, {"x": 10}), resume_from=1)
+    assert link.is_symlink()
+    assert rows(path) == rows(link) == [(0, "x", 0), (0, "x", 0), (1, "x", 10)]
+    assert [each.name for each in path.parent.iterdir()] == ["metrics.csv"]
+
+
 def test_rows_that_cannot_be_copied_stay_as_they_are(tmp_path):
     """On a full disk: the resumed run does not begin, and the file is free for another attempt."""
     path = write(tmp_path, *(record(step, {"x": step}) for step in [*range(50, 100), *range(50)]))
