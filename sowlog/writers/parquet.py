@@ -29,10 +29,10 @@ class Parquet:
 
     A file of Parquet can be read once it is whole, so rows wait in memory for the next part: `flush` and
     `close` write it, and a record after 30 seconds or 262144 rows. A killed process loses the rows since,
-    also behind `Spooled`.
-    Each part has its name once it is whole and on the disk, so `pandas.read_parquet(folder)` reads the folder
-    at any time. While the disk is full the rows are kept, and tried again. Other values than scalars have no
-    place there. It needs pyarrow, `pip install 'sowlog[arrow]'`.
+    also behind `Spooled`. Each part has its name once it is whole and on the disk, so
+    `pandas.read_parquet(folder)` reads the folder at any time. While the disk is full the rows are kept, and
+    tried again. Other values than scalars have no place there. It needs pyarrow, `pip install
+    'sowlog[arrow]'`.
 
     Args:
         path: the folder of the parts, if its name ends in .parquet; else a folder, in which it is
