@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from sowlog._cli.report import counted
 from sowlog._events.reading import Run, read
 from sowlog._events.runs import read_all
 from sowlog._events.trees import run_folders
-from sowlog._tree.globs import from_glob
+from sowlog._tree.globs import pattern_of
 from sowlog._tree.nearest import nearest
 
 # Folders below a run that are searched for others.
@@ -99,7 +98,7 @@ def choose(known: Iterable[str], globs: Sequence[str] | None) -> list[str]:
 
 def matching(names: Iterable[str], globs: Sequence[str] | None) -> list[str]:
     """Return the tags that match one of the globs; all without globs."""
-    patterns = None if globs is None else [re.compile(from_glob(glob)) for glob in globs]
+    patterns = None if globs is None else list(map(pattern_of, globs))
     return [name for name in names if patterns is None or any(pattern.match(name) for pattern in patterns)]
 
 

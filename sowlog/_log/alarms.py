@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sowlog._log.charts import from_glob
 from sowlog._log.detectors import Detector, TagRule, detector_of
 from sowlog._log.sinks import describe_cause
-from sowlog._tree.globs import deeper
+from sowlog._tree.globs import deeper, pattern_of
 from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags
 from sowlog.alerts import Alert, Callback, Rule, Stall
@@ -225,7 +223,7 @@ class _TagAlarm:
         self.rule, self.callback = rule, callback
         self.has_steps = self.has_values = False
         self.series: dict[str, _Series] = {}
-        self._expression = re.compile(from_glob(rule.tag))
+        self._expression = pattern_of(rule.tag)
 
     @property
     def is_absent(self) -> bool:

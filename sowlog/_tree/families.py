@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, final
 
-from sowlog._tree.globs import from_glob
+from sowlog._tree.globs import pattern_of
 
 # The number at the end of a part: layers_0, h12, 03. The number of a percentile, p50, is of no module.
 _NUMBERED = re.compile(r"(?!p[0-9]+$)(?P<stem>.*?)(?P<number>[0-9]{1,9})")
@@ -66,7 +66,7 @@ def families(tags: Iterable[str], globs: str | Iterable[str] = "**") -> dict[str
 
 def patterns_of(globs: Iterable[str]) -> list[re.Pattern[str]]:
     """Return the regular expressions of globs."""
-    return [re.compile(from_glob(glob)) for glob in globs]
+    return list(map(pattern_of, globs))
 
 
 def matching_families(

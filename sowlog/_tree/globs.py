@@ -24,12 +24,20 @@ def matches(glob: str, tag: str) -> bool:
         >>> matches("blocks/*", "blocks/rms"), matches("blocks/*", "blocks/attn/rms")
         (True, False)
     """
-    return _compiled(glob).match(tag) is not None
+    return pattern_of(glob).match(tag) is not None
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(glob: str) -> re.Pattern[str]:
-    return re.compile(from_glob(glob))
+def pattern_of(glob: str) -> re.Pattern[str]:
+    r"""Return the compiled expression of a glob, whose `match` accepts whole tags alone.
+
+    A tag may have line ends, which `.` leaves out, and before the last of which `$` matches.
+
+    Example:
+        >>> pattern_of("a/**").match("a/b\nc") is None, pattern_of("loss").match("loss\n") is None
+        (False, True)
+    """
+    return re.compile(from_glob(glob).removesuffix("$") + r"\Z", re.DOTALL)
 
 
 def deeper(glob: str, tags: Iterable[str]) -> str | None:
@@ -42,8 +50,7 @@ def deeper(glob: str, tags: Iterable[str]) -> str | None:
     """
     if "*" not in glob:
         return None
-    pattern = re.compile(from_glob(f"**/{glob}"))
-    return f"**/{glob}" if any(map(pattern.match, tags)) else None
+    return f"**/{glob}" if any(map(pattern_of(f"**/{glob}").match, tags)) else None
 
 
 def _part(part: str) -> str:

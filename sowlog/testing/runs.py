@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.reading import Run, Series, read
-from sowlog._tree.globs import from_glob
+from sowlog._tree.globs import pattern_of
 from sowlog._tree.nearest import nearest
 
 _COMPARISONS = {
@@ -208,7 +208,7 @@ def _choose(known: Mapping[str, Series], tags: str | Iterable[str], ignore: str 
 
 
 def _patterns(globs: str | Iterable[str]) -> dict[str, re.Pattern[str]]:
-    return {glob: re.compile(from_glob(glob)) for glob in ([globs] if isinstance(globs, str) else globs)}
+    return {glob: pattern_of(glob) for glob in ([globs] if isinstance(globs, str) else globs)}
 
 
 def _matches(tag: str, patterns: Mapping[str, re.Pattern[str]]) -> bool:

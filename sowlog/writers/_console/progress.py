@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._tree.globs import from_glob
+from sowlog._tree.globs import pattern_of
 from sowlog._tree.identity import ByIdentity
 from sowlog.writers.record import Record
 
@@ -188,8 +187,8 @@ class Progress:
         self.steps = steps
         self.step: int | None = None
         self.pace = Pace()
-        self._globs = [re.compile(from_glob(glob)) for glob in globs]
-        self._kept = [re.compile(from_glob(glob)) for glob in kept]
+        self._globs = list(map(pattern_of, globs))
+        self._kept = list(map(pattern_of, kept))
         self._rows: dict[str, Row | None] = {}
         self._chosen = ByIdentity[tuple[str, ...], tuple[NDArray[np.intp], list[Row]]]()
         self._sorted: list[Row] | None = None
