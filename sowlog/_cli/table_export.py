@@ -1,4 +1,8 @@
-"""Tables in the long form, a row for each value, as CSV and Parquet."""
+"""Tables in the long form, a row for each value, as CSV and Parquet.
+
+The texts are UTF-8. It lacks the halves of surrogate pairs, which a path or a line of JSON may have, so they
+are written as their codes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.csv_form import csv_cell
+from sowlog._events.protos import encodable
 from sowlog._extras import import_extra
 
 Column = NDArray[Any] | list[str]
@@ -60,8 +65,7 @@ def _write_csv(file: BinaryIO, table: Table) -> int:
         prefix = list(map(csv_cell, part.key))
         rows = zip(*map(_texts, part.columns), strict=True)
         text = "".join(f"{','.join((*prefix, *row))}\n" for row in rows)
-        # A path may hold bytes that are no UTF-8.
-        file.write(text.encode("utf-8", "surrogateescape"))
+        file.write(encodable(text).encode())
         count += len(part.columns[0])
     return count
 
@@ -117,12 +121,12 @@ def _coded(arrow: Any, texts: Sequence[str], sizes: Sequence[int]) -> Any:
     """Return a dictionary array of texts, each repeated."""
     known = {text: code for code, text in enumerate(dict.fromkeys(texts))}
     codes = np.repeat(np.array([known[text] for text in texts], np.int32), sizes)
-    return arrow.DictionaryArray.from_arrays(codes, arrow.array(list(known), arrow.string()))
+    return arrow.DictionaryArray.from_arrays(codes, arrow.array(list(map(encodable, known)), arrow.string()))
 
 
 def _joined(columns: Sequence[Column]) -> Column:
     if isinstance(columns[0], list):
-        return [text for column in columns for text in column]
+        return [encodable(text) for column in columns for text in column]
     return np.concatenate(columns)
 
 

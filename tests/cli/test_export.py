@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import sys
 
@@ -62,6 +63,24 @@ def test_every_point_comes_back(tmp_path, json_of, suffix, tag):
     found, expected = (np.array(each, np.float32) for each in ([row["value"] for row in rows], values))
     assert np.isnan(found).tolist() == np.isnan(expected).tolist()
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_halves_of_surrogate_pairs_are_written_as_their_codes(tmp_path, sowlog_command, suffix):
+    """Of a path with bytes that are no UTF-8, and of lines of JSON: any program can read the file."""
+    names = [os.fsdecode(b"run\xff"), "b"]
+    line = {"step": 3, "time": 1.5, "scalars": {"x\ud800": 0.5}, "texts": {"t\udc80": "\ud800"}}
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    path = tmp_path / f"out.{suffix}"
+    assert sowlog_command("export", *(tmp_path / name for name in names), "-o", path)[0] == 0
+    found = [(row["run"], row["tag"], row["value"]) for row in rows_of(path)]
+    assert found == [(str(tmp_path / name), r"x\ud800", 0.5) for name in (r"run\udcff", "b")]
+    assert sowlog_command("export", tmp_path / "b", "--kind", "texts", "-o", path)[0] == 0
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(path) if suffix == "csv" else pandas.read_parquet(path)
+    assert table[["tag", "text"]].to_numpy().tolist() == [[r"t\udc80", r"\ud800"]]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
