@@ -27,8 +27,9 @@ from sowlog._log.pending import OnFull, check_bounds
 from sowlog._log.plots import Plots
 from sowlog._log.stacks import Stacks
 from sowlog._log.tag_budget import TagBudget
+from sowlog._tree.globs import check_globs
 from sowlog.writers import Writer
-from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_globs, check_step, check_writers
+from sowlog.writers._arguments import MAX_STEP, MIN_STEP, check_count, check_step, check_writers
 from sowlog.writers.record import Ending
 from sowlog.writers.tensorboard import TensorBoard
 

@@ -20,6 +20,7 @@ from sowlog._sow.scopes import parts_of
 from sowlog._sow.update_statistics import NORM, RATIO, Layout, Recorded, Statistics
 from sowlog._sow.watches import UPDATES
 from sowlog._sow.watching import watch_updates
+from sowlog._tree.globs import check_globs
 from sowlog._tree.tags import is_state, join
 
 _CLIP_FRACTION = "clip_fraction"
@@ -81,10 +82,10 @@ def observe(
             is the fraction of these.
 
     Raises:
-        TypeError: A name is no string, or a reducer is none.
-        ValueError: A name has an empty part or is taken; or (in `init`) a glob matches nothing or arrays
-            whose layers differ; or (in `update`) the updates have other modules than the parameters that
-            `init` was given, or `ratio` has no parameters.
+        TypeError: A name or a glob is no string, or a reducer is none.
+        ValueError: A name or a glob has an empty part, or a name is taken; or (in `init`) a glob matches
+            nothing or arrays whose layers differ; or (in `update`) the updates have other modules than the
+            parameters that `init` was given, or `ratio` has no parameters.
 
     Example:
         >>> import jax.numpy as jnp, optax, sowlog
@@ -108,7 +109,7 @@ def observe(
         updates/ratio 0.02
     """
     parts_of(name, "gradient observer")
-    globs = (stacked,) if isinstance(stacked, str) else tuple(stacked)
+    globs = check_globs(f"stacked of observe({name!r})", stacked)
     statistics = Statistics(name, _checked(name, reducers or {}), depth, globs, ratio)
 
     # Typed as optax types a state, by which it means any tree.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, final
 
-from sowlog._tree.globs import pattern_of
+from sowlog._tree.globs import check_globs, pattern_of
 
 # The number at the end of a part: layers_0, h12, 03. The number of a percentile, p50, is of no module.
 _NUMBERED = re.compile(r"(?!p[0-9]+$)(?P<stem>.*?)(?P<number>[0-9]{1,9})")
@@ -49,6 +49,10 @@ def families(tags: Iterable[str], globs: str | Iterable[str] = "**") -> dict[str
     Returns:
         The tags of each family by its name, in the order of their indices.
 
+    Raises:
+        TypeError: `globs` is no text, and not several.
+        ValueError: A glob has an empty part.
+
     Example:
         >>> import sowlog
         >>> sowlog.families(["loss", "blocks/norm/00", "blocks/norm/01", "h_2/rms", "h_10/rms"])
@@ -58,7 +62,7 @@ def families(tags: Iterable[str], globs: str | Iterable[str] = "**") -> dict[str
     """
     tags = tuple(tags)
     found: dict[str, tuple[str, ...]] = {}
-    for family in matching_families(tags, patterns_of((globs,) if isinstance(globs, str) else globs)):
+    for family in matching_families(tags, patterns_of(check_globs("globs of families", globs))):
         # Of two families of one name, the first is folded.
         found.setdefault(family.name, tuple(tags[position] for position in family.positions))
     return found

@@ -3,6 +3,33 @@
 import functools
 import re
 from collections.abc import Iterable
+from typing import Any
+
+
+def check_globs(name: str, globs: Any) -> tuple[str, ...]:
+    """Return globs of tags as a tuple; a str is one glob.
+
+    Args:
+        name: the place of the globs in a message.
+        globs: the globs.
+
+    Raises:
+        TypeError: A glob is not a str.
+        ValueError: A glob has an empty part.
+    """
+    if isinstance(globs, bytes) or not isinstance(globs, Iterable):
+        raise TypeError(f"{name} is {globs!r}; give a glob of tags or a list of them, such as ['eval/*'].")
+    known = (globs,) if isinstance(globs, str) else tuple(globs)
+    for glob in known:
+        if not isinstance(glob, str):
+            raise TypeError(
+                f"{name} has {glob!r}, of type {type(glob).__name__}: give globs of tags, such as 'eval/*'."
+            )
+        if not all(glob.split("/")):
+            raise ValueError(
+                f"{name} has {glob!r}, with an empty part: write a glob of parts, such as 'eval/*'."
+            )
+    return known
 
 
 def from_glob(glob: str) -> str:

@@ -18,7 +18,7 @@ from sowlog._reduce.compensated import Pair
 from sowlog._reduce.limbs import of_limbs, total_limbs
 from sowlog._reduce.reducer import Exchange, Reducer
 from sowlog._reduce.state import Parts, State, check_intact
-from sowlog._tree.globs import matches
+from sowlog._tree.globs import check_globs, matches
 from sowlog._tree.tags import is_state, leaves_by_tag
 
 COLLECTION = "losses"
@@ -141,7 +141,8 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
 
     Raises:
         LookupError: An expected loss was not sown, or `updates` does not come from `sowlog.collect`.
-        TypeError: The collection holds a value that `sow_loss` did not write.
+        TypeError: The collection holds a value that `sow_loss` did not write, or `expect` is no text.
+        ValueError: A name has an empty part.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog
@@ -160,7 +161,7 @@ def total_loss(updates: Mapping[str, Any], *, expect: str | Iterable[str] | None
         )
     losses = dict(leaves_by_tag(updates[COLLECTION]))
     _check_losses(losses)
-    _check_expected(list(losses), [expect] if isinstance(expect, str) else list(expect or []))
+    _check_expected(list(losses), check_globs("expect of total_loss", () if expect is None else expect))
     return objective_part(losses.values())
 
 
@@ -194,7 +195,7 @@ def _check_losses(losses: dict[str, Any]) -> None:
         check_intact(leaf, tag)
 
 
-def _check_expected(tags: list[str], expected: list[str]) -> None:
+def _check_expected(tags: list[str], expected: Iterable[str]) -> None:
     missing = [
         pattern
         for pattern in expected

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sowlog._sow import collecting
-from sowlog._tree.globs import matches
+from sowlog._tree.globs import check_globs, matches
 from sowlog._tree.layout import is_packed
 from sowlog._tree.tags import is_state, leaves_by_tag
 
@@ -33,6 +33,8 @@ def assert_sown(model: Any, *args: Any, names: str | Iterable[str], **kwargs: An
 
     Raises:
         AssertionError: A name matches no tag; the message lists the sown tags.
+        TypeError: `names` is no text, and not several.
+        ValueError: A name has an empty part.
 
     Example:
         >>> import flax.linen as nn, jax.numpy as jnp, sowlog.testing
@@ -43,8 +45,8 @@ def assert_sown(model: Any, *args: Any, names: str | Iterable[str], **kwargs: An
         >>> sowlog.testing.assert_sown(Block(), {}, jnp.ones(3), names="rms")
         ['rms']
     """
+    wanted = check_globs("names of assert_sown", names)
     sown = list(sown_structure(model, *args, **kwargs))
-    wanted = [names] if isinstance(names, str) else list(names)
     missing = [name for name in wanted if not any(matches(name, tag) for tag in sown)]
     if missing:
         raise AssertionError(

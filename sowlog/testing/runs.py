@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.reading import Run, Series, read
-from sowlog._tree.globs import pattern_of
+from sowlog._tree.globs import check_globs, pattern_of
 from sowlog._tree.nearest import nearest
 
 _COMPARISONS = {
@@ -106,8 +106,8 @@ def assert_same_curves(
         AssertionError: The runs differ. The message has the first step at which they do, its tag and both
             values; or the tag that only one run has, and the nearest tags of the other.
         FileNotFoundError: A path has no event file.
-        TypeError: A run is no run and no path.
-        ValueError: A glob of `tags` matches no tag of either run.
+        TypeError: A run is no run and no path, or a glob is no str.
+        ValueError: A glob of `tags` matches no tag of either run, or a glob has an empty part.
 
     Example:
         >>> import tempfile, sowlog, sowlog.testing
@@ -200,15 +200,15 @@ def _nearest_steps(step: int, steps: NDArray[np.int64]) -> str:
 
 
 def _choose(known: Mapping[str, Series], tags: str | Iterable[str], ignore: str | Iterable[str]) -> list[str]:
-    wanted, left_out = _patterns(tags), _patterns(ignore)
+    wanted, left_out = _patterns("tags", tags), _patterns("ignore", ignore)
     for glob, pattern in wanted.items():
         if not any(map(pattern.match, known)):
             raise ValueError(f"no scalar of either run matches {glob}: {nearest(glob, known)}")
     return [tag for tag in sorted(known) if _matches(tag, wanted) and not _matches(tag, left_out)]
 
 
-def _patterns(globs: str | Iterable[str]) -> dict[str, re.Pattern[str]]:
-    return {glob: pattern_of(glob) for glob in ([globs] if isinstance(globs, str) else globs)}
+def _patterns(name: str, globs: str | Iterable[str]) -> dict[str, re.Pattern[str]]:
+    return {glob: pattern_of(glob) for glob in check_globs(name, globs)}
 
 
 def _matches(tag: str, patterns: Mapping[str, re.Pattern[str]]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,32 +30,6 @@ def check_count(value: Any, name: str, rule: str) -> int:
     if value < 1:
         raise ValueError(f"{name} is {value}; {rule}.")
     return int(value)
-
-
-def check_globs(name: str, globs: Any) -> tuple[str, ...]:
-    """Return globs of tags as a tuple; a str is one glob.
-
-    Args:
-        name: the place of the globs in a message.
-        globs: the globs.
-
-    Raises:
-        TypeError: A glob is not a str.
-        ValueError: A glob has an empty part.
-    """
-    if isinstance(globs, bytes) or not isinstance(globs, Iterable):
-        raise TypeError(f"{name} is {globs!r}; give a glob of tags or a list of them, such as ['eval/*'].")
-    known = (globs,) if isinstance(globs, str) else tuple(globs)
-    for glob in known:
-        if not isinstance(glob, str):
-            raise TypeError(
-                f"{name} has {glob!r}, of type {type(glob).__name__}: give globs of tags, such as 'eval/*'."
-            )
-        if not all(glob.split("/")):
-            raise ValueError(
-                f"{name} has {glob!r}, with an empty part: write a glob of parts, such as 'eval/*'."
-            )
-    return known
 
 
 def check_path(path: str | PathLike[str]) -> Path:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from sowlog._extras import import_extra
-from sowlog.writers._arguments import check_count, check_globs
+from sowlog._tree.globs import check_globs
+from sowlog.writers._arguments import check_count
 from sowlog.writers._console.progress import Glyphs, Progress, glyphs_for, number
 from sowlog.writers._console.screen import Screen, emit, is_live, unwrapped
 from sowlog.writers.record import Record

@@ -1,9 +1,10 @@
-"""Globs of tags with line ends."""
+"""Globs of tags: line ends, and globs that are none."""
 
 import numpy as np
 import pytest
 
 import sowlog
+import sowlog.testing
 from sowlog._cli.selecting import matching
 from sowlog._tree.globs import matches
 from sowlog.writers._console.progress import Progress
@@ -31,3 +32,27 @@ def test_a_line_end_is_a_character_like_others(glob, tag, is_match):
     assert len(progress.note(Record(0, 0.0, (tag,), np.ones(1, np.float32)))) == is_match
     tags = [f"{tag}/x_0", f"{tag}/x_1"]
     assert bool(sowlog.families(tags, f"{glob}/*")) == is_match
+
+
+@pytest.mark.parametrize(
+    ("globs", "error", "message"),
+    [
+        (3, TypeError, "is 3; give a glob of tags or a list of them"),
+        (b"x", TypeError, "is b'x'; give a glob of tags or a list of them"),
+        (["x", 3], TypeError, "has 3, of type int: give globs of tags"),
+        ("", ValueError, "has '', with an empty part: write a glob of parts"),
+        (["x", "a//b"], ValueError, "has 'a//b', with an empty part"),
+    ],
+)
+def test_what_is_no_glob_is_named(tmp_path, globs, error, message):
+    """By each function that takes globs, with its own name, before anything is computed."""
+    takers = {
+        "expect of total_loss": lambda: sowlog.total_loss({"losses": {}}, expect=globs),
+        r"stacked of observe\('grads'\)": lambda: sowlog.observe("grads", stacked=globs),
+        "names of assert_sown": lambda: sowlog.testing.assert_sown(lambda: None, names=globs),
+        "globs of families": lambda: sowlog.families([], globs),
+        "fold of Logger": lambda: sowlog.Logger(tmp_path, fold=globs),
+    }
+    for name, take in takers.items():
+        with pytest.raises(error, match=f"^{name} {message}"):
+            take()
