@@ -88,7 +88,7 @@ class AppendedFile:
 
     def shorten(self, end: int) -> None:
         """Drop all bytes from `end` on."""
-        self._end = end
+        self._end, self._torn = end, True
         self._unsynced.clear()
         self._truncate()
 

@@ -42,6 +42,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage = ""
+        self._must_empty = False
         self._file = open_appended(path, remedy=_REMEDY)
         try:
             self._begin = self._read_head()
@@ -61,6 +62,8 @@ class Spool:
         Raises:
             OSError: They cannot be written.
         """
+        if self._must_empty:
+            self._empty()
         self._file.append(b"".join(map(frame, contents)))
         self.count += len(contents)
 
@@ -87,14 +90,19 @@ class Spool:
         self.count -= len(contents)
         self._file.overwrite(0, _head(self._begin))
         if not self.count:
-            # A kill between the two leaves a file that ends before its first pending record, which is empty.
-            self._file.shorten(_HEAD.size)
-            self._file.overwrite(0, _head(_HEAD.size))
-            self._begin = _HEAD.size
+            self._begin, self._must_empty = _HEAD.size, True
+            self._empty()
         elif self._begin > max(_MIN_COMPACTION, self.size):
             # On a full disk the file stays as it is, until the next call.
             with contextlib.suppress(OSError):
                 self._compact()
+
+    def _empty(self) -> None:
+        """Drop the bytes of forwarded records; after an error the next `append` does it."""
+        # A kill between the two leaves a file that ends before its first pending record, which is empty.
+        self._file.shorten(_HEAD.size)
+        self._file.overwrite(0, _head(_HEAD.size))
+        self._must_empty = False
 
     def sync(self) -> None:
         """Return once all records are on the disk itself.

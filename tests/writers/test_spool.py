@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -95,6 +96,33 @@ def test_a_kill_between_the_last_drop_and_its_end(tmp_path):
     assert (again.count, again.damage) == (0, "")
     again.append(contents(4))
     assert pending(again) == [4]
+    again.close()
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_an_error_while_the_file_is_emptied_costs_no_later_record(call, tmp_path, monkeypatch):
+    """The next append empties it, or fails; a kill after that leaves the new records, and no old one."""
+    spool = Spool(tmp_path / "a.spool")
+    spool.append(contents(1, 2))
+    works, calls = getattr(os, call), iter([True, False, False] if call == "pwrite" else [False, False])
+
+    def fails(*arguments):
+        if not next(calls, True):
+            raise OSError(errno.EIO, "Input/output error")
+        return works(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.drop(spool.peek(most=2, size=10**6))
+        assert (spool.count, spool.size, pending(spool)) == (0, 0, [])
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.append(contents(3))
+        spool.append(contents(3, 4, 5))
+    assert (spool.count, pending(spool)) == (3, [3, 4, 5])
+    spool.release()
+    again = Spool(tmp_path / "a.spool")
+    assert (again.damage, pending(again)) == ("", [3, 4, 5])
     again.close()
 
 
