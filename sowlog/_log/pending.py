@@ -144,7 +144,8 @@ class Bounds(Generic[ItemT]):
 
     def _drop_first(self, is_chosen: Callable[[ItemT | Several[ItemT]], bool], most: int) -> int:
         """Drop the first item that is chosen, of several at most so many; return their number, 0 for none."""
-        for index, entry in enumerate(self._queue):
+        # A signal handler may log at any place of the loop, so that it goes over a copy.
+        for index, entry in enumerate(tuple(self._queue)):
             if isinstance(entry, Kept | Call) or not is_chosen(cast(Any, entry)):
                 continue
             # KeyboardInterrupt between the count and the drop must not hide a loss, so the count comes first.
@@ -155,7 +156,7 @@ class Bounds(Generic[ItemT]):
                 return most
             dropped = size_of(entry)
             self.count_drops(cast(Any, entry))
-            # A signal handler may have logged meanwhile, and dropped it.
+            # The handler may have dropped it.
             if index < len(self._queue) and self._queue[index] is entry:
                 del self._queue[index]
             return dropped

@@ -12,6 +12,7 @@ import sowlog
 import sowlog.testing
 from sowlog._log.background import Background
 from sowlog._log.entries import Call, Several
+from sowlog._log.pending import Bounds
 from sowlog._tree.layout import ABSENT, Layout
 from tests.support.tensorboard_reading import tensorboard_scalars, wait_until
 
@@ -272,6 +273,20 @@ def test_a_handler_that_logs_during_a_drop_removes_no_other_entry(size):
         background.put("last")
     background.end()
     assert done == [*([5] if size == 6 else []), "call", "of the handler", "last"]
+
+
+def test_a_handler_may_log_while_the_oldest_is_looked_for():
+    """It changes the queue between two entries."""
+    queue = deque([1, 2])
+    bounds = Bounds(queue, deque(), size=1, on_full="drop_oldest", on_drop=int)
+
+    def is_chosen(entry):
+        if entry == 1:
+            queue.append(3)
+        return entry == 2
+
+    assert bounds._drop_first(is_chosen, 1) == 1
+    assert list(queue) == [1, 3]
 
 
 def test_entries_that_were_taken_are_forgotten():
