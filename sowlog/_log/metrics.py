@@ -73,9 +73,16 @@ def _on_device(tag: str, leaf: Any) -> Any:
         return leaf
     if is_packed(leaf):
         raise TypeError(not_packed_within(tag))
-    if hasattr(type(leaf), "__jax_array__"):
-        return leaf.__jax_array__()
-    raise TypeError(not_a_metric(tag, leaf))
+    array = as_array(leaf)
+    if array is leaf:
+        raise TypeError(not_a_metric(tag, leaf))
+    return array
+
+
+def as_array(leaf: Any) -> Any:
+    """Return the array that an object of another library stands for; any other leaf as it is."""
+    is_other = hasattr(type(leaf), "__jax_array__") and not isinstance(leaf, jax.Array)
+    return leaf.__jax_array__() if is_other else leaf
 
 
 def not_packed_within(tag: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sowlog._log.calls import Calls
 from sowlog._log.entries import Several
 from sowlog._log.item import Item, start_copy
-from sowlog._log.metrics import check_names, not_packed_within
+from sowlog._log.metrics import as_array, check_names, not_packed_within
 from sowlog._reduce.values import check_real
 from sowlog._tree.layout import Packed, is_packed, refuse_packed
 from sowlog._tree.leaves import not_a_metric, traced
@@ -128,6 +128,7 @@ def _prepare(metrics: Any) -> _Rows:
         packed = _checked(metrics)
         return _Rows(packed.buffer.shape[0], packed, {})
     tags, leaves = flatten(metrics)
+    leaves = list(map(as_array, leaves))
     count = _count_of(tags, leaves)
     numbers: dict[str, NDArray[np.float64]] = {}
     on_device: dict[str, Any] = {}

@@ -94,6 +94,22 @@ def test_a_matrix_has_a_row_for_each_step(memory):
     ]
 
 
+def test_an_object_that_stands_for_an_array_is_that_array(memory):
+    """As in a call of one step."""
+
+    class Parameter:
+        def __init__(self, array):
+            self.array = array
+
+        def __jax_array__(self):
+            return self.array
+
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        log.steps(0, {"x": Parameter(jnp.array([1.0, 2.0]))})
+        log(2, {"x": Parameter(jnp.float32(3.0))})
+    assert [record.values.tolist() for record in memory.records] == [[1.0], [2.0], [3.0]]
+
+
 def test_no_step_at_all_is_logged_as_nothing(memory):
     """Of arrays of the host and of the device, with further axes and without."""
     with sowlog.Logger("unused", writers=[memory]) as log:
