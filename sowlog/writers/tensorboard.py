@@ -93,24 +93,34 @@ class TensorBoard:
         Raises:
             StalledError: The events cannot be written now; the file then holds none of them.
         """
+        records = records if isinstance(records, ScalarRows) else tuple(records)
+        is_written = False
+        try:
+            if events := self._joined(records):
+                self._append(events)
+            is_written = True
+        finally:
+            self._descriptions.end(is_written=is_written)
+        if events:
+            self._check_order(records)
+
+    def _joined(self, records: Sequence[Record]) -> bytes | bytearray | memoryview:
+        """Return the framed events of records, valid until the next call."""
         if isinstance(records, ScalarRows):
-            events = self._events_of_rows(records)
-        else:
-            # Joined, since the next record overwrites the bytes of the template.
-            records, events = tuple(records), bytearray()
-            for record in records:
-                for framed in self._events(record):
-                    events += framed
-        if not events:
-            return
+            return self._events_of_rows(records)
+        # Joined, since the next record overwrites the bytes of the template.
+        events = bytearray()
+        for record in records:
+            for framed in self._events(record):
+                events += framed
+        return events
+
+    def _append(self, events: bytes | bytearray | memoryview) -> None:
         try:
             self._require_file()
             self._file.append(events)
         except OSError as error:
-            self._descriptions.end(is_written=False)
             raise StalledError(f"{self._file.path} cannot be written: {error}") from error
-        self._descriptions.end(is_written=True)
-        self._check_order(records)
 
     def _check_order(self, records: Sequence[Record]) -> None:
         """Keep a warning if a step of written records goes back."""

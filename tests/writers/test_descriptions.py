@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR
 
 import sowlog
+import sowlog.testing
 from sowlog._events.appending import AppendedFile
 from sowlog.writers import TensorBoard
 from tests.support.tensorboard_reading import tensorboard_scalars
@@ -104,5 +105,20 @@ def test_a_write_that_fails_keeps_the_description_for_the_next(tmp_path, monkeyp
             log.flush()
         monkeypatch.setattr(AppendedFile, "append", append)
         log(1, step(jnp.ones(3)))
+    assert texts_in(tmp_path)["described/size"].startswith(DOC)
+    assert texts_in(tmp_path)["described/histogram"].startswith("Activations.")
+
+
+def test_a_record_that_cannot_be_written_costs_the_others_no_description(tmp_path):
+    """Of one batch, whose records are then written one by one."""
+    memory = sowlog.testing.MemoryWriter()
+    with sowlog.Logger("unused", writers=[memory]) as log:
+        log(0, step(jnp.arange(3.0)))
+    writer = TensorBoard(tmp_path)
+    odd = sowlog.writers.Record(1, 1.5, texts={"t": 5})
+    with pytest.raises(AttributeError, match="has no attribute .encode"):
+        writer.write_all([*memory.records, odd])
+    writer.write(memory.records[0])
+    writer.close()
     assert texts_in(tmp_path)["described/size"].startswith(DOC)
     assert texts_in(tmp_path)["described/histogram"].startswith("Activations.")
