@@ -34,7 +34,6 @@ IDLE_WAIT = 0.01
 # A batch makes room at its end, so a long queue has larger ones, whose write costs below 1 us for each item.
 BATCH, BATCH_SHARE, MAX_BATCH = 16, 1 / 16, 64
 JOIN_TIMEOUT = 1.0  # All work is done by then: the thread only leaves its context.
-
 Pause = Callable[[], None]
 
 
@@ -249,10 +248,8 @@ class Background(Generic[ItemT]):
             self._wait_for_work()
         with self._lock:
             call = self._last if self._ending and not self._queue else self._take()
-        if call is not None:
-            call.run()
-        else:
-            self._run_batch()
+        run = self._run_batch if call is None else call.run
+        run()
 
     def _take(self) -> Call | None:
         """Move the items before the next call to the batch, or pop that call and return it."""

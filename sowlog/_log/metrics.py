@@ -81,8 +81,9 @@ def _on_device(tag: str, leaf: Any) -> Any:
 
 def as_array(leaf: Any) -> Any:
     """Return the array that an object of another library stands for; any other leaf as it is."""
-    is_other = hasattr(type(leaf), "__jax_array__") and not isinstance(leaf, jax.Array)
-    return leaf.__jax_array__() if is_other else leaf
+    if isinstance(leaf, jax.Array) or not hasattr(type(leaf), "__jax_array__"):
+        return leaf
+    return leaf.__jax_array__()
 
 
 def not_packed_within(tag: str) -> str:

@@ -116,7 +116,7 @@ def test_a_record_that_cannot_be_written_costs_the_others_no_description(tmp_pat
         log(0, step(jnp.arange(3.0)))
     writer = TensorBoard(tmp_path)
     odd = sowlog.writers.Record(1, 1.5, texts={"t": 5})
-    with pytest.raises(AttributeError, match="has no attribute .encode"):
+    with pytest.raises(AttributeError, match="has no attribute 'encode'"):
         writer.write_all([*memory.records, odd])
     writer.write(memory.records[0])
     writer.close()
