@@ -39,6 +39,7 @@ def _blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.long
 def test_the_task_of_the_readme_trains_on_data_of_ones_own(tmp_path):
     """Model and task in one file, data and a sweep, as a newcomer writes them in a folder of their own."""
     model, *_, task = _blocks(README.read_text())

@@ -79,6 +79,7 @@ def test_names_that_are_first_used_while_jax_traces_are_right():
     assert done.stdout == "1.5 2.5\n", done.stderr
 
 
+@pytest.mark.long
 def test_the_public_names_are_read_without_jax_and_listed_with_it(tmp_path):
     """A list of the names, or a name that is none, imports all of them; a private name imports nothing."""
     code = (

@@ -190,6 +190,7 @@ def test_a_signal_reaches_the_points_which_save(
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems let orphans go on")
 def test_a_point_ends_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     """It is asked to save, as by SIGTERM."""
