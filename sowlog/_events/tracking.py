@@ -120,7 +120,7 @@ class FileTracker:
 
 
 def _last_bytes(file: TrackedFile) -> bytes:
-    """Return the bytes before the end of what was read; none of a file that is gone."""
+    """Return the last bytes that were read; none of a file that is gone."""
     start = max(0, file.end - _LAST)
     try:
         return read_range(file.path, start, file.end - start)

@@ -76,7 +76,7 @@ class Parts:
         gone.release()
 
     def write(self, table: Any) -> None:
-        """Write the current part, with all its rows, in place of what it had.
+        """Write the current part, with all its rows, in place of its former content.
 
         Raises:
             BlockingIOError: The lock was deleted, and another writer has the folder.

@@ -39,7 +39,7 @@ def _event_of(kind, step, number):
 
 
 def contents(path, repeated):
-    """Return what is read of a file if `repeated` records in a row begin a block."""
+    """Return the contents of a file as read if `repeated` records in a row begin a block."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reader, "_REPEATED", repeated)
         patched.setattr(blocks, "_BLOCK", 100)

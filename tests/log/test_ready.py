@@ -1,4 +1,4 @@
-"""Steps that are ready together: what is read as rows, and the same files without them."""
+"""Steps that are ready together: those that are read as rows, and the same files without them."""
 
 import itertools
 import math

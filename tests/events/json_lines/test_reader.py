@@ -225,7 +225,7 @@ def test_a_sparse_file_of_10_gb_is_read_in_bounded_memory(tmp_path):
 
 
 def test_a_line_of_many_pieces_is_read(tmp_path):
-    """Longer than what is read at first."""
+    """Longer than the first read."""
     text = "ö" * 100_000
     run = sowlog.read(write(tmp_path, record(0, {"x": 1}, texts={"n": text})))
     assert list(run.texts["n"]) == [(0, text)]
