@@ -100,7 +100,8 @@ def sparkline(values: NDArray[np.float32], width: int, encoding: str | None) -> 
     if not count:
         return ""
     edges = np.linspace(0, len(values), count, endpoint=False).astype(np.intp)
-    sums = np.add.reduceat(values.astype(np.float64), edges)
+    with np.errstate(invalid="ignore"):  # of inf - inf
+        sums = np.add.reduceat(values.astype(np.float64), edges)
     means = sums / np.diff(np.append(edges, len(values)))
     is_finite = np.isfinite(means)
     finite = means[is_finite]

@@ -38,9 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     try:
         command = _import_command(options.command)
-        report = command.run(options)
-        status = report.status
-        _print(report, options)
+        # A run may hold NaN and infinities, which a report shows and does not warn of.
+        with importlib.import_module("numpy").errstate(all="ignore"):
+            report = command.run(options)
+            status = report.status
+            _print(report, options)
     except UsageError as error:
         return _fail(options, str(error))
     except BrokenPipeError:

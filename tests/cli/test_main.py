@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import json
+import math
 import os
 import signal
 import subprocess
@@ -228,3 +229,15 @@ def test_a_stream_without_unicode_has_plain_curves(tmp_path):
     assert done.stdout.isascii()
     done = python("-m", "sowlog", "show", "--json", tmp_path, env=environment)
     assert json.loads(done.stdout)["tags"][0]["tag"] == "ö"
+
+
+@pytest.mark.parametrize("command", ["show", "compare", "plot"])
+def test_infinities_of_both_signs_are_shown_without_a_warning(tmp_path, sowlog_command, command):
+    """Their mean is NaN, and NumPy warns of it, on the terminal of a user."""
+    for seed, values in enumerate(([math.inf, -math.inf, 1.0], [-math.inf, -math.inf, math.inf])):
+        hparams = {"seed": float(seed), "rate": 1.0}
+        write_run(tmp_path / f"{seed}", hparams=hparams, loss=values * 40)
+    runs = [tmp_path / "0", tmp_path / "1"]
+    status, output, errors = sowlog_command(command, *runs[: 1 if command == "show" else 2])
+    assert (status, errors) == (0, "")
+    assert "loss" in output
