@@ -108,7 +108,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_folder_that_was_deleted_does_not_hold_up_the_close(tmp_path, name):
-    """It raises, and frees what is left."""
+    """The close raises, and names the file."""
     writer = MAKERS[name](tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     if name == "Spooled":  # It has no record that would be lost.
