@@ -1,6 +1,5 @@
 """Metrics of the held-out data, in batches and a remainder, each example counted once."""
 
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +12,7 @@ from train.config.errors import ConfigError, did_you_mean
 from train.config.experiment import Config
 from train.step import Metrics, Summary, TrainState, metrics_of, run_forward, summarize
 from train.tasks import Batch, Draws, Forward, Task, Variables
+from train.tasks.selecting import select
 
 
 class Measured(NamedTuple):
@@ -177,8 +177,7 @@ def _draw(task: Task, variables: Variables, batch: Batch) -> dict[str, jax.Array
 
 def ranked(task: Task, tags: Iterable[str]) -> list[str]:
     """Return tags in the order of the task's results, which a jitted function's dict has lost."""
-    known = list(tags)
-    return list(dict.fromkeys(tag for glob in (*task.results, "*") for tag in fnmatch.filter(known, glob)))
+    return select((*task.results, "**"), tags)
 
 
 def check_results(config: Config, task: Task, logged: Iterable[str]) -> tuple[str, ...]:
@@ -202,20 +201,21 @@ def check_results(config: Config, task: Task, logged: Iterable[str]) -> tuple[st
     if errors:
         raise ConfigError(errors)
     globs = (*task.results, *(metric.removeprefix("eval/") for metric in watched))
-    wanted = [tag for glob in globs for tag in fnmatch.filter(tags, glob)]
-    return tuple(dict.fromkeys(wanted))
+    return tuple(select(globs, tags))
 
 
 def _unmatched(config: Config, task: Task, tags: list[str]) -> Iterator[str]:
     for glob in task.results:
-        if not fnmatch.filter(tags, glob):
-            near = did_you_mean(glob, tags) or f"; it has {', '.join(tags)}"
+        if not select([glob], tags):
+            deeper = f"**/{glob}"
+            near = f"; did you mean {deeper}?" if "*" in glob and select([deeper], tags) else ""
+            near = near or did_you_mean(glob, tags) or f"; it has {', '.join(tags)}"
             yield f'task.name={config.task.name}: results: no evaluation has "{glob}"{near}'
 
 
 def _contradictions(config: Config, task: Task, tags: list[str]) -> Iterator[str]:
     """Yield why a run would be ranked upside down: by a loss that rises, or not as it is stopped."""
-    main = next(iter(fnmatch.filter(tags, task.results[0])), "") if task.results else ""
+    main = next(iter(select(task.results[:1], tags)), "")
     better, early = config.task.better, config.early_stop
     if better == "higher" and (main == "loss" or main.startswith("losses/")):
         yield (

@@ -1,7 +1,6 @@
 """The jitted functions of a run: one training step, and one evaluation."""
 
 import contextlib
-import fnmatch
 import functools
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from train.data.examples import HostBatch
 from train.gradients import RunForward, joined, make_differentiate
 from train.stop_rules import Patience
 from train.tasks import Batch, Forward, Task, Variables
+from train.tasks.selecting import select
 
 
 class TrainState(NamedTuple):
@@ -276,5 +276,5 @@ def summarize(
     """Return a summary of metrics: all packed for the logger, those of a task's results to be shown."""
     packed = sowlog.pack(metrics)
     computed = sowlog.compute(packed)
-    shown = {tag: computed[tag] for glob in results for tag in fnmatch.filter(computed, glob)}
+    shown = {tag: computed[tag] for tag in select(results, computed)}
     return Summary(sowlog.pack({prefix: packed}) if prefix else packed, shown, finite, {})

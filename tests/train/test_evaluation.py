@@ -12,6 +12,7 @@ import sowlog
 from tests.train.running import CONFIGS, digits
 from train import __main__ as program
 from train import data, dry_run, evaluation, step, tasks
+from train.config.errors import ConfigError
 from train.parallel import devices
 
 HERE = "tests.train.test_evaluation"
@@ -87,3 +88,15 @@ def test_a_confusion_matrix_counts_labels_by_predictions() -> None:
     counts = tasks.confusion(labels, predicted, 3)
     twice = sowlog.merge({"": counts}, {"": counts})[""]
     np.testing.assert_array_equal(twice.compute(), [[2, 2, 0], [0, 2, 0], [2, 0, 0]])
+
+
+def test_a_result_that_lies_deeper_is_named() -> None:
+    """A `*` is within one part of a tag, so a glob of the last parts needs `**/` in front."""
+    config = digits()
+    task = tasks.build(config.task)
+    task.results = ("*/dead_units",)
+    tags = ["eval/accuracy", "eval/encoder/block_0/dead_units"]
+    with pytest.raises(ConfigError, match=r'"\*/dead_units"; did you mean \*\*/\*/dead_units\?'):
+        evaluation.check_results(config, task, tags)
+    task.results = ("**/dead_units", "accuracy")
+    assert evaluation.check_results(config, task, tags) == ("encoder/block_0/dead_units", "accuracy")

@@ -70,8 +70,8 @@ class Task(Protocol):
 
     Attributes:
         losses: names of the losses that the model must sow; a missing one is an error, never 0.
-        results: tags (or globs of them) of an evaluation that the final table shows, the most important
-            first. The first ranks a sweep.
+        results: tags (or globs of them: `*` is within one part, `**` any number of parts) of an evaluation
+            that the final table shows, the most important first. The first ranks a sweep.
     """
 
     losses: tuple[str, ...] = ()
