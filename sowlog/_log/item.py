@@ -39,11 +39,6 @@ class Item(NamedTuple):
     charts: Charts | None = None
 
     @property
-    def is_of_metrics(self) -> bool:
-        """Whether it holds metrics alone, as nearly all items do."""
-        return self[_AFTER_METRICS:] == _METRICS_ALONE
-
-    @property
     def layout(self) -> Layout:
         """The layout of its packed tree; one of no tags without."""
         return _NO_LAYOUT if self.packed is None else self.packed.layout
@@ -85,10 +80,6 @@ class Item(NamedTuple):
             # The read raises the error of a failed computation again.
             with suppress(Exception):
                 jax.block_until_ready((self.packed and self.packed.buffer, self.arrays))
-
-
-_AFTER_METRICS = Item._fields.index("row") + 1
-_METRICS_ALONE = (None,) * (len(Item._fields) - _AFTER_METRICS)
 
 
 def _is_ready(array: Any) -> bool:

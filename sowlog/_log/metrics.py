@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sowlog._tree.layout import Layout, Packed, check_packed, is_packed, place_of
+from sowlog._tree.layout import Layout, Packed, check_packed, is_packed
 from sowlog._tree.leaves import check_real, check_tags, not_a_metric, traced
 from sowlog._tree.results import pack_now
 from sowlog._tree.tags import flatten, index_tags, is_state
@@ -58,14 +58,13 @@ def _check_names(numbers: tuple[str, ...], layout: Layout) -> None:
 
 def _checked(packed: Packed) -> Packed:
     """Return a packed tree whose buffer cannot change before it is written."""
-    check_packed(packed, "logged")
-    buffer: Any = packed.buffer
-    place = place_of(type(buffer))
+    place = check_packed(packed, "logged")
+    if place == "device":
+        return packed
     if place == "program":
         raise TypeError(traced("a packed tree", "logged"))
-    if place == "host" and buffer.flags.writeable:
-        return Packed(buffer.copy(), packed.layout)  # pyright: ignore[reportArgumentType]  # fetched
-    return packed
+    buffer: Any = packed.buffer
+    return Packed(buffer.copy(), packed.layout) if buffer.flags.writeable else packed
 
 
 def _on_device(tag: str, leaf: Any) -> Any:

@@ -90,6 +90,8 @@ class Bounds(Generic[ItemT]):
 
     def note(self, entry: Entry[ItemT]) -> None:
         """Count the items of a queued entry; without this call, after KeyboardInterrupt, it counts as one."""
+        if not self._several and not isinstance(entry, Several):
+            return
         while self._several and not self._several[0]():
             self._several.popleft()
         if isinstance(entry, Several):
@@ -98,10 +100,13 @@ class Bounds(Generic[ItemT]):
     @property
     def held(self) -> int:
         """The number of queued items, with those in work."""
+        entries = len(self._queue) + len(self._batch)
+        return entries + self._further() if self._several else entries
+
+    def _further(self) -> int:
+        """Return the number of items of entries beyond one for each."""
         # Copied at once, since another thread may queue.
-        several = tuple(self._several) if self._several else ()
-        more = sum(len(each) - 1 for known in several if (each := known()))
-        return len(self._queue) + len(self._batch) + more
+        return sum(len(each) - 1 for known in tuple(self._several) if (each := known()))
 
     def is_full(self, item: ItemT | Several[ItemT]) -> bool:
         """Return whether the queue has no room for an item; several have room where one has."""

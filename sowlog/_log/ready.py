@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, islice, takewhile
 from typing import Any
 
@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.item import Item, on_host
+from sowlog._tree.layout import Packed
 from sowlog.writers._rows import ScalarRows
+
+_Packed = tuple[Packed | None, ...]
+_Scalars = tuple[Mapping[str, float], ...]
+_Rows = tuple[int | None, ...]
 
 # So many words are about a megabyte of an event file: larger records gain nothing by a larger batch.
 _BATCH_WORDS, _SMALLEST_BATCH = 1 << 15, 4
@@ -25,7 +30,9 @@ def wait_for_ready(items: deque[Item], pause: Callable[[], None]) -> list[Item]:
     items[0].wait()
     if not items[-1].is_ready():
         pause()
-    return [items[0], *takewhile(Item.is_ready, islice(items, 1, _batch_size(items[0])))]
+    batch = list(islice(items, _batch_size(items[0])))
+    # Steps end in their order, so those before a ready one are ready too; of another, the read waits.
+    return batch if batch[-1].is_ready() else [batch[0], *takewhile(Item.is_ready, batch[1:])]
 
 
 def _batch_size(item: Item) -> int:
@@ -42,48 +49,53 @@ def read_rows(items: Sequence[Item]) -> ScalarRows | None:
     Args:
         items: two or more, whose values are there.
     """
-    tags = _shared_tags(items)
-    if not tags:
+    # Columns, since a look at each item in turn costs as much as the rest of the read.
+    steps, wall_times, packed, scalars, rows, *others = zip(*items, strict=True)
+    if not (_are_alike(packed, scalars, rows) and _are_absent(others)):
+        return None
+    layout, names = items[0].layout, tuple(scalars[0])
+    tags = layout.extended(layout.scalars, names) if names else layout.scalars
+    if layout.histograms or not tags:
         return None
     try:
-        values = _matrix(items)
+        values = _matrix(packed, scalars, rows)
     except Exception:
         # Its own read raises the error again, and counts the loss.
         return None
     # An absent value is a NaN as well.
     if not np.isfinite(values).all():
         return None
-    return ScalarRows([item.step for item in items], [item.wall_time for item in items], tags, values)
+    return ScalarRows(steps, wall_times, tags, values)
 
 
-def _shared_tags(items: Sequence[Item]) -> tuple[str, ...] | None:
-    """Return the tags of items that have the same scalars, in one order, and nothing else; else None."""
-    layout, names, is_row = items[0].layout, tuple(items[0].scalars), items[0].row is not None
-    if layout.histograms:
-        return None
-    for item in items:
-        if item.layout is not layout or tuple(item.scalars) != names or not item.is_of_metrics:
-            return None
-        if (item.row is not None) != is_row:
-            return None
-    return layout.extended(layout.scalars, names) if names else layout.scalars
+def _are_alike(packed: _Packed, scalars: _Scalars, rows: _Rows) -> bool:
+    """Return whether items have the same scalars in one order, and rows of stacks or none."""
+    layouts = {None if each is None else id(each.layout) for each in packed}
+    names = tuple(scalars[0])
+    in_one_order = not any(scalars) or all(tuple(each) == names for each in scalars)
+    return len(layouts) == 1 and in_one_order and rows.count(None) in (0, len(rows))
 
 
-def _matrix(items: Sequence[Item]) -> NDArray[np.float32]:
+def _are_absent(columns: Sequence[tuple[object, ...]]) -> bool:
+    """Return whether no item has a value beside its metrics."""
+    return all(column.count(None) == len(column) for column in columns)
+
+
+def _matrix(packed: _Packed, scalars: _Scalars, rows: _Rows) -> NDArray[np.float32]:
     """Return the values of items of one layout, shape [items, tags]."""
     parts: list[NDArray[np.float32]] = []
-    if items[0].packed is not None:
-        words = _words_of(items) if items[0].row is None else _words_of_rows(items)
-        parts.append(words.reshape(len(items), -1).view(np.float32))
-    if items[0].scalars:
-        numbers = [number for item in items for number in item.scalars.values()]
-        parts.append(on_host(numbers).reshape(len(items), -1))
+    if packed[0] is not None:
+        buffers = [each and each.buffer for each in packed]
+        words = _words_of(buffers) if rows[0] is None else _words_of_rows(buffers, rows)
+        parts.append(words.reshape(len(buffers), -1).view(np.float32))
+    if scalars[0]:
+        numbers = [number for each in scalars for number in each.values()]
+        parts.append(on_host(numbers).reshape(len(scalars), -1))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _words_of(items: Sequence[Item]) -> NDArray[np.uint32]:
+def _words_of(buffers: Sequence[Any]) -> NDArray[np.uint32]:
     """Return the words of packed buffers, joined."""
-    buffers = list(map(_buffer_of, items))
     try:
         # Without an array for each, which costs as much as the rest of the read.
         return np.frombuffer(b"".join(buffers), np.uint32)
@@ -92,15 +104,11 @@ def _words_of(items: Sequence[Item]) -> NDArray[np.uint32]:
         return np.concatenate([np.asarray(buffer) for buffer in buffers])
 
 
-def _words_of_rows(items: Sequence[Item]) -> NDArray[np.uint32]:
+def _words_of_rows(buffers: Sequence[Any], rows: _Rows) -> NDArray[np.uint32]:
     """Return the words of rows of stacked buffers, joined; each stretch of one buffer is one copy."""
     parts: list[NDArray[np.uint32]] = []
-    for _, stretch in groupby(items, key=lambda item: id(item.packed)):
-        first, *others = stretch
-        rows: Any = [first.row, *(item.row for item in others)]
-        parts.append(np.asarray(_buffer_of(first))[rows])
+    for _, stretch in groupby(zip(buffers, rows, strict=True), key=lambda pair: id(pair[0])):
+        (buffer, first), *others = stretch
+        places: Any = [first, *(row for _, row in others)]
+        parts.append(np.asarray(buffer)[places])
     return np.concatenate(parts)
-
-
-def _buffer_of(item: Item) -> Any:
-    return item.packed and item.packed.buffer

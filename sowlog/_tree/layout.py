@@ -185,10 +185,12 @@ class Packed:
 
 # `in` compares identities first, in half of the time of a comparison of dtypes.
 _WORDS = (np.dtype(np.uint32),)
+Place = Literal["device", "host", "program"]
+"""Where an array has its values; "program" if it is traced."""
 
 
 @functools.lru_cache(maxsize=64)
-def place_of(array_type: type) -> Literal["device", "host", "program"] | None:
+def place_of(array_type: type) -> Place | None:
     """Return where arrays of a type have their values, "program" if they are traced; None for other types.
 
     Each `log` call asks for it, and `isinstance` with `jax.Array` takes ten times as long as this look-up.
@@ -205,8 +207,8 @@ def is_packed(node: Any) -> TypeGuard[Packed]:
     return isinstance(node, Packed)
 
 
-def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
-    """Raise if a packed tree's buffer is not as `pack` returned it, since its words are no results then.
+def check_packed(packed: Packed, verb: str, tag: str = "") -> Place:
+    """Return the place of a packed tree's buffer, whose words are results only as `pack` returned it.
 
     Args:
         packed: a packed tree.
@@ -228,6 +230,7 @@ def check_packed(packed: Packed, verb: str, tag: str = "") -> None:
         or (place == "device" and buffer.is_deleted())
     ):
         refuse_packed(packed, f"{tag}: " if tag else "", verb)
+    return place
 
 
 def refuse_packed(packed: Packed, place: str, verb: str) -> NoReturn:

@@ -15,7 +15,7 @@ from sowlog._log.alarms import Alarms
 from sowlog._log.delivery import Delivery
 from sowlog._log.folding import Folding
 from sowlog._log.item import Item
-from sowlog._log.ready import read_rows
+from sowlog._log.ready import read_rows, wait_for_ready
 from sowlog._log.sinks import WriterError
 from sowlog._log.watcher import Watcher
 from sowlog._tree.layout import ABSENT
@@ -48,6 +48,42 @@ def test_steps_of_one_layout_are_rows():
         [0, 1, 2],
         [1.5, 2.5, 3.5],
     )
+
+
+class _Buffer:
+    """A buffer that the device has computed, or computes still."""
+
+    def __init__(self, *, ready):
+        self.ready = ready
+
+    def is_deleted(self):
+        return False
+
+    def is_ready(self):
+        return self.ready
+
+
+@pytest.mark.parametrize(
+    ("are_ready", "taken"),
+    [([True, True, True], 3), ([True, False, True], 3), ([True, True, False], 2), ([True, False, False], 1)],
+)
+def test_items_before_a_ready_one_are_taken_with_it(are_ready, taken):
+    """As steps end in their order; one that is behind the last ready item is left."""
+    items = deque(Item(0, 1.5, sowlog.Packed(_Buffer(ready=ready), LAYOUT)) for ready in are_ready)
+    pauses = []
+    assert len(wait_for_ready(items, lambda: pauses.append(1))) == taken
+    assert len(pauses) == (not are_ready[-1])
+
+
+def test_a_read_waits_for_a_step_that_ends_late():
+    """Of two programs that do not depend on each other, the first logged may end last."""
+    slow = jax.jit(
+        lambda x: sowlog.pack({"a": jax.lax.fori_loop(0, 60, lambda _, y: y @ x, x)[0, 0], "b": 1.0})
+    )
+    x = jnp.eye(256)
+    jax.block_until_ready(slow(x))
+    late = [Item(step, 1.5, sowlog.Packed(slow(x).buffer, LAYOUT)) for step in range(4)]
+    assert read_rows([*late, item(4)]).values.tolist() == [[1, 1]] * 4 + [[5, 6]]
 
 
 def test_steps_of_scans_are_rows():
