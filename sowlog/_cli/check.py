@@ -102,7 +102,7 @@ def _copy(file: Path, target: Path) -> Copied:
     try:
         return copy_whole_records(file, target)
     except FileExistsError as error:
-        raise UsageError(f"--repair: {target} exists; name a new folder.") from error
+        raise UsageError(f"--repair: {error.filename} exists; name a new folder.") from error
     except OSError as error:
         raise UsageError(f"--repair of {file} to {target}: {error.strerror}.") from error
 

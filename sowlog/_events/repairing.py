@@ -23,6 +23,7 @@ from sowlog._events.json_lines.form import LONGEST_LINE, image_path
 from sowlog._events.json_lines.parsing import parse_line
 from sowlog._events.points import parse_event
 from sowlog._events.sources import is_json_name
+from sowlog._events.whole_file import write_whole
 
 # Bytes that are searched for a header at once.
 _WINDOW = 1 << 20
@@ -51,11 +52,11 @@ def copy_whole_records(file: Path, target: Path) -> Copied:
     copied beside them. The copy has its name once it is complete.
 
     Raises:
-        FileExistsError: The target exists.
+        FileExistsError: The target exists, or another image has the name of one.
         OSError: The file cannot be read, or the copy cannot be written.
     """
     if target.exists():
-        raise FileExistsError(target)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     # No reader takes it for an event file.
     partial = target.with_name(f".{os.getpid()}.partial")
@@ -71,7 +72,9 @@ def copy_whole_records(file: Path, target: Path) -> Copied:
             copy.flush()
             os.fsync(copy.fileno())
         missing = tuple(path for path in images if not _copy_image(file.parent / path, target.parent / path))
-        os.link(partial, target)
+        # This fails if the name was taken meanwhile, and a hard link is not on each file system.
+        target.open("xb").close()
+        partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return Copied(records, behind, len(images) - len(missing), tuple(file.parent / path for path in missing))
@@ -84,8 +87,13 @@ def _copy_image(image: Path, target: Path) -> bool:
             content = opened.read()
     except OSError:
         return False
+    if target.exists():
+        # Two files of a run may refer to one image.
+        if target.is_file() and target.read_bytes() == content:
+            return True
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+    write_whole(target, lambda file: file.write(content))
     return True
 
 

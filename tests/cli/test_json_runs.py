@@ -7,6 +7,7 @@ import pytest
 
 import sowlog
 from sowlog.writers import HParams, JsonLines, Record
+from tests.support.full_disk import file_size_limit
 
 
 def write(folder, values, seed):
@@ -92,5 +93,40 @@ def test_a_repaired_copy_has_the_images_of_its_lines(tmp_path, json_of, sowlog_c
     assert points.steps.tolist() == [0, 1, 2]
     assert points.values[2].pixels()[0].tolist() == [[2] * 3] * 3
     status, output, _ = sowlog_command("check", tmp_path / "run", "--repair", tmp_path / "again")
+    assert status == 1
     assert "2 records from behind the damage, with 2 images" in output
     assert f"without 1 image that cannot be read: {lost}" in output
+
+
+def test_a_repaired_copy_overwrites_no_image(tmp_path, sowlog_command):
+    """Of two files of lines that refer to one image there is one; another of its name is left as it is."""
+    writer = JsonLines(tmp_path / "run")
+    writer.write(Record(0, 1.0, images={"x": np.zeros((2, 3, 3), np.uint8)}))
+    writer.close()
+    (tmp_path / "run" / "second.jsonl").write_bytes(writer.path.read_bytes())
+    assert sowlog_command("check", tmp_path / "run", "--repair", tmp_path / "copy")[0] == 0
+    (image,) = (tmp_path / "run" / "metrics.images").iterdir()
+    other = tmp_path / "new" / "metrics.images" / image.name
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another image")
+    status, _, errors = sowlog_command("check", tmp_path / "run", "--repair", tmp_path / "new")
+    assert (status, f"--repair: {other} exists; name a new folder." in errors) == (2, True)
+    assert other.read_bytes() == b"another image"
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["metrics.images"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_copy(tmp_path, sowlog_command):
+    """The message has the file and the cause; with room again, the same command succeeds."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    writer = JsonLines(tmp_path / "run")
+    writer.write(Record(0, 1.0, images={"x": image}))
+    writer.close()
+    command = "check", tmp_path / "run", "--repair", tmp_path / "copy"
+    for size in (20, 6000):
+        with file_size_limit(size):
+            status, _, errors = sowlog_command(*command)
+        assert (status, f"--repair of {writer.path} to {tmp_path / 'copy'}" in errors) == (2, True)
+        assert errors.endswith("File too large.\n")
+        assert not [each for each in (tmp_path / "copy").rglob("*") if each.is_file()]
+    assert sowlog_command(*command)[0] == 0
+    np.testing.assert_array_equal(sowlog.read(tmp_path / "copy").images["x"].values[0].pixels(), image)
