@@ -31,6 +31,10 @@ _READING = {
 }
 
 
+# The hooks of `%load_ext sowlog` and `%unload_ext sowlog`, which are no names for programs.
+_IPYTHON = ("load_ipython_extension", "unload_ipython_extension")
+
+
 def _load() -> None:
     """Import all public names but `nnx`, which takes a second to import."""
     public = _importlib.import_module("sowlog._public")
@@ -49,6 +53,8 @@ if not _TYPE_CHECKING:
             for each, file in _READING.items():
                 globals()[each] = getattr(_importlib.import_module(f"sowlog._events.{file}"), each)
             _publish(_sys.modules[__name__], _READING)
+        elif name in _IPYTHON:
+            return getattr(_importlib.import_module("sowlog._tree.notebook"), name)
         elif name == "__version__":
             return _importlib.import_module("importlib.metadata").version("sowlog")
         elif "__all__" not in globals() and (name == "__all__" or not name.startswith("_")):

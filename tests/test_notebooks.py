@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import sowlog
 from sowlog._reduce.html import histogram_html
@@ -131,6 +132,54 @@ def test_packed_results_show_by_tag_and_never_as_bits():
     assert histogram == "HistogramValue(3 elements, min=1.0, max=2.0)"
     assert "<rect" in packed._repr_html_()
     assert rows_of(jax.device_get(packed)) == rows_of(packed)
+
+
+class _Shown:
+    """The HTML of an object, as the shell of a notebook would show it; None if it shows text alone."""
+
+    def __init__(self, shell, value):
+        data, _ = shell.display_formatter.format(value, include=["text/html"])
+        self.text = data.get("text/html")
+
+    def _repr_html_(self):
+        return self.text
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """The shell of a notebook, in which the extension is loaded."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "sowlog")
+    yield shell
+    InteractiveShell.clear_instance()
+
+
+def test_a_dict_of_states_shows_its_results(shell):
+    """By tag, as a packed tree, which it may hold; unloaded, the extension leaves the text alone."""
+    histogram = sowlog.histogram.of(jnp.arange(4.0))
+    tree = {"a": {"x": sowlog.mean.of(0.5), "h": histogram}, "p": sowlog.pack({"y": 2.0}), "lr": 0.1}
+    rows = [row for row in rows_of(_Shown(shell, tree)) if len(row) == 3]
+    assert sorted(row[:2] for row in rows if row[0] != "a/h") == [["a/x", "0.5"], ["lr", "0.1"], ["p/y", "2"]]
+    assert [row[0] for row in rows if row[1].startswith("HistogramValue")] == ["a/h"]
+    shell.run_line_magic("unload_ext", "sowlog")
+    assert _Shown(shell, tree).text is None
+
+
+def test_any_other_dict_shows_as_text(shell, capsys):
+    """Without states, within itself, of states and an object that is no metric, and of traced states."""
+    itself = {"a": 1}
+    itself |= {"b": itself, "c": itself}
+    others = [{}, {"a": 1}, {1: "x", "y": [2]}, itself, {"a": sowlog.mean.of(1.0), "b": object()}]
+    assert [_Shown(shell, other).text for other in others] == [None] * len(others)
+
+    @jax.jit
+    def show(x):
+        assert _Shown(shell, {"a": sowlog.mean.of(x)}).text is None
+        return x
+
+    show(1.0)
+    assert capsys.readouterr().err == ""
 
 
 def test_bars_of_a_histogram_have_equal_widths():

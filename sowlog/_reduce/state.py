@@ -36,6 +36,8 @@ class State:
     is an error in these three, in `compute` and in `sowlog.pack`. A bare sum of the arrays of two states
     changes no dtype: it cannot be seen.
 
+    A notebook shows a state as a table of its results, and after `%load_ext sowlog` a dict of states as well.
+
     Attributes:
         parts: the reducer's arrays, each of shape [*batch, *own].
         seen: bool, shape [*batch]; False where nothing was sown.
