@@ -112,6 +112,7 @@ def _table(run: Run, found: Mapping[str, Statistics]) -> TextTable:
             )
             for tag, each in found.items()
         ],
+        optional=["points", "last step", "mean", "min", "max", "curve"],
     )
 
 

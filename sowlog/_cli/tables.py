@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+# The width to which texts are folded at most, and one that no table has.
+_FOLDED, _WIDEST = 20, 1 << 16
+
 
 class TextTable:
     """A table of texts.
@@ -15,12 +18,24 @@ class TextTable:
     Args:
         heads: the heads of the columns; one that begins with ">" is of numbers, which are aligned right.
         rows: the cells of each row.
+        optional: the columns that a narrow terminal leaves out, the first first.
     """
 
-    def __init__(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def __init__(
+        self, heads: Sequence[str], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
+    ) -> None:
+        self.optional = optional
         self.heads = [head.removeprefix(">") for head in heads]
         self.is_right = [head.startswith(">") for head in heads]
         self.rows = [list(row) for row in rows]
+
+    def places_without(self, left_out: Sequence[str]) -> list[int]:
+        """Return the indices of the columns but for some."""
+        return [place for place, head in enumerate(self.heads) if head not in left_out]
+
+    def is_folded(self, place: int) -> bool:
+        """Return whether a column may be narrower than its texts: neither numbers nor a curve."""
+        return not self.is_right[place] and self.heads[place] not in self.optional
 
     def lines(self) -> list[str]:
         """Return the table as plain lines, whose columns are two spaces apart."""
@@ -56,11 +71,40 @@ def cells(text: str) -> int:
 
 
 def _draw(stream: TextIO, table: TextTable) -> None:
-    rich_table: Any = importlib.import_module("rich.table")
-    drawn = rich_table.Table(box=importlib.import_module("rich.box").SIMPLE_HEAD, pad_edge=False)
-    for head, right in zip(table.heads, table.is_right, strict=True):
-        drawn.add_column(head, justify="right" if right else "left", overflow="fold")
+    console: Any = importlib.import_module("rich.console").Console(file=stream)
+    left_out: list[str] = []
+    while not (fits := _least_width(console, table, left_out) <= console.width):
+        if len(left_out) == len(table.optional):
+            break
+        left_out.append(table.optional[len(left_out)])
+    drawn = _without_rows(table, left_out, fits=fits)
     text: Any = importlib.import_module("rich.text").Text
     for row in table.rows:
-        drawn.add_row(*map(text, row))
-    importlib.import_module("rich.console").Console(file=stream).print(drawn)
+        drawn.add_row(*(text(row[index]) for index in table.places_without(left_out)))
+    console.print(drawn)
+    if left_out:
+        stream.write(f"left out, as the terminal has {console.width} columns: {', '.join(left_out)}\n")
+
+
+def _least_width(console: Any, table: TextTable, left_out: Sequence[str]) -> int:
+    """Return the width of a table whose numbers and curves are whole, and whose texts are folded."""
+    places = table.places_without(left_out)
+    heads = sum(cells(table.heads[place]) for place in places)
+    wide = console.options.update(max_width=_WIDEST)
+    lines = console.measure(_without_rows(table, left_out, fits=True), options=wide).maximum - heads
+    widths = [max(cells(row[place]) for row in (table.heads, *table.rows)) for place in places]
+    least = [
+        min(width, _FOLDED) if table.is_folded(place) else width
+        for place, width in zip(places, widths, strict=True)
+    ]
+    return lines + sum(least)
+
+
+def _without_rows(table: TextTable, left_out: Sequence[str], *, fits: bool) -> Any:
+    rich_table: Any = importlib.import_module("rich.table")
+    drawn = rich_table.Table(box=importlib.import_module("rich.box").SIMPLE_HEAD, pad_edge=False)
+    for place in table.places_without(left_out):
+        justify = "right" if table.is_right[place] else "left"
+        is_whole = fits and not table.is_folded(place)
+        drawn.add_column(table.heads[place], justify=justify, overflow="fold", no_wrap=is_whole)
+    return drawn
