@@ -135,7 +135,10 @@ def _several(runs: Mapping[str, Run], options: Namespace) -> Report:
             }
         )
     heads = ["run", ">tags", ">points", ">last step", *(f">{printable(tag)}" for tag in shown), "health"]
-    return Report(0, {"runs": rows}, lambda: [TextTable(heads, [_row(row) for row in rows])])
+    optional = ["points", "tags", "last step"]
+    return Report(
+        0, {"runs": rows}, lambda: [TextTable(heads, [_row(row) for row in rows], optional=optional)]
+    )
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
