@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import itertools
 import re
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 from sowlog._events.png import encode_png
 from sowlog._extras import require_extra
 from sowlog.writers._arguments import check_name, check_path
-from sowlog.writers.protocol import StalledError
+from sowlog.writers._mlflow_store import MlflowStore, module
 from sowlog.writers.record import Record
 
 # The most that MLflow takes: metrics and parameters of a call, characters of values and of a name.
@@ -27,7 +26,6 @@ _RUN = "sowlog.run"
 _CHANGED = "sowlog.changed."
 # A store in a file of the working folder, or in a folder of it: each names a place, and no server.
 _RELATIVE = re.compile(r"(sqlite(?:\+\w+)?:///|file:|)((?!/|:memory:|databricks|uc$|[A-Za-z][\w+.-]+:).+)")
-_DATABASES = ("sqlite", "mysql", "postgresql", "mssql")
 
 
 class Mlflow:
@@ -46,8 +44,10 @@ class Mlflow:
     none, so the points that a resumed run logs again stand beside the old ones.
 
     The writer needs MLflow's client, `pip install 'sowlog[mlflow]'`, and for a store in a database sqlalchemy
-    and alembic as well. The client repeats a failed request for some minutes; the environment variable
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens that.
+    and alembic as well. That client repeats a failed request to a server for four minutes, and the opening of
+    a database for a hundred seconds. So the writer first asks the server for `/health`, for up to 10 s, or
+    opens the database once, and a store that is gone is a stall at once. For a request that fails behind that
+    question, the environment variable MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens the wait.
 
     Args:
         tracking_uri: a server, as `http://localhost:5000`, or a store, as `sqlite:///runs/mlflow.db`. Of a
@@ -77,7 +77,8 @@ class Mlflow:
             check_name("Mlflow", name, value)
         require_extra("mlflow", "writers.Mlflow needs MLflow's client", extra="mlflow")
         # The first record makes the connection, and the program may have left its working folder by then.
-        self._uri, self._experiment, self._run = _resolve(tracking_uri), experiment, run
+        self._store = MlflowStore(_resolve(tracking_uri))
+        self._experiment, self._run = experiment, run
         self._artifacts = str(check_path("mlruns") / _name_of(experiment))
         self._connection: tuple[Any, str] | None = None
         self._status = "FINISHED"
@@ -106,7 +107,7 @@ class Mlflow:
                 self._write_others(client, run, record)
 
     def _metrics(self, record: Record) -> Iterable[Any]:
-        entities, time = _module("entities"), round(1000 * record.wall_time)
+        entities, time = module("entities"), round(1000 * record.wall_time)
         for tag, value in zip(record.tags, record.values.tolist(), strict=True):
             yield entities.Metric(_name_of(tag), value, time, record.step)
 
@@ -127,7 +128,7 @@ class Mlflow:
                 client.log_artifact(run, str(file), f"images/{_name_of(tag)}")
 
     def _write_hparams(self, client: Any, run: str, values: Mapping[str, Any]) -> None:
-        entities, known = _module("entities"), client.get_run(run).data.params
+        entities, known = module("entities"), client.get_run(run).data.params
         texts = {_name_of(name): str(value) for name, value in values.items()}
         new = [entities.Param(name, text[:_VALUE]) for name, text in texts.items() if name not in known]
         changed = [
@@ -157,7 +158,7 @@ class Mlflow:
     def _connect(self) -> tuple[Any, str]:
         """Return the client and the identifier of the run, which is found or created at the first call."""
         if self._connection is None:
-            client = _module("tracking").MlflowClient(tracking_uri=self._uri)
+            client = module("tracking").MlflowClient(tracking_uri=self._store.uri)
             number = self._find_experiment(client)
             mark = hashlib.sha256(self._run.encode()).hexdigest()
             found = client.search_runs([number], f"tags.`{_RUN}` = '{mark}'", max_results=1)
@@ -175,25 +176,20 @@ class Mlflow:
         if experiment is not None:
             return experiment.experiment_id
         # A server has a place for artifacts, and without one a database has them in the working folder.
-        is_database = self._uri.startswith(_DATABASES)
-        return client.create_experiment(self._experiment, self._artifacts if is_database else None)
+        place = self._artifacts if self._store.is_database else None
+        return client.create_experiment(self._experiment, place)
 
     @contextlib.contextmanager
     def _answering(self) -> Generator[None]:
         """Raise StalledError for a failure after which another attempt may succeed."""
         try:
+            self._store.check(is_open=self._connection is not None)
             yield
-        except _module("exceptions").MlflowException as error:
-            status = error.get_http_status_code()
-            if status >= 500 or status == 429:
-                raise StalledError(f"MLflow at {self._uri} does not answer: {error}") from error
-            raise
-        except OSError as error:
-            # Of an upload: an HTTP error has the answer of the server.
-            status = getattr(getattr(error, "response", None), "status_code", 500)
-            if status < 500:
+        except Exception as error:
+            stall = self._store.explain(error)
+            if stall is None:
                 raise
-            raise StalledError(f"MLflow at {self._uri} does not answer: {error}") from error
+            raise stall from error
 
 
 def _resolve(uri: str) -> str:
@@ -216,8 +212,3 @@ def _part_of(text: str) -> str:
     coded = _FORBIDDEN.sub(lambda match: f"_{ord(match[0]):x}_", text)
     # MLflow refuses a name that is not its own normal path.
     return coded if coded.strip(".") else f"_{coded}_"
-
-
-def _module(name: str) -> Any:
-    """Import a module of MLflow where it is first used, which takes seconds."""
-    return importlib.import_module(f"mlflow.{name}")

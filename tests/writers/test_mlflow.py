@@ -1,10 +1,16 @@
 import contextlib
+import http.server
+import json
+import re
+import shutil
 import sqlite3
 import sys
+import threading
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 import sowlog
@@ -178,13 +184,96 @@ def test_records_that_mlflow_refuses_are_counted(store, tmp_path):
     assert [point[0] for point in points(store, "deleted", "x")] == [0, 3]
 
 
-def test_a_server_that_is_gone_is_a_stall(monkeypatch):
-    """Nothing listens at the port."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    writer = Mlflow("http://127.0.0.1:9", experiment="digits", run="gone")
-    with pytest.raises(StalledError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
+@contextlib.contextmanager
+def server(statuses, **answers):
+    """Run a server that answers the end of each path with a status or a JSON object; yield its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            """Answer by the end of the path."""
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = self.path.partition("?")[0].rpartition("/")[2]
+            status = statuses.get(path, 200)
+            body = json.dumps(answers.get(path, {})).encode() if status == 200 else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - a name of http.server
+
+        def log_message(self, *args):
+            """Write nothing to standard error."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+# The client of MLflow would repeat each of these for minutes, beyond the time limit of a test.
+
+
+def test_a_server_that_is_gone_is_a_stall_at_once():
+    """Nothing listens at the port; the message has no password."""
+    writer = Mlflow("http://me:secret@127.0.0.1:9", experiment="digits", run="gone")
+    with pytest.raises(
+        StalledError, match=r"MLflow at http://\*\*\*@127\.0\.0\.1:9 does not .* start the server"
+    ) as caught:
         writer.write(record(0, {"x": 1}))
+    assert "secret" not in str(caught.value)
     writer.close()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_an_overloaded_server_is_a_stall_at_once(monkeypatch, status):
+    """Or a proxy in front of a server that is gone."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with server({"health": status}) as url:
+        writer = Mlflow(url, experiment="digits", run="overloaded")
+        with pytest.raises(StalledError, match=f"does not answer: {status} "):
+            writer.write(record(0, {"x": 1}))
+
+
+def test_a_server_without_a_page_of_its_health_is_asked_itself(monkeypatch):
+    """Its refusal is an error."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with server({"health": 404, "get-by-name": 403}) as url:
+        writer = Mlflow(url, experiment="digits", run="refused")
+        with pytest.raises(MlflowException, match="403"):
+            writer.write(record(0, {"x": 1}))
+
+
+def test_the_close_after_a_server_has_gone_is_a_stall_at_once(monkeypatch):
+    """As at the end of a run whose network is gone."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    experiment = {"experiment": {"experiment_id": "1", "name": "digits"}}
+    run = {"run": {"info": {"run_id": "a", "experiment_id": "1"}, "data": {}}}
+    with server({}, **{"get-by-name": experiment, "create": run}) as url:
+        writer = Mlflow(url, experiment="digits", run="closed")
+        writer.write(record(0, {"x": 1}))
+    with pytest.raises(StalledError, match="does not answer"):
+        writer.close()
+
+
+def test_a_database_that_cannot_be_opened_is_a_stall_at_once_and_loses_nothing(store, tmp_path):
+    """A folder has its name for a while."""
+    (tmp_path / "mlflow.db").mkdir()
+    writer = Mlflow(f"sqlite:///{tmp_path}/mlflow.db", experiment="digits", run="unopened")
+    spooled = Spooled(writer, tmp_path / "a.spool", timeout=60)
+    spooled.write_all([record(step, {"x": step}) for step in range(2)])
+    spooled.flush()
+    message = r"does not answer: .*unable to open database file\. If .* make its folder writable"
+    assert re.search(message, str(spooled.take_warning()))
+    (tmp_path / "mlflow.db").rmdir()
+    shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    spooled.close()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert [point[0] for point in points(uri, "unopened", "x")] == [0, 1]
 
 
 def test_a_store_that_fails_for_a_while_is_a_stall_and_loses_nothing(store, tmp_path):
