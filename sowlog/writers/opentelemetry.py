@@ -8,13 +8,13 @@ import importlib
 import os
 import re
 import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from sowlog._extras import import_extra
 from sowlog.writers._arguments import check_name, check_timeout
+from sowlog.writers._bounded_http import BoundedHttp
 from sowlog.writers._phase import phase_of
 from sowlog.writers.protocol import StalledError
 from sowlog.writers.record import Record
@@ -52,7 +52,8 @@ class OpenTelemetry:
         service: the name of the service.
         headers: headers of each request, as of a login; by default `name=value,name=value` of
             OTEL_EXPORTER_OTLP_METRICS_HEADERS or OTEL_EXPORTER_OTLP_HEADERS.
-        timeout: seconds without a byte of the answer after which a request has failed.
+        timeout: seconds for the connection, for the request, and for the whole answer, of which the first 64
+            KiB are read.
 
     Raises:
         ModuleNotFoundError: The messages of OTLP are not installed.
@@ -86,10 +87,9 @@ class OpenTelemetry:
         }
         self._url = _check_url(_default_url() if endpoint is None else _with_path(endpoint))
         self._headers = {**_check_headers(_default_headers() if headers is None else headers), **_FORM}
-        self._timeout = check_timeout("timeout", timeout)
-        if not self._timeout:
+        if not check_timeout("timeout", timeout):
             raise ValueError("timeout of OpenTelemetry is 0, in which no collector answers: allow a second.")
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._http = BoundedHttp(timeout)
         self._encoder = _Encoder(names)
 
     def write(self, record: Record) -> None:
@@ -118,10 +118,8 @@ class OpenTelemetry:
         """Do nothing: each request has a connection of its own."""
 
     def _send(self, message: bytes) -> None:
-        request = urllib.request.Request(self._url, message, self._headers)
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                kind, body = answer.headers.get_content_type(), answer.read()
+            body, kind = self._http.post(self._url, message, self._headers)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in _RETRIED:
@@ -141,13 +139,6 @@ class OpenTelemetry:
             ) from error
         if refusal:
             raise RuntimeError(f"{self._url} refuses {refusal}.")
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Makes a redirect an error: urllib would follow it by GET, without the points."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Return no request."""
 
 
 def _parts(records: Iterable[Record]) -> Iterator[list[Record]]:

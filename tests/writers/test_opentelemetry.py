@@ -1,5 +1,8 @@
+import contextlib
 import math
+import socket
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -137,6 +140,86 @@ def test_an_answer_that_is_no_message_is_an_error(collector, answer):
     collector.answer = answer
     with pytest.raises(RuntimeError, match=r"/v1/metrics is no collector of OTLP: it answers b'"):
         OpenTelemetry("first", endpoint=collector.url).write(record(0, {"x": 1}))
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n"
+
+
+@contextlib.contextmanager
+def raw_server(head, piece, *, pause):
+    """Run a server that repeats a piece, some thousand times; yield its URL and the number of bytes sent."""
+    sent, stop = [0], threading.Event()
+
+    def serve(listening):
+        with listening.accept()[0] as connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(head)
+            for _ in range(4096):
+                connection.sendall(piece)
+                sent[0] += len(piece)
+                if stop.wait(pause):
+                    return
+            connection.shutdown(socket.SHUT_WR)
+            # A close before the whole request has arrived would be a reset.
+            while connection.recv(1 << 16):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", sent
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (HEAD + b"\r\n", b"\xff" * 65536),
+        (HEAD + b"Content-Length: 1000000000000\r\n\r\n", b"\xff" * 65536),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"\xff" * 65536 + b"\r\n"),
+    ],
+)
+def test_a_huge_answer_is_read_in_part(head, piece):
+    """The connection ends after the first 64 KiB; the system has buffered some more."""
+    with (
+        raw_server(head, piece, pause=0) as (url, sent),
+        pytest.raises(RuntimeError, match=r"is no collector of OTLP: it answers b'"),
+    ):
+        OpenTelemetry("first", endpoint=url).write(record(0, {"x": 1}))
+    assert sent[0] < 1 << 26
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (HEAD + b"\r\n", b"\0"),
+        (HEAD + b"Content-Length: 1000000\r\n\r\n", b"\0"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n\0\r\n"),
+        (HEAD + b"X-A: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+)
+def test_an_answer_without_an_end_is_a_stall(head, piece):
+    """A byte now and then does not prolong the timeout, which is that of the whole answer."""
+    with raw_server(head, piece, pause=0.005) as (url, _):
+        writer = OpenTelemetry("first", endpoint=url, timeout=0.1)
+        with pytest.raises(StalledError, match="/v1/metrics does not answer: timed out"):
+            writer.write(record(0, {"x": 1}))
+
+
+@pytest.mark.parametrize(
+    "answer", [HEAD + b"Content-Length: 9\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\n\0"]
+)
+def test_a_cut_answer_is_a_stall(answer):
+    """It may be that of a collector that has ended, and is no receipt."""
+    with (
+        raw_server(answer, b"", pause=0) as (url, _),
+        pytest.raises(StalledError, match="/v1/metrics does not answer: IncompleteRead"),
+    ):
+        OpenTelemetry("first", endpoint=url).write(record(0, {"x": 1}))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
