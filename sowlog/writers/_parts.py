@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -36,6 +37,7 @@ class Parts:
         self._pinned = _Pinned(folder)
         self._lock = self._open()
         try:
+            self._require_write()
             files = self._files()
             for path in files[:1]:
                 _open_part(path)
@@ -44,6 +46,12 @@ class Parts:
             raise
         numbers = [int(match[1]) for path in files if (match := _PART.fullmatch(path.name))]
         self._number = max(numbers, default=-1) + 1
+
+    def _require_write(self) -> None:
+        """Create and remove a file: of a folder that became read-only, the lock alone can still be opened."""
+        probe = self.folder / ".part"
+        probe.touch()
+        probe.unlink()
 
     def _open(self) -> AppendedFile:
         return open_appended(self.folder / ".lock", remedy=_REMEDY)
@@ -111,7 +119,9 @@ class Parts:
     def release(self) -> None:
         """Let another writer have the folder."""
         self._pinned.release()
-        self._lock.remove()
+        # A folder that became read-only keeps the file, which the next writer locks again.
+        with contextlib.suppress(OSError):
+            self._lock.remove()
 
 
 class _Pinned:

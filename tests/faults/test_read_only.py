@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
 from sowlog.testing import read_events
@@ -69,3 +70,83 @@ def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
     assert late.startswith("WriterError: ")
     assert said["another"] == ["PermissionError"]
     assert [point.step for point in read_events(tmp_path / "run")] == list(range(6, 11))
+
+
+TABLES = """
+import json, pathlib, sys, warnings
+import sowlog
+from sowlog.writers import Csv, Parquet
+
+run = pathlib.Path(sys.argv[1]) / "run"
+parts = run / "metrics.parquet"
+said = {}
+
+def log_all(name, steps, end):
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        for step in steps:
+            log(step, {"x": float(step)})
+            log._background.call(int)
+    said[name] = [str(each.message) for each in issued]
+    try:
+        end()
+    except sowlog.WriterError as error:
+        said[name].append([error.lost, error.late, str(error)])
+
+def set_mode(mode):
+    for folder in run, parts:
+        folder.chmod(mode)
+
+def open_both(**options):
+    return sowlog.Logger("unused", writers=[writer(run, **options) for writer in (Csv, Parquet)])
+
+log = open_both()
+log_all("before", range(3), log.flush)
+set_mode(0o500)
+log_all("read-only", range(3, 6), log.flush)
+set_mode(0o700)
+log_all("after", range(6, 7), log.flush)
+set_mode(0o500)
+log_all("end", range(7, 9), log.close)
+try:
+    Parquet(run)
+except OSError as error:
+    said["another"] = type(error).__name__
+set_mode(0o700)
+log = open_both()
+(run / "metrics.csv").unlink()
+for part in parts.iterdir():
+    part.unlink()
+parts.rmdir()
+run.chmod(0o500)
+log_all("read-only and deleted", range(9, 11), lambda: None)
+run.chmod(0o700)
+log_all("space", range(11, 12), log.close)
+print(json.dumps(said))
+"""
+
+
+def test_tables_in_a_folder_made_read_only_lose_nothing_uncounted(tmp_path, without_roots_rights):
+    """The open Csv is still written; a part of Parquet waits, and a close counts what has not reached one."""
+    command = [*without_roots_rights, *STRICT_PYTHON, "-c", TABLES, str(tmp_path)]
+    child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (child.returncode, child.stderr) == (0, "")
+    said = json.loads(child.stdout)
+    assert said["before"] == said["after"] == said["space"] == []
+    ((lost, late, message),) = said["read-only"]
+    assert (lost, late) == (0, 3)
+    assert "3 records are not in" in message
+    assert "Permission denied" in message
+    ((lost, late, message),) = said["end"]
+    assert (lost, late) == (2, 0)
+    assert "Parquet.close() failed: DeliveryError: 2 records are not in" in message
+    assert said["another"] == "PermissionError"
+    assert [warning.split(":")[0] for warning in said["read-only and deleted"]] == [
+        "Csv stalls at step 9",
+        "Parquet stalls at step 9",
+    ]
+    frames = (
+        pd.read_csv(tmp_path / "run" / "metrics.csv"),
+        pd.read_parquet(tmp_path / "run" / "metrics.parquet"),
+    )
+    assert [frame["step"].tolist() for frame in frames] == [[9, 10, 11]] * 2

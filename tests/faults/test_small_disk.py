@@ -87,3 +87,40 @@ def test_losses_of_a_full_disk_are_reported_to_the_record(said: dict[str, list[s
     assert f"lost {len(gone)} records, at steps {gone[0]} to {gone[-1]}" in lost
     assert "No space left on device" in lost
     assert said["space again"] == []
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list]]:
+    """Return what a logger to Csv and Parquet said and wrote on a small disk, by phase."""
+    folder = tmp_path_factory.mktemp("tables")
+    require_small_disk(folder)
+    command = [*ALONE, *STRICT_PYTHON, "-m", "tests.faults.fill_tables", str(folder)]
+    child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (child.returncode, child.stderr) == (0, "")
+    return json.loads(child.stdout)
+
+
+def test_tables_on_a_full_disk_have_whole_records_and_later_all(tables: dict[str, dict[str, list]]) -> None:
+    """The records that do not fit are late; once there is space each is in both tables, once."""
+    full, space = tables["full"], tables["space"]
+    assert full["csv"] == list(range(len(full["csv"])))
+    assert 4 <= len(full["csv"]) < 12
+    assert full["parquet"] == [0, 1, 2, 3]
+    stall, late = full["said"][:2]
+    assert stall.startswith(f"Csv stalls at step {len(full['csv'])}: ")
+    assert late.startswith(f"0 {12 - len(full['csv']) + 8} Csv could not write")
+    assert space == {"said": [], "csv": list(range(14)), "parquet": list(range(14))}
+
+
+def test_losses_of_tables_on_a_full_disk_are_counted(tables: dict[str, dict[str, list]]) -> None:
+    """Each record that is in no table is in the number of flush or of close; a resumed run begins whole."""
+    said = tables["full again"]["said"] + tables["end"]["said"]
+    # An error begins with its number.
+    lost = sum(int(message.split()[0]) for message in said if message[0].isdigit())
+    written = len(tables["end"]["csv"]) + len(tables["end"]["parquet"])
+    assert lost == 2 * 42 - written
+    assert tables["end"]["parquet"] == list(range(14))
+    for name in ("csv", "parquet"):
+        kept = [step for step in tables["end"][name] if step < 20]
+        assert tables["continued"][name] == [*kept, *range(20, 24)]
+    assert tables["continued"]["said"] == []
