@@ -155,7 +155,9 @@ class Spooled:
                 f"{self._name} has refused {losses.count} of the records, at steps {losses.first} to "
                 f"{losses.last}. The first failed with {cause}."
             )
-        cause = f"{self._close_timeout:g} s passed" if is_hanging else f"{type(stall).__name__}: {stall}"
+        cause = f"{type(stall).__name__}: {stall}".rstrip(".")
+        if is_hanging:
+            cause = f"{self._close_timeout:g} s passed"
         if is_hanging and not late:
             messages.append(f"{self._name} has all records, and its close has not returned ({cause}).")
         if late:
