@@ -7,8 +7,8 @@ import sowlog
 from tests.support.any_points import sowlog_points, tensorboard_points
 from tests.support.waiting import wait_until
 
-# In a process of its own, as the sync replaces methods of tensorboardX. It ends with its input: W&B links a file
-# some time after the first event.
+# In a process of its own, as the sync replaces methods of tensorboardX. It ends with its input: W&B links
+# a file some time after the first event.
 SYNCED = """
 import sys
 import wandb
