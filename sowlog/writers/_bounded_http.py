@@ -63,7 +63,7 @@ class _TimedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("timed out")
+            raise TimeoutError("timed out.")
         self._sock.settimeout(left)
         try:
             return self._stream.readinto(buffer)
