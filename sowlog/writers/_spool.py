@@ -122,7 +122,9 @@ class Spool:
         if self.count:
             self._file.close()
         else:
-            self._file.remove()
+            # A folder that became read-only keeps the file, in which nothing is pending.
+            with contextlib.suppress(OSError):
+                self._file.remove()
 
     def release(self) -> None:
         """Close the file as it is."""

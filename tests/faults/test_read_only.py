@@ -150,3 +150,30 @@ def test_tables_in_a_folder_made_read_only_lose_nothing_uncounted(tmp_path, with
         pd.read_parquet(tmp_path / "run" / "metrics.parquet"),
     )
     assert [frame["step"].tolist() for frame in frames] == [[9, 10, 11]] * 2
+
+
+SPOOL = """
+import pathlib, sys
+from sowlog import Logger
+from sowlog.testing import MemoryWriter
+from sowlog.writers import Spooled
+
+run = pathlib.Path(sys.argv[1]) / "run"
+for mode in 0o500, 0o700:
+    memory = MemoryWriter()
+    log = Logger("unused", writers=[Spooled(memory, run / "spool")])
+    log(0, {"x": 1.0})
+    run.chmod(mode)
+    log(1, {"x": 2.0})
+    log.close()
+    print([record.step for record in memory.records], (run / "spool").exists())
+    run.chmod(0o700)
+"""
+
+
+def test_a_spool_in_a_folder_made_read_only_closes(tmp_path, without_roots_rights):
+    """Its empty file stays, and the next spool begins with it."""
+    command = [*without_roots_rights, *STRICT_PYTHON, "-c", SPOOL, str(tmp_path)]
+    child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (child.returncode, child.stderr) == (0, "")
+    assert child.stdout.splitlines() == ["[0, 1] True", "[0, 1] False"]
