@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sowlog._reduce import ambient
 from sowlog._reduce.state import State
@@ -209,7 +210,7 @@ class _Sow(internals.Primitive):
         if collector is _SILENCE:
             return []
         if collector.is_level(trace):
-            collector.record(params["label"], params["structure"].unflatten(args))
+            collector.record(params["label"], params["structure"].unflatten(map(_as_array, args)))
             return []
         if evaluated := internals.evaluated(trace, args):
             below, values = evaluated
@@ -234,6 +235,11 @@ class _Sow(internals.Primitive):
             return
         label.within(outer_path()).check_merges("jax.vmap")
         emit(label, ambient.isolated(lambda state: merge_axis(label.join, state), state))
+
+
+def _as_array(value: Any) -> Any:
+    """Return a value that has a shape: the literals of a jaxpr that is evaluated are Python's, as True."""
+    return np.asarray(value, jnp.result_type(value)) if isinstance(value, bool | int | float) else value
 
 
 def _with_front_axis(value: Any, axis: int | None, size: int) -> jax.Array:

@@ -425,3 +425,22 @@ def test_a_custom_derivative_may_collect_from_another(inner):
         assert sowlog.compute(metrics) == {"inner": 1.0}
         np.testing.assert_allclose(y, jnp.sin(ROWS).sum(), rtol=1e-6)
         np.testing.assert_allclose(gradient, jnp.cos(ROWS), rtol=1e-6)
+
+
+def test_a_jaxpr_with_a_sow_may_be_evaluated():
+    """As libraries that convert closures do: JAX passes its literals as Python's numbers, without a shape."""
+
+    def sowing(x):
+        sowlog.sow("runs", 1.0, sowlog.sum)
+        sowlog.sow("x", x, sowlog.last)
+        return 2 * x
+
+    def evaluated(x):
+        closed = jax.make_jaxpr(sowing)(x)
+        return jax.core.eval_jaxpr(closed.jaxpr, closed.consts, x)
+
+    for function in (evaluated, jax.jit(evaluated)):
+        _, updates = sowlog.collect(function)(3.0)
+        leaves = jax.tree.leaves(updates)
+        assert all(hasattr(leaf, "shape") for leaf in leaves), leaves
+        assert sowlog.compute(updates["metrics"]) == {"runs": 1.0, "x": 3.0}
