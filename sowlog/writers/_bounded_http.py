@@ -38,7 +38,7 @@ class BoundedHttp:
         request = urllib.request.Request(url, body, dict(headers))
         with self._opener.open(request, timeout=self._timeout) as answer:
             content = answer.read(MAX_ANSWER)
-            # A read with a bound does not raise for what is missing.
+            # A read with a bound does not raise where the answer is cut.
             if answer.length and len(content) < MAX_ANSWER:
                 raise http.client.IncompleteRead(content, answer.length)
             return content, answer.headers.get_content_type()

@@ -41,7 +41,7 @@ def test_a_wide_terminal_has_each_text_in_one_line(monkeypatch):
     [(88, []), (87, OPTIONAL[:1]), (79, OPTIONAL[:1]), (78, OPTIONAL[:2]), (56, OPTIONAL), (42, OPTIONAL)],
 )
 def test_a_narrow_terminal_leaves_columns_out(monkeypatch, columns, left_out):
-    """Numbers and curves that are there are whole, tags are folded, and a line has what is left out."""
+    """Numbers and curves that are there are whole, tags are folded, and a line names the other columns."""
     *lines, last = drawn(monkeypatch, columns)
     if left_out:
         assert last == f"left out, as the terminal has {columns} columns: {', '.join(left_out)}"

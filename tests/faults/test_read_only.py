@@ -9,8 +9,21 @@ import pytest
 from sowlog.testing import read_events
 from tests.support.strict_python import STRICT_PYTHON
 
+# Both programs begin with it.
+LOGGING = """
+import warnings
+
+def warnings_of(log, steps):
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        for step in steps:
+            log(step, {"x": float(step)})
+            log._background.call(int)
+    return [str(each.message) for each in issued]
+"""
+
 SCRIPT = """
-import json, os, pathlib, sys, warnings
+import json, os, pathlib, sys
 from sowlog import Logger
 
 run = pathlib.Path(sys.argv[1]) / "run"
@@ -18,12 +31,7 @@ log = Logger(run)
 said = {}
 
 def log_all(name, steps):
-    with warnings.catch_warnings(record=True) as issued:
-        warnings.simplefilter("always")
-        for step in steps:
-            log(step, {"x": float(step)})
-            log._background.call(int)
-    said[name] = [str(each.message) for each in issued]
+    said[name] = warnings_of(log, steps)
     try:
         log.flush()
     except Exception as error:
@@ -59,7 +67,7 @@ def without_roots_rights():
 
 def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
     """The open file is still written; a new file waits for the right to write, and no record is lost."""
-    command = [*without_roots_rights, *STRICT_PYTHON, "-c", SCRIPT, str(tmp_path)]
+    command = [*without_roots_rights, *STRICT_PYTHON, "-c", LOGGING + SCRIPT, str(tmp_path)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")
     said = json.loads(child.stdout)
@@ -73,7 +81,7 @@ def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
 
 
 TABLES = """
-import json, pathlib, sys, warnings
+import json, pathlib, sys
 import sowlog
 from sowlog.writers import Csv, Parquet
 
@@ -82,12 +90,7 @@ parts = run / "metrics.parquet"
 said = {}
 
 def log_all(name, steps, end):
-    with warnings.catch_warnings(record=True) as issued:
-        warnings.simplefilter("always")
-        for step in steps:
-            log(step, {"x": float(step)})
-            log._background.call(int)
-    said[name] = [str(each.message) for each in issued]
+    said[name] = warnings_of(log, steps)
     try:
         end()
     except sowlog.WriterError as error:
@@ -128,7 +131,7 @@ print(json.dumps(said))
 
 def test_tables_in_a_folder_made_read_only_lose_nothing_uncounted(tmp_path, without_roots_rights):
     """The open Csv is still written; a part of Parquet waits, and a close counts what has not reached one."""
-    command = [*without_roots_rights, *STRICT_PYTHON, "-c", TABLES, str(tmp_path)]
+    command = [*without_roots_rights, *STRICT_PYTHON, "-c", LOGGING + TABLES, str(tmp_path)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")
     said = json.loads(child.stdout)
