@@ -162,6 +162,7 @@ def test_a_dict_of_states_shows_its_results(shell):
     rows = [row for row in rows_of(_Shown(shell, tree)) if len(row) == 3]
     assert sorted(row[:2] for row in rows if row[0] != "a/h") == [["a/x", "0.5"], ["lr", "0.1"], ["p/y", "2"]]
     assert [row[0] for row in rows if row[1].startswith("HistogramValue")] == ["a/h"]
+    assert rows_of(_Shown(shell, {"a": {"b": {"x": sowlog.mean.of(2.0)}}}))[-1][:2] == ["a/b/x", "2"]
     shell.run_line_magic("unload_ext", "sowlog")
     assert _Shown(shell, tree).text is None
 

@@ -52,7 +52,9 @@ def test_states_are_stacked_in_their_order(count):
     single = jax.jit(
         lambda rows: sowlog.pack({f"a{i:03}": sowlog.mean.of(row) for i, row in enumerate(rows)})
     )
-    np.testing.assert_array_equal(list(_decode(single(values)).values()), np.asarray(values).mean(axis=1))
+    packed = single(values)
+    assert packed.buffer.shape == (packed.layout.words,) == (count,)
+    np.testing.assert_array_equal(list(_decode(packed).values()), np.asarray(values).mean(axis=1))
     each = jax.vmap(sowlog.max.of)
     vectors = jax.jit(lambda rows: sowlog.pack({f"a{i:03}": each(row) for i, row in enumerate(rows)}))
     np.testing.assert_array_equal(list(_decode(vectors(values)).values()), np.asarray(values).ravel())
