@@ -7,11 +7,13 @@ from train.system import signals
 
 
 @pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """Let SIGINT raise, which a process in the background of a shell may inherit as ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _handled_by_default() -> Iterator[None]:
+    """Let each signal act by default: in the background or under nohup SIGINT or SIGHUP is ignored."""
+    defaults = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(signals.WARNINGS, signal.SIG_DFL)}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_one_request_that_comes_twice_is_one() -> None:
@@ -53,13 +55,9 @@ def test_a_warning_that_is_ignored_or_handled_elsewhere_stays_so() -> None:
     heard: list[int] = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
-    try:
-        with signals.SignalFlag() as stop:
-            signal.raise_signal(signal.SIGHUP)
-            signal.raise_signal(signal.SIGUSR1)
-            assert stop.signal is None
-        assert heard == [signal.SIGUSR1]
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    with signals.SignalFlag() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.signal is None
+    assert heard == [signal.SIGUSR1]
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
