@@ -226,7 +226,8 @@ def _join_blocks(blocks: Sequence[jax.Array]) -> jax.Array:
     values it then computes each in a loop of its own, and fold no constants across a barrier.
     """
     stacks = [jnp.stack(blocks[i : i + _FAN_IN]) for i in range(0, len(blocks), _FAN_IN)]
-    return jnp.concatenate([stack.reshape(-1, *blocks[0].shape[1:]) for stack in stacks])
+    # Not -1: of states without elements, as those of a stacked loop without steps, any length would do.
+    return jnp.concatenate([jax.lax.collapse(stack, 0, 2) for stack in stacks])
 
 
 @jax.jit

@@ -60,6 +60,16 @@ def test_states_are_stacked_in_their_order(count):
     np.testing.assert_array_equal(list(_decode(vectors(values)).values()), np.asarray(values).ravel())
 
 
+def test_states_without_elements_are_packed():
+    """As those of a stacked loop without steps, beside states that have a value."""
+    tree = {
+        "loop": jax.vmap(sowlog.mean.of)(jnp.zeros((0, 3))),
+        "rows": sowlog.mean(axis=0).of(jnp.zeros((3, 0))),
+        "x": sowlog.mean.of(2.0),
+    }
+    assert _decode(sowlog.pack(tree)) == {"x": 2.0}
+
+
 def test_sown_scalars_are_packed_in_a_few_loops():
     """XLA computes many in one loop: a loop for each adds a quarter to a step of 1 ms with 1000 of them."""
 
