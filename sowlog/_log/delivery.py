@@ -104,7 +104,8 @@ class Delivery:
         outcomes: list[BaseException | None] = []
         while items:
             outcomes += self._wait_for(items[0])
-            ready = wait_for_ready(items, pause)
+            # A wait for a later item would hide its stall.
+            ready = wait_for_ready(items, pause, one_by_one=self._alarms.has_rules)
             rows = self._read_rows(ready)
             outcomes += self._deliver_each(ready, items) if rows is None else self._deliver_rows(rows, items)
         _raise_first(outcomes)

@@ -67,6 +67,13 @@ class Item(NamedTuple):
         """Whether it is of a `log` call, and not of the run, a text or a picture."""
         return not (self.is_of_run or self.picture or self.curve or self.text or self.ending)
 
+    def is_computed(self) -> bool:
+        """Return whether the device computes values of it, or has computed them."""
+        packed = self.packed
+        if packed is not None and not isinstance(packed.buffer, np.ndarray):
+            return True
+        return (self.picture is not None or self.curve is not None) and not all(map(_is_on_host, self.arrays))
+
     def is_ready(self) -> bool:
         """Return whether a read would return, or fail, without waiting for the device."""
         packed = self.packed
@@ -82,9 +89,13 @@ class Item(NamedTuple):
                 jax.block_until_ready((self.packed and self.packed.buffer, self.arrays))
 
 
+def _is_on_host(array: Any) -> bool:
+    return isinstance(array, np.ndarray)
+
+
 def _is_ready(array: Any) -> bool:
     # In this order: `is_ready` of a deleted array ends the process (jaxlib 0.10.2).
-    return isinstance(array, np.ndarray) or array.is_deleted() or array.is_ready()
+    return _is_on_host(array) or array.is_deleted() or array.is_ready()
 
 
 def start_copy(buffer: jax.Array) -> None:

@@ -22,17 +22,33 @@ _Rows = tuple[int | None, ...]
 _BATCH_WORDS, _SMALLEST_BATCH = 1 << 15, 4
 
 
-def wait_for_ready(items: deque[Item], pause: Callable[[], None]) -> list[Item]:
+def wait_for_ready(items: deque[Item], pause: Callable[[], None], *, one_by_one: bool = False) -> list[Item]:
     """Wait for the first item; return it and those that are ready then.
 
     A wait for each step of a fast loop would wake the thread for each.
+
+    Args:
+        items: the items, one or more.
+        pause: waits a moment, in which the device may finish more steps.
+        one_by_one: whether to ask each item, as programs of several devices do not end in their order.
     """
     items[0].wait()
     if not items[-1].is_ready():
         pause()
     batch = list(islice(items, _batch_size(items[0])))
-    # Steps end in their order, so those before a ready one are ready too; of another, the read waits.
-    return batch if batch[-1].is_ready() else [batch[0], *takewhile(Item.is_ready, batch[1:])]
+    if _ends_ready(batch) and not one_by_one:
+        return batch
+    return [batch[0], *takewhile(Item.is_ready, batch[1:])]
+
+
+def _ends_ready(batch: Sequence[Item]) -> bool:
+    """Return whether the last item that the device computes is ready.
+
+    Steps end in their order, so those before it are ready too; of another, the read waits. A number on the
+    host is always ready, also behind a step that the device still computes.
+    """
+    computed = next(filter(Item.is_computed, reversed(batch)), batch[-1])
+    return computed.is_ready()
 
 
 def _batch_size(item: Item) -> int:

@@ -17,6 +17,7 @@ from sowlog._log.folding import Folding
 from sowlog._log.item import Item
 from sowlog._log.ready import read_rows, wait_for_ready
 from sowlog._log.sinks import WriterError
+from sowlog._log.texts import Text
 from sowlog._log.watcher import Watcher
 from sowlog._tree.layout import ABSENT
 from sowlog.testing import MemoryWriter
@@ -62,6 +63,10 @@ class _Buffer:
     def is_ready(self):
         return self.ready
 
+    def __array__(self, dtype=None, copy=None):
+        assert self.ready, "the read would wait"
+        return np.ones(2, np.float32).view(np.uint32)
+
 
 @pytest.mark.parametrize(
     ("are_ready", "taken"),
@@ -73,6 +78,26 @@ def test_items_before_a_ready_one_are_taken_with_it(are_ready, taken):
     pauses = []
     assert len(wait_for_ready(items, lambda: pauses.append(1))) == taken
     assert len(pauses) == (not are_ready[-1])
+
+
+def test_a_number_on_the_host_does_not_end_the_steps_before_it():
+    """It is ready at once, as a text and fetched results are: the record of step 0 waits for no other step."""
+    computed = [Item(0, 1.5, sowlog.Packed(_Buffer(ready=ready), LAYOUT)) for ready in (True, False)]
+    for ready in (Item(2, 1.5, None, {"x": 1.0}), Item(2, 1.5, text=Text("note", "")), item(2)):
+        assert wait_for_ready(deque([*computed, ready]), lambda: None) == computed[:1]
+        assert wait_for_ready(deque([computed[0], ready]), lambda: None) == [computed[0], ready]
+
+
+def test_a_stall_behind_ready_steps_is_an_alert():
+    """Of a step that another device computes, in front of a step that is ready."""
+    late, alarms = _Buffer(ready=False), Alarms()
+    alarms.add(sowlog.alerts.Stall(0.001), lambda _: setattr(late, "ready", True))
+    buffers = [_Buffer(ready=True), late, _Buffer(ready=True)]
+    waiting = deque(Item(step, 1.5, sowlog.Packed(each, LAYOUT)) for step, each in enumerate(buffers))
+    memory = MemoryWriter()
+    Delivery([memory], alarms, max_pending=8).deliver(waiting, no_pause)
+    assert late.ready
+    assert [record.step for record in memory.records if not record.texts] == [0, 1, 2]
 
 
 def test_a_read_waits_for_a_step_that_ends_late():
