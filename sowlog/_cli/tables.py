@@ -18,24 +18,25 @@ class TextTable:
     Args:
         heads: the heads of the columns; one that begins with ">" is of numbers, which are aligned right.
         rows: the cells of each row.
-        optional: the columns that a narrow terminal leaves out, the first first.
+        optional: the columns that a narrow terminal leaves out, the first first. Of two columns with one head,
+            as a tag may have the name of a column, it is the first.
     """
 
     def __init__(
         self, heads: Sequence[str], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
     ) -> None:
-        self.optional = optional
         self.heads = [head.removeprefix(">") for head in heads]
+        self.optional = [self.heads.index(head) for head in optional]
         self.is_right = [head.startswith(">") for head in heads]
         self.rows = [list(row) for row in rows]
 
-    def places_without(self, left_out: Sequence[str]) -> list[int]:
+    def places_without(self, left_out: Sequence[int]) -> list[int]:
         """Return the indices of the columns but for some."""
-        return [place for place, head in enumerate(self.heads) if head not in left_out]
+        return [place for place in range(len(self.heads)) if place not in left_out]
 
     def is_folded(self, place: int) -> bool:
         """Return whether a column may be narrower than its texts: neither numbers nor a curve."""
-        return not self.is_right[place] and self.heads[place] not in self.optional
+        return not self.is_right[place] and place not in self.optional
 
     def lines(self) -> list[str]:
         """Return the table as plain lines, whose columns are two spaces apart."""
@@ -72,7 +73,7 @@ def cells(text: str) -> int:
 
 def _draw(stream: TextIO, table: TextTable) -> None:
     console: Any = importlib.import_module("rich.console").Console(file=stream)
-    left_out: list[str] = []
+    left_out: list[int] = []
     while not (fits := _least_width(console, table, left_out) <= console.width):
         if len(left_out) == len(table.optional):
             break
@@ -83,10 +84,11 @@ def _draw(stream: TextIO, table: TextTable) -> None:
         drawn.add_row(*(text(row[index]) for index in table.places_without(left_out)))
     console.print(drawn)
     if left_out:
-        stream.write(f"left out, as the terminal has {console.width} columns: {', '.join(left_out)}\n")
+        names = ", ".join(table.heads[place] for place in left_out)
+        stream.write(f"left out, as the terminal has {console.width} columns: {names}\n")
 
 
-def _least_width(console: Any, table: TextTable, left_out: Sequence[str]) -> int:
+def _least_width(console: Any, table: TextTable, left_out: Sequence[int]) -> int:
     """Return the width of a table whose numbers and curves are whole, and whose texts are folded."""
     places = table.places_without(left_out)
     heads = sum(cells(table.heads[place]) for place in places)
@@ -100,7 +102,7 @@ def _least_width(console: Any, table: TextTable, left_out: Sequence[str]) -> int
     return lines + sum(least)
 
 
-def _without_rows(table: TextTable, left_out: Sequence[str], *, fits: bool) -> Any:
+def _without_rows(table: TextTable, left_out: Sequence[int], *, fits: bool) -> Any:
     rich_table: Any = importlib.import_module("rich.table")
     drawn = rich_table.Table(box=importlib.import_module("rich.box").SIMPLE_HEAD, pad_edge=False)
     for place in table.places_without(left_out):

@@ -56,6 +56,19 @@ def test_a_narrow_terminal_leaves_columns_out(monkeypatch, columns, left_out):
     assert TAG[:15] in text
 
 
+def test_a_tag_with_the_name_of_a_column_is_kept(monkeypatch):
+    """The table of several runs has the columns of tags behind its own."""
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    heads = ["run", ">points", ">last step", ">points", "health"]
+    write(
+        stream, [TextTable(heads, [("a" * 30, "300", "299", "0.25", "")], optional=["points", "last step"])]
+    )
+    assert "0.25" in stream.getvalue()
+    assert "299" not in stream.getvalue()
+    assert "left out, as the terminal has 40 columns: points, last step\n" in stream.getvalue()
+
+
 def test_the_narrowest_terminal_folds_numbers_as_well(monkeypatch):
     """No line is longer than the terminal, and no digit is cut."""
     *lines, _ = drawn(monkeypatch, 20)
