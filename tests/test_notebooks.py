@@ -183,6 +183,38 @@ def test_any_other_dict_shows_as_text(shell, capsys):
     assert capsys.readouterr().err == ""
 
 
+class _Own(dict):
+    """A dict with HTML of its own, as of a library of data sets."""
+
+    def _repr_html_(self):
+        return "<b>own</b>"
+
+
+class _Unreadable(dict):
+    def values(self):
+        raise OSError("the file is gone")
+
+
+def test_a_dict_with_html_of_its_own_keeps_it(shell, capsys):
+    """A subclass, also with states; the formatter of the user, which is there again behind the extension."""
+    state = {"x": sowlog.mean.of(2.0)}
+    assert [_Shown(shell, _Own(tree)).text for tree in ({"a": 1}, state)] == ["<b>own</b>"] * 2
+    assert _Shown(shell, _Unreadable(a=1)).text is None
+    assert capsys.readouterr().err == ""
+    shell.run_line_magic("unload_ext", "sowlog")
+    formatter = shell.display_formatter.formatters["text/html"]
+    formatter.for_type(dict, lambda each: f"<i>{len(each)}</i>")
+    shell.run_line_magic("load_ext", "sowlog")
+    assert _Shown(shell, {"a": 1, "b": 2}).text == "<i>2</i>"
+    assert rows_of(_Shown(shell, state))[-1][:2] == ["x", "2"]
+    shell.run_line_magic("unload_ext", "sowlog")
+    assert _Shown(shell, state).text == "<i>1</i>"
+    shell.run_line_magic("load_ext", "sowlog")
+    formatter.for_type(dict, lambda _: "<i>later</i>")
+    shell.run_line_magic("unload_ext", "sowlog")
+    assert _Shown(shell, state).text == "<i>later</i>"
+
+
 def test_bars_of_a_histogram_have_equal_widths():
     """Uniform elements have bars of about one height, though bins are narrow near 0."""
     uniform = sowlog.histogram.of(np.linspace(-1.0, 3.0, 100_000)).compute()
