@@ -18,8 +18,8 @@ class TextTable:
     Args:
         heads: the heads of the columns; one that begins with ">" is of numbers, which are aligned right.
         rows: the cells of each row.
-        optional: the columns that a narrow terminal leaves out, the first first. Of two columns with one head,
-            as a tag may have the name of a column, it is the first.
+        optional: the columns that a narrow terminal leaves out, the first first. Where two columns have one
+            head, as a tag may be named as a column, it is the first of them.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ def test_items_before_a_ready_one_are_taken_with_it(are_ready, taken):
 
 
 def test_a_number_on_the_host_does_not_end_the_steps_before_it():
-    """It is ready at once, as a text and fetched results are: the record of step 0 waits for no other step."""
+    """It is ready at once, as a text and fetched results are: the record of step 0 waits for none."""
     computed = [Item(0, 1.5, sowlog.Packed(_Buffer(ready=ready), LAYOUT)) for ready in (True, False)]
     for ready in (Item(2, 1.5, None, {"x": 1.0}), Item(2, 1.5, text=Text("note", "")), item(2)):
         assert wait_for_ready(deque([*computed, ready]), lambda: None) == computed[:1]
