@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._cli.errors import UsageError
-from sowlog._cli.report import Report, counted, number, printable
+from sowlog._cli.report import Report, counted, number
 from sowlog._cli.selecting import read_runs
 from sowlog._events.reading import Run
 from sowlog._events.repairing import Copied, copy_whole_records
+from sowlog._printable import printable
 from sowlog._tree.nearest import nearest
 
 _OPERATORS = {

@@ -12,10 +12,11 @@ import numpy as np
 
 from sowlog._cli.curves import Statistics, statistics_of
 from sowlog._cli.errors import UsageError
-from sowlog._cli.report import Report, number, printable
+from sowlog._cli.report import Report, number
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._cli.tables import TextTable
 from sowlog._events.reading import Run, Series
+from sowlog._printable import printable
 from sowlog._tree.nearest import nearest
 
 _NUMBERS = ("last", "min", "max")

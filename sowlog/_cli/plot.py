@@ -19,9 +19,10 @@ from sowlog._cli.canvas import draw_curves, draw_heat_map, marked
 from sowlog._cli.compare import differences_of, group_runs
 from sowlog._cli.errors import UsageError
 from sowlog._cli.figures import Band, HeatMap, Line, Panel, write_figure
-from sowlog._cli.report import Report, counted, printable
+from sowlog._cli.report import Report, counted
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._events.reading import Run
+from sowlog._printable import printable
 from sowlog._tree.families import families_of
 
 SUFFIXES = (".png", ".svg", ".pdf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sowlog._cli.tables import TextTable
@@ -48,15 +48,3 @@ def counted(count: int, noun: str) -> str:
 def number(value: float | None) -> str:
     """Return a value with four digits; empty for none."""
     return "" if value is None else f"{value:.4g}"
-
-
-def printable(text: str, *, most: int = 100) -> str:
-    """Return a text with control characters escaped, as a terminal would obey them, and cut in its middle."""
-    if len(text) > most:
-        text = f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
-    return "".join(_printable(text))
-
-
-def _printable(text: str) -> Iterator[str]:
-    for char in text:
-        yield char if char.isprintable() else char.encode("unicode_escape").decode()

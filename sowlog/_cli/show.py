@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sowlog._cli.curves import Statistics, sparkline, statistics_of
-from sowlog._cli.report import Report, counted, number, printable
+from sowlog._cli.report import Report, counted, number
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._cli.tables import TextTable
 from sowlog._events.reading import Run
+from sowlog._printable import printable
 
 _WIDTH = 24
 # The logger's report on where a NaN began.

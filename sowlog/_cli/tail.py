@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._cli.errors import UsageError
-from sowlog._cli.report import Report, as_json, number, printable
+from sowlog._cli.report import Report, as_json, number
 from sowlog._cli.selecting import choose, read_one
 from sowlog._events.reading import Run
+from sowlog._printable import printable
 
 Step = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sowlog._log.detectors import Detector, TagRule, detector_of
-from sowlog._log.sinks import describe_cause
+from sowlog._printable import describe_cause
 from sowlog._tree.globs import deeper, pattern_of
 from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags

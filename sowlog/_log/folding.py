@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._log.pictures.heat_maps import HeatMaps
-from sowlog._log.sinks import describe_cause
 from sowlog._log.tag_budget import TagWarning
+from sowlog._printable import describe_cause
 from sowlog._tree.families import Family, matching_families, patterns_of
 from sowlog._tree.identity import ByIdentity
 from sowlog._tree.layout import PresentTags

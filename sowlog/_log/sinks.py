@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from sowlog._log.pending import MAX_PENDING_BYTES
+from sowlog._printable import describe_cause
 from sowlog.writers import BatchWriter, DeliveryError, StalledError, WarningWriter, Writer
 from sowlog.writers._warnings import LossWarning
 from sowlog.writers.record import Record
@@ -252,11 +253,6 @@ def _error(message: str, cause: BaseException | None, *, lost: int = 0, late: in
     error = WriterError(message, lost=lost, late=late)
     error.__cause__ = cause
     return error
-
-
-def describe_cause(cause: BaseException | None) -> str:
-    """Return the kind and the message of an error, without a full stop."""
-    return f"{type(cause).__name__}: {cause}".rstrip(": .")
 
 
 def count_of(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from sowlog._printable import describe_cause
 from sowlog.writers._record_bytes import RecordDecoder
 from sowlog.writers._spool import Spool
 from sowlog.writers._warnings import LossWarning
@@ -263,7 +264,7 @@ class Forwarder:
     def _note_loss(self, step: int, cause: BaseException) -> None:
         with self._changed:
             if not self._losses.count:
-                reason = f"{type(cause).__name__}: {cause}".rstrip(".")
+                reason = describe_cause(cause)
                 self._warn(
                     f"{self._name} has refused the record of step {step}: {reason}. "
                     f"It is lost there. Each further record is tried, and flush() and close() raise with the "

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from sowlog._extras import import_extra
+from sowlog._printable import printable
 from sowlog.writers._arguments import check_name, check_timeout
 from sowlog.writers._bounded_http import BoundedHttp
 from sowlog.writers._phase import phase_of
@@ -25,6 +26,8 @@ _LOCAL, _PATH = "http://localhost:4318", "/v1/metrics"
 _POINTS = 10_000
 # Tags whose attribute is cached.
 _TAGS = 1 << 16
+# Characters of a text of the collector in a message.
+_TEXT = 300
 # The answers after which OTLP has a client try again.
 _RETRIED = (429, 502, 503, 504)
 # RFC 9110, 5.6.2 and 5.5, in Latin-1.
@@ -122,23 +125,31 @@ class OpenTelemetry:
             body, kind = self._http.post(self._url, message, self._headers)
         except urllib.error.HTTPError as error:
             with error:
+                answer = _shown(error)
                 if error.code in _RETRIED:
-                    raise StalledError(f"{self._url} is overloaded: {error}") from error
+                    raise StalledError(f"{self._url} is overloaded: {answer}") from error
                 place = error.headers.get("Location")
                 moved = (
-                    f", and names {place}: make that the endpoint, if it is the collector" if place else ""
+                    f", and names {_shown(place)}: make that the endpoint, if it is the collector"
+                    if place
+                    else ""
                 )
-                raise RuntimeError(f"{self._url} refuses the points: {error}{moved}.") from error
+                raise RuntimeError(f"{self._url} refuses the points: {answer}{moved}.") from error
         except (OSError, http.client.HTTPException) as error:
-            raise StalledError(f"{self._url} does not answer: {error}") from error
+            raise StalledError(f"{self._url} does not answer: {_shown(error)}") from error
         try:
             refusal = self._encoder.refusal(body, kind)
         except ValueError as error:
             raise RuntimeError(
-                f"{self._url} is no collector of OTLP: it answers {body[:80]!r}, of {kind}."
+                f"{self._url} is no collector of OTLP: it answers {body[:80]!r}, of {_shown(kind)}."
             ) from error
         if refusal:
             raise RuntimeError(f"{self._url} refuses {refusal}.")
+
+
+def _shown(text: object) -> str:
+    """Return a text of the collector, which may have 64 KiB."""
+    return printable(str(text), most=_TEXT)
 
 
 def _parts(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -201,7 +212,7 @@ class _Encoder:
             raise ValueError(str(error)) from error
         if not part.rejected_data_points:
             return ""
-        return f"{part.rejected_data_points} points: {part.error_message or 'it names no cause'}"
+        return f"{part.rejected_data_points} points: {_shown(part.error_message) or 'it names no cause'}"
 
     def _attribute(self, name: str, value: str) -> Any:
         # The text of protobuf is UTF-8.

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable
 from os import PathLike
 
+from sowlog._printable import describe_cause
 from sowlog.writers._arguments import check_count, check_path, check_timeout, check_writer
 from sowlog.writers._forwarding import Forwarder
 from sowlog.writers._record_bytes import RecordEncoder
@@ -150,12 +151,12 @@ class Spooled:
         losses, stall = self._forwarder.take_losses(), self._forwarder.stall
         messages: list[str] = []
         if losses.count:
-            cause = f"{type(losses.cause).__name__}: {losses.cause}".rstrip(".")
+            cause = describe_cause(losses.cause)
             messages.append(
                 f"{self._name} has refused {losses.count} of the records, at steps {losses.first} to "
                 f"{losses.last}. The first failed with {cause}."
             )
-        cause = f"{type(stall).__name__}: {stall}".rstrip(".")
+        cause = describe_cause(stall)
         if is_hanging:
             cause = f"{self._close_timeout:g} s passed"
         if is_hanging and not late:
@@ -167,7 +168,7 @@ class Spooled:
             )
         if messages:
             if error is not None:
-                messages.append(f"In addition, it failed with {type(error).__name__}: {error}.")
+                messages.append(f"In addition, it failed with {describe_cause(error)}.")
             raise DeliveryError(" ".join(messages), lost=losses.count, late=late) from (losses.cause or stall)
         if error is not None:
             raise error

@@ -222,6 +222,37 @@ def test_a_cut_answer_is_a_stall(answer):
         OpenTelemetry("first", endpoint=url).write(record(0, {"x": 1}))
 
 
+LONG = "begin\x1b[31m" + "x" * 30_000 + "end"
+PARTIAL = ExportMetricsServiceResponse()
+PARTIAL.partial_success.rejected_data_points = 2
+PARTIAL.partial_success.error_message = LONG
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (HEAD + b"\r\n" + PARTIAL.SerializeToString(), "refuses 2 points"),
+        (f"HTTP/1.1 400 {LONG}\r\n\r\n".encode(), "refuses the points"),
+        (f"HTTP/1.1 503 {LONG}\r\n\r\n".encode(), "is overloaded"),
+        (f"HTTP/1.1 302 Found\r\nLocation: /{LONG}\r\n\r\n".encode(), "and names /begin"),
+        (f"HTTP/1.1 200 OK\r\nContent-Type: text/{LONG}\r\n\r\nabc".encode(), "is no collector"),
+        (f"{LONG}\r\n\r\n".encode(), "does not answer"),
+    ],
+)
+def test_a_text_of_the_collector_is_shortened(answer, message):
+    """It may have 64 KiB, and control characters, which a terminal would obey."""
+    with (
+        raw_server(answer, b"", pause=0) as (url, _),
+        pytest.raises((RuntimeError, StalledError), match=message) as caught,
+    ):
+        OpenTelemetry("first", endpoint=url).write(record(0, {"x": 1}))
+    text = str(caught.value)
+    assert "begin\\x1b[31mxx" in text
+    assert "xx…xx" in text
+    assert text.isprintable()
+    assert len(text) < 600
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_an_error(collector, status):
     """By default, urllib asks the other address by GET, and the 200 of a page is no receipt."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sowlog._printable import printable
 from sowlog._tree.globs import pattern_of
 from sowlog._tree.identity import ByIdentity
 from sowlog.writers.record import Record
@@ -156,7 +157,7 @@ class Row:
     """
 
     def __init__(self, tag: str, rank: tuple[int, int], *, is_kept: bool) -> None:
-        self.tag = printable(tag)
+        self.tag = printable(tag, most=len(tag))
         self.rank = rank
         self.is_kept = is_kept
         self.step = 0
@@ -235,13 +236,6 @@ class Progress:
 def number(value: float) -> str:
     """Return a value with four digits."""
     return f"{value:#.4g}".rstrip(".")
-
-
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def shorten(text: str, cells: Sequence[int], width: int, ellipsis: str) -> str:
