@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sowlog._printable import printable
 from sowlog.writers.protocol import StalledError
 
 _DATABASES, _SERVERS = ("sqlite", "mysql", "postgresql", "mssql"), ("http://", "https://")
-# Seconds for which a server may take to answer.
-_TIMEOUT = 10
+# Seconds for which a server may take to answer, and characters of its answer in a message.
+_TIMEOUT, _TEXT = 10, 500
 # The answers of a server, or of a proxy in front of it, after which MLflow's client would wait.
 _RETRIED = (429, 502, 503, 504)
-_PASSWORD = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*@")
+# The name and the password in a URI, of which either may be a secret, and a password in its query.
+_SECRETS = (re.compile(r"(?<=://)[^/\s]*(?=@)"), re.compile(r"(?<=[?&]password=)[^&\s]+"))
+# By MLflow's REST API: an endpoint, and the fields of its metrics, parameters and tags.
+_LOG_BATCH, _FIELDS = "/api/2.0/mlflow/runs/log-batch", ("key", "value", "timestamp", "step")
 
 
 class MlflowStore:
     """A server, a database or a folder in which MLflow keeps runs.
 
     MLflow's client repeats a failed request to a server for four minutes, and the opening of a database for
-    a hundred seconds, in which no other record and no close passes. So `check` makes one attempt first.
+    a hundred seconds, in which no other record and no close passes. So `check` makes one attempt first, and
+    `log_batch` makes one. The client's environment variables would bound its requests as well, but those of
+    the user's own calls too.
 
     Args:
         uri: its URI.
@@ -30,7 +38,9 @@ class MlflowStore:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.is_database = uri.startswith(_DATABASES)
-        self._is_server = uri.startswith(_SERVERS)
+        # A scheme is of upper or lower case.
+        self.has_secrets = _without_secrets(uri) != uri
+        self._is_server = uri.lower().startswith(_SERVERS)
 
     def check(self, *, is_open: bool) -> None:
         """Raise unless the store answers one request.
@@ -47,13 +57,31 @@ class MlflowStore:
             self._open_database()
 
     def _ask_server(self) -> None:
-        creds = module("utils.credentials").get_default_host_creds(self.uri)
-        request = module("utils.rest_utils").http_request
-        options = {"max_retries": 0, "timeout": _TIMEOUT, "raise_on_status": False, "stream": True}
-        with request(creds, "/health", "GET", **options) as answer:
+        # A redirect is an answer, whose body would be read whole.
+        options = {"timeout": _TIMEOUT, "stream": True, "allow_redirects": False}
+        with self._request("/health", "GET", **options) as answer:
             # A server without that page answers as well.
             if answer.status_code in _RETRIED:
                 answer.raise_for_status()
+
+    def _request(self, endpoint: str, method: str, **options: Any) -> Any:
+        """Return the answer of a server to one request, which is not repeated."""
+        creds = module("utils.credentials").get_default_host_creds(self.uri)
+        request = module("utils.rest_utils").http_request
+        return request(creds, endpoint, method, max_retries=0, raise_on_status=False, **options)
+
+    def log_batch(self, client: Any, run: str, **entities: Sequence[Any]) -> None:
+        """Log metrics, parameters or tags of a run, as `client.log_batch` does, by one attempt at a server.
+
+        Raises:
+            Exception: They are not logged, as an exception of MLflow or SQLAlchemy.
+        """
+        if not self._is_server:
+            client.log_batch(run, **entities)
+            return
+        fields = {name: list(map(_fields_of, each)) for name, each in entities.items()}
+        answer = self._request(_LOG_BATCH, "POST", json={"run_id": run, **fields})
+        module("utils.rest_utils").verify_rest_response(answer, _LOG_BATCH)
 
     def _open_database(self) -> None:
         engine = module("store.db.utils").create_sqlalchemy_engine(self.uri)
@@ -70,14 +98,13 @@ class MlflowStore:
         """Return the error of a stall, or None if another attempt would fail as well."""
         if not self._may_pass(error):
             return None
-        cause = str(getattr(error, "orig", None) or error).rstrip(".")
+        cause = printable(_without_secrets(getattr(error, "orig", None) or error).rstrip("."), most=_TEXT)
         is_remote = "://" in self.uri and not self.uri.startswith(("sqlite", "file"))
         move = "start the server" if is_remote else "make its folder writable"
-        text = (
-            f"MLflow at {self.uri} does not answer: {cause}. If that persists, {move}, or mend tracking_uri."
+        return StalledError(
+            f"MLflow at {_without_secrets(self.uri)} does not answer: {cause}. If that persists, {move}, or "
+            "mend tracking_uri."
         )
-        # No message has a password.
-        return StalledError(_PASSWORD.sub("***@", text))
 
     def _may_pass(self, error: Any) -> bool:
         if isinstance(error, module("exceptions").MlflowException):
@@ -89,6 +116,23 @@ class MlflowStore:
             # MLflow passes on an error of SQLAlchemy as it opens a database.
             return self.is_database and isinstance(error, _database_error())
         return status >= 500 or status == 429
+
+
+def _fields_of(entity: Any) -> dict[str, Any]:
+    """Return an entity as the REST API takes it; by protobuf's JSON, NaN and infinities are texts."""
+    fields = {name: getattr(entity, name) for name in _FIELDS if hasattr(entity, name)}
+    value = fields["value"]
+    if isinstance(value, float) and not math.isfinite(value):
+        fields["value"] = "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return fields
+
+
+def _without_secrets(text: object) -> str:
+    """Return a text, such as a URI, with its passwords hidden."""
+    shown = str(text)
+    for secret in _SECRETS:
+        shown = secret.sub("***", shown)
+    return shown
 
 
 def _database_error() -> type[Exception]:

@@ -45,9 +45,11 @@ class Mlflow:
 
     The writer needs MLflow's client, `pip install 'sowlog[mlflow]'`, and for a store in a database sqlalchemy
     and alembic as well. That client repeats a failed request to a server for four minutes, and the opening of
-    a database for a hundred seconds. So the writer first asks the server for `/health`, for up to 10 s, or
-    opens the database once, and a store that is gone is a stall at once. For a request that fails behind that
-    question, the environment variable MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens the wait.
+    a database for a hundred seconds. So the writer first asks the server for `/health`, and waits up to 10 s
+    for each part of the answer, or opens the database once: a store that is gone is a stall at once. It sends
+    scalars and hyperparameters by MLflow's REST API, one request each, so a server that goes behind that
+    question is one as well. For an image, a text, and the begin and the end of a run that fail there, the
+    environment variable MLFLOW_HTTP_REQUEST_MAX_RETRIES shortens the wait, also in other calls of MLflow.
 
     Args:
         tracking_uri: a server, as `http://localhost:5000`, or a store, as `sqlite:///runs/mlflow.db`. Of a
@@ -102,7 +104,7 @@ class Mlflow:
             client, run = self._connect()
             metrics = itertools.chain.from_iterable(map(self._metrics, records))
             while batch := list(itertools.islice(metrics, _METRICS)):
-                client.log_batch(run, metrics=batch)
+                self._store.log_batch(client, run, metrics=batch)
             for record in records:
                 self._write_others(client, run, record)
 
@@ -137,9 +139,9 @@ class Mlflow:
             if known.get(name, text[:_VALUE]) != text[:_VALUE]
         ]
         for start in range(0, len(new), _PARAMS):
-            client.log_batch(run, params=new[start : start + _PARAMS])
+            self._store.log_batch(client, run, params=new[start : start + _PARAMS])
         for start in range(0, len(changed), _PARAMS):
-            client.log_batch(run, tags=changed[start : start + _PARAMS])
+            self._store.log_batch(client, run, tags=changed[start : start + _PARAMS])
 
     def flush(self) -> None:
         """Do nothing: each call of MLflow returns once the store has the values."""
@@ -189,7 +191,8 @@ class Mlflow:
             stall = self._store.explain(error)
             if stall is None:
                 raise
-            raise stall from error
+            # The text of the cause has the secrets of the URI, and a traceback would show it.
+            raise stall from (None if self._store.has_secrets else error)
 
 
 def _resolve(uri: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import sys
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -185,17 +186,27 @@ def test_records_that_mlflow_refuses_are_counted(store, tmp_path):
 
 
 @contextlib.contextmanager
-def server(statuses, **answers):
-    """Run a server that answers the end of each path with a status or a JSON object; yield its URL."""
+def server(statuses, received=None, **answers):
+    """Run a server that answers the end of each path with a status or a JSON object; yield its URL.
+
+    Args:
+        statuses: the statuses by path, 200 of others; a redirect is to `/elsewhere`.
+        received: has the path and the body of each request, if there is such a list.
+        answers: the objects by path.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             """Answer by the end of the path."""
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = self.path.partition("?")[0].rpartition("/")[2]
+            if received is not None:
+                received.append((path, sent))
             status = statuses.get(path, 200)
             body = json.dumps(answers.get(path, {})).encode() if status == 200 else b""
             self.send_response(status)
+            if status == 302:
+                self.send_header("Location", "/elsewhere")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -218,15 +229,75 @@ def server(statuses, **answers):
 # The client of MLflow would repeat each of these for minutes, beyond the time limit of a test.
 
 
-def test_a_server_that_is_gone_is_a_stall_at_once():
-    """Nothing listens at the port; the message has no password."""
-    writer = Mlflow("http://me:secret@127.0.0.1:9", experiment="digits", run="gone")
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:hunter2@127.0.0.1:9", "http://***@127.0.0.1:9"),
+        ("HTTP://hunter2@127.0.0.1:9", "HTTP://***@127.0.0.1:9"),
+        ("http://me:a@hunter2@127.0.0.1:9", "http://***@127.0.0.1:9"),
+        ("http://127.0.0.1:9?a=b&password=hunter2", "http://127.0.0.1:9?a=b&password=***"),
+    ],
+)
+def test_a_server_that_is_gone_is_a_stall_at_once(uri, shown):
+    """Nothing listens at the port; neither the message nor its traceback has a secret."""
+    writer = Mlflow(uri, experiment="digits", run="gone")
     with pytest.raises(
-        StalledError, match=r"MLflow at http://\*\*\*@127\.0\.0\.1:9 does not .* start the server"
+        StalledError, match=rf"MLflow at {re.escape(shown)} does not .* start the server"
     ) as caught:
         writer.write(record(0, {"x": 1}))
-    assert "secret" not in str(caught.value)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
     writer.close()
+
+
+EXPERIMENT = {"experiment": {"experiment_id": "1", "name": "digits"}}
+RUN = {
+    "run": {"info": {"run_id": "a", "experiment_id": "1"}, "data": {"params": [{"key": "lr", "value": "1"}]}}
+}
+ANSWERS = {"get-by-name": EXPERIMENT, "create": RUN, "get": RUN}
+
+
+def test_a_server_that_goes_behind_the_question_is_a_stall_at_once(monkeypatch):
+    """At scalars and at hyperparameters; the next attempt succeeds."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    statuses = {"log-batch": 503}
+    with server(statuses, **ANSWERS) as url:
+        writer = Mlflow(url, experiment="digits", run="behind")
+        for each in (record(0, {"x": 1}), record(0, {}, hparams=HParams({"a": 1}, ()))):
+            with pytest.raises(StalledError, match=r"does not answer: .* 503 "):
+                writer.write(each)
+        statuses.clear()
+        writer.write(record(0, {"x": 1}))
+
+
+def test_a_server_has_the_same_requests_as_from_the_client(monkeypatch):
+    """Of metrics, parameters and tags."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    values = {"a": 0, "b": np.nan, "c": np.inf, "d": -np.inf, "e": 1e-45, "f": 0.1}
+    given = record(3, values, hparams=HParams({"lr": 2, "new": True}, ()))
+    own, clients = [], []
+    with server({}, own, **ANSWERS) as url:
+        Mlflow(url, experiment="digits", run="same").write(given)
+    with server({}, clients, **ANSWERS) as url:
+        writer = Mlflow(url, experiment="digits", run="same")
+        monkeypatch.setattr(
+            writer._store, "log_batch", lambda client, *run, **each: client.log_batch(*run, **each)
+        )
+        writer.write(given)
+    sent, expected = (
+        [json.loads(body) for path, body in each if path == "log-batch"] for each in (own, clients)
+    )
+    assert len(sent) == 3
+    # Of the client's, a list may be empty.
+    assert sent == [{name: value for name, value in each.items() if value} for each in expected]
+
+
+def test_a_redirect_is_an_answer(monkeypatch):
+    """The page that it names, which may be huge, is not read."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    received = []
+    with server({"health": 302}, received, **ANSWERS) as url:
+        Mlflow(url, experiment="digits", run="moved").write(record(0, {"x": 1}))
+    assert [path for path, _ in received] == ["health", "get-by-name", "search", "create", "log-batch"]
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -251,9 +322,7 @@ def test_a_server_without_a_page_of_its_health_is_asked_itself(monkeypatch):
 def test_the_close_after_a_server_has_gone_is_a_stall_at_once(monkeypatch):
     """As at the end of a run whose network is gone."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    experiment = {"experiment": {"experiment_id": "1", "name": "digits"}}
-    run = {"run": {"info": {"run_id": "a", "experiment_id": "1"}, "data": {}}}
-    with server({}, **{"get-by-name": experiment, "create": run}) as url:
+    with server({}, **ANSWERS) as url:
         writer = Mlflow(url, experiment="digits", run="closed")
         writer.write(record(0, {"x": 1}))
     with pytest.raises(StalledError, match="does not answer"):
