@@ -19,7 +19,7 @@ from sowlog._events.framing import (
     possible_headers,
     read_payloads,
 )
-from sowlog._events.json_lines.form import LONGEST_LINE, image_path
+from sowlog._events.json_lines.form import LONGEST_LINE, image_path, read_image
 from sowlog._events.json_lines.parsing import parse_line
 from sowlog._events.points import parse_event
 from sowlog._events.sources import is_json_name
@@ -83,13 +83,12 @@ def copy_whole_records(file: Path, target: Path) -> Copied:
 def _copy_image(image: Path, target: Path) -> bool:
     """Copy an image; return whether it can be read."""
     try:
-        with open_regular(image) as opened:
-            content = opened.read()
+        content = read_image(image)
     except OSError:
         return False
     if target.exists():
         # Two files of a run may refer to one image.
-        if target.is_file() and target.read_bytes() == content:
+        if target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content:
             return True
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     target.parent.mkdir(parents=True, exist_ok=True)

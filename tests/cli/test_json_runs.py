@@ -1,6 +1,7 @@
 """The commands on runs of JSON lines."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -96,6 +97,26 @@ def test_a_repaired_copy_has_the_images_of_its_lines(tmp_path, json_of, sowlog_c
     assert status == 1
     assert "2 records from behind the damage, with 2 images" in output
     assert f"without 1 image that cannot be read: {lost}" in output
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_is_no_image_is_not_read(tmp_path, json_of):
+    """A FIFO would wait for its other end, and a sparse file fill the memory: each is missing in a copy."""
+    writer = JsonLines(tmp_path / "run")
+    for step in range(3):
+        writer.write(Record(step, 1.0, images={"x": np.full((2, 3, 3), step, np.uint8)}))
+    writer.close()
+    fifo, sparse, _ = sorted((tmp_path / "run" / "metrics.images").iterdir())
+    fifo.unlink()
+    os.mkfifo(fifo)
+    os.truncate(sparse, 1 << 40)
+    values = sowlog.read(tmp_path / "run").images["x"].values
+    for place, message in enumerate(("it is a FIFO", "it has 1099511627776 bytes, and an image")):
+        with pytest.raises(OSError, match=message):
+            values[place]
+    _, data = json_of("check", tmp_path / "run", "--repair", tmp_path / "copy")
+    (file,) = data["files"]
+    assert (file["images"], file["missing_images"]) == (1, [str(fifo), str(sparse)])
 
 
 def test_a_repaired_copy_overwrites_no_image(tmp_path, sowlog_command):

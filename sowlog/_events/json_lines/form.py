@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sowlog._events.framing import open_regular
 from sowlog._events.whole_file import write_whole
 
 METRICS_NAME = "metrics.jsonl"
@@ -40,6 +43,9 @@ OPENING = b'{"step":'
 
 LONGEST_LINE = 1 << 28
 """No line is longer, in bytes."""
+
+LARGEST_IMAGE = 1 << 28
+"""No file of an image is larger, in bytes."""
 
 
 def nonfinite_name(value: float) -> str:
@@ -94,3 +100,18 @@ def image_path(reference: Mapping[str, Any]) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"the file of an image, {path}, is outside of the folder of the lines")
     return path
+
+
+def read_image(path: Path) -> bytes:
+    """Return the encoded image in a file.
+
+    Raises:
+        OSError: The file cannot be read, is not regular, or is larger than an image.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_IMAGE:
+            raise OSError(
+                errno.EFBIG, f"it has {size} bytes, and an image {LARGEST_IMAGE} at most", str(path)
+            )
+        return file.read(LARGEST_IMAGE)

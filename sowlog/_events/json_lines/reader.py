@@ -15,7 +15,7 @@ from sowlog._events.columns import Columns
 from sowlog._events.contents import BYTE_BITS, Contents
 from sowlog._events.decoding import HistogramSummary, ImageSummary
 from sowlog._events.framing import CorruptEventFile, open_regular
-from sowlog._events.json_lines.form import CURVE_ROWS, LONGEST_LINE, OPENING, image_path
+from sowlog._events.json_lines.form import CURVE_ROWS, LONGEST_LINE, OPENING, image_path, read_image
 from sowlog._events.json_lines.parsing import Line, NoJsonError, parse_line
 from sowlog._events.points import OtherValue, ParsedEvent, ScalarPoint
 from sowlog._events.tracking import FileTracker, TrackedFile
@@ -225,7 +225,7 @@ def _histogram(fields: Mapping[str, Any]) -> HistogramSummary:
 def _image(folder: Path, fields: Mapping[str, Any]) -> ImageSummary:
     path = folder / image_path(fields)
     height, width, *_ = fields["shape"]
-    return ImageSummary((path.read_bytes(),), width, height)
+    return ImageSummary((read_image(path),), width, height)
 
 
 def _text(text: Any) -> str:
