@@ -117,12 +117,15 @@ def _image_of(data: bytes) -> PurePosixPath:
     """Return the path that a reference to an image has.
 
     Raises:
-        ValueError: It has none, or one outside of the folder of the lines.
+        ValueError: It has none, one outside of the folder of the lines, or that of lines.
     """
     try:
-        return image_path(json.loads(data))
+        path = image_path(json.loads(data))
     except (KeyError, TypeError) as error:
         raise ValueError(f"a reference to an image lacks its file: {error!r}") from error
+    if is_json_name(path.name):
+        raise ValueError(f"{path} is no image")
+    return path
 
 
 def _whole_events(file: Path) -> Iterator[tuple[bytes, bool]]:

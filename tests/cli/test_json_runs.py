@@ -72,7 +72,7 @@ def test_check_finds_damage_and_repairs_it(runs, tmp_path, json_of):
 
 
 def test_a_repaired_copy_has_the_images_of_its_lines(tmp_path, json_of, sowlog_command):
-    """Those behind the damage, too; a missing one is named, and one outside of the folder is damage."""
+    """Those behind the damage, too; a missing one is named, and one that no folder can have is damage."""
     writer = JsonLines(tmp_path / "run")
     image = np.zeros((2, 3, 3), np.uint8)
     for step in range(3):
@@ -82,7 +82,8 @@ def test_a_repaired_copy_has_the_images_of_its_lines(tmp_path, json_of, sowlog_c
     first, *others = writer.path.read_bytes().splitlines(keepends=True)
     outside = b'{"step":3,"time":1.0,"images":{"x":{"file":"../x.png","shape":[1,1,1]}}}\n'
     nowhere = b'{"step":4,"time":1.0,"images":{"x":{"shape":[1,1,1]}}}\n'
-    writer.path.write_bytes(b"".join((first, b"damage\n", outside, nowhere, *others)))
+    odd = [outside.replace(b"../x.png", name) for name in (b"a\\u0000b", b"a\\ud800b", b"metrics.jsonl")]
+    writer.path.write_bytes(b"".join((first, b"damage\n", outside, nowhere, *odd, *others)))
     lost = sorted((tmp_path / "run" / "metrics.images").iterdir())[1]
     lost.unlink()
     status, data = json_of("check", tmp_path / "run", "--repair", tmp_path / "copy")

@@ -94,9 +94,11 @@ def image_path(reference: Mapping[str, Any]) -> PurePosixPath:
     """Return the path of an image, relative to the folder of the lines.
 
     Raises:
-        ValueError: It is outside of that folder.
+        ValueError: It is outside of that folder, or no file has such a name.
     """
     path = PurePosixPath(reference["file"])
+    if b"\0" in os.fsencode(path):
+        raise ValueError(f"the file of an image, {path!s:.80}, has a character that no name of a file has")
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"the file of an image, {path}, is outside of the folder of the lines")
     return path
