@@ -12,7 +12,7 @@ import numpy as np
 
 from sowlog._cli.curves import Statistics, statistics_of
 from sowlog._cli.errors import UsageError
-from sowlog._cli.report import Report, number
+from sowlog._cli.report import Report, Setting, number, setting
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._cli.tables import TextTable
 from sowlog._events.reading import Run, Series
@@ -20,7 +20,6 @@ from sowlog._printable import printable
 from sowlog._tree.nearest import nearest
 
 _NUMBERS = ("last", "min", "max")
-Setting = bool | float | str | None
 
 
 class Group(NamedTuple):
@@ -70,7 +69,7 @@ def run(options: Namespace) -> Report:
 
 def label_of(settings: Mapping[str, Setting]) -> str:
     """Return settings as text."""
-    return ", ".join(f"{key}={_setting(value)}" for key, value in settings.items()) or "all"
+    return ", ".join(f"{key}={setting(value)}" for key, value in settings.items()) or "all"
 
 
 def differences_of(runs: Mapping[str, Run]) -> dict[str, dict[str, Setting]]:
@@ -146,12 +145,7 @@ def _describe(data: Mapping[str, Any], groups: Sequence[Group]) -> list[str | Te
     short = _short_names(data["runs"])
     parts: list[str | TextTable] = []
     if data["differences"]:
-        heads = ["run", *map(printable, data["differences"])]
-        rows = [
-            [short[name], *(_setting(values[name]) for values in data["differences"].values())]
-            for name in data["runs"]
-        ]
-        parts.append(TextTable(heads, rows))
+        parts.append(_table_of_differences(data["differences"], short))
     rows = [
         [
             printable(of_tag["tag"]),
@@ -162,7 +156,8 @@ def _describe(data: Mapping[str, Any], groups: Sequence[Group]) -> list[str | Te
         for of_tag in data["tags"]
         for name, found in of_tag["runs"].items()
     ]
-    parts.append(TextTable(["tag", "run", ">last", ">min", ">max", ">last step"], rows))
+    heads = ["tag", "run", ">last", ">min", ">max", ">last step"]
+    parts.append(TextTable(heads, rows, optional=["last step", "max", "min"]))
     if any(len(group.runs) > 1 for group in groups):
         parts.append(_table_of_groups(data))
     if len(short) == 2:
@@ -176,6 +171,20 @@ def _describe(data: Mapping[str, Any], groups: Sequence[Group]) -> list[str | Te
     return parts
 
 
+def _table_of_differences(
+    differences: Mapping[str, Mapping[str, Setting]], short: Mapping[str, str]
+) -> TextTable:
+    """Return the settings of the runs, with a column for each setting, or for each of fewer runs."""
+    rows = [
+        ["run", *map(printable, differences)],
+        *([short[name], *(setting(values[name]) for values in differences.values())] for name in short),
+    ]
+    if len(short) < len(differences):
+        rows = [list(column) for column in zip(*rows, strict=True)]
+        rows[0][0] = "setting"
+    return TextTable(rows[0], rows[1:])
+
+
 def _table_of_groups(data: Mapping[str, Any]) -> TextTable:
     rows = [
         [
@@ -187,17 +196,12 @@ def _table_of_groups(data: Mapping[str, Any]) -> TextTable:
         for of_tag in data["tags"]
         for group in of_tag["groups"]
     ]
-    return TextTable(["tag", "settings", ">runs", ">last", ">min", ">max"], rows)
+    heads = ["tag", "settings", ">runs", ">last", ">min", ">max"]
+    return TextTable(heads, rows, optional=["runs", "max", "min"])
 
 
 def _spread(mean: float | None, std: float | None) -> str:
     return number(mean) if std is None else f"{number(mean)} ± {number(std)}"
-
-
-def _setting(value: Setting) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "" if value is None else printable(str(value), most=40)
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:

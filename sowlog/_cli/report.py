@@ -8,6 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sowlog._cli.tables import TextTable
+from sowlog._printable import printable
+
+# Beyond it a float is no count.
+_WHOLE = 1e15
+
+Setting = bool | float | str | None
+"""The value of a hyperparameter; None in a run that has none."""
 
 
 class Report(NamedTuple):
@@ -48,3 +55,10 @@ def counted(count: int, noun: str) -> str:
 def number(value: float | None) -> str:
     """Return a value with four digits; empty for none."""
     return "" if value is None else f"{value:.4g}"
+
+
+def setting(value: Setting) -> str:
+    """Return the value of a hyperparameter with all its digits; event files hold whole numbers as floats."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < _WHOLE else str(value)
+    return "" if value is None else printable(str(value), most=40)

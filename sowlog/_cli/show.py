@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sowlog._cli.curves import Statistics, sparkline, statistics_of
-from sowlog._cli.report import Report, counted, number
+from sowlog._cli.report import Report, counted, number, setting
 from sowlog._cli.selecting import choose, read_runs
 from sowlog._cli.tables import TextTable
 from sowlog._events.reading import Run
@@ -80,7 +80,7 @@ def _describe(run: Run, data: Mapping[str, Any], found: Mapping[str, Statistics]
         f"{run.path}: {counted(count, 'scalar')} of {counted(len(found), 'tag')}{span}"
     ]
     if run.hparams:
-        settings = ", ".join(f"{name}={value}" for name, value in run.hparams.items())
+        settings = ", ".join(f"{name}={setting(value)}" for name, value in run.hparams.items())
         parts.append(f"hyperparameters: {printable(settings, most=300)}")
     parts += [f"damage: {damage}" for damage in data["damage"]]
     first = data["first_nonfinite"]

@@ -1,6 +1,7 @@
 """`sowlog compare`."""
 
 import math
+import re
 import statistics
 
 import pytest
@@ -65,6 +66,35 @@ def test_the_text_has_differences_values_and_groups(sweep, sowlog_command):
         "±",
         "0",
     ] in lines
+
+
+def test_settings_have_all_their_digits(tmp_path, sowlog_command):
+    """Two values that differ are never shown alike."""
+    for name, steps, rate in (("a", 12345678.0, 1e-4), ("b", 12345679.0, 0.30000000000000004)):
+        write_run(tmp_path / name, hparams={"steps": steps, "rate": rate, "name": name}, loss=[1.0])
+    _, output, _ = sowlog_command("compare", tmp_path, "--by", "name")
+    assert [line.split() for line in output.splitlines()[:4]] == [
+        ["setting", "a", "b"],
+        ["name", "a", "b"],
+        ["rate", "0.0001", "0.30000000000000004"],
+        ["steps", "12345678", "12345679"],
+    ]
+
+
+def test_a_terminal_of_80_columns_breaks_no_number(sweep, sowlog_command, monkeypatch):
+    """Columns are left out, and a line names them."""
+    for rate, seed in ((0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)):
+        hparams = {"optimizer.rate": rate, "data.seed": float(seed)}
+        values = [3.14159 * (1 + seed) * rate, 2.71828 * (3 + seed)]
+        write_run(sweep / f"rate={rate}" / str(seed), hparams=hparams, blocks__attention__entropy=values)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _, output, _ = sowlog_command("compare", sweep)
+    output = re.sub("\x1b\\[[0-9;]*m", "", output)
+    assert max(map(len, output.splitlines())) <= 80
+    assert "left out, as the terminal has 80 columns: runs, max\n" in output
+    assert output.count("9.514 ± 1.922") == 2
+    assert output.count("0.4712 ± 0.2221") == 1
 
 
 def test_by_groups_the_runs_by_one_setting(sweep, json_of):

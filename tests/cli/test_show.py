@@ -17,7 +17,8 @@ from tests.support.event_shapes import VERSION, event, write_file
 
 def test_a_run_has_a_line_for_each_tag(tmp_path, sowlog_command):
     """With the last value, extremes, mean, a curve; hyperparameters above, other kinds below."""
-    path = write_run(tmp_path, hparams={"lr": 0.5}, loss=[4.0, 2.0, 3.0], eval__accuracy=[0.5])
+    hparams = {"lr": 0.5, "seed": 3.0}
+    path = write_run(tmp_path, hparams=hparams, loss=[4.0, 2.0, 3.0], eval__accuracy=[0.5])
     with path.open("ab") as file:
         made = event(7, shapes.histogram_v1("weights", [1], [1.0], 0.0, 1.0))
         file.write(shapes.frame(made.SerializeToString()))
@@ -25,7 +26,7 @@ def test_a_run_has_a_line_for_each_tag(tmp_path, sowlog_command):
     assert (status, errors) == (0, "")
     assert output.splitlines() == [
         f"{tmp_path}: 4 scalars of 2 tags, steps 0 to 2",
-        "hyperparameters: lr=0.5",
+        "hyperparameters: lr=0.5, seed=3",
         "tag            points  last step  last  min  max  mean  curve  health",
         "eval/accuracy       1          0   0.5  0.5  0.5   0.5  ▄",
         "loss                3          2     3    2    4     3  █▁▅",
