@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from typing import Any
 _LONGEST = 86400.0
 ALL_STEPS = -(1 << 63), (1 << 63) - 1
 """The lowest and the highest step of any run."""
+_KINDS = "scalars", "histograms", "texts", "hparams", "pr_curves", "images"
 _EPILOG = """\
 exit status: 0 done; 1 `check` found damage or an expectation that does not hold; 2 the request cannot be
 met (an unknown option, run or tag, a missing package, a file that cannot be written); 130 Ctrl-C.
@@ -28,6 +30,7 @@ JSON, of one run: {"run", "hparams": {name: value}, "tags": [{"tag", "points", "
 "damage": [text]}. min, max and mean are of finite values; nonfinite counts the others, and
 first_nonfinite is the step of the first. gaps counts places at which steps are missing, doubled points
 whose step has another, back points behind a higher step.
+
 Of several runs: {"runs": [{"run", "tags", "points", "last_step", "nonfinite", "last": {tag: value},
 "damage": [text]}]}; last has the tags of --tag."""
 
@@ -36,6 +39,7 @@ JSON: {"files": [{"file", "bytes", "records", "damage": text or null, "repaired"
 "salvaged": number of records in the copy that are behind the damage, or null, "images": number of image
 files of JSON lines in the copy, or null, "missing_images": [path]}], "expectations": [{"expectation",
 "run", "step", "value", "holds"}], "ok": bool}.
+
 An expectation compares the last value of a tag with a number, by one of < <= > >= == !=, as in
 --expect 'eval/accuracy>0.97'. NaN meets none. The quotes keep the shell from reading > as a redirection."""
 
@@ -47,6 +51,7 @@ for each step, in the form that sowlog.writers.JsonLines writes and sowlog.read 
 "scalars": {tag: value}, "nonfinite": {tag: name}, "histograms", "pr_curves", "texts", "hparams", "images"},
 and of several runs "run"; images are files in a folder beside it. NaN and infinities are null in scalars,
 with their names in nonfinite.
+
 JSON: {"file", "rows", "runs", "tags", "left_out": [text]}; rows is the number of values in JSON lines, and
 left_out names the values that the file does not hold."""
 
@@ -56,6 +61,7 @@ For each tag and run: the last value, the smallest and the largest. Runs whose h
 the seed alone are a group; with --by, runs with equal values of those hyperparameters. A group of
 several runs has the mean and the sample standard deviation over its runs. Two runs part at the first
 step at which a value that both have differs in a bit.
+
 JSON: {"runs": [name], "differences": {setting: {run: value}}, "groups": [{"settings": {name: value},
 "runs": [name]}], "tags": [{"tag", "runs": {run: {"last", "min", "max", "last_step"}}, "groups":
 [{"settings", "count", "last_mean", "last_std", "min_mean", "min_std", "max_mean", "max_std"}]}],
@@ -65,6 +71,7 @@ JSON: {"runs": [name], "differences": {setting: {run: value}}, "groups": [{"sett
 _TAIL = """\
 A line for each step, with its scalars. With -f, new steps are added as they are written; the steps that
 a resumed run writes again are shown again.
+
 JSON: for each step one line {"step", "wall_time", "values": {tag: value}}."""
 
 
@@ -73,6 +80,7 @@ A panel for each tag with a curve for each run. Runs that differ in the seed alo
 equal values of those hyperparameters, are one curve: their mean, with a band of one standard deviation.
 Four tags or more that differ in an index alone, as those of layers, are one heat map; that of a band's
 runs is their mean. Without -o the picture is drawn in the terminal.
+
 JSON: {"file": path or null, "panels": [{"title", "kind": "lines" or "heat map", "curves": [label]}]}."""
 
 
@@ -83,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Show, draw, follow, check, compare and export runs from event files of any program, or "
         "JSON lines.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Paragraphs,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version)
@@ -117,9 +125,10 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--kind",
         action="append",
-        choices=("scalars", "histograms", "texts", "hparams", "pr_curves", "images"),
-        help="the values that are written, of several options those of each; by default scalars, or all that "
-        "JSON lines hold",
+        choices=_KINDS,
+        metavar="KIND",
+        help=f"the values that are written, one of {', '.join(_KINDS)}; several are possible in JSON lines "
+        "(default: scalars, or all that JSON lines hold)",
     )
     _add_tags(export)
     compare = _command(commands, "compare", "final and best values, over seeds, and differences", _COMPARE)
@@ -164,6 +173,24 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_tags(plot)
     return parser
+
+
+class _Paragraphs(argparse.HelpFormatter):
+    """Help whose paragraphs are filled to the width of the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # A break at a hyphen would cut --tag in two.
+        filled = (
+            textwrap.fill(
+                " ".join(paragraph.split()),
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+            for paragraph in text.split("\n\n")
+        )
+        return "\n\n".join(filled)
 
 
 class _Version(argparse.Action):
@@ -219,7 +246,7 @@ def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.Argum
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Paragraphs,
         allow_abbrev=False,
     )
     command.add_argument("--json", action="store_true", help="print one line of JSON")

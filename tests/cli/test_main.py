@@ -220,6 +220,18 @@ def test_wrong_arguments_have_status_2(arguments, capsys):
     assert "usage: sowlog" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [[], ["show"], ["compare"], ["plot"], ["export"], ["check"], ["tail"]])
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_help_fits_the_terminal(command, columns, capsys, monkeypatch):
+    """No line is longer, and no option is cut at its hyphens."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit, match=r"^0$"):
+        make_parser().parse_args([*command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert not [line for line in lines if line.endswith("-")]
+
+
 def test_a_stream_without_unicode_has_plain_curves(tmp_path):
     """And no error of encoding, whatever the tags are."""
     write_run(tmp_path, ö=[1.0, 2.0])
