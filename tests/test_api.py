@@ -11,6 +11,7 @@ import pytest
 import sowlog
 import sowlog.adapters
 import sowlog.alerts
+import sowlog.nnx
 import sowlog.testing
 import sowlog.writers
 
@@ -24,22 +25,12 @@ CLASSES = {name: (module, kind) for name, (module, kind) in OBJECTS.items() if i
 CALLABLES = {name: value for name, (_, value) in OBJECTS.items() if inspect.isroutine(value)}
 DOCUMENTED = {
     **{name: value for name, (_, value) in OBJECTS.items() if not inspect.ismodule(value)},
+    "sowlog.nnx.Metric": sowlog.nnx.Metric,
     **{
-        f"sowlog.Logger.{name}": getattr(sowlog.Logger, name)
-        for name in (
-            "steps",
-            "alert",
-            "image",
-            "grid",
-            "confusion",
-            "pr_curve",
-            "pr_counts",
-            "text",
-            "table",
-            "figure",
-            "hparams",
-            "layout",
-        )
+        f"{name}.{method}": getattr(getattr(sowlog, name.removeprefix("sowlog.")), method)
+        for name in ("sowlog.Logger", "sowlog.Run", "sowlog.Runs")
+        for method, value in inspect.getmembers(getattr(sowlog, name.removeprefix("sowlog.")))
+        if inspect.isfunction(value) and not method.startswith("_") and value.__module__.startswith("sowlog")
     },
 }
 

@@ -30,6 +30,17 @@ def test_every_room_has_a_level():
     assert rooms == {room for level in levels_by_package()["sowlog"] for room in level}
 
 
+@pytest.mark.parametrize("package", ["sowlog", "train"])
+def test_no_file_has_more_than_300_lines(package):
+    """A longer one holds two subjects, each of which deserves a file."""
+    files = sorted((ARCHITECTURE.parent / package).rglob("*.py"))
+    lengths = {
+        str(file.relative_to(ARCHITECTURE.parent)): len(file.read_text().splitlines()) for file in files
+    }
+    assert lengths
+    assert {file: length for file, length in lengths.items() if length > 300} == {}
+
+
 @pytest.mark.parametrize("package", levels_by_package())
 def test_the_picture_of_the_rooms_is_that_of_the_contract(package):
     """What ARCHITECTURE.md draws is what `make lint` enforces; `python -m tests.support.rooms` draws it."""

@@ -58,6 +58,10 @@ class Reducer(abc.ABC):
         >>> product = Product()
         >>> product.of([2.0, 3.0]).merge(product.of(4.0))
         State(product, 24.0)
+        >>> product.reduce_fn(product.init_fn(), 5.0)
+        State(product, 5.0)
+        >>> product(axis=0).of([[2.0, 3.0], [4.0, 5.0]]).compute()
+        Array([ 8., 15.], dtype=float32)
     """
 
     axis: int | tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)

@@ -64,6 +64,28 @@ def test_reading_a_run_imports_no_jax(tmp_path):
     ], done.stderr
 
 
+def test_no_package_of_an_extra_is_imported_before_its_first_use():
+    """The classes of all writers and a logger cost no import of theirs; rich is one of Flax's own imports."""
+    extras = (
+        "wandb",
+        "mlflow",
+        "prometheus_client",
+        "opentelemetry",
+        "pyarrow",
+        "pandas",
+        "matplotlib",
+        "PIL",
+    )
+    code = (
+        "import sys, sowlog\n"
+        "classes = [getattr(sowlog.writers, name) for name in sowlog.writers.__all__]\n"
+        "sowlog.Logger('unused', writers=[sowlog.testing.MemoryWriter()]).close()\n"
+        f"print([name for name in {extras} if name in sys.modules], len(classes) > 10)\n"
+    )
+    done = python("-c", code)
+    assert done.stdout.splitlines() == ["[] True"], done.stderr
+
+
 def test_names_that_are_first_used_while_jax_traces_are_right():
     """The import then happens inside of a traced function, and leaves no tracer behind."""
     code = (
