@@ -1,4 +1,4 @@
-"""What every test runs under: the strictest JAX settings, a cache that outlives the run, an end."""
+"""The settings of every test: JAX at its strictest, a cache that outlives the run, a timeout."""
 
 import faulthandler
 import gc
@@ -13,7 +13,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
-# Four virtual devices, for what is sharded; everything else stays on the first.
+# Four virtual devices, for sharded arrays; all others stay on the first.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 # MLflow and W&B report no use and no error of a test to their makers.
 os.environ.setdefault("DO_NOT_TRACK", "true")

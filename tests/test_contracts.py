@@ -43,5 +43,5 @@ def test_no_file_has_more_than_300_lines(package):
 
 @pytest.mark.parametrize("package", levels_by_package())
 def test_the_picture_of_the_rooms_is_that_of_the_contract(package):
-    """What ARCHITECTURE.md draws is what `make lint` enforces; `python -m tests.support.rooms` draws it."""
+    """ARCHITECTURE.md draws the contract of `make lint`; `python -m tests.support.rooms` draws it."""
     assert part_of(ARCHITECTURE.read_text(), command_of(package)) == picture_of(package)

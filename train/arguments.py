@@ -20,8 +20,8 @@ EXAMPLES = """
 examples:
   python -m train                                   the default experiment
   python -m train configs/digits.yaml steps=500 optimizer.learning_rate=3e-4
-  python -m train --workdir runs/mine               go on with the run that is there, or a new one
-  python -m train --explain-nan --workdir runs/mine   where the NaN or infinity that ended the run there began
+  python -m train --workdir runs/mine               continue the run that is there, or begin one
+  python -m train --explain-nan --workdir runs/mine   the origin of the NaN or infinity that ended a run
   python -m train --sweep task.width=64,128,256 watch.statistics=[rms] steps=10 --workdir runs/widths
   python -m train --coordinates task.width --workdir runs/widths   growth of activations with the width
   python -m train configs/digits.yaml --print-config > mine.yaml
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     parser = argparse.ArgumentParser(
         "python -m train",
-        description="Trains one experiment and logs every step to TensorBoard.",
+        description="Train an experiment and log each step to TensorBoard.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -83,8 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="KEYS",
         help="settings that TensorBoard's HParams tab has of this run, as seed,task.width (default: all)",
     )
-    for flag, what in _FLAGS.items():
-        parser.add_argument(*flag.split("/"), action="store_true", help=what)
+    for flag, text in _FLAGS.items():
+        parser.add_argument(*flag.split("/"), action="store_true", help=text)
     processes.add_options(parser)
     sweep_command.add_options(parser)
     return parser
@@ -95,8 +95,8 @@ _FLAGS = {
     "--list": "list the configs with their purpose",
     "--print-config": "print the whole configuration as YAML, and train nothing",
     "--dry-run": "count the parameters and list every tag of a run, without compiling",
-    "--explain-nan": "replay the run of --workdir from its last checkpoint, and print where its first NaN or "
-    "infinity began; its folder is only read",
+    "--explain-nan": "replay the run of --workdir from its last checkpoint, and print the origin of its "
+    "first NaN or infinity; its folder is only read",
 }
 
 
@@ -111,7 +111,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argpars
 
 
 def _default(options: argparse.Namespace) -> Path:
-    """Return the configuration where none is given: that of the run to go on with, or the default one."""
+    """Return the configuration without a CONFIG.yaml: that of the run to continue, or the default one."""
     if options.workdir is not None and not options.sweep:
         own = workdir(options.workdir) / run_folder.CONFIG
         if own.exists():

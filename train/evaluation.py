@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What all held-out data comes to.
+    """The metrics of all held-out data.
 
     Attributes:
         metrics: the metrics.

@@ -22,7 +22,7 @@ def make_differentiate(forward: RunForward, *, losses: tuple[str, ...], microbat
     Args:
         forward: the pass.
         losses: names of the losses that the model must sow.
-        microbatches: how many parts the batch is cut into, as by `devices.cut`. The task's own loss is the
+        microbatches: the number of parts of the batch, as `devices.cut` cuts it. The task's own loss is the
             mean over them by the weight that it has; losses that are sown are averaged alike, as over passes.
     """
 

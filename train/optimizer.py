@@ -16,7 +16,7 @@ def build(
 
     Args:
         options: the section `optimizer` of the configuration.
-        steps: length of the run, at whose end a cosine schedule reaches 0 unless `decay_steps` says where.
+        steps: length of the run, at whose end a cosine schedule reaches 0 without a `decay_steps`.
     """
     schedule = _schedule(options, steps)
     clip = optax.identity() if options.clip_norm is None else optax.clip_by_global_norm(options.clip_norm)

@@ -155,7 +155,7 @@ def _explain(config: Config, parts: Parts, moments: tuple[_Moment, ...]) -> tupl
 
 
 def _make_updated(config: Config, parts: Parts) -> Callable[[TrainState, Batch], dict[str, Any]]:
-    """Return the function from a state and a batch to what the next step takes of the state."""
+    """Return the function from a state and a batch to the parts of the state that the next step takes."""
     rule, schedule = optimizer.build(config.optimizer, steps=config.steps)
     update = step.make_update(parts.task, rule, schedule, config)
 

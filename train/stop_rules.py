@@ -126,7 +126,7 @@ class FiniteCheck:
         self._check(self._flags.take(leave=0))
 
     def describe(self) -> str:
-        """Return what failed; empty if nothing did."""
+        """Return the failure; empty if there is none."""
         if self.failed is None:
             return ""
         return f"the objective or its gradient was not finite at step {self.failed}"

@@ -95,7 +95,7 @@ class _Others:
         field: the field of a line.
         tag: the tag.
         points: the points.
-        encode: returns what JSON describes a value by, or raises ValueError where there is none.
+        encode: returns the form of a value in JSON, or raises ValueError if there is none.
         lost: counts the values that are left out.
     """
 

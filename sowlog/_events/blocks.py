@@ -83,7 +83,7 @@ class _Checksums:
         self._tables = [self._table(base, int(index)) for index in self._varying]
 
     def _table(self, base: Bytes, index: int) -> NDArray[np.uint32]:
-        """Return what each value of a byte changes in the CRC."""
+        """Return the change of the CRC by each value of a byte."""
         table = np.zeros(1, np.uint32)
         for bit in range(8):
             changed = base.copy()

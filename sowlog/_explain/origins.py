@@ -93,7 +93,7 @@ class _Origin(NamedTuple):
 
 
 def first_origin(results: list[Trail], statistics: list[Trail]) -> NonfiniteReport | None:
-    """Return the report of the first origin of what results hold; None if there is no fault.
+    """Return the report of the first origin of a fault in the results; None if there is no fault.
 
     Args:
         results: the trails of results.

@@ -1,4 +1,4 @@
-"""The user's line of an equation, and what its name stack says: module path and pass."""
+"""The user's line of an equation, and the module path and the pass in its name stack."""
 
 import re
 import sysconfig

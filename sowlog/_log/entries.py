@@ -70,7 +70,7 @@ def size_of(entry: object) -> int:
 
 
 Entry = ItemT | Several[ItemT] | Kept[ItemT] | Call
-"""What a queue holds."""
+"""The entries of a queue."""
 
 
 def take_first(queue: deque[Entry[ItemT]]) -> ItemT:

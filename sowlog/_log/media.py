@@ -20,7 +20,7 @@ from sowlog.writers._arguments import check_step
 
 
 class Media(Calls):
-    """Queues what TensorBoard shows beside scalars and histograms."""
+    """Queues images, texts, tables and figures."""
 
     def image(self, step: int, tag: str, image: jax.Array | NDArray[Any]) -> None:
         """Log an image, or a batch of images, of one step.

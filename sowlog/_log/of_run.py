@@ -1,4 +1,4 @@
-"""The part of a logger for what belongs to a run and to no step: hyperparameters and the layout of charts."""
+"""The part of a logger for values of a run and of no step: hyperparameters and the layout of charts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sowlog._log.item import Item
 
 
 class OfRun(Calls):
-    """Queues what belongs to the run, which a full queue keeps."""
+    """Queues the values of the run, which a full queue keeps."""
 
     _has_hparams = False
 

@@ -19,7 +19,7 @@ from sowlog.writers._arguments import check_step
 
 
 class Plots(Calls):
-    """Queues arrays of which the writer thread draws or computes what TensorBoard shows."""
+    """Queues arrays of which the writer thread draws pictures or computes curves."""
 
     def grid(
         self,

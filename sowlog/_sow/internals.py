@@ -1,7 +1,7 @@
 """The internals of JAX that sows need: all are in this file, looked up once, and checked.
 
 A sow is an equation of a primitive of our own, which every transform of JAX must carry. JAX has no public
-names for what this takes: the effect that keeps an equation without results, the traces that a value passes
+names for these internals: the effect that keeps an equation without results, the traces that a value passes
 through, the primitives of the transforms and their parameters. With a JAX that moved one of them, the first
 `collect` raises an error that names it.
 """

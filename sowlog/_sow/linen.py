@@ -164,7 +164,7 @@ def _with_stacks(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _scan_after_rehearsal(scan: Callable[..., Any]) -> Callable[..., Any]:
-    """Sow nothing in the first run of the body of nn.scan, in which Flax looks for what all steps share."""
+    """Sow nothing in the first run of the body of nn.scan, in which Flax finds values that steps share."""
 
     def scan_with_silence(
         fn: Callable[..., Any], *args: Any, check_constancy_invariants: bool = True, **kwargs: Any

@@ -189,7 +189,7 @@ def checking(own: tuple[watch, ...], sown: Callable[[], Sown]) -> Generator[None
 
     Args:
         own: the watches that `collect` was given.
-        sown: returns what the `collect` has sown, also of functions that JAX had traced before.
+        sown: returns the labels that the `collect` has sown, also of functions that JAX had traced before.
 
     Raises:
         UnmatchedWatchError: A watch matches no module.

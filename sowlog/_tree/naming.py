@@ -54,7 +54,7 @@ def name_layout(plan: Plan, tags: tuple[str, ...], leaves: Sequence[Any]) -> Lay
 
 
 def _sources_of(leaf: Any) -> Any:
-    """Return what a leaf's notes compare by: a step outside of jit sows in a new order each time."""
+    """Return the key by which a leaf's notes compare: a step outside of jit sows in a new order each time."""
     if is_state(leaf):
         return leaf.note.source
     return sources_of(leaf.layout.scalars, leaf.layout.histograms) if is_packed(leaf) else None

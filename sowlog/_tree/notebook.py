@@ -68,7 +68,7 @@ def _table_of(tree: dict[Any, Any]) -> str | None:
 
 
 def _leaves_of(tree: dict[Any, Any]) -> Iterator[object]:
-    """Yield what the dicts of a tree hold; a dict may hold itself."""
+    """Yield the leaves in the dicts of a tree; a dict may hold itself."""
     left, known = [tree], {id(tree)}
     while left:
         for each in left.pop().values():

@@ -79,7 +79,7 @@ def check_timeout(name: str, timeout: Any) -> float:
 
     Raises:
         TypeError: The value is not a number.
-        ValueError: The value is negative, NaN or beyond what a thread may wait.
+        ValueError: The value is negative, NaN or longer than a thread may wait.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"{name} is {timeout!r}, a {type(timeout).__name__}; it must be in seconds.")

@@ -13,7 +13,7 @@ _REMEDY = "close that one first, or name another file"
 
 
 def open_rows(path: Path) -> AppendedFile:
-    """Open a file of rows, without what a kill has left of its last one.
+    """Open a file of rows, without a last row that a kill has cut.
 
     Raises:
         OSError: The file cannot be opened.

@@ -1,4 +1,4 @@
-"""Records as bytes and back, complete: what a spool holds.
+"""Records as bytes and back, complete: the entries of a spool.
 
 The bytes are two texts of JSON, with the lengths of both in front, and the arrays behind them in the order of
 the first text. The tags of the scalars are a text of their own, as steps of one layout share it.

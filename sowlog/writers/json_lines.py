@@ -180,7 +180,7 @@ def _file_of(path: Path) -> Path:
 
 
 def _open(path: Path) -> AppendedFile:
-    """Open a file of lines, without what a kill has left of its last one.
+    """Open a file of lines, without a last line that a kill has cut.
 
     Raises:
         OSError: The file cannot be opened.

@@ -32,7 +32,7 @@ class Line:
         measured: the figure itself, None if its package is absent.
         unit: its unit.
         ratio: the figure relative to `against`.
-        against: what the ratio is relative to.
+        against: the base of the ratio.
         target: the upper bound, if this row has one.
         bounds: which of the two figures the target bounds.
     """
@@ -67,8 +67,8 @@ class Size:
     """How much to measure: the smallest size serves a test, which asks only whether everything runs.
 
     Attributes:
-        rounds: interleaved repetitions of what sowlog does.
-        peer_rounds: interleaved repetitions of what others do.
+        rounds: interleaved repetitions of sowlog's work.
+        peer_rounds: interleaved repetitions of the peers' work.
         chunk_s: seconds of training in one repetition.
         counts: numbers of scalars a step.
         step_ms: durations of a step.
@@ -156,7 +156,7 @@ def interleave(
     """Call every run once a round, in an order that changes, so that a slow minute hits them all.
 
     Args:
-        runs: what to measure, by name.
+        runs: the measured functions by name.
         rounds: how often.
         seldom: fewer rounds for some of the names.
 

@@ -14,7 +14,7 @@ import sowlog
 from tests.benchmarks.measure import Line, Size, Spread, spread_of
 
 _TENTHS = 10
-# What the allocator may still add: it settles within some hundred thousand steps.
+# Memory that the allocator may still add: it settles within some hundred thousand steps.
 _TOLERANCE = 1.01
 
 

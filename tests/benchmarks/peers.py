@@ -30,7 +30,7 @@ class Peer:
     Attributes:
         title: its name in the tables.
         needs: the packages without which it is absent.
-        form: what the step must return for it.
+        form: the form of the step's result.
     """
 
     title: ClassVar[str]

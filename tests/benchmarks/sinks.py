@@ -72,7 +72,7 @@ class Sink(NamedTuple):
 
     Attributes:
         writer: sowlog's writer.
-        clients: what people write with else.
+        clients: the sink's own clients.
         is_service: whether a record takes milliseconds, so that there are few rounds.
     """
 

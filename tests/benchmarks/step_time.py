@@ -117,7 +117,7 @@ def _case_lines(
     with_cpu: bool,
 ) -> list[Line]:
     seldom = {peer.title: size.peer_rounds for peer in opened if not isinstance(peer, Sowlog)}
-    # What others take is plain after half the time and fewer rounds.
+    # The time of a peer is plain after half the time and fewer rounds.
     seconds = {peer.title: size.chunk_s / (2 if peer.title in seldom else 1) for peer in opened}
     runs = {peer.title: _repetition(peer, count, repeats, seconds[peer.title]) for peer in opened}
     lines: list[Line] = []
@@ -133,7 +133,7 @@ def _case_lines(
 
 
 def _repetition(peer: Peer, count: int, repeats: np.int32, seconds: float) -> Callable[[], _Figures]:
-    """Return what runs a stretch of training between two of the same without metrics."""
+    """Return the function that runs a stretch of training between two of the same without metrics."""
     bare_chunk = _chunk(None, "none", 0, repeats)
     chunk = _chunk(peer, peer.form, count, repeats)
     bare_chunk(1)

@@ -1,4 +1,4 @@
-"""What a person sees who opens TensorBoard on a run, in a headless Chromium.
+"""The tabs of TensorBoard on a run, in a headless Chromium.
 
 `make screenshot` renews the picture in the README, of 120 steps of the default experiment.
 """

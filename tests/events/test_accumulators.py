@@ -17,7 +17,7 @@ EVERYTHING = {"scalars": 0, "histograms": 0, "images": 0, "tensors": 0}
 
 
 def accumulated(path):
-    """Return what the accumulator has of scalars, histograms and images, by kind and tag."""
+    """Return the accumulator's values of scalars, histograms and images, by kind and tag."""
     reader = EventAccumulator(str(path), size_guidance=EVERYTHING)
     reader.Reload()
     tags = reader.Tags()

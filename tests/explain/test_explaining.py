@@ -244,7 +244,7 @@ def test_a_factor_of_a_derivative_is_named_by_the_line_it_derives():
 
 
 def test_models_of_nnx_and_equinox_are_arguments():
-    """Their arrays have paths, and what a call leaves in an nnx model is a result."""
+    """Their arrays have paths, and a value that a call leaves in an nnx model is a result."""
     model = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
     report = explain_nonfinite(lambda model, x: model(x).shape)(model, jnp.full((3, 2), 1e38))
     assert report.kind == "+inf"

@@ -193,7 +193,7 @@ FORKED = {
     'log(5, {"x": 1.0})': 1,
     "log.flush()": 1,
 }
-"""What a forked child runs, and the status with which it ends."""
+"""The function of a forked child, and the status with which it ends."""
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,7 @@ def end(task: str, workdir: Path, fault: Fault, rng: random.Random) -> None:
 
 
 def check_end(program: Program, fault: Fault, errors: str) -> None:
-    """Nothing but what was asked for, in the exit status, in what was said, and in the folder."""
+    """No fault in the exit status, in the output, and in the folder."""
     status, said = program.process.returncode, program.said()
     if fault.end == signal.SIGKILL:
         assert (errors, status) in [("", -signal.SIGKILL), ("", 0)]

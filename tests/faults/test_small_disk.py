@@ -91,7 +91,7 @@ def test_losses_of_a_full_disk_are_reported_to_the_record(said: dict[str, list[s
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list]]:
-    """Return what a logger to Csv and Parquet said and wrote on a small disk, by phase."""
+    """Return the messages and files of a logger to Csv and Parquet on a small disk, by phase."""
     folder = tmp_path_factory.mktemp("tables")
     require_small_disk(folder)
     command = [*ALONE, *STRICT_PYTHON, "-m", "tests.faults.fill_tables", str(folder)]

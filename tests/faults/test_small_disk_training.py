@@ -64,7 +64,7 @@ def test_a_run_that_ends_on_a_full_disk_reports_missing_parts_and_goes_on_later(
 
 
 def test_points_that_had_to_be_given_up_end_a_run_with_status_1(tmp_path: Path, straight: Path) -> None:
-    """Beyond the logger's bound, where no save comes in between: the run is saved, and says what it lost."""
+    """Beyond the logger's bound, where no save comes in between: the run is saved, and reports its losses."""
     done = train(tmp_path, 5, 1500, "steps=1600", "eval.every=5000", "checkpoint.every=5000")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 1

@@ -129,7 +129,7 @@ def watched(watcher, step, **values):
 
 
 def test_one_report_until_the_values_are_finite_again():
-    """What follows from a NaN is not reported, and the next NaN is."""
+    """A consequence of a NaN is not reported, and the next NaN is."""
     watcher = Watcher()
     assert watched(watcher, 0, a=1.0, b=2.0) is None
     origin = watched(watcher, 1, a=1.0, b=math.nan)

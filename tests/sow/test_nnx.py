@@ -153,7 +153,7 @@ def test_modules_at_two_places_of_one_jitted_function():
 
 
 def test_nested_collects_have_paths_of_their_own(model):
-    """What an inner collect takes does not reach the outer one."""
+    """A sow that an inner collect takes does not reach the outer one."""
 
     def outer(model, x):
         y, updates = sowlog.collect(model.blocks[1])(x)
@@ -413,7 +413,7 @@ def test_axes_made_from_the_model_fit(model):
 
 
 def test_threads_collect_one_model(model):
-    """Under jax.jit: the transforms of nnx themselves share what two threads must not."""
+    """Under jax.jit: the transforms of nnx themselves share state that two threads must not."""
     found = {}
 
     def run(index):

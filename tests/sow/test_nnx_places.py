@@ -321,7 +321,7 @@ def test_modules_without_arrays_have_places_of_their_own():
     assert largest_of(Two(), X) == {"a": 5.0, "b": 10.0}
 
 
-# What a model sows, without computing it --------------------------------------------------------------------
+# The sows of a model, without computing it ------------------------------------------------------------------
 
 
 class Cyclic(nnx.Module):

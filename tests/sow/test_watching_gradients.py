@@ -1,4 +1,4 @@
-"""Watches of what a step computes behind the forward pass: gradients of outputs, and updates."""
+"""Watches of arrays behind the forward pass: gradients of outputs, and updates."""
 
 import equinox as eqx
 import flax.linen as nn

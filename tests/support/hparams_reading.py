@@ -38,7 +38,7 @@ def hparams_table(logdir: Path) -> Table:
 
 
 def provided_table(provider: Any) -> Table:
-    """Return the table of what a data provider has loaded."""
+    """Return the table of a data provider's runs."""
     backend = backend_context.Context(TBContext(data_provider=provider))
     here = context.RequestContext()
     request = api_pb2.ListSessionGroupsRequest(allowed_statuses=range(4), slice_size=_ALL)

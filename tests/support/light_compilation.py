@@ -19,7 +19,7 @@ def compiled_lightly() -> Iterator[None]:
     """Compile with less optimization, here and in the processes that are started meanwhile.
 
     All programs of a test are compiled alike, so its runs are as equal as under full optimization. These
-    programs are dropped at the end: tests of sowlog's own numbers run what users run.
+    programs are dropped at the end: tests of sowlog's own numbers run the programs of users.
 
     JAX has no setting for an XLA option of all programs of a process, hence the private name.
     """

@@ -1,4 +1,4 @@
-"""Models of nnx that sow, and what of them is collected."""
+"""Models of nnx that sow, and the collected values of each."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -55,7 +55,7 @@ def expected(name: str, values: list[Any], weights: list[Any] | None = None) -> 
 
 
 def tolerance(name: str, values: list[Any]) -> float:
-    """Return the absolute error allowed: 1e-6 of what the sum adds up (of the result, elsewhere)."""
+    """Return the absolute error allowed: 1e-6 of the sum of absolute addends (of the result, elsewhere)."""
     flat = np.concatenate([np.asarray(value, np.float64).ravel() for value in values])
     scale = np.sum(np.abs(flat)) if name == "sum" else np.max(np.abs(flat))
     return 1e-6 * float(scale) if name in ("sum", "mean") else 0.0

@@ -106,7 +106,7 @@ def tensorboard_texts(path: Path) -> dict[tuple[str, int], str]:
 
 
 def data_server_texts(server: GrpcDataProvider, run: str) -> dict[tuple[str, int], str]:
-    """Return the same of what the server has loaded so far."""
+    """Return the same of the values that the server has loaded so far."""
     return _texts(server, run)
 
 
@@ -182,7 +182,7 @@ def data_server(logdir: Path) -> Iterator[GrpcDataProvider]:
 
 
 def data_server_series(server: GrpcDataProvider, tag: str) -> dict[str, Series]:
-    """Return the series of a tag by run, of what the server has loaded so far."""
+    """Return the series of a tag by run, as far as the server has loaded it."""
     found = server.read_scalars(
         context.RequestContext(),
         experiment_id="",

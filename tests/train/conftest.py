@@ -1,4 +1,4 @@
-"""What all tests of the program share."""
+"""Fixtures of all tests of the program."""
 
 from collections.abc import Iterator
 

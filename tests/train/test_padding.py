@@ -116,7 +116,7 @@ def test_a_gradient_is_that_of_all_tokens_however_the_batch_is_cut(empty: int, d
 
 
 def test_a_held_out_loss_is_that_of_all_tokens_however_they_are_cut() -> None:
-    """With a remainder and without; what the model sows is averaged over all examples."""
+    """With a remainder and without; sown values are averaged over all examples."""
     batch = sequences(12)
     whole = measure(Padded(), batch, 12)
     for size in (4, 5):

@@ -1,4 +1,4 @@
-"""What mixed precision means: parameters and inputs in bfloat16; targets, losses and metrics as they are."""
+"""Mixed precision: parameters and inputs in bfloat16; targets, losses and metrics as they are."""
 
 from typing import Any
 

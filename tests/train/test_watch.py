@@ -47,7 +47,7 @@ def test_watching_every_module_changes_no_parameter(case: str) -> None:
 
 
 def test_modules_that_do_not_exist_are_a_mistake(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a preview, and in a run before its first step; the error lists what exists."""
+    """In a preview, and in a run before its first step; the error lists the modules."""
     for arguments in (["--dry-run"], ["--workdir", str(tmp_path / "run")]):
         assert program.main([str(CONFIGS / "digits.yaml"), *TINY, "watch.modules=[blok_*]", *arguments]) == 2
         error = capsys.readouterr().err

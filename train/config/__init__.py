@@ -1,1 +1,1 @@
-"""The configuration of an experiment: its schema, and how it is read, explained and listed."""
+"""The configuration of an experiment: its schema, its reader, and its help."""

@@ -1,4 +1,4 @@
-"""What the sections of a configuration are made of."""
+"""Parts of the sections of a configuration: the base class, types of fields, and an error."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast
@@ -24,7 +24,7 @@ TagGlob = Annotated[str, AfterValidator(_check_glob)]
 """A glob of the tags of logged scalars."""
 
 OWN = "own"
-"""The choice of what a user names as module:name."""
+"""The choice of a section whose `name` is a user's module:name."""
 
 
 class Options(BaseModel):

@@ -1,6 +1,6 @@
 """Errors in a configuration, each in one line: place, dotted key, cause and suggestion.
 
-And what a run goes on without: a warning.
+And the warning of a run that continues without a part.
 """
 
 import difflib
@@ -82,7 +82,7 @@ def sentence(line: str) -> str:
 
 
 def show(value: object) -> str:
-    """Show a value as it was written, cut where it is long."""
+    """Return a value as it was written, with a long one cut."""
     text = f'"{value}"' if isinstance(value, str) else "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -142,7 +142,7 @@ def _key_of(loc: tuple[int | str, ...], tree: Tree) -> Key:
 
 
 def _inside(section: object, part: int | str) -> object:
-    """Return the value under a key or an index; None where there is none."""
+    """Return the value under a key or an index; None if there is none."""
     if isinstance(section, list) and isinstance(part, int):
         items = cast(list[object], section)
         return items[part] if part < len(items) else None
@@ -150,7 +150,7 @@ def _inside(section: object, part: int | str) -> object:
 
 
 def _place(key: Key, places: Mapping[Key, str], file: str) -> str:
-    """Return where the key was written, or a part of it, or the innermost section around it, or the file."""
+    """Return the place of a key, else of a part of it, of the innermost section around it, or the file."""
     around = [key[:end] for end in range(len(key), 0, -1)]
     within = [part for part in places if part[: len(key)] == key]
     return next((places[other] for other in (key, *within, *around) if other in places), file)

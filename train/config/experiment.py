@@ -15,8 +15,8 @@ from train.config.optimizers import AdamOptions, AdamWOptions, SgdOptions
 from train.config.tasks import TaskOptions
 from train.config.writers import TensorBoardOptions, WriterList
 
-# What a task says of itself: `builds`, its class, as file:Class in train/tasks; `learns_from`, the data made
-# for it; `needs`, the arrays of a batch; `better`, the direction in which its first result improves.
+# Class attributes of a task's options: `builds`, its class, as file:Class in train/tasks; `needs`, the arrays
+# of a batch; `better`, the direction in which its first result improves.
 
 
 class EvalOptions(Options):

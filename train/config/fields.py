@@ -38,12 +38,12 @@ def is_list(field: FieldInfo) -> bool:
 
 
 def names(key: Key) -> list[str]:
-    """Return what the `name` of the union at `key` may be."""
+    """Return the possible values of `name` in the union at `key`."""
     return [name for model in models(key) for name in names_of(model)]
 
 
 def names_of(model: type[BaseModel]) -> list[str]:
-    """Return what the `name` of a choice may be; none if it has no name."""
+    """Return the possible values of a choice's `name`; none if it has no name."""
     field = model.model_fields.get("name")
     if field is None:
         return []
@@ -58,7 +58,7 @@ def chosen(key: Key, section: Mapping[str, Any]) -> list[type[BaseModel]]:
 
 
 def expand_names(tree: dict[str, Any]) -> None:
-    """Replace a text in a list of sections by a section of that name, where one may have its name alone."""
+    """Replace a text in a list of sections by a section of that name, if one may have its name alone."""
     for key, field in Config.model_fields.items():
         items = tree.get(key)
         if isinstance(items, list) and is_list(field) and any(map(_is_a_name, choices(field))):
@@ -81,7 +81,7 @@ def all_keys(prefix: Key = ()) -> list[str]:
 
 
 def describe_type(field: FieldInfo) -> str:
-    """Describe in a few words what a field may hold, such as "number > 0 or null"."""
+    """Describe the allowed values of a field in a few words, such as "number > 0 or null"."""
     parts = [part for part in _alternatives(field.annotation) if not _is_section(part)]
     return " or ".join(_bounded(parts, field.metadata))
 

@@ -1,7 +1,7 @@
 """A configuration from YAML files and `dotted.key=value` overrides, or every error in them at once.
 
 A file may name other files as its `base` (one or a list, relative to itself): it is laid over them, the later
-over the earlier. Another `name` in a section drops the fields of the old choice, wherever it is given.
+over the earlier. Another `name` in a section drops the fields of the old choice, in whichever file it is.
 """
 
 import os
@@ -121,7 +121,7 @@ class _Draft:
         self._lay(self._tree, tree, (), {key: f"{path}:{line}" for key, line in lines.items()})
 
     def assign(self, key: Key, value: Any) -> None:
-        """Set one key, as the command line says."""
+        """Set one key of the command line."""
         section: Any = self._tree
         for depth, name in enumerate(key[:-1]):
             inner = self._enter(section, name)
@@ -200,17 +200,17 @@ class _Draft:
                 self._places |= {k: place for k, place in places.items() if k[: len(inner)] == inner}
 
     def _choose(self, section: Tree, name: object, key: Key) -> None:
-        """Begin a section anew where its name is another, as the old fields are not its."""
+        """Begin a section anew if its name is another: the old fields are not its own."""
         if section.get("name") != name:
             section.clear()
             self._forget(key)
 
     def _forget(self, key: Key) -> None:
-        """Forget where the parts of an old value stood, which says nothing about the new one."""
+        """Forget the places of the parts of an old value, which are not those of the new one."""
         self._places = {other: place for other, place in self._places.items() if other[: len(key)] != key}
 
     def _enter(self, section: Any, name: str) -> Any:
-        """Return the mapping or list under a name, a new mapping where nothing is; None for a value."""
+        """Return the mapping or list under a name, a new mapping if nothing is there; None for a value."""
         if isinstance(section, list):
             items = cast(list[Any], section)
             return items[int(name)] if _is_index(name, items) and _has_keys(items[int(name)]) else None

@@ -1,4 +1,4 @@
-"""What there is to configure, as text: settings with their types, defaults and meaning, and the configs."""
+"""The settings as text, with their types, defaults and meaning, and the list of the configs."""
 
 import shutil
 import textwrap

@@ -8,7 +8,7 @@ from train.config.base import Count, Fraction, NonNegative, Options, Positive
 
 
 class OptimizerOptions(Options):
-    """What every optimizer has: a schedule and clipping."""
+    """The options of every optimizer: a schedule and clipping."""
 
     learning_rate: Positive = Field(1e-3, description="The highest learning rate of the schedule.")
     schedule: Literal["constant", "cosine"] = Field(

@@ -1,4 +1,4 @@
-"""What a user's own module defines, named in a configuration as module:name."""
+"""Functions and classes of a user's own module, named in a configuration as module:name."""
 
 import difflib
 import functools
@@ -109,7 +109,7 @@ def options_of(name: str) -> type[OwnTask]:
 
 
 def _problem(task: type) -> str:
-    """Return what a task's class has not, in words that follow its name; empty if it has all."""
+    """Return the fault of a task's class, in words that follow its name; empty if there is none."""
     missing = [attribute for attribute in _ATTRIBUTES if not hasattr(task, attribute)]
     options = getattr(task, "Options", None)
     if missing:
@@ -135,7 +135,7 @@ def _derive(task: Any) -> type[OwnTask]:
         namespace["better"] = getattr(task, "better", "lower")
 
     bases = (OwnTask,) if options is None else (options, OwnTask)
-    # A model that says otherwise is as lax as it says, but for unknown keys.
+    # A model with a configuration of its own may be laxer, but for unknown keys.
     own: dict[str, Any] = {**OwnTask.model_config, **getattr(options, "model_config", {})}
     settings = own | {"extra": "forbid", "frozen": True}
     return types.new_class(f"{task.__name__}Options", bases, settings, fill)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from train.config.errors import ConfigError
 
-# What names no path as it stands: a home, a scheme, nothing, a null character.
+# Texts that are no paths yet: a home, a scheme, nothing, a null character.
 _ODD = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:/|\s*\Z|[^\0]*\0")
 
 
@@ -14,7 +14,7 @@ def local(text: str, place: str) -> Path:
 
     Args:
         text: a path.
-        place: where it was given, which begins the line of the error.
+        place: the option or key that has it, which begins the line of the error.
 
     Raises:
         ConfigError: The text is empty, is a URL, or begins with an unknown home directory.

@@ -17,7 +17,7 @@ def _stop(options: OptimizerOptions, steps: int) -> int:
 
 
 def rate(options: OptimizerOptions, steps: int, at: int) -> float:
-    """Return the learning rate of the update at a step: what `optimizer.build` has optax compute."""
+    """Return the learning rate of the update at a step, as optax computes it for `optimizer.build`."""
     peak, warmup = options.learning_rate, options.warmup
     if at < warmup:
         return peak * (at + 1) / (warmup + 1)
@@ -36,11 +36,11 @@ def with_end(config: Config, decay_steps: int | None) -> Config:
 
 
 def inherited_end(old: Config, new: Config, trained: int) -> int | None:
-    """Return where the cosine of a run that was begun goes on to end; None where the configuration says it.
+    """Return the step at which the cosine of a continued run ends; None if the configuration has it.
 
     Args:
         old: the run's configuration so far.
-        new: the one that it is to go on with.
+        new: the one that it is to continue with.
         trained: updates that its newest checkpoint holds.
     """
     before = end(old.optimizer, old.steps)
@@ -49,11 +49,11 @@ def inherited_end(old: Config, new: Config, trained: int) -> int | None:
 
 
 def describe_change(old: Config, new: Config, trained: int) -> str:
-    """Return a line on what the learning rate does when a run goes on; empty if the schedule is the same.
+    """Return a line on the learning rate of a run that continues; empty if the schedule is the same.
 
     Args:
         old: the run's configuration so far.
-        new: the one that it goes on with, its cosine's end settled.
+        new: the one that it continues with, its cosine's end settled.
         trained: updates that its newest checkpoint holds.
     """
     before, now = end(old.optimizer, old.steps), end(new.optimizer, new.steps)
@@ -84,7 +84,7 @@ def describe_nothing_to_learn(old: Config, new: Config, trained: int) -> str:
 
     Args:
         old: the run's configuration so far.
-        new: the one that it is to go on with, its cosine's end settled.
+        new: the one that it is to continue with, its cosine's end settled.
         trained: updates that its newest checkpoint holds.
     """
     now = _stop(new.optimizer, new.steps)

@@ -12,7 +12,7 @@ from yaml.constructor import ConstructorError
 from train.config.fields import Key
 
 ERRORS = (yaml.YAMLError, ValueError, RecursionError)
-"""What `read` and `read_value` raise for a broken text."""
+"""The exceptions of `read` and `read_value` for a broken text."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
@@ -21,7 +21,7 @@ _NUMBER = "tag:yaml.org,2002:float"
 _WHOLE_NUMBER = "tag:yaml.org,2002:int"
 _DATE = "tag:yaml.org,2002:timestamp"
 _MAX_BITS = 1024
-# Digits around an e, as long as a short commit is: no number that anyone writes so.
+# Digits around an e, as long as a short commit: numbers are not written so.
 _COMMIT = re.compile(r"(?=.{7})[0-9]+[eE][0-9]+\Z")
 
 

@@ -49,7 +49,7 @@ def load(options: DataOptions, *, needs: tuple[str, ...] = ()) -> Dataset:
 
 
 def digest(dataset: Dataset, seed: int) -> str:
-    """Return what identifies the data.
+    """Return the digest of the data.
 
     Of a dataset without a digest of its own, such as a user's iterable, these are its first batch and its
     held-out ones: a change behind them is not seen.

@@ -28,7 +28,7 @@ class Batches:
     Args:
         first: an iterable, or a pair of a training and a held-out one.
         make: returns another of the same, for a pass from the beginning.
-        options: how many batches are held out.
+        options: the number of batches that are held out.
         needs: the arrays that the task takes from a batch.
         thread: the thread that this is made in, where every batch is drawn.
 

@@ -18,7 +18,7 @@ POLL = 0.2
 
 
 class Leaving(Protocol):
-    """What says whether the wait for a batch is left."""
+    """The source of the signal by which the wait for a batch ends early."""
 
     def leave(self) -> signal.Signals | None:
         """Return the signal by which the wait is left, None so far; asked every so often during the wait."""
@@ -54,7 +54,7 @@ class Drawing:
 
     Args:
         dataset: the source of the batches.
-        leaving: what says whether a wait is left.
+        leaving: the source of the signal by which a wait ends early.
         thread: the thread that draws, which ends with this; by default a new one.
         end: the last that is called in it.
     """
@@ -80,7 +80,7 @@ class Drawing:
         ended = self._thread.ask(self._end)
         self._thread.close()
         if not self._is_abandoned:
-            futures.wait([ended], LINGERING)  # What a loader does at its end may take time, or hang.
+            futures.wait([ended], LINGERING)  # The end of a loader may take time, or hang.
 
     def batch(self, seed: int, step: int) -> HostBatch:
         """Return the batch of a step.

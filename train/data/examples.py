@@ -102,7 +102,7 @@ def kinds(value: object) -> str:
 
 
 def digest(*batches: HostBatch) -> str:
-    """Return what identifies batches: a SHA-256 of the names, dtypes, shapes and bytes of their arrays."""
+    """Return the digest of batches: a SHA-256 of the names, dtypes, shapes and bytes of their arrays."""
     found = hashlib.sha256()
     for batch in batches:
         for name, array in sorted(batch.items()):

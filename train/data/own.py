@@ -1,4 +1,4 @@
-"""A user's own data: what his function returns, as batches by step.
+"""A user's own data: the arrays or batches of a function, as batches by step.
 
 Arrays are split, shuffled and drawn from by the same rule as the data that comes with the program, so a batch
 is a pure function of seed and step. An iterable is asked for its batches in order (`batches.py`): when
@@ -84,7 +84,7 @@ class Arrays:
         return {name: array[chosen] for name, array in self._train.items()}
 
     def digest(self) -> str:
-        """Return what identifies all the examples."""
+        """Return the digest of all the examples."""
         return examples.digest(self._train, self._held_out, self._remainder)
 
     def held_out(self) -> HostBatch:

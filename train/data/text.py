@@ -37,7 +37,7 @@ class Text:
         return {"tokens": self._windows(self._train, starts)}
 
     def digest(self) -> str:
-        """Return what identifies the text."""
+        """Return the digest of the text."""
         return hashlib.sha256(self._train.tobytes() + self._held_out.tobytes()).hexdigest()
 
     def held_out(self) -> HostBatch:
@@ -95,7 +95,7 @@ def _text_files(options: TextData) -> Iterator[Path]:
 def _in_order(folder: Path, suffix: str = "", *, without: frozenset[str] = frozenset()) -> Iterator[Path]:
     """List a folder's files, none hidden, by the hash of their names, so that any part is a fair sample."""
     names: list[Path] = []
-    # What is left out is not entered: a walk over all installed packages would cost a second.
+    # Excluded folders are not entered: a walk over all installed packages would cost a second.
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in without and not _is_hidden(name)]
         within = Path(parent).relative_to(folder)
@@ -114,6 +114,6 @@ def _is_hidden(name: str) -> bool:
 _NOT_LIBRARY = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
 )
-"""Folders of the standard library that hold no source of its own: what others installed, tests (which not
-every machine has), and tables that a program wrote.
+"""Folders of the standard library without source of its own: installed packages, tests (which not every
+machine has), and tables that a program wrote.
 """

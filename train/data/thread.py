@@ -36,7 +36,7 @@ class OneThread:
         return future
 
     def run(self, call: Callable[[], T]) -> T:
-        """Return what a call returns in this thread, which may be the one that asks for it."""
+        """Return the result of a call in this thread, which may be that of the caller."""
         return call() if threading.current_thread() is self._thread else self.ask(call).result()
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Devices and processes: where arrays live, and what all processes of a run agree on."""
+"""Devices and processes: the placement of arrays, and the agreement of all processes of a run."""

@@ -1,6 +1,6 @@
-"""Where arrays live: a mesh of all devices of all processes, and which part each of them holds.
+"""The placement of arrays: a mesh of all devices of all processes, and the part of each device.
 
-The step is written for the whole batch, as for one device. XLA cuts it by the shardings given here, and puts
+The step is written for the whole batch, as for one device. XLA cuts it by the shardings made here, and puts
 in the collectives; so sown values are reduced over the whole batch too, however many devices there are.
 """
 
@@ -31,8 +31,8 @@ class Devices:
         devices: JAX's devices to run on; by default all devices of all processes.
 
     Attributes:
-        count: how many there are.
-        everywhere: the sharding of what each device holds a copy of.
+        count: the number of devices.
+        everywhere: the sharding of an array of which each device holds a copy.
         all: JAX's devices.
         local: those of this process.
     """
@@ -60,7 +60,7 @@ class Devices:
 
         Args:
             batch: arrays with the examples on the first axis. A scalar goes to all devices.
-            microbatches: how many to cut it into, as `cut` does.
+            microbatches: the number of parts, as `cut` makes them.
 
         Raises:
             ConfigError: Devices and microbatches do not divide the size of the batch.
@@ -75,7 +75,7 @@ class Devices:
     def place_held_out(self, batches: HostBatch) -> Batch:
         """Spread stacked batches over the devices, along their second axis.
 
-        Where the devices do not divide their size, as that of a remainder, each device holds all of them: no
+        If the devices do not divide their size, as that of a remainder, each device holds all of them: no
         example may be left out or counted twice. A batch's numbers that are of no example go to all devices.
         """
         fits = all(array.shape[1] % self.count == 0 for array in batches.values() if array.ndim > 1)
@@ -89,7 +89,7 @@ class Devices:
         return self._place(np.full(self.count, value, np.int32), self._along[0])
 
     def shardings(self, state: Any) -> Any:
-        """Return where each array of a state lives.
+        """Return the sharding of each array of a state.
 
         Args:
             state: a tree of arrays or of `jax.ShapeDtypeStruct`s.
@@ -144,7 +144,7 @@ class Devices:
 def cut(batch: HostBatch, microbatches: int) -> HostBatch:
     """Cut a batch into microbatches on a new first axis; one microbatch is the batch as it is.
 
-    On the host, where it is free: on the devices, each microbatch would lie on a few of them.
+    On the host that is free: on the devices, each microbatch would lie on a few of them.
     """
     if microbatches == 1:
         return batch

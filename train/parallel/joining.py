@@ -1,4 +1,4 @@
-"""Taking part in a run of several processes: joining them, agreeing on what to train, and leaving them."""
+"""Taking part in a run of several processes: their start, the check that all train the same, their end."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ JOINING = 300.0
 """Seconds that processes wait for each other at the start: a cluster may start them minutes apart."""
 
 LEAVING = 10.0
-"""Seconds that a process which found a mistake waits for the others to find it."""
+"""Seconds that a process which found an error waits for the others to find it."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The processes of one run: what the command line says of them, checked before JAX is imported."""
+"""The processes of one run: their options on the command line, checked before JAX is imported."""
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from train.config.errors import COMMAND_LINE, ConfigError
 
 _FLAGS = {
-    "--coordinator": ("HOST:PORT", "where process 0 of several listens; the same for all of them"),
-    "--process-id": ("I", "which of them this is, from 0"),
-    "--num-processes": ("N", "how many there are"),
+    "--coordinator": ("HOST:PORT", "the address of process 0 of several, the same for all of them"),
+    "--process-id": ("I", "the number of this process, from 0"),
+    "--num-processes": ("N", "the number of processes"),
 }
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train one run, and which of them this is.
+    """The processes that train one run, and the number of this one.
 
     Attributes:
         coordinator: host and port of process 0; None, as all that follows, if the cluster knows.
         process_id: number of this process.
-        count: how many there are.
+        count: the number of processes.
     """
 
     coordinator: str | None = None
@@ -28,9 +28,9 @@ class Group:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Add what `group_of` reads."""
-    for flag, (value, what) in _FLAGS.items():
-        parser.add_argument(flag, metavar=value, help=what)
+    """Add the options that `group_of` reads."""
+    for flag, (value, text) in _FLAGS.items():
+        parser.add_argument(flag, metavar=value, help=text)
     parser.add_argument(
         "--cluster",
         action="store_true",
@@ -48,14 +48,14 @@ def group_of(options: Namespace) -> Group | None:
     missing = [flag for flag, value in given.items() if value is None]
     if options.cluster and len(missing) < len(given):
         raise _config_error(
-            f"--cluster finds out what {_listed(set(given) - set(missing))} says; give the one or the other"
+            f"--cluster finds {_listed(set(given) - set(missing))} by itself; leave out one of the two"
         )
     if options.cluster:
         return Group()
     if len(missing) == len(given):
         return None
     if missing:
-        raise _config_error(f"{_listed(given)} belong together; give {_listed(missing)} too")
+        raise _config_error(f"{_listed(given)} belong together; add {_listed(missing)}")
     return _group(*given.values())
 
 
@@ -67,7 +67,7 @@ def check_alone(group: Group | None, flag: str) -> None:
     """
     if group is not None:
         raise _config_error(
-            f"{flag} is for one process; leave out --coordinator, --cluster and what belongs to them"
+            f"{flag} is for one process; leave out --coordinator, --process-id, --num-processes and --cluster"
         )
 
 

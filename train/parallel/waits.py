@@ -12,7 +12,7 @@ _GO_ON, _LEAVE = "go on", "leave"
 
 
 class Store(Protocol):
-    """Texts by key, seen by all processes, each written once: what JAX's coordinator keeps for them."""
+    """Texts by key, seen by all processes, each written once, as in the store of JAX's coordinator."""
 
     def key_value_set(self, key: str, value: str) -> None:
         """Write a text; RuntimeError if the key has one."""
@@ -27,14 +27,14 @@ class Waits:
     """Agree to leave a wait for the batch of a step.
 
     A process whose batch came has begun the step, which it cannot take back: the others then have to make it,
-    and wait for their batch. So each process that waits says so once one is signalled, and they leave once
-    all have said so. If the batch of one comes meanwhile, the first text under one key decides.
+    and wait for their batch. So each process that waits notes it once one is signalled, and they leave once
+    all have noted it. If the batch of one comes meanwhile, the first text under one key decides.
 
     Args:
         stop: the signal of this process.
-        store: what the processes share.
-        number: which of them this is.
-        count: how many there are.
+        store: the texts that the processes share.
+        number: the number of this process.
+        count: the number of processes.
     """
 
     def __init__(self, stop: SignalFlag, store: Store, *, number: int, count: int):

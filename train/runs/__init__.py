@@ -1,1 +1,1 @@
-"""The folder of a run: checkpoints, results, and what the run was made with."""
+"""The folder of a run: checkpoints, results, writers and provenance."""

@@ -2,7 +2,7 @@
 
 Each is a folder named after its step, laid out as orbax's CheckpointManager does. The manager itself is not
 used: it trusts whatever folder has a number for a name, will not save at a step before it, and reads, with
-warnings of its own, what a kill left half deleted.
+warnings of its own, checkpoints that a kill left half deleted.
 """
 
 import itertools
@@ -116,8 +116,8 @@ class Checkpoints:
     All processes of a run call the same methods at the same time. Process 0 alone lists the folder.
 
     Args:
-        folder: where they are kept; made if it is not there.
-        keep: how many; an older one is deleted when a newer one is complete.
+        folder: their folder; made if it is not there.
+        keep: their number; an older one is deleted when a newer one is complete.
 
     Attributes:
         newest: the step of the newest that was saved or read by this process, None so far.
@@ -222,10 +222,10 @@ class Checkpoints:
             self._clear(str(step))
 
     def _clear(self, step: str) -> None:
-        """Delete what a save or a deletion left that was cut short, by a kill or by an error."""
+        """Delete the rest of a save or a deletion that was cut short by a kill or an error."""
         for ending in (f"{_PART}*", "deleted"):
             for left in self._folder.glob(f"{step}.{ending}"):
-                # What a failing disk holds fast now is cleared when the run is taken up again.
+                # A file that a failing disk does not let go is deleted when the run continues.
                 shutil.rmtree(left, ignore_errors=True)
 
 

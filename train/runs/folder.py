@@ -232,7 +232,7 @@ def is_taken(path: Path) -> bool:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # No lock, or something else of its name: what wants to train there says which.
+    except OSError:  # No lock, or something else of its name: a run that begins there reports which.
         return False
     return False
 

@@ -30,7 +30,7 @@ Start = dict[str, Any]
 
 
 class _Meta(BaseModel):
-    """What meta.json holds."""
+    """The contents of meta.json."""
 
     seed: int
     starts: list[Start]
@@ -133,7 +133,7 @@ def _cause(error: Exception) -> str:
 
 
 def free_name(path: Path) -> Path:
-    """Return a path that nothing stands at: the one given, or with a number after it."""
+    """Return a free path: the same, or with a number after it."""
     number = 1
     while (name := path if number == 1 else path.with_name(f"{path.name}-{number}")).exists():
         number += 1
@@ -141,7 +141,7 @@ def free_name(path: Path) -> Path:
 
 
 def _changes(before: Start, now: Start) -> Iterator[str]:
-    """Yield what differs, where the start before has it."""
+    """Yield the differences from the start before, in the fields that it has."""
     old, new = before.get("versions"), now["versions"]
     if isinstance(old, Mapping):
         versions = cast(Mapping[str, object], old)

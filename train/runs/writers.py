@@ -43,7 +43,7 @@ _ORDER = (
     TensorBoardOptions,
 )
 _Service = WandbOptions | MlflowOptions | OpenTelemetryOptions
-# What the constructors need that make a file or a connection; those of services find it themselves.
+# Packages of constructors that make a file or a connection; those of services check theirs themselves.
 _PACKAGES = {"parquet": ("pyarrow", "arrow"), "prometheus": ("prometheus_client", "prometheus")}
 
 

@@ -43,7 +43,7 @@ def plain_warnings(*kinds: type[Warning]) -> Generator[None]:
 
 
 def begun(folder: Path, *, is_continued: bool) -> None:
-    """Report where the run is kept."""
+    """Report the folder of the run."""
     say(f"{'continues' if is_continued else 'run'} {folder}")
 
 
@@ -54,7 +54,7 @@ def explain_nan(folder: Path) -> None:
 
 
 def not_saved(failures: Sequence[str], folder: Path, *, names_folder: bool = False) -> None:
-    """Report what of a run is not on disk, and how to have it tried again."""
+    """Report the parts of a run that are not on disk, and the command that tries again."""
     lines = "\n".join(f"error: {failure}" for failure in failures)
     print(f"{lines}\nto try again, {again(folder, names_folder)}", file=errors(), flush=True)
 

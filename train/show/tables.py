@@ -23,7 +23,7 @@ class Table:
 
     Attributes:
         titles: one of each column.
-        settings: how many of the columns, at the left, are no numbers to compare.
+        settings: the number of columns, at the left, that are no numbers to compare.
         rows: the cells; a row that has less has nothing more to say.
     """
 
@@ -50,7 +50,7 @@ def ranking(
     longest: int,
     names_folder: bool = False,
 ) -> None:
-    """Show how a sweep ended: its points, the best first, how seeds spread, and how to look at them.
+    """Show the end of a sweep: its points, the best first, the spread over seeds, and TensorBoard's command.
 
     Args:
         made: a row of each point.
@@ -114,10 +114,10 @@ def _number(value: float | None) -> str:
 def finished(
     outcome: "Outcome", folder: Path, *, stopped_by: signal.Signals | None, names_folder: bool = False
 ) -> None:
-    """Report how the run ended, its results and the command that shows it.
+    """Report the end of the run, its results and the command that shows it.
 
     Args:
-        outcome: how it ended.
+        outcome: its end.
         folder: the run folder.
         stopped_by: the signal that ended it.
         names_folder: whether the command named the folder, and goes on as it stands.

@@ -19,11 +19,11 @@ from train.sweep.view import SweepLines
 
 HELP = """
 A sweep trains the product of all values of --sweep, each point in a run folder and a process of its own, with
-its output in output.log there. The same command with --workdir goes on where it stopped: finished points are
-left alone, stopped ones go on from their checkpoint, failed ones are tried again. A point that fails does not
-end the sweep. Ctrl-C and SIGTERM reach the points, which save.
-Every process uses all cores (and on a GPU, by default, most of its memory): give each less, by taskset or
-XLA_PYTHON_CLIENT_MEM_FRACTION, where several are to be faster than one after the other.
+its output in output.log there. The same command with --workdir continues a sweep: it keeps finished points,
+resumes stopped ones from their checkpoint, and tries failed ones again. A point that fails does not end the
+sweep. Ctrl-C and SIGTERM reach the points, which save.
+Every process uses all cores (and on a GPU, by default, most of its memory): with --jobs, share them out by
+taskset or XLA_PYTHON_CLIENT_MEM_FRACTION.
 Jobs of --submit outlive a sweep that is killed, and the same command finds them again; Ctrl-C cancels them.
 """
 
@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="key=value",
-        help="what a job needs, such as slurm_partition=gpu, gpus_per_node=1, timeout_min=600 (else 1440)",
+        help="resources of a job, such as slurm_partition=gpu, gpus_per_node=1, timeout_min=600 (else 1440)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The coordinate check of a sweep: how the sizes of activations grow with a setting, such as the width.
+"""The coordinate check of a sweep: the growth of the sizes of activations with a setting, such as the width.
 
 The size of an array is the root mean square of its coordinates. Under a parametrization whose
 hyperparameters transfer over widths, µP, no size grows with the width while the model is trained (Yang et

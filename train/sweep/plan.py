@@ -72,7 +72,7 @@ def plan(file: Path, overrides: Sequence[str], sweeps: Sequence[str], folder: Pa
         file: the experiment.
         overrides: settings of every point.
         sweeps: `key=value,value` each; `a..b` stands for the whole numbers from a to b.
-        folder: where the run folders are.
+        folder: the folder of the run folders.
 
     Raises:
         ConfigError: The varied settings, or the configurations that result, have errors; the message has all.
@@ -185,7 +185,7 @@ def _check_folders(points: Iterable[Point]) -> None:
     for point in points:
         try:
             run_folder.check_same_config(point.path, point.config)
-        except UnreadableFolderError:  # No other point's affair: it says so when it is trained.
+        except UnreadableFolderError:  # An error of that point alone, reported when it is trained.
             continue
         except RunFolderError as error:
             lines.append(str(error))

@@ -1,6 +1,6 @@
 """Sweeps: one experiment with settings varied, a run folder for each point of the product.
 
-The state of a sweep is in its run folders, so the same command goes on where it stopped: a point
+The state of a sweep is in its run folders, so the same command continues it: a point
 with results is finished, one that another process trains is waited for, every other one is trained, from its
 checkpoint if it has one. Only the points import JAX.
 """
@@ -16,12 +16,12 @@ from train.runs import folder as run_folder
 from train.sweep.plan import Point
 from train.system.signals import Handlers
 
-# Seconds between two looks at what runs.
+# Seconds between two looks at the running points.
 _INTERVAL = 0.1
 
 
 class Worker(Protocol):
-    """What trains a point."""
+    """The process or job that trains a point."""
 
     def ended(self) -> bool:
         """Return whether it is over, without waiting."""
@@ -32,12 +32,12 @@ class Worker(Protocol):
         ...
 
     def verdict(self) -> str:
-        """Describe how it ended, once it is over: "stopped" after a signal, else why it failed."""
+        """Return its end, once it is over: "stopped" after a signal, else the failure."""
         ...
 
 
 class SweepView(Protocol):
-    """Where a sweep is shown."""
+    """The view of a sweep."""
 
     def begun(self, point: Point, *, is_continued: bool) -> None:
         """Show that a point is being trained."""
@@ -66,13 +66,13 @@ class Sweep:
     """Trains the points that are not finished, a few at a time.
 
     Args:
-        points: what to train.
+        points: the points to train.
         start: starts the worker of a point.
-        view: where it is shown.
-        jobs: how many points are trained at a time.
+        view: the view of the sweep.
+        jobs: the number of points that are trained at a time.
 
     Attributes:
-        signal: what this process was asked to end by, None so far.
+        signal: the signal that ends the sweep, None so far.
         unfinished: points that failed, or were stopped.
     """
 
@@ -104,7 +104,7 @@ class Sweep:
             worker.stop(signal.Signals(number))
 
     def _fill(self) -> None:
-        """Start what there is room for, leaving points that other processes train for later."""
+        """Start points as far as there is room, and later those that other processes train now."""
         for point in list(self._waiting):
             if self.signal or len(self._running) >= self._jobs:
                 return

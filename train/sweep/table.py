@@ -1,4 +1,4 @@
-"""The table of a sweep: its points, the best first, and what their seeds spread over."""
+"""The table of a sweep: its points, the best first, and their spread over seeds."""
 
 import csv
 import io

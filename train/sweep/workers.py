@@ -1,4 +1,4 @@
-"""What trains the points of a sweep: processes of this machine, or jobs of a cluster by submitit."""
+"""The workers of a sweep: processes of this machine, or jobs of a cluster by submitit."""
 
 import json
 import os
@@ -22,7 +22,7 @@ CLUSTERS = ("slurm", "local")
 INSTALL = "pip install 'sowlog[submit]'"
 _STOPPED = {status for number in SIGNALS for status in (-number, 128 + number)}
 _JOB = "job.json"
-# Minutes a job may take, where nothing else is asked for: submitit's own 2 and 5 would end most runs.
+# Minutes of a job without a setting: submitit's own 2 and 5 would end most runs.
 _TIMEOUT = 24 * 60
 # PR_SET_PDEATHSIG outlives exec. The parent may have been killed before it was set.
 _LAUNCH = """
@@ -46,8 +46,8 @@ class Process:
     """A point trained by a process of its own on this machine.
 
     Args:
-        command: what to run.
-        log: where its output is appended.
+        command: the command to run.
+        log: the file to which its output is appended.
     """
 
     def __init__(self, command: Sequence[str], log: Path):
@@ -70,7 +70,7 @@ class Process:
         self._process.send_signal(number)
 
     def verdict(self) -> str:
-        """Describe how it ended, by its exit status."""
+        """Return its end, by its exit status."""
         return _verdict(self._process.returncode)
 
 
@@ -81,7 +81,7 @@ def _until_parent_ends(command: Sequence[str]) -> list[str]:
     """
     if sys.platform != "linux":
         return list(command)
-    # Not as a function that the forked child calls: where this process has threads, it might never return.
+    # Not as a function that the forked child calls: in a process with threads it might never return.
     return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command]
 
 
@@ -115,7 +115,7 @@ class Job:
         self._job.cancel(check=False)
 
     def verdict(self) -> str:
-        """Describe how it ended, by the command's exit status, or else by submitit's state of the job."""
+        """Return its end, by the command's exit status, or else by submitit's state of the job."""
         if self._is_stopped:
             return "stopped"
         problem = self._job.exception()
@@ -125,12 +125,12 @@ class Job:
 
 
 class Command:
-    """What a job runs: a process that saves when the job is preempted, cancelled or out of time.
+    """The command of a job: a process that saves when the job is preempted, cancelled or out of time.
 
     Args:
-        command: what to run.
-        log: where its output is appended.
-        cwd: where to run it.
+        command: the command to run.
+        log: the file to which its output is appended.
+        cwd: its working folder.
     """
 
     def __init__(self, command: Sequence[str], log: Path, cwd: Path):
@@ -160,7 +160,7 @@ class Command:
         return status
 
     def checkpoint(self) -> Any:
-        """Let the process save, and return what to submit in place of this: the same again."""
+        """Let the process save, and return the same command for another job."""
         import submitit.helpers  # noqa: PLC0415 - an extra
 
         if self._process is not None and self._process.poll() is None:
@@ -176,7 +176,7 @@ class Cluster:
     Args:
         kind: one of `CLUSTERS`.
         settings: parameters of submitit's executor.
-        folder: where submitit keeps its files.
+        folder: the folder of submitit's files.
 
     Raises:
         ConfigError: Submitit is not installed, there is no such cluster, or it has no such parameter.

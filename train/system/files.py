@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 LIMIT = 10_000_000
-"""Bytes of the largest file that is read, unless another limit is given."""
+"""Bytes of the largest file that is read, without another limit."""
 
 PATIENCE = 10.0
 """Seconds that a pipe, such as a shell's <(command), may take for its next bytes."""

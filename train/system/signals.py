@@ -8,7 +8,7 @@ from typing import Any, Self
 
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
 WARNINGS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-"""What a lost terminal, a batch system or a limit of CPU time sends before it kills. Each may come again and
+"""Signals of a lost terminal, a batch system or a limit of CPU time before a kill. Each may come again and
 again, and is no order to leave at once."""
 
 SIGNALS = (*REQUESTS, *WARNINGS)

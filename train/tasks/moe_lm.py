@@ -1,5 +1,5 @@
 # ruff: noqa: N803, N806 - names of arrays end in their axes
-"""A byte-level language model with a mixture of experts, which shows how its router and attention behave.
+"""A byte-level language model with a mixture of experts, which shows its router and attention at work.
 
 Names of arrays end in their axes: B batch, T and S time, D width, H heads, K head width; N = B * T tokens,
 E experts, C places of an expert, F hidden units, R the top_k ranks of a token's choices.
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
 
 class Moe(nn.Module):
-    """A feed-forward layer of experts with limited places; sows how the router treats them.
+    """A feed-forward layer of experts with limited places; sows the choices of the router.
 
     Each token goes to its `top_k` experts. An expert has `capacity` times its fair share of places; all first
     choices are served before the second ones, in the order of the batch. A choice that finds no place is
@@ -170,7 +170,7 @@ class Transformer(nn.Module):
         init = nn.initializers.normal(0.02)
         x_BTD += self.param("positions", init, (1, tokens_BT.shape[1], options.width))
         # One block is compiled for all layers, and the backward pass computes its activations again. Each
-        # layer has its own parameters, so each keeps a state of what it sows.
+        # layer has its own parameters, so each keeps a state of its sown values.
         blocks = nn.scan(
             nn.remat(Block, prevent_cse=False),
             variable_axes={"params": 0, BALANCE: 0},
@@ -213,7 +213,7 @@ class MoeLm(Task):
         """Move the bias of each expert against its load (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
         if BALANCE not in variables:
             return {}
-        # Not the statistic of that name: training is the same where nothing is sown.
+        # Not the statistic of that name: training is the same if nothing is sown.
         load_LE = updates[BALANCE]["blocks"]["moe"]["load"]
         missing_LE = jnp.mean(load_LE, axis=-1, keepdims=True) - load_LE
         bias_LE = variables[BALANCE]["blocks"]["moe"]["bias"] + self._bias_rate * jnp.sign(missing_LE)

@@ -1,5 +1,5 @@
 # ruff: noqa: N803, N806 - names of arrays end in their axes
-"""A variational autoencoder of digits, which shows how much each of its latents says.
+"""A variational autoencoder of digits, which shows the information in each latent.
 
 Names of arrays end in their axes: B batch, P pixels, F hidden units, Z latents.
 """
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         mean_BZ = nn.Dense(options.latents, name="mean")(h_BF).astype(jnp.float32)
         log_variance_BZ = nn.Dense(options.latents, name="log_variance")(h_BF).astype(jnp.float32)
         kl_BZ = (mean_BZ**2 + jnp.exp(log_variance_BZ) - 1 - log_variance_BZ) / 2
-        # Free bits, arXiv 1606.04934, equation 15: what a latent says below its share costs the same.
+        # Free bits, arXiv 1606.04934, equation 15: a divergence below its share costs as much as the share.
         kl_Z = jnp.maximum(options.free_bits, jnp.mean(kl_BZ, axis=0))
         sowlog.sow_loss(
             self, "kl", jnp.sum(kl_Z), weight=options.beta, doc="Divergence from the prior [nats]."

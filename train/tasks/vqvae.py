@@ -1,5 +1,5 @@
 # ruff: noqa: N803, N806 - names of arrays end in their axes
-"""An autoencoder of digits through a codebook (VQ-VAE, arXiv 1711.00937), which shows how its codes are used.
+"""An autoencoder of digits through a codebook (VQ-VAE, arXiv 1711.00937), which shows the use of its codes.
 
 Names of arrays end in their axes: B batch, H and W places, C channels; N = B * H * W vectors, K codes.
 """
@@ -40,7 +40,7 @@ class Usage(sowlog.Reducer):
         return a + b
 
     def compute(self, parts: jax.Array) -> dict[str, jax.Array]:
-        """Return the perplexity, from 1 to `codes` (all alike), and how many codes were never chosen."""
+        """Return the perplexity, from 1 to `codes` (all alike), and the number of codes never chosen."""
         p_K = parts / jnp.maximum(1, jnp.sum(parts))
         entropy = -jnp.sum(p_K * jnp.log(jnp.where(p_K > 0, p_K, 1)))
         return {"perplexity": jnp.exp(entropy), "dead": jnp.sum(parts == 0)}

@@ -204,7 +204,7 @@ def _decode(decode: Callable[[Any], Any], data: bytes) -> Any:
     try:
         return decode(json.loads(data))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"it lacks what the writer stores: {error!r}") from error
+        raise ValueError(f"it lacks a value that the writer stores: {error!r}") from error
 
 
 def _histogram(fields: Mapping[str, Any]) -> HistogramSummary:

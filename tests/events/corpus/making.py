@@ -1,4 +1,4 @@
-"""What the scripts of the corpus share; they run where their writer is installed, and import no test."""
+"""Functions of all scripts of the corpus; these run where their writer is installed, and import no test."""
 
 import re
 import shutil

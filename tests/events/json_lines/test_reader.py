@@ -243,7 +243,7 @@ def test_a_value_that_the_writer_does_not_store_is_an_error_where_it_is_used(tmp
     with pytest.raises(ValueError, match=r"a value of h, at byte \d+ .* a histogram has edges of"):
         run.histograms["h"].values[0]
     with pytest.raises(
-        ValueError, match=r"a value of k, .* lacks what the writer stores: KeyError\('edges'\)"
+        ValueError, match=r"a value of k, .* lacks a value that the writer stores: KeyError\('edges'\)"
     ):
         run.histograms["k"].values[0]
     with pytest.raises(ValueError, match=r"a value of i, .* outside of the folder of the lines"):

@@ -45,7 +45,7 @@ def test_of_several_bases_the_later_wins(tmp_path: Path) -> None:
         two=f"base: {DIGITS}\nsteps: 2\nseed: 2\n",
     )
     file = write(tmp_path, "base: [one.yaml, two.yaml]\nseed: 3\n")
-    # The second base repeats digits.yaml whole, and so takes back what the first had changed.
+    # The second base repeats digits.yaml whole, and so takes back the changes of the first.
     assert load(file) == load(DIGITS, ["steps=2", "seed=3"])
     files(tmp_path, two="steps: 2\nseed: 2\n")
     assert load(file) == load(DIGITS, ["steps=2", "seed=3", "eval.every=1"])

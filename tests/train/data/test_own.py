@@ -76,7 +76,7 @@ def test_an_absent_module_is_reported_with_status_2(capsys: pytest.CaptureFixtur
 
 
 def test_a_module_is_found_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what fails within it is its own error, not ours."""
+    """And an exception within it is its own error, not ours."""
     (tmp_path / "sowlog_test_data.py").write_text("def make():\n    import no_such_thing\n")
     (tmp_path / "sowlog_test_broken.py").write_text("import no_such_thing\n")
     monkeypatch.chdir(tmp_path)

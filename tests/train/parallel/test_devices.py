@@ -29,7 +29,7 @@ from train.runs import folder as run_folder
 
 pytestmark = pytest.mark.long
 
-# What sums in another order may change: of a metric a share of it, of an array in the state a share of its
+# The effect of sums in another order: of a metric a share of it, of an array in the state a share of its
 # norm. Over 60 steps on the CPU 6e-7 of a metric was seen, where the last digit of a float32 is 1.2e-7. The
 # state differs more, as Adam divides a gradient near 0, which is all rounding, by its own size.
 OF_VALUE = 1e-5

@@ -125,7 +125,7 @@ def test_two_processes_that_were_stopped_go_on_to_what_one_device_gives(tmp_path
     assert 0 < starts[1]["step"] < int(saved)
 
     run(digits(*LONG), tmp_path / "one")
-    # Training grows what rounding begins: 1.4e-4 of one norm was seen in 100 steps.
+    # Training amplifies rounding: 1.4e-4 of one norm was seen in 100 steps.
     assert_same_points(tmp_path / "one", workdir, share=1e-3)
     assert_same_state(tmp_path / "one", workdir, STEPS)
 
@@ -214,11 +214,11 @@ def test_a_process_whose_peers_do_not_join_reports_it(number: int) -> None:
         (
             "--coordinator h:1",
             "--coordinator, --num-processes and --process-id belong together; "
-            "give --num-processes and --process-id too",
+            "add --num-processes and --process-id",
         ),
         (
             "--process-id 0 --num-processes 2",
-            "--coordinator, --num-processes and --process-id belong together; give --coordinator too",
+            "--coordinator, --num-processes and --process-id belong together; add --coordinator",
         ),
         (
             "--coordinator h:1 --process-id 2 --num-processes 2",
@@ -242,9 +242,10 @@ def test_a_process_whose_peers_do_not_join_reports_it(number: int) -> None:
         ),
         (
             "--cluster --sweep seed=0,1",
-            "--sweep is for one process; leave out --coordinator, --cluster and what belongs to them",
+            "--sweep is for one process; leave out --coordinator, --process-id, --num-processes and "
+            "--cluster",
         ),
-        ("--cluster --process-id 1", "--cluster finds out what --process-id says; give the one or the other"),
+        ("--cluster --process-id 1", "--cluster finds --process-id by itself; leave out one of the two"),
     ],
 )
 def test_an_error_in_the_flags_is_one_line(flags: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:

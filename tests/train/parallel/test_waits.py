@@ -8,7 +8,7 @@ from train.system.signals import SignalFlag
 
 
 class Kept:
-    """What a coordinator keeps, in this process."""
+    """The store of a coordinator, in this process."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}

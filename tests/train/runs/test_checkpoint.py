@@ -162,7 +162,7 @@ def test_several_are_skipped_until_one_can_be_read(tmp_path: Path) -> None:
 
 
 def test_if_none_can_be_read_nothing_is_touched_and_nothing_trained(tmp_path: Path) -> None:
-    """The error says why of each, and what to do; no checkpoint at all is no error."""
+    """The error has each cause and the next move; no checkpoint at all is no error."""
     assert restore(tmp_path) is None
     save(tmp_path, 3, 7)
     for step in ("3", "7"):

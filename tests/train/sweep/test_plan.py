@@ -36,7 +36,7 @@ def test_points_are_the_product_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_values_are_parsed_as_overrides_are(tmp_path: Path, text: str, expected: list[str] | None) -> None:
-    """In YAML, with ranges of whole numbers; what a file system dislikes is replaced."""
+    """In YAML, with ranges of whole numbers; characters that a file system refuses are replaced."""
     found = names(tmp_path, text)
     assert len(found) == 2 if expected is None else found == expected
     assert all(not set(name) & set('/ :"{}') and len(name) < 200 for name in found)

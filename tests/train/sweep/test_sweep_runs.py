@@ -100,7 +100,7 @@ def test_points_are_submitted_as_jobs(tmp_path: Path) -> None:
     assert hparams_table(tmp_path / "sweep").rows[done.name].hparams["data.arguments.number"] == 1
 
 
-# What a cluster's commands do, in a few lines of shell: jobs are processes, each the leader of its group.
+# A cluster's commands, in a few lines of shell: jobs are processes, each the leader of its group.
 SLURM = {
     "sbatch": """
         id=$(($(cat $JOBS/last || echo 100) + 1)); echo $id > $JOBS/last

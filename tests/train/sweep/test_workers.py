@@ -24,7 +24,7 @@ for _ in range(1200):
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """What a job does with signals is its own from then on; here it is put back."""
+    """A job sets handlers of signals for itself; here they are restored."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     yield
     for number, handler in before.items():
@@ -65,7 +65,7 @@ def test_a_preempted_job_saves_and_is_submitted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As submitit asks it to, in the handler of a signal that may reach the command too."""
-    # Read when it is imported: its log would go to what this test's standard output is.
+    # Read when it is imported: its log would go to this test's standard output.
     monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     job = command(tmp_path, SAVING)
     again = []

@@ -114,7 +114,7 @@ def test_a_class_that_is_no_task_is_refused(write, old: str, new: str, line: str
 
 
 def test_a_configuration_of_it_reads_back_equal(write, tmp_path: Path) -> None:
-    """With what YAML does not have, such as tuples."""
+    """With values that YAML does not have, such as tuples."""
     config = config_file.load(DIGITS, [f"task.name={write()}", "task.depths=[3]"])
     (tmp_path / "dumped.yaml").write_text(config_file.dump(config))
     assert config_file.load(tmp_path / "dumped.yaml") == config

@@ -20,7 +20,7 @@ from train.parallel import devices
 pytestmark = pytest.mark.long
 
 STEPS = 50
-# What makes a task small; one that is not here is trained as its file has it.
+# Settings of a small task; one that is not here is trained as its file has it.
 SMALL = {
     "digits": TINY_DIGITS,
     "digits_nnx": TINY_DIGITS,

@@ -97,7 +97,7 @@ def test_a_model_with_room_for_all_sees_no_later_byte() -> None:
 
 
 def test_attention_statistics_equal_numpys() -> None:
-    """The largest logit that is not masked, and the mean entropy of what each position attends to."""
+    """The largest logit that is not masked, and the mean entropy of each position's attention."""
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
     layer = moe_lm.Attention(2)
     params = jax.jit(layer.init)(jax.random.key(1), x)

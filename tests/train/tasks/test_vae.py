@@ -152,7 +152,7 @@ def test_a_vqvae_learns_digits() -> None:
 
 
 def test_an_evaluation_draws_images_over_their_reconstructions(tmp_path: Path) -> None:
-    """As TensorBoard shows them, at each evaluation: the first held-out images, and what became of them."""
+    """As TensorBoard shows them, at each evaluation: the first held-out images, and their reconstructions."""
     small = ("task.hidden=[4]", "task.latents=2", "data.batch_size=20", "steps=3", "eval.every=2")
     experiment = config("vae", *small)
     run(experiment, tmp_path)
