@@ -26,23 +26,26 @@ examples:
   python -m train --coordinates task.width --workdir runs/widths   growth of activations with the width
   python -m train configs/digits.yaml --print-config > mine.yaml
   python -m train configs/digits.yaml --sweep optimizer.learning_rate=1e-3,3e-3 --sweep seed=0..2 --jobs 2
+"""
 
+CONFIGS = """\
 A config may name others that it changes: "base: digits.yaml", or a list of files, relative to itself.
 Another name in a section (optimizer.name=sgd) drops the fields of the old choice. A list is set whole,
-key=[1,2], or by the item, key.0=1.
-
-settings, as key=value or nested in the YAML file:
-"""
+key=[1,2], or by the item, key.0=1."""
 
 
 def help_text(parser: argparse.ArgumentParser, file: Path, overrides: Sequence[str]) -> str:
     """Return the text of `--help`: options, examples and every setting."""
-    return (
-        parser.format_help()
-        + sweep_command.HELP
-        + EXAMPLES
-        + help.list_settings(config_file.task_name(file, overrides))
+    parts = (
+        parser.format_help(),
+        *map(help.fill, sweep_command.HELP.split("\n\n")),
+        EXAMPLES,
+        help.fill(CONFIGS),
+        "",
+        "settings, as key=value or nested in the YAML file:",
+        help.list_settings(config_file.task_name(file, overrides)),
     )
+    return "\n".join(parts)
 
 
 def chosen(config: Config, keys: str | None) -> dict[str, Any]:

@@ -90,6 +90,18 @@ def test_help_shows_every_field_with_type_default_and_meaning(
     assert "optimizer.eps: number > 0; default 1.0e-08" in text
 
 
+@pytest.mark.parametrize("columns", [80, 110])
+def test_the_help_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line is longer but for commands to copy, and no option is cut at its hyphens."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert program.main(["--help"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "  python -m train" not in line]
+    assert max(map(len, lines)) <= columns
+    assert not [line for line in lines if line.endswith("-")]
+
+
 @pytest.mark.parametrize("flags", [["--help"], ["--list"], ["--print-config"]])
 def test_help_and_lists_need_no_jax(flags: list[str]) -> None:
     """In a fresh interpreter, where importing it, or what imports it, would fail."""

@@ -94,7 +94,7 @@ def _choice(key: Key, choice: type[BaseModel], name: str, *, is_optional: bool =
 def _setting(key: Key, field: FieldInfo) -> Iterator[str]:
     value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
     default = "required" if field.is_required() else f"default {_yaml(value)}"
-    yield f"  {'.'.join(key)}: {fields.describe_type(field)}; {default}"
+    yield from _wrap(f"{'.'.join(key)}: {fields.describe_type(field)}; {default}", "    ", "  ")
     yield from _wrap(field.description or "", "      ")
 
 
@@ -111,7 +111,14 @@ def _entry(name: str, text: str, width: int) -> str:
     return "\n".join(_wrap(f"{name}  {text}", " " * (width + 2), ""))
 
 
+def fill(text: str) -> str:
+    """Return a paragraph in lines of the width of the terminal."""
+    return "\n".join(_wrap(" ".join(text.split()), ""))
+
+
 def _wrap(text: str, indent: str, first: str | None = None) -> list[str]:
     columns = max(60, min(110, shutil.get_terminal_size().columns))
     opening = indent if first is None else first
-    return textwrap.wrap(text, columns, initial_indent=opening, subsequent_indent=indent)
+    return textwrap.wrap(
+        text, columns, initial_indent=opening, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -17,15 +17,16 @@ from train.sweep import workers
 from train.sweep.plan import Point, describe, plan
 from train.sweep.view import SweepLines
 
-HELP = """
+HELP = """\
 A sweep trains the product of all values of --sweep, each point in a run folder and a process of its own, with
 its output in output.log there. The same command with --workdir continues a sweep: it keeps finished points,
 resumes stopped ones from their checkpoint, and tries failed ones again. A point that fails does not end the
 sweep. Ctrl-C and SIGTERM reach the points, which save.
+
 Every process uses all cores (and on a GPU, by default, most of its memory): with --jobs, share them out by
 taskset or XLA_PYTHON_CLIENT_MEM_FRACTION.
-Jobs of --submit outlive a sweep that is killed, and the same command finds them again; Ctrl-C cancels them.
-"""
+
+Jobs of --submit outlive a killed sweep, and the same command finds them again; Ctrl-C cancels them."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
