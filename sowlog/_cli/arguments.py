@@ -72,7 +72,9 @@ _TAIL = """\
 A line for each step, with its scalars. With -f, new steps are added as they are written; the steps that
 a resumed run writes again are shown again.
 
-JSON: for each step one line {"step", "wall_time", "values": {tag: value}}."""
+JSON: for each step one line {"step", "time", "scalars": {tag: value}, "nonfinite": {tag: name}}, in the form
+that sowlog.writers.JsonLines writes and sowlog.read reads. NaN and infinities are null in scalars, with their
+names in nonfinite."""
 
 
 _PLOT = """\

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sowlog._cli.errors import UsageError
 from sowlog._cli.report import Report, as_json, number
 from sowlog._cli.selecting import choose, read_one
+from sowlog._events.json_lines.form import nonfinite_name
 from sowlog._events.reading import Run
 from sowlog._printable import printable
 
@@ -121,10 +122,18 @@ def _last_steps(steps: list[NDArray[np.int64]], most: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.empty(0, np.int64), *largest]))[-most:start]
 
 
+def _as_line(step: Mapping[str, Any]) -> Step:
+    """Return a step in the form of `sowlog.writers.JsonLines`."""
+    names = {tag: name for tag, value in step["values"].items() if (name := nonfinite_name(value))}
+    scalars = {tag: None if tag in names else value for tag, value in step["values"].items()}
+    line: Step = {"step": step["step"], "time": step["wall_time"], "scalars": scalars}
+    return line | ({"nonfinite": names} if names else {})
+
+
 def _write(stream: TextIO, steps: Iterable[Mapping[str, Any]], *, is_json: bool) -> None:
     for step in steps:
         if is_json:
-            line = as_json(step)
+            line = as_json(_as_line(step))
         else:
             values = (f"{printable(tag)} {number(value)}" for tag, value in step["values"].items())
             line = "  ".join((f"step {step['step']}", *values))

@@ -52,7 +52,7 @@ def test_tail_has_the_last_steps(runs, json_of):
     """With their wall times."""
     assert json_of("tail", "-n", 1, runs / "b") == (
         0,
-        {"step": 1, "wall_time": 2.0, "values": {"loss": 0.25}},
+        {"step": 1, "time": 2.0, "scalars": {"loss": 0.25}},
     )
 
 

@@ -71,9 +71,22 @@ def test_the_last_steps_are_lines(tmp_path, sowlog_command):
     assert output == ""
     _, output, _ = sowlog_command("tail", "--tag", "norm", "--json", tmp_path)
     assert [json.loads(line) for line in output.splitlines()] == [
-        {"step": 3, "wall_time": 3.5, "values": {"norm": 1.0}},
-        {"step": 19, "wall_time": 19.5, "values": {"norm": "NaN"}},
+        {"step": 3, "time": 3.5, "scalars": {"norm": 1.0}},
+        {"step": 19, "time": 19.5, "scalars": {"norm": None}, "nonfinite": {"norm": "NaN"}},
     ]
+
+
+def test_the_json_of_steps_is_a_run(tmp_path, sowlog_command):
+    """`sowlog.read` reads the same scalars from it, bit for bit."""
+    write_run(tmp_path, loss=[0.1, math.nan, -math.inf, 1e-40], norm={1: 1 / 3, 7: math.inf})
+    _, output, _ = sowlog_command("tail", "--json", tmp_path)
+    (tmp_path / "steps.jsonl").write_text(output)
+    run, again = sowlog.read(tmp_path), sowlog.read(tmp_path / "steps.jsonl")
+    assert again.damage == ()
+    sowlog.testing.assert_same_curves(run, again)
+    assert {tag: times.tolist() for tag, times in again.wall_times.items()} == {
+        tag: times.tolist() for tag, times in run.wall_times.items()
+    }
 
 
 def test_new_steps_are_written_as_they_come(tmp_path, following):
