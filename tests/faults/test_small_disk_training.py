@@ -12,10 +12,12 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("light_compilation")]
 STEPS = ("steps=16",)
 
 
-def train(folder: Path, fill_at: int, empty_at: int, *settings: str) -> subprocess.CompletedProcess[str]:
+def train(
+    folder: Path, fill_at: int, empty_at: int, *settings: str, free: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run the program on a small disk that is full from one step to another."""
     program = [sys.executable, "-m", "tests.faults.train_on_small_disk", str(folder)]
-    command = [*ALONE, *program, str(fill_at), str(empty_at), *STEPS, *settings]
+    command = [*ALONE, *program, str(fill_at), str(empty_at), str(free), *STEPS, *settings]
     return subprocess.run(
         command, cwd=ROOT, env=one_device(), check=False, capture_output=True, text=True, timeout=120
     )
@@ -61,6 +63,17 @@ def test_a_run_that_ends_on_a_full_disk_reports_missing_parts_and_goes_on_later(
     assert train(tmp_path, -1, -1).returncode == 0
     assert points(tmp_path / "run") == points(straight)
     assert saved_arrays(tmp_path / "run", 16) == saved_arrays(straight, 16)
+
+
+def test_a_disk_that_fills_during_a_save_has_its_error_once(tmp_path: Path) -> None:
+    """Some files of the checkpoint fit. Orbax also logs the error that it raises, with a traceback."""
+    require_small_disk(tmp_path)
+    done = train(tmp_path, 5, -1, "steps=7", free=20480)
+    assert done.returncode == 1
+    line, again = done.stderr.splitlines()
+    assert line.startswith("error: step 7 is not saved: ")
+    assert "RESOURCE_EXHAUSTED" in line
+    assert again == "to try again, the same command"
 
 
 def test_points_that_had_to_be_given_up_end_a_run_with_status_1(tmp_path: Path, straight: Path) -> None:

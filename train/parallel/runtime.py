@@ -1,4 +1,4 @@
-"""JAX as this program uses it: with a compilation cache, and quiet."""
+"""The setup of JAX and orbax: a compilation cache, and each error once."""
 
 import logging
 import os
@@ -10,11 +10,9 @@ import jax
 
 
 def set_up() -> None:
-    """Set up the compilation cache, and keep libraries' notes off the terminal."""
-    absl = logging.getLogger("absl")
-    # Orbax logs each save there; its warnings and errors come through.
-    absl.setLevel(logging.WARNING)
-    absl.addFilter(_has_no_traceback)
+    """Set up the compilation cache, and keep doubled tracebacks off the terminal."""
+    # Orbax logs the errors that it raises there.
+    logging.getLogger("absl").addFilter(_has_no_traceback)
     settings: Any = jax.config  # Does not declare its settings.
     if settings.jax_compilation_cache_dir is None and (folder := _cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
