@@ -212,7 +212,7 @@ def _with_updates(passed: Forward, updates: Any, watches: list[sowlog.watch], st
 
 @contextlib.contextmanager
 def _matching() -> Generator[None]:
-    """Report a watch that matches no module as a mistake in the configuration."""
+    """Report a watch that matches no module as an error in the configuration."""
     try:
         yield
     except sowlog.UnmatchedWatchError as error:

@@ -21,7 +21,7 @@ _BATCH, _BATCH_BYTES = 256, 1 << 22
 # Warnings kept for `take_warning`; each kind is issued once for a series, so that more say nothing new.
 _WARNINGS = 64
 # Seconds for which an abandoned forwarder waits for its thread, which is idle unless its writer works.
-_PARTING = 1.0
+_JOIN_TIMEOUT = 1.0
 
 
 class Losses:
@@ -155,7 +155,7 @@ class Forwarder:
             self._changed.notify_all()
         # A garbage collection may run on any thread.
         if threading.current_thread() is not self._thread:
-            self._thread.join(_PARTING)
+            self._thread.join(_JOIN_TIMEOUT)
 
     def take_warning(self) -> Warning | None:
         """Return the next warning, once."""

@@ -36,7 +36,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False
     """
     draft = _Draft()
     assignments = list(_parse_overrides(overrides, draft.errors))
-    draft.lay_file(path, ())
+    draft.merge_file(path, ())
     if draft.is_incomplete:
         raise ConfigError(draft.errors)
     # A name comes before the fields that it admits, in whatever order they were written.
@@ -51,7 +51,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, is_to_train: bool = False
 def task_name(path: Path, overrides: Sequence[str] = ()) -> str:
     """Return the name of the task that a configuration chooses, valid or not; empty if it chooses none."""
     draft = _Draft()
-    draft.lay_file(path, ())
+    draft.merge_file(path, ())
     for key, value in _parse_overrides(overrides, draft.errors):
         if key == ("task", "name"):
             draft.assign(key, value)
@@ -87,10 +87,10 @@ class _Draft:
         self.is_incomplete = False
         self._tree: Tree = {}
         self._places: dict[Key, str] = {}
-        self._laid = 0
+        self._merged = 0
 
-    def lay_file(self, path: Path, within: tuple[Path, ...]) -> None:
-        """Lay a file over the draft, after the files that it is based on.
+    def merge_file(self, path: Path, within: tuple[Path, ...]) -> None:
+        """Merge a file into the draft, after the files that it is based on.
 
         Args:
             path: the file.
@@ -99,8 +99,8 @@ class _Draft:
         Raises:
             ConfigError: The bases are more than `MAX_FILES`; files that name each other have no end.
         """
-        self._laid += 1
-        if self._laid > MAX_FILES:
+        self._merged += 1
+        if self._merged > MAX_FILES:
             problem = (
                 f"leads to more than {MAX_FILES} files, counted as often as they are named; name each once"
             )
@@ -117,7 +117,7 @@ class _Draft:
                 loop = " -> ".join(map(str, (*chain, base)))
                 self._give_up([f"{path}:{lines[(BASE,)]}: base: leads back to itself: {loop}"])
             else:
-                self.lay_file(base, chain)
+                self.merge_file(base, chain)
         self._lay(self._tree, tree, (), {key: f"{path}:{line}" for key, line in lines.items()})
 
     def assign(self, key: Key, value: Any) -> None:

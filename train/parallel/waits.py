@@ -40,25 +40,25 @@ class Waits:
     def __init__(self, stop: SignalFlag, store: Store, *, number: int, count: int):
         self._stop, self._store, self._number, self._count = stop, store, number, count
         self._step: int | None = None
-        self._is_said = False
+        self._is_noted = False
 
     def begin(self, step: int) -> None:
         """Wait from now on for the batch of a step. Before the first, no wait is left."""
-        self._step, self._is_said = step, False
+        self._step, self._is_noted = step, False
 
     def leave(self) -> signal.Signals | None:
         """Return the signal by which all processes leave this wait; None to go on waiting."""
         if self._step is None:
             return None
-        said = self._read("signals")
-        if not self._is_said and (self._stop.signal is not None or said):
+        noted = self._read("signals")
+        if not self._is_noted and (self._stop.signal is not None or noted):
             self._write("signals", str(self._number), str(int(self._stop.signal or 0)))
-            self._is_said, said = True, self._read("signals")
-        return self._decide(_LEAVE) if self._is_said and len(said) == self._count else None
+            self._is_noted, noted = True, self._read("signals")
+        return self._decide(_LEAVE) if self._is_noted and len(noted) == self._count else None
 
     def arrive(self) -> signal.Signals | None:
         """Return the signal by which all processes have left this wait, although the batch has come."""
-        return self._decide(_GO_ON) if self._is_said else None
+        return self._decide(_GO_ON) if self._is_noted else None
 
     def _decide(self, wish: str) -> signal.Signals | None:
         try:

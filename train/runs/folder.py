@@ -18,8 +18,8 @@ from train.runs.provenance import META
 from train.system import files
 
 CONFIG, LOCK, CHECKPOINTS = "config.yaml", ".lock", "checkpoints"
-# Settings that look at a run and do not change it.
-_LOOKS = ("profile", "alerts", "fold", "heat_map_every", "tag_budget", "writers", "rates", "rates.every")
+# Settings that a continued run may change, as they do not change its values.
+_CHANGEABLE = ("profile", "alerts", "fold", "heat_map_every", "tag_budget", "writers", "rates", "rates.every")
 
 
 _REMEDY = "Give another --workdir, or put it back, as the run's own command with --print-config prints it."
@@ -197,8 +197,8 @@ def _check(path: Path, config: Config) -> Config | None:
     differences = _differences(
         config_file.flatten(old.model_dump(mode="json")), config_file.flatten(config.model_dump(mode="json"))
     )
-    # The second lays the run out, and the schedule's end has a line of its own.
-    for key in (*_LOOKS, "sharding", "optimizer.decay_steps"):
+    # "sharding" places arrays alone, and the end of the schedule has a line of its own.
+    for key in (*_CHANGEABLE, "sharding", "optimizer.decay_steps"):
         differences.pop(key, None)
     trained = _trained(path)
     # Raised or lowered, as long as no step beyond was made: a mistaken length can be taken back.
