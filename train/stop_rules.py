@@ -101,7 +101,7 @@ class LateValues:
 
 
 class FiniteCheck:
-    """Find the first step that was not finite, always the same number of steps late.
+    """Find the first step that was not finite, a fixed number of steps late.
 
     Args:
         is_on: whether to check at all.

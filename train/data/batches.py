@@ -1,8 +1,8 @@
-"""A user's own data that comes as an iterable of batches: held out, passed over, and begun again.
+"""A user's own data as an iterable of batches: held-out batches, training batches, and later passes.
 
 One pass is split: its first batches are held out, and all later ones are trained on.
-A later pass (the next epoch, or a run that is taken up) leaves out as many batches in front. These must be
-the same again, which each pass is held to: a loader that shuffles anew would train on held-out examples.
+A later pass (the next epoch, or a resumed run) leaves out as many batches in front. Each pass checks that
+these are the same again: a loader that shuffles anew would train on held-out examples.
 """
 
 import itertools
@@ -16,21 +16,21 @@ from train.data.examples import DataError, DataWarning, HostBatch
 from train.data.thread import OneThread
 
 COMPARED = 4
-"""Batches in front of two passes that must be the same: of a small set, one alone may be so by chance."""
+"""Batches in front of two passes that must be the same: one of a small set may be the same by chance."""
 
 
 class Batches:
     """Batches of an iterable, in its order.
 
     A last batch of a pass that has fewer examples than the pass's first is left out of training, with a
-    warning: a step has one shape, whatever devices it runs on.
+    warning: a step has one shape, on all devices.
 
     Args:
         first: an iterable, or a pair of a training and a held-out one.
         make: returns another of the same, for a pass from the beginning.
         options: the number of batches that are held out.
         needs: the arrays that the task takes from a batch.
-        thread: the thread that this is made in, where every batch is drawn.
+        thread: the thread that makes this object, and draws every batch.
 
     Attributes:
         thread: the same.
@@ -88,7 +88,7 @@ class Batches:
             while self._position < step:
                 self._batch, self._position = self._next(), self._position + 1
         except BaseException:
-            # A generator that raised is at its end, which must not pass for the end of an epoch.
+            # A generator that raised is at its end, which is not the end of an epoch.
             self._position, self._pass = step + 1, iter(())
             raise
         return self._batch
@@ -131,7 +131,7 @@ class Batches:
         first = None
         for drawn in own:
             batch, first = drawn, first or drawn
-            # It is the last if there is no next one, which is asked for early only where a batch is smaller.
+            # It is the last if there is no next one, which is drawn early only if a batch is smaller.
             while examples.is_part(batch, first):
                 after = next(own, None)
                 if after is None:
@@ -168,7 +168,7 @@ class Batches:
         return examples.stack(whole), examples.stack(rest if rest and examples.length(rest[0]) else [])
 
     def _check_second_pass(self, ahead: list[HostBatch]) -> None:
-        """Draw the first batches of another pass, as of a run that is taken up, and compare them.
+        """Draw the first batches of another pass, as of a resumed run, and compare them.
 
         Raises:
             DataError: The held-out batches are others.

@@ -1,4 +1,4 @@
-"""Batches of a user's loader, drawn in a thread: one that stalls holds up no request to leave."""
+"""Batches of a user's loader, drawn in a thread, so that a stalled loader delays no request to leave."""
 
 import contextlib
 import signal
@@ -14,18 +14,18 @@ from train.system.exits import LINGERING
 from train.system.signals import SignalFlag, StopRequestedError
 
 POLL = 0.2
-"""Seconds between two looks for a signal while a batch is waited for."""
+"""Poll interval of signals during the wait for a batch, in seconds."""
 
 
 class Leaving(Protocol):
     """The source of the signal by which the wait for a batch ends early."""
 
     def leave(self) -> signal.Signals | None:
-        """Return the signal by which the wait is left, None so far; asked every so often during the wait."""
+        """Return the signal that ends the wait, None so far; polled during the wait."""
         ...
 
     def arrive(self) -> signal.Signals | None:
-        """Return the signal by which the wait was left already as the batch came, None to take the batch."""
+        """Return the signal that had ended the wait before the batch came, None to take the batch."""
         ...
 
 
@@ -47,16 +47,15 @@ class Alone:
 class Drawing:
     """A dataset whose batches are drawn in a thread of its own, one at a time, each when it is asked for.
 
-    The main thread waits meanwhile, and Python runs handlers of signals there. It leaves the wait once a
-    signal has asked the run to leave, and the thread to whatever it waits for: a daemon holds up no
-    exit. Nothing is drawn ahead, as a loader may refill the buffers that it handed out. The hop costs 0.1 ms
-    a batch.
+    The main thread waits meanwhile, and Python runs handlers of signals there. Its wait ends once a signal
+    has asked the run to leave; the thread, a daemon, may wait on, and delays no exit. Nothing is drawn ahead,
+    as a loader may refill the buffers that it handed out. The hop costs 0.1 ms a batch.
 
     Args:
         dataset: the source of the batches.
         leaving: the source of the signal by which a wait ends early.
-        thread: the thread that draws, which ends with this; by default a new one.
-        end: the last that is called in it.
+        thread: the thread that draws, which ends with this object; by default a new one.
+        end: the last call in it.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Drawing:
 
 @contextlib.contextmanager
 def interruptible(dataset: Dataset, leaving: Leaving) -> Generator[Dataset]:
-    """Return a dataset whose draws need not be waited for; arrays in memory never stall."""
+    """Return a dataset whose draws cannot delay a request to leave; arrays in memory never stall."""
     if not isinstance(dataset, Batches):
         yield dataset
         return

@@ -1,11 +1,10 @@
 """A user's own data: the arrays or batches of a function, as batches by step.
 
-Arrays are split, shuffled and drawn from by the same rule as the data that comes with the program, so a batch
-is a pure function of seed and step. An iterable is asked for its batches in order (`batches.py`): when
-a run is taken up at step s the function is called again and the s batches before are drawn and thrown away.
-So the run is the same as one that was not stopped exactly if each call returns the same batches, which is
-checked of the first ones, and it costs the time to draw them. A function whose batches end is called again
-for the next epoch.
+Arrays are split, shuffled and drawn from by the same rule as the built-in data, so a batch is a pure function
+of seed and step. The batches of an iterable are drawn in order (`batches.py`): a run that resumes at step s
+calls the function again, and drops the s batches before, which costs the time to draw them. So a resumed run
+equals an uninterrupted one if each call returns the same batches; the first ones are checked. A function
+whose batches end is called again for the next epoch.
 """
 
 import inspect
@@ -37,7 +36,7 @@ def load(options: FunctionData, needs: tuple[str, ...]) -> "Arrays | Batches":
     """
     function = _find(options.name)
     _check_arguments(function, options)
-    # Threads that a loader begins may wait for ever once nothing is drawn any more.
+    # The threads of a loader may wait for ever after the last draw.
     exits.bound()
     thread = OneThread()
     try:

@@ -30,7 +30,7 @@ class RunFolderError(Exception):
 
 
 class UnreadableFolderError(RunFolderError):
-    """The folder's own configuration is absent or cannot be read, so whose run it holds is not known."""
+    """The folder's own configuration is absent or cannot be read, so its run is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SharedFolder:
     Attributes:
         path: the folder, on a file system that all of them see.
         is_continued: whether a run of this configuration was here before.
-        decay_steps: where the run's cosine goes on to end; None if the configuration says it.
+        decay_steps: the step at which the cosine of a continued run ends; None if the configuration has it.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class RunFolder:
         path: the folder.
         checkpoints: the folder of the checkpoints within.
         is_continued: whether a run of this configuration was here before.
-        decay_steps: where the run's cosine goes on to end; None if the configuration says it.
+        decay_steps: the step at which the cosine of a continued run ends; None if the configuration has it.
         note: the change of its learning rate's schedule, in a line; empty if there is none.
     """
 
@@ -122,9 +122,9 @@ class RunFolder:
 
         Args:
             seed: the run's seed.
-            argv: the arguments that the program was given.
+            argv: the arguments of the program.
             devices: the kind of each device.
-            step: where it begins or goes on.
+            step: the step at which it begins or continues.
             data: the digest of its data.
         """
         with usable(self.path):
@@ -155,7 +155,7 @@ def check_same_config(path: Path, config: Config) -> bool:
 
 
 def open_to_read(path: Path, config: Config) -> SharedFolder:
-    """Return the folder of a run of this configuration, without a lock: nothing is written there.
+    """Return the folder of a run of this configuration, without a lock and to be read alone.
 
     Raises:
         RunFolderError: No run was begun in the folder, or it holds another configuration.
@@ -201,7 +201,7 @@ def _check(path: Path, config: Config) -> Config | None:
     for key in (*_CHANGEABLE, "sharding", "optimizer.decay_steps"):
         differences.pop(key, None)
     trained = _trained(path)
-    # Raised or lowered, as long as no step beyond was made: a mistaken length can be taken back.
+    # Raised or lowered, as long as no step beyond was made: a wrong length can be corrected.
     if trained <= config.steps:
         differences.pop("steps", None)
     if differences:
@@ -245,13 +245,13 @@ def default_path(name: str) -> Path:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    # Whatever the system has against it, such a folder is in no one's way.
+    # One that cannot be removed, as it holds a file by now, blocks no other run.
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
 def _lock(path: Path) -> int:
-    """Return the descriptor of the folder's lock, held as long as it is open, however its process ends."""
+    """Return the descriptor of the folder's lock, held until it is closed or its process ends."""
     while True:
         # For appending a descriptor may be locked on NFS too, and a link is refused.
         with files.open_regular(path / LOCK, "ab") as file:

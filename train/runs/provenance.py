@@ -44,9 +44,9 @@ def begin(
     Args:
         folder: the run folder.
         seed: the run's seed.
-        argv: the arguments that the program was given.
+        argv: the arguments of the program.
         devices: the kind of each device.
-        step: where it begins or goes on.
+        step: the step at which it begins or continues.
         data: the digest of its data; empty if it is not known.
     """
     started: Start = {

@@ -1,8 +1,8 @@
 """Sweeps: one experiment with settings varied, a run folder for each point of the product.
 
 The state of a sweep is in its run folders, so the same command continues it: a point
-with results is finished, one that another process trains is waited for, every other one is trained, from its
-checkpoint if it has one. Only the points import JAX.
+with results is finished, the sweep waits for one that another process trains, and trains all others, from
+their checkpoints if they have any. Only the points import JAX.
 """
 
 import signal
@@ -52,11 +52,11 @@ class SweepView(Protocol):
         ...
 
     def failed(self, point: Point, verdict: str, *, since: int | None = None) -> None:
-        """Show why a point has none.
+        """Show the failure of a point without results.
 
         Args:
             point: the point.
-            verdict: "stopped" after a signal, else why it failed.
+            verdict: "stopped" after a signal, else the failure.
             since: bytes that its log had before; None if it was not begun.
         """
         ...

@@ -1,4 +1,4 @@
-"""Ending a process in bounded time, whatever its other threads wait for."""
+"""The exit of a process in bounded time, though other threads may wait for ever."""
 
 import contextlib
 import multiprocessing
@@ -11,14 +11,14 @@ from typing import NoReturn
 from train.system import streams
 
 LINGERING = 3.0
-"""Seconds that an exit waits for threads that were left: the run is on disk, or was reported missing."""
+"""Seconds that an exit waits for other threads: the run is on disk, or its loss was reported."""
 
 # Set once threads that this program does not end may hold up the exit of this process.
 _IS_BOUNDED = threading.Event()
 
 
 def end(status: int, line: str = "") -> NoReturn:
-    """End this process as it is, whatever its other threads wait for."""
+    """End this process at once, without a wait for its other threads."""
     if line:
         print(line, file=streams.errors())
     streams.flush()
@@ -30,7 +30,7 @@ def end(status: int, line: str = "") -> NoReturn:
 
 @contextlib.contextmanager
 def deadline(seconds: float, *, status: int, line: str) -> Generator[None]:
-    """End this process, however it hangs, if the body of the `with` takes longer."""
+    """End this process, even one that hangs, if the body of the `with` takes longer."""
     timer = _start(seconds, status, line)
     try:
         yield
@@ -57,9 +57,9 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     """Run the program, and exit with the status that it returns.
 
     The interpreter waits at its exit for every thread that is no daemon: orbax's, which wait 300 s for the
-    parts of a save that failed, and those of a user's loader, such as one that fills a bounded queue from
-    which nothing is taken any more. Where there may be such threads the wait is bounded. Of several processes
-    JAX's own exit hook has to wait for the others: there nothing is cut short.
+    parts of a failed save, and those of a user's loader, such as one that fills a bounded queue without a
+    reader. If there may be such threads, the wait is bounded. In a run of several processes JAX's own exit
+    hook waits for the others, so nothing is cut short there.
     """
     status = 1
     try:
