@@ -1,7 +1,7 @@
 """A configuration from YAML files and `dotted.key=value` overrides, or every error in them at once.
 
-A file may name other files as its `base` (one or a list, relative to itself): it is laid over them, the later
-over the earlier. Another `name` in a section drops the fields of the old choice, in whichever file it is.
+A file may name other files as its `base` (one or a list, relative to itself). It is merged over them, and the
+later over the earlier. Another `name` in a section drops the fields of the old choice, in whichever file.
 """
 
 import os
@@ -187,7 +187,7 @@ class _Draft:
         self.is_incomplete = True
 
     def _lay(self, section: Tree, over: Tree, key: Key, places: Mapping[Key, str]) -> None:
-        """Lay a mapping over a section: mappings into mappings, all else in place of the old value."""
+        """Merge a mapping into a section: mappings into mappings, all else in place of the old value."""
         if "name" in over:
             self._choose(section, over["name"], key)
         for name, value in over.items():

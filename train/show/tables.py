@@ -24,7 +24,7 @@ class Table:
     Attributes:
         titles: one of each column.
         settings: the number of columns, at the left, that are no numbers to compare.
-        rows: the cells; a row that has less has nothing more to say.
+        rows: the cells; a row may have fewer.
     """
 
     titles: Sequence[str]
