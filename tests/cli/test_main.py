@@ -16,6 +16,8 @@ import sowlog
 from sowlog import _public
 from sowlog._cli.arguments import make_parser
 from tests.cli.writing import write_run
+from tests.support import event_shapes as shapes
+from tests.support.event_shapes import event
 
 
 def python(*arguments, **options):
@@ -252,6 +254,48 @@ def test_the_help_fits_the_terminal(command, columns, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= columns
     assert not [line for line in lines if line.endswith("-")]
+
+
+def keys_of(data):
+    """Yield the keys of JSON but for names of the run: those have a slash or a dot here."""
+    if isinstance(data, dict):
+        yield from (key for key in data if not set(key) & {"/", "."})
+        data = list(data.values())
+    if isinstance(data, list):
+        for each in data:
+            yield from keys_of(each)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "runs/a"],
+        ["show", "runs/a", "runs/b", "--tag", "eval/x"],
+        ["compare", "runs/a", "runs/b"],
+        ["plot", "runs/a", "runs/b"],
+        ["check", "runs/a", "--expect", "eval/x>0"],
+        ["export", "runs/a", "-o", "a.csv"],
+        ["tail", "runs/a"],
+    ],
+)
+def test_the_help_describes_the_json(arguments, tmp_path, monkeypatch, capsys, sowlog_command):
+    """Each key of the output is in the help of the command."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("runs/a", "runs/b")):
+        write_run(
+            Path(name), hparams={"x.rate": 0.5, "x.seed": float(seed)}, eval__x=[1.0 + seed, math.nan, 2.0]
+        )
+    path = Path("runs/a/events.out.tfevents.1.host")
+    histogram = event(7, shapes.histogram_v1("eval/h", [1], [1.0], 0.0, 1.0))
+    path.write_bytes(path.read_bytes() + shapes.frame(histogram.SerializeToString()))
+    status, output, errors = sowlog_command(*arguments, "--json")
+    assert (status, errors) == (0, "")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        make_parser().parse_args([arguments[0], "--help"])
+    text = capsys.readouterr().out
+    keys = {key for line in output.splitlines() for key in keys_of(json.loads(line))}
+    assert keys
+    assert {key for key in keys if f'"{key}"' not in text} == set()
 
 
 def test_a_stream_without_unicode_has_plain_curves(tmp_path):
