@@ -38,8 +38,8 @@ class MlflowStore:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.is_database = uri.startswith(_DATABASES)
-        # A scheme is of upper or lower case.
         self.has_secrets = _without_secrets(uri) != uri
+        # A scheme is of upper or lower case.
         self._is_server = uri.lower().startswith(_SERVERS)
 
     def check(self, *, is_open: bool) -> None:
