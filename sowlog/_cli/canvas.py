@@ -90,8 +90,9 @@ def draw_heat_map(
         + "".join(shades[h] if ok else " " for h, ok in zip(row, np.isfinite(mean), strict=True))
         for part, row, mean in zip(parts, heights, means, strict=True)
     ]
+    axis = _axis(int(steps[0]), int(steps[-1]), len(columns) + _MARGIN)
     scale = f"{shades[0]} {number(low)} to {shades[-1]} {number(high)}"
-    return [*lines, _axis(int(steps[0]), int(steps[-1]), width), f"{'':{_MARGIN - 1}}{scale}"]
+    return [*lines, axis, f"{'':{_MARGIN - 1}}{scale}"]
 
 
 def _draw(canvas: NDArray[np.bool_], across: NDArray[np.float64], up: NDArray[np.float64]) -> None:
@@ -124,5 +125,5 @@ def _braille(canvas: NDArray[np.bool_]) -> list[str]:
 
 
 def _axis(first: int, last: int, width: int) -> str:
-    room = max(width - _MARGIN, 8)
-    return f"{'':{_MARGIN - 1}}{first}{last:>{max(room - len(str(first)), len(str(last)) + 1)}}"
+    room = max(width - _MARGIN - len(str(first)), len(str(last)) + 1)
+    return f"{'':{_MARGIN - 1}}{first}{last:>{room}}"

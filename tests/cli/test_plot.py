@@ -186,6 +186,13 @@ def test_each_of_several_curves_is_named_at_its_end(encoding):
     assert max(map(len, draw_curves(curves * 20, 60, encoding))) <= 60
 
 
+def test_the_last_step_stands_below_the_last_column():
+    """Of a heat map with fewer steps than the terminal has columns."""
+    first, *_, axis, _ = draw_heat_map(np.arange(100.0).reshape(2, 50), np.arange(50), 100, "utf-8")
+    assert (len(first), len(axis)) == (60, 60)
+    assert axis.split() == ["0", "49"]
+
+
 @given(
     rows=st_numpy.arrays(np.float64, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=floats),
     encoding=st.sampled_from(["utf-8", "ascii"]),
