@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,20 @@ def test_the_command_that_draws_the_curves_is_one_of_the_parsers():
     options = make_parser().parse_args(command[1:])
     assert f"({options.output})" in README.read_text()
     assert (options.steps[0], len(options.tag)) == (1, 4)
+
+
+def test_every_extra_that_a_text_names_exists():
+    """In the documents, in docstrings, and in the errors of missing packages."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sowlog, others = (
+        "".join(path.read_text() for glob in globs for path in ROOT.glob(glob))
+        for globs in (["sowlog/**/*.py"], ["*.md", "tests/guide/*.md", "train/**/*.py"])
+    )
+    named = set(re.findall(r'\bextra="([a-z]+)"', sowlog))
+    for several in re.findall(r"(?:sowlog|'\.)\[([a-z,]+)\]", sowlog + others):
+        named |= set(several.split(","))
+    assert named >= {"images", "submit", "tensorboard", "wandb"}
+    assert named <= set(extras)
 
 
 def test_the_readme_is_short():
