@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-# The width to which texts are folded at most, and one that no table has.
-_FOLDED, _WIDEST = 20, 1 << 16
+# The width to which texts are folded at most, one that no table has, and that of an unknown terminal.
+_FOLDED, _WIDEST, _UNKNOWN = 20, 1 << 16, 80
 
 
 class TextTable:
@@ -73,6 +73,8 @@ def cells(text: str) -> int:
 
 def _draw(stream: TextIO, table: TextTable) -> None:
     console: Any = importlib.import_module("rich.console").Console(file=stream)
+    # COLUMNS=0, as of a terminal without a size, would leave nothing.
+    console.width = console.width or _UNKNOWN
     left_out: list[int] = []
     while not (fits := _least_width(console, table, left_out) <= console.width):
         if len(left_out) == len(table.optional):

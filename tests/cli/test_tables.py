@@ -69,6 +69,11 @@ def test_a_tag_with_the_name_of_a_column_is_kept(monkeypatch):
     assert "left out, as the terminal has 40 columns: points, last step\n" in stream.getvalue()
 
 
+def test_a_terminal_without_a_size_has_80_columns(monkeypatch):
+    """A program that runs another one in a terminal of its own may set no size."""
+    assert drawn(monkeypatch, 0) == drawn(monkeypatch, 80)
+
+
 def test_the_narrowest_terminal_folds_numbers_as_well(monkeypatch):
     """No line is longer than the terminal, and no digit is cut."""
     *lines, _ = drawn(monkeypatch, 20)
