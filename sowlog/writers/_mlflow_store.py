@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sowlog._printable import printable
+from sowlog.writers._bounded_http import MAX_ANSWER
 from sowlog.writers.protocol import StalledError
 
 _DATABASES, _SERVERS = ("sqlite", "mysql", "postgresql", "mssql"), ("http://", "https://")
@@ -80,7 +81,10 @@ class MlflowStore:
             client.log_batch(run, **entities)
             return
         fields = {name: list(map(_fields_of, each)) for name, each in entities.items()}
-        answer = self._request(_LOG_BATCH, "POST", json={"run_id": run, **fields})
+        with self._request(_LOG_BATCH, "POST", json={"run_id": run, **fields}, stream=True) as answer:
+            content = _first_bytes(answer)
+        # It would be read whole; a receipt of MLflow has two bytes.
+        answer._content = content
         module("utils.rest_utils").verify_rest_response(answer, _LOG_BATCH)
 
     def _open_database(self) -> None:
@@ -116,6 +120,16 @@ class MlflowStore:
             # MLflow passes on an error of SQLAlchemy as it opens a database.
             return self.is_database and isinstance(error, _database_error())
         return status >= 500 or status == 429
+
+
+def _first_bytes(answer: Any) -> bytes:
+    """Return the content of an answer, or the begin of a huge one."""
+    content = b""
+    for piece in answer.iter_content(MAX_ANSWER):
+        content += piece
+        if len(content) >= MAX_ANSWER:
+            break
+    return content
 
 
 def _fields_of(entity: Any) -> dict[str, Any]:

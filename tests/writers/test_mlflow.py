@@ -186,12 +186,13 @@ def test_records_that_mlflow_refuses_are_counted(store, tmp_path):
 
 
 @contextlib.contextmanager
-def server(statuses, received=None, **answers):
+def server(statuses, received=None, cut=(), **answers):
     """Run a server that answers the end of each path with a status or a JSON object; yield its URL.
 
     Args:
         statuses: the statuses by path, 200 of others; a redirect is to `/elsewhere`.
         received: has the path and the body of each request, if there is such a list.
+        cut: the paths whose answers lack their last byte.
         answers: the objects by path.
     """
 
@@ -207,9 +208,11 @@ def server(statuses, received=None, **answers):
             self.send_response(status)
             if status == 302:
                 self.send_header("Location", "/elsewhere")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) + (path in cut)))
             self.end_headers()
-            self.wfile.write(body)
+            # The client may not read a huge answer to its end.
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
 
         do_POST = do_GET  # noqa: N815 - a name of http.server
 
@@ -289,6 +292,25 @@ def test_a_server_has_the_same_requests_as_from_the_client(monkeypatch):
     assert len(sent) == 3
     # Of the client's, a list may be empty.
     assert sent == [{name: value for name, value in each.items() if value} for each in expected]
+
+
+def test_a_cut_answer_is_a_stall(monkeypatch):
+    """It may be that of a server that has ended, and is no receipt."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with server({}, cut=["log-batch"], **ANSWERS) as url:
+        writer = Mlflow(url, experiment="digits", run="cut")
+        with pytest.raises(StalledError, match=r"does not answer: .*IncompleteRead"):
+            writer.write(record(0, {"x": 1}))
+
+
+def test_a_huge_answer_is_no_receipt(monkeypatch):
+    """Of a server of another kind, its first bytes are read and shown in part."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with server({}, **ANSWERS, **{"log-batch": ["x" * (1 << 24)]}) as url:
+        writer = Mlflow(url, experiment="digits", run="huge")
+        with pytest.raises(StalledError, match=r"not in a valid JSON format.*xx…xx") as caught:
+            writer.write(record(0, {"x": 1}))
+    assert len(str(caught.value.__cause__)) < 1 << 17
 
 
 def test_a_redirect_is_an_answer(monkeypatch):
