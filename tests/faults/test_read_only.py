@@ -65,12 +65,17 @@ def without_roots_rights():
     return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
 
-def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
-    """The open file is still written; a new file waits for the right to write, and no record is lost."""
-    command = [*without_roots_rights, *STRICT_PYTHON, "-c", LOGGING + SCRIPT, str(tmp_path)]
+def run(program, folder, prefix):
+    """Run a program on a folder behind the prefix of a command, and return its output."""
+    command = [*prefix, *STRICT_PYTHON, "-c", program, str(folder)]
     child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert (child.returncode, child.stderr) == (0, "")
-    said = json.loads(child.stdout)
+    return child.stdout
+
+
+def test_a_folder_made_read_only_stops_nothing(tmp_path, without_roots_rights):
+    """The open file is still written; a new file waits for the right to write, and no record is lost."""
+    said = json.loads(run(LOGGING + SCRIPT, tmp_path, without_roots_rights))
     assert said["before"] == said["read-only"] == said["after"] == []
     warning, late = said["read-only and deleted"]
     assert "TensorBoard stalls at step 6" in warning
@@ -131,10 +136,7 @@ print(json.dumps(said))
 
 def test_tables_in_a_folder_made_read_only_lose_nothing_uncounted(tmp_path, without_roots_rights):
     """The open Csv is still written; a part of Parquet waits, and a close counts what has not reached one."""
-    command = [*without_roots_rights, *STRICT_PYTHON, "-c", LOGGING + TABLES, str(tmp_path)]
-    child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (child.returncode, child.stderr) == (0, "")
-    said = json.loads(child.stdout)
+    said = json.loads(run(LOGGING + TABLES, tmp_path, without_roots_rights))
     assert said["before"] == said["after"] == said["space"] == []
     ((lost, late, message),) = said["read-only"]
     assert (lost, late) == (0, 3)
@@ -176,7 +178,5 @@ for mode in 0o500, 0o700:
 
 def test_a_spool_in_a_folder_made_read_only_closes(tmp_path, without_roots_rights):
     """Its empty file stays, and the next spool begins with it."""
-    command = [*without_roots_rights, *STRICT_PYTHON, "-c", SPOOL, str(tmp_path)]
-    child = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert (child.returncode, child.stderr) == (0, "")
-    assert child.stdout.splitlines() == ["[0, 1] True", "[0, 1] False"]
+    output = run(SPOOL, tmp_path, without_roots_rights)
+    assert output.splitlines() == ["[0, 1] True", "[0, 1] False"]
