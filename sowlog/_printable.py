@@ -1,7 +1,12 @@
-"""Texts of others, as of a server or of a file: bounded, and without the control characters of a terminal."""
+"""Texts of others, as of a server or of a file: bounded, in UTF-8, without control characters."""
 
 # Of the message of an error, which may hold a page of a server.
 _MESSAGE = 4000
+
+
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can encode: bytes of file names that are not UTF-8 are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def clipped(text: str, most: int) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._events.csv_form import csv_cell
-from sowlog._events.protos import encodable
 from sowlog._extras import import_extra
+from sowlog._printable import encodable
 
 Column = NDArray[Any] | list[str]
 

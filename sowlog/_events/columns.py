@@ -8,9 +8,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-# Protobuf serializes an Event as wall_time (tag and 8 bytes), step (tag and varint, left out if 0), the rest.
-_TIME, _STEP = 0x09, 0x10
-_TIME_SIZE = 9
+from sowlog._events.plain import TIME, TIME_SIZE, PlainEvent
+
+_VALUE_BYTES = np.arange(-4, 0)
 
 
 @dataclass
@@ -36,6 +36,8 @@ class Columns:
 
 def concatenate(parts: list[Columns]) -> Columns:
     """Return all rows in the order of their positions."""
+    # Most parts follow each other, and then their rows need not be sorted.
+    parts = sorted(parts, key=lambda part: part.positions[:1].tolist())
     merged = Columns(
         np.concatenate([part.positions for part in parts]),
         np.concatenate([part.steps for part in parts]),
@@ -53,45 +55,31 @@ class EventLayout:
 
     Args:
         tags: the tags of the event's scalars, in order.
-        size: the size of the serialized event.
-        low: the event without time and step, with 1 in each byte of its values.
-        high: the event without time and step, with 2 in each byte of its values.
+        payload: one serialized event with this layout.
+        event: the same event, split.
 
     Attributes:
-        template: uint8 of shape [size], the bytes that do not vary, and 0.
+        size: the size of the serialized event.
+        template: uint8 of shape [size], the bits that do not vary, and 0.
         fixed: uint8 of shape [size], a mask of the bits that do not vary.
+        probe: the bytes between the head and the first value, as a pair of places.
     """
 
-    def __init__(self, tags: tuple[str, ...], size: int, low: bytes, high: bytes) -> None:
+    def __init__(self, tags: tuple[str, ...], payload: bytes, event: PlainEvent) -> None:
         self.tags = tags
-        self.size = size
-        self._head = size - len(low)
-        body = np.frombuffer(low, np.uint8)
-        varies = body != np.frombuffer(high, np.uint8)
-        self.template = np.zeros(size, np.uint8)
-        self.fixed = np.zeros(size, np.uint8)
-        if self.regular:
-            self._fix_head()
-            self.template[self._head :] = body
-            self.fixed[self._head :] = np.where(varies, 0, 0xFF)
-        self._columns = self._head + np.flatnonzero(varies).astype(np.int32)
-        self.probe = (self._head, int(self._columns[0]))
+        self.size = len(payload)
+        self._has_time = payload[0] == TIME
+        # Of the bytes of the step, the highest bit says whether another one follows.
+        self._step = slice(TIME_SIZE * self._has_time + 1, event.head)
+        self._columns = np.add.outer(event.ends, _VALUE_BYTES).ravel()
+        self.fixed = np.full(self.size, 0xFF, np.uint8)
+        self.fixed[1 : TIME_SIZE * self._has_time] = 0
+        self.fixed[self._step] = 0x80
+        self.fixed[self._columns] = 0
+        self.template = np.frombuffer(payload, np.uint8) & self.fixed
+        self.probe = (event.head, int(self._columns[0]))
         self.held: list[bytes] = []
         self.positions: list[int] = []
-
-    @property
-    def regular(self) -> bool:
-        """Whether the head has the size of a wall time, with or without a step."""
-        return self._head == _TIME_SIZE or _TIME_SIZE + 2 <= self._head <= _TIME_SIZE + 11
-
-    def _fix_head(self) -> None:
-        self.template[0], self.fixed[0] = _TIME, 0xFF
-        if self._head == _TIME_SIZE:
-            return
-        self.template[_TIME_SIZE], self.fixed[_TIME_SIZE] = _STEP, 0xFF
-        # The highest bit is set in all bytes of a varint but the last.
-        self.fixed[_TIME_SIZE + 1 : self._head] = 0x80
-        self.template[_TIME_SIZE + 1 : self._head - 1] = 0x80
 
     def fits(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return a mask of the rows of bytes, shape [n, size], that have this layout."""
@@ -119,8 +107,10 @@ class EventLayout:
 
     def decode_rows(self, rows: NDArray[np.uint8], positions: NDArray[np.int64]) -> Columns:
         """Return the points of serialized events that have this layout, uint8 of shape [n, size]."""
-        wall_times = np.ascontiguousarray(rows[:, 1:_TIME_SIZE]).view("<f8")[:, 0]
-        steps = _varints(rows[:, _TIME_SIZE + 1 : self._head])
+        wall_times = np.zeros(len(rows))
+        if self._has_time:
+            wall_times = np.ascontiguousarray(rows[:, 1:TIME_SIZE]).view("<f8")[:, 0]
+        steps = _varints(rows[:, self._step])
         values = np.take(rows, self._columns, axis=1).view("<f4")
         return Columns(positions, steps, wall_times, values)
 

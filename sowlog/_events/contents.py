@@ -85,6 +85,7 @@ class Contents:
 
     Args:
         decoders: the functions that decode the bytes of a value, by its kind.
+        tags: the tags of plain events by their numbers.
 
     Attributes:
         singles: the events whose set of tags occurred once.
@@ -92,9 +93,9 @@ class Contents:
         descriptions: the description of each tag that has one.
     """
 
-    def __init__(self, decoders: Mapping[str, Callable[[bytes], Any]]) -> None:
+    def __init__(self, decoders: Mapping[str, Callable[[bytes], Any]], tags: Sequence[str] = ()) -> None:
         self._decoders = decoders
-        self.singles = Singles()
+        self.singles = Singles(tags)
         self.left_out: dict[str, str] = {}
         self.descriptions: dict[str, str] = {}
         self._columns: dict[tuple[str, ...], list[Columns]] = defaultdict(list)
@@ -103,9 +104,9 @@ class Contents:
         self._restarts = Restarts()
         self._hparams: list[tuple[int, dict[str, bool | float | str]]] = []
 
-    def add_columns(self, tags: tuple[str, ...], batches: Sequence[Columns]) -> None:
+    def add_columns(self, tags: tuple[str, ...], columns: Columns) -> None:
         """Add events of one layout."""
-        self._columns[tags].extend(batches)
+        self._columns[tags].append(columns)
 
     def add_points(self, points: Sequence[ScalarPoint], position: int) -> None:
         """Add the scalars of an event without a layout."""

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-
-# Generated modules create their classes at import, so no type checker sees them.
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from sowlog._events.png import decode_image
 from sowlog._events.tensors import as_array
@@ -146,11 +142,9 @@ def _of_summary(decode: Callable[[Any], Any], data: bytes) -> Any:
     Raises:
         ValueError: It cannot be decoded.
     """
-    try:
-        value = Summary.Value.FromString(data)
-    except DecodeError as error:
-        raise ValueError(str(error)) from error
-    return decode(value)
+    from sowlog._events.parsing import parse_value  # noqa: PLC0415 - for protobuf, as in `Reader`
+
+    return decode(parse_value(data))
 
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {

@@ -6,7 +6,6 @@ The queue and the flush of tensorboardX's SummaryWriter lose records, so only it
 from __future__ import annotations
 
 import functools
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -31,6 +30,7 @@ from tensorboardX.proto.summary_pb2 import (
 )
 
 from sowlog._events.png import encode_png
+from sowlog._printable import encodable
 
 # A type checker sees no declarations in these modules.
 _api_proto: Any = api_pb2
@@ -50,11 +50,6 @@ _HPARAM_KINDS: dict[type, tuple[int, str]] = {
 _FILE_VERSION = "brain.Event:2"
 # Absent values make new sets of known tags, so the bytes of this many tags are cached.
 _PIECES = 1 << 16
-
-
-def encodable(text: str) -> str:
-    """Return text that an event file can hold: bytes of file names that are not UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def version_event(wall_time: float) -> bytes:
@@ -93,17 +88,6 @@ def _described(value: Any, text: str, plugin: str, *, data_class: int) -> Any:
         # The field data_class = 4 of a SummaryMetadata, which tensorboardX does not declare.
         value.metadata.MergeFromString(bytes((4 << 3, data_class)))
     return value
-
-
-def event_bodies(tags: tuple[str, ...]) -> tuple[bytes, bytes]:
-    """Return two serialized Events of these tags, without time and step, that differ in the values only."""
-    return _event_of(tags, b"\1\1\1\1"), _event_of(tags, b"\2\2\2\2")
-
-
-def _event_of(tags: tuple[str, ...], bits: bytes) -> bytes:
-    (value,) = struct.unpack("<f", bits)
-    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag in tags])
-    return Event(summary=summary).SerializeToString()
 
 
 def histogram_value(

@@ -1,8 +1,8 @@
 """The files of a run, read in order, and on from where they were left.
 
-Each event is assigned to its layout when it is read, and the events of a layout are decoded together. An
-event whose set of tags occurs once is a single, decoded tag by tag; protobuf parses all other events. Order
-and restarts are resolved at the end, by the position of each event in the files.
+Each plain event is assigned to its layout when it is read, and the events of a layout are decoded together.
+One whose set of tags occurs once is a single, decoded tag by tag; protobuf parses all other events. Order and
+restarts are resolved at the end, by the position of each event in the files.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sowlog._events.framing import (
     CorruptEventFile,
     read_payloads,
 )
-from sowlog._events.points import parse_event
-from sowlog._events.protos import event_bodies
+from sowlog._events.plain import Splitter, bare_event
+from sowlog._events.points import ParsedEvent
 from sowlog._events.tracking import FileTracker, TrackedFile
 from sowlog._events.wire import value_places
 
@@ -44,7 +44,8 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        self.contents = Contents(DECODERS)
+        self._splitter = Splitter()
+        self.contents = Contents(DECODERS, self._splitter.tags)
         self.tracker = FileTracker()
         # By the size of an event; then by the slice between head and first value, and by its bytes.
         self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
@@ -101,7 +102,7 @@ class Reader:
         for rows in equal_records(file.path, file.end, layout):
             starts = np.arange(file.end, file.end + len(rows) * stride, stride)
             columns = layout.decode_rows(rows, file.number << BYTE_BITS | starts)
-            self.contents.add_columns(layout.tags, [columns])
+            self.contents.add_columns(layout.tags, columns)
             file.end += len(rows) * stride
             file.records += len(rows)
 
@@ -134,33 +135,41 @@ class Reader:
 
         The first event of a set of tags is a single; the second creates a layout.
         """
-        if self.contents.singles.keep(payload, position):
+        event = self._splitter.split(payload)
+        if event is None:
+            self._add_parsed(payload, position)
             return None
+        if self.contents.singles.keep(event, position):
+            return None
+        layout = EventLayout(self._splitter.names(event), payload, event)
+        self.contents.add_columns(layout.tags, self.contents.singles.release(event))
+        layouts = self._layouts.setdefault(layout.size, {}).setdefault(layout.probe, {})
+        layouts.setdefault(payload[slice(*layout.probe)], []).append(layout)
+        return layout
+
+    def _add_parsed(self, payload: bytes, position: int) -> None:
+        """Add an event that is not plain."""
         try:
-            event = parse_event(payload, self._plugins)
+            event = bare_event(payload) or self._parsed(payload)
             places = value_places(payload) if event.others else []
         except ValueError as error:
             raise self._damage_at(position, str(error)) from error
         start = (position & (1 << BYTE_BITS) - 1) + HEADER_SIZE
         self.contents.add_event(event, position, payload, places, start)
-        if not event.points:
-            return None
-        tags = tuple(point.tag for point in event.points)
-        layout = EventLayout(tags, len(payload), *event_bodies(tags))
-        if not (layout.regular and layout.holds(payload)):
-            self.contents.add_points(event.points, position)
-            return None
-        self.contents.add_columns(tags, self.contents.singles.release(tags))
-        layouts = self._layouts.setdefault(layout.size, {}).setdefault(layout.probe, {})
-        layouts.setdefault(payload[slice(*layout.probe)], []).append(layout)
-        return layout
+        self.contents.add_points(event.points, position)
+
+    def _parsed(self, payload: bytes) -> ParsedEvent:
+        """Parse an event by protobuf."""
+        from sowlog._events.parsing import parse_event  # noqa: PLC0415 - as long as reading 10^6 points
+
+        return parse_event(payload, self._plugins)
 
     def _decode_held(self) -> None:
         self._held = 0
         while self._full:
             layout, _ = self._full.popitem()
             columns, misfits = layout.decode()
-            self.contents.add_columns(layout.tags, [columns])
+            self.contents.add_columns(layout.tags, columns)
             for payload, position in misfits:
                 self._route_misfit(payload, position)
 

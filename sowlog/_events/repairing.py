@@ -21,7 +21,7 @@ from sowlog._events.framing import (
 )
 from sowlog._events.json_lines.form import LONGEST_LINE, image_path, read_image
 from sowlog._events.json_lines.parsing import parse_line
-from sowlog._events.points import parse_event
+from sowlog._events.parsing import parse_event
 from sowlog._events.sources import is_json_name
 from sowlog._events.whole_file import write_whole
 

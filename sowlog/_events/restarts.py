@@ -18,6 +18,17 @@ from sowlog._events.points import ParsedEvent
 
 Positions = NDArray[np.int64]
 
+# Restarts are declared from this version of event files on.
+_DECLARES_RESTARTS = 2.0
+
+
+def declares_restarts(version: str) -> bool:
+    """Return whether a file of a version, such as "brain.Event:2", declares its restarts."""
+    try:
+        return float(version.rpartition("brain.Event:")[2]) >= _DECLARES_RESTARTS
+    except ValueError:
+        return False
+
 
 class Cuts:
     """Events that supersede earlier points.

@@ -45,20 +45,37 @@ def listed_integers(message: bytes, number: int) -> list[int]:
             raise ValueError(f"field {number} has the wire type {kind} and no integers")
         place = start
         while place < end:
-            integer, place = _varint(message, place, end)
+            integer, place = varint(message, place, end)
             listed.append(integer)
     return listed
+
+
+def varint(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return the unsigned integer that a varint encodes, and its end.
+
+    Raises:
+        ValueError: It is cut short, or longer than ten bytes.
+    """
+    number = 0
+    for index in range(10):
+        if start + index >= end:
+            break
+        byte = data[start + index]
+        number |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return number, start + index + 1
+    raise ValueError("holds no Event: a number is cut short")
 
 
 def _fields(data: bytes, start: int, end: int) -> list[tuple[int, int, int, int]]:
     """Return number, wire type, start and end of each field between two positions."""
     fields: list[tuple[int, int, int, int]] = []
     while start < end:
-        key, start = _varint(data, start, end)
+        key, start = varint(data, start, end)
         last = _end(data, key, start, end)
         first = start
         if key & 7 == _BYTES:
-            _, first = _varint(data, start, end)
+            _, first = varint(data, start, end)
         if last > end:
             raise ValueError("holds no Event: a field is cut short")
         fields.append((key >> 3, key & 7, first, last))
@@ -70,11 +87,11 @@ def _end(data: bytes, key: int, start: int, end: int) -> int:
     """Return the end of a field whose content begins at `start`."""
     match key & 7:
         case 0:
-            return _varint(data, start, end)[1]
+            return varint(data, start, end)[1]
         case 1:
             return start + 8
         case 2:
-            size, start = _varint(data, start, end)
+            size, start = varint(data, start, end)
             return start + size
         case 5:
             return start + 4
@@ -87,19 +104,7 @@ def _end(data: bytes, key: int, start: int, end: int) -> int:
 def _group_end(data: bytes, start: int, end: int) -> int:
     """Return the end of a group, a form of protobuf 1 that may stand among unknown fields."""
     while True:
-        inner, start = _varint(data, start, end)
+        inner, start = varint(data, start, end)
         if inner & 7 == _GROUP_END:
             return start
         start = _end(data, inner, start, end)
-
-
-def _varint(data: bytes, start: int, end: int) -> tuple[int, int]:
-    number = 0
-    for index in range(10):
-        if start + index >= end:
-            break
-        byte = data[start + index]
-        number |= (byte & 0x7F) << 7 * index
-        if byte < 0x80:
-            return number, start + index + 1
-    raise ValueError("holds no Event: a number is cut short")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
-from sowlog._events.protos import encodable
+from sowlog._printable import encodable
 from sowlog._tree.globs import from_glob
 from sowlog.writers.record import Charts
 

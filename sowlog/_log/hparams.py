@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sowlog._events.protos import encodable
+from sowlog._printable import encodable
 from sowlog.writers.record import HParams
 
 # The default repr of an object has its address, which differs from run to run.

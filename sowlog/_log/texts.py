@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sowlog._events.protos import encodable
+from sowlog._printable import encodable
 
 # TensorBoard converts Markdown at each view: 100 kB of markup in a second, 1 MB in half a minute.
 # Blocks of code cost little.

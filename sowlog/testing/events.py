@@ -6,7 +6,8 @@ from os import PathLike
 
 from sowlog._events.folders import local_folder
 from sowlog._events.framing import event_files, read_payloads
-from sowlog._events.points import ScalarPoint, scalar_points
+from sowlog._events.parsing import scalar_points
+from sowlog._events.points import ScalarPoint
 
 
 def read_events(path: str | PathLike[str]) -> list[ScalarPoint]:

@@ -11,7 +11,7 @@ from typing import NamedTuple, final
 
 from sowlog._events.file import is_open
 from sowlog._events.framing import read_head, read_tail
-from sowlog._events.points import parse_event
+from sowlog._events.parsing import parse_event
 from sowlog.writers._warnings import LossWarning, warn_user
 
 # The last steps of an earlier run's tags are in its last records, so only these are read. In bytes, of a file

@@ -26,12 +26,28 @@ def python(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def test_a_command_imports_no_jax_and_the_help_no_numpy(tmp_path):
-    """JAX takes seconds to import, and NumPy and protobuf a part of one."""
-    write_run(tmp_path, loss=[1.0])
+def test_a_command_imports_no_more_than_it_needs(tmp_path):
+    """JAX takes seconds to import; NumPy, and protobuf, which plain scalars do not need, 0.1 s each."""
+    for seed in ("0", "1"):
+        write_run(tmp_path / "plain" / seed, loss=[1.0, 0.5, 0.25])
+    with sowlog.Logger(tmp_path / "rich") as log:
+        log.hparams({"rate": 0.1})
+        log.text(0, "note", "halfway")
+    heavy = ("jax", "flax", "optax", "rich", "pandas", "pyarrow", "matplotlib")
+    protobuf = ("google.protobuf", "tensorboardX")
     for arguments, banned in (
-        (["--help"], ("jax", "flax", "numpy", "tensorboardX", "rich")),
-        (["show", str(tmp_path)], ("jax", "flax", "optax", "rich", "pandas", "pyarrow", "matplotlib")),
+        (["--help"], (*heavy, *protobuf, "numpy")),
+        (["show", str(tmp_path / "rich")], heavy),
+        *(
+            ([command, str(tmp_path / path), *options], (*heavy, *protobuf))
+            for command, path, *options in (
+                ("show", "plain/0"),
+                ("compare", "plain"),
+                ("export", "plain", "-o", str(tmp_path / "points.csv")),
+                ("tail", "plain/0"),
+                ("plot", "plain"),
+            )
+        ),
     ):
         code = (
             "import runpy, sys\n"

@@ -9,7 +9,7 @@ import sowlog
 from sowlog._events import blocks, reader
 from sowlog._events.columns import EventLayout
 from sowlog._events.framing import frame, masked_crc32c
-from sowlog._events.protos import event_bodies
+from sowlog._events.plain import Splitter
 from tests.support import event_shapes as shapes
 from tests.support.event_shapes import VERSION, event, start, write_file
 from tests.support.tensorboard_reading import as_series, tensorboard_scalars
@@ -87,7 +87,7 @@ def test_each_byte_of_a_block_is_checked(place, tmp_path):
 def test_checksums_are_those_of_each_payload(tags, seed):
     """Of any step, time and values."""
     payload = event(300, *(shapes.plain(tag, 1.0) for tag in tags)).SerializeToString()
-    layout = EventLayout(tuple(tags), len(payload), *event_bodies(tuple(tags)))
+    layout = EventLayout(tuple(tags), payload, Splitter().split(payload))
     rows = np.tile(np.frombuffer(payload, np.uint8), (50, 1))
     varies = layout.fixed != 0xFF
     rows[:, varies] = np.random.default_rng(seed % 2**32).integers(0, 256, (50, int(varies.sum())), np.uint8)

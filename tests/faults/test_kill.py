@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from sowlog._events.framing import CorruptEventFile, event_files, read_payloads
-from sowlog._events.points import scalar_points
+from sowlog._events.parsing import scalar_points
 from tests.faults.kill_loggers import QUEUE_SIZE
 from tests.support.tensorboard_reading import (
     data_server,

@@ -142,7 +142,7 @@ class JsonReader:
         for tags, held in self._held.items():
             columns = held.columns()
             if len(held) > 1:
-                self.contents.add_columns(tags, [columns])
+                self.contents.add_columns(tags, columns)
                 continue
             (position,), (step,), (time,) = columns.positions, columns.steps, columns.wall_times
             scalars = zip(tags, columns.values[0].tolist(), strict=True)
