@@ -20,14 +20,16 @@ from sowlog._events.framing import FOOTER_SIZE, HEADER_SIZE, masked, open_regula
 Bytes = NDArray[np.uint8]
 
 # Bytes that are read at once.
-_BLOCK = 1 << 22
-# With more bytes that vary, the CRC in C of each payload is faster.
-_MOST = 64
+_BLOCK = 1 << 21
+# With more bytes that vary, or longer records, the CRC in C of each payload is faster.
+_MOST_VARYING = 64
+_LONGEST = 512
+_WORD = 8
 
 
 def is_short(layout: EventLayout) -> bool:
-    """Return whether few bytes of a layout vary, so that `equal_records` is worth its tables."""
-    return len(_varying(layout)) <= _MOST
+    """Return whether a layout is short and few of its bytes vary, so that `equal_records` is faster."""
+    return layout.size <= _LONGEST and len(_varying(layout)) <= _MOST_VARYING
 
 
 def equal_records(path: Path, start: int, layout: EventLayout) -> Iterator[Bytes]:
@@ -45,15 +47,13 @@ def equal_records(path: Path, start: int, layout: EventLayout) -> Iterator[Bytes
         OSError: The file cannot be read.
     """
     stride = HEADER_SIZE + layout.size + FOOTER_SIZE
-    header = np.frombuffer(pack_header(layout.size), np.uint8)
+    has_layout = _Pattern(layout)
     checksums = _Checksums(layout)
     with open_regular(path) as file:
         file.seek(start)
         while data := file.read(max(1, _BLOCK // stride) * stride):
             records = np.frombuffer(data, np.uint8, len(data) // stride * stride).reshape(-1, stride)
-            payloads = records[:, HEADER_SIZE:-FOOTER_SIZE]
-            same = (records[:, :HEADER_SIZE] == header).all(axis=1) & layout.fits(payloads)
-            payloads = payloads[: _leading(same)]
+            payloads = records[: _leading(has_layout(records)), HEADER_SIZE:-FOOTER_SIZE]
             footers = np.ascontiguousarray(records[: len(payloads), -FOOTER_SIZE:]).view("<u4")[:, 0]
             payloads = payloads[: _leading(checksums(payloads) == footers)]
             if len(payloads):
@@ -69,6 +69,30 @@ def _leading(mask: NDArray[np.bool_]) -> int:
 
 def _varying(layout: EventLayout) -> NDArray[np.intp]:
     return np.flatnonzero(layout.fixed != 0xFF)
+
+
+@final
+class _Pattern:
+    """The bits of a record, but for its checksum, that do not vary, compared as words of eight bytes."""
+
+    def __init__(self, layout: EventLayout) -> None:
+        header = np.frombuffer(pack_header(layout.size), np.uint8)
+        template = np.concatenate((header, layout.template))
+        fixed = np.concatenate((np.full(HEADER_SIZE, 0xFF, np.uint8), layout.fixed))
+        # The last word overlaps the one before it.
+        last = len(template) - _WORD
+        starts = [*range(0, last, _WORD), last]
+        self._words = [
+            (start, *(part[start : start + _WORD].copy().view("<u8")[0] for part in (template, fixed)))
+            for start in starts
+        ]
+
+    def __call__(self, records: Bytes) -> NDArray[np.bool_]:
+        """Return a mask of the rows that have these bits."""
+        differing = np.zeros(len(records), np.uint64)
+        for start, template, fixed in self._words:
+            differing |= (records[:, start : start + _WORD].view("<u8")[:, 0] ^ template) & fixed
+        return differing == 0
 
 
 @final
@@ -95,5 +119,5 @@ class _Checksums:
         """Return the masked CRC of each row."""
         crcs = np.full(len(payloads), self._base, np.uint32)
         for index, table in zip(self._varying, self._tables, strict=True):
-            crcs ^= table[payloads[:, index]]
+            crcs ^= np.take(table, payloads[:, index])
         return masked(crcs.astype(np.uint64)).astype(np.uint32)
