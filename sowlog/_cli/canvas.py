@@ -72,27 +72,47 @@ def _marks(count: int) -> Iterator[str]:
     yield from (letters[index : index + 1] for index in range(count))
 
 
-def draw_heat_map(
-    rows: NDArray[np.float64], steps: NDArray[np.int64], width: int, encoding: str | None
-) -> list[str]:
-    """Return a heat map as lines of text: a darker character is a higher mean of the values of its part."""
+def draw_heat_maps(
+    maps: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]], width: int, encoding: str | None
+) -> list[list[str]]:
+    """Return heat maps as lines of text: a darker character is a higher mean of the values of its part.
+
+    Args:
+        maps: steps, and values of shape [members, steps]; one scale is that of all.
+        width: the columns of the terminal.
+        encoding: the encoding of the stream, which decides whether a character is a shade or a letter.
+    """
     shades = _SHADES[levels_for(encoding).isascii()]
-    parts = np.array_split(np.arange(len(rows)), min(len(rows), _ROWS))
-    columns = np.array_split(np.arange(rows.shape[1]), min(rows.shape[1], max(width - _MARGIN, 8)))
-    means = np.array([[_mean(rows[np.ix_(part, column)]) for column in columns] for part in parts])
+    folded = [_folded(rows, width - _MARGIN) for _, rows in maps]
+    means = np.concatenate([each.ravel() for each in folded])
     finite = means[np.isfinite(means)]
-    if not len(finite):
-        return ["(no finite values)"]
-    low, high = float(finite.min()), float(finite.max())
-    heights = np.rint(_scaled(np.nan_to_num(means, nan=low), low, high) * (len(shades) - 1)).astype(int)
-    lines = [
-        f"{part[0]:>{_MARGIN - 2}} "
-        + "".join(shades[h] if ok else " " for h, ok in zip(row, np.isfinite(mean), strict=True))
-        for part, row, mean in zip(parts, heights, means, strict=True)
-    ]
-    axis = _axis(int(steps[0]), int(steps[-1]), len(columns) + _MARGIN)
-    scale = f"{shades[0]} {number(low)} to {shades[-1]} {number(high)}"
-    return [*lines, axis, f"{'':{_MARGIN - 1}}{scale}"]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    scale = f"{'':{_MARGIN - 1}}{shades[0]} {number(low)} to {shades[-1]} {number(high)}"
+    drawn: list[list[str]] = []
+    for (steps, rows), each in zip(maps, folded, strict=True):
+        if not np.isfinite(each).any():
+            drawn.append(["(no finite values)"])
+            continue
+        heights = np.rint(_scaled(np.nan_to_num(each, nan=low), low, high) * (len(shades) - 1)).astype(int)
+        members = _parts(len(rows), _ROWS)
+        lines = [
+            f"{part[0]:>{_MARGIN - 2}} "
+            + "".join(shades[h] if ok else " " for h, ok in zip(row, np.isfinite(mean), strict=True))
+            for part, row, mean in zip(members, heights, each, strict=True)
+        ]
+        drawn.append([*lines, _axis(int(steps[0]), int(steps[-1]), each.shape[1] + _MARGIN), scale])
+    return drawn
+
+
+def _folded(rows: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return the mean of the values of each part of a heat map, of so many columns at most."""
+    columns = _parts(rows.shape[1], max(width, 8))
+    members = _parts(len(rows), _ROWS)
+    return np.array([[_mean(rows[np.ix_(part, column)]) for column in columns] for part in members])
+
+
+def _parts(count: int, most: int) -> list[NDArray[np.intp]]:
+    return np.array_split(np.arange(count), min(count, most))
 
 
 def _draw(canvas: NDArray[np.bool_], across: NDArray[np.float64], up: NDArray[np.float64]) -> None:

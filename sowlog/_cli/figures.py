@@ -63,11 +63,19 @@ class HeatMap(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a picture: lines, or a heat map."""
+    """A part of a picture: lines, or a heat map of a family.
+
+    Attributes:
+        title: its title.
+        lines: the lines.
+        heat_map: the heat map.
+        family: the family of a heat map; all maps of one family have one scale.
+    """
 
     title: str
     lines: list[Line] = field(default_factory=list[Line])
     heat_map: HeatMap | None = None
+    family: str = ""
 
     @property
     def kind(self) -> str:

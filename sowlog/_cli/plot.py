@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shutil
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sowlog._cli.arguments import ALL_STEPS
-from sowlog._cli.canvas import draw_curves, draw_heat_map, marked
+from sowlog._cli.canvas import draw_curves, draw_heat_maps, marked
 from sowlog._cli.compare import differences_of, group_runs
 from sowlog._cli.errors import UsageError
 from sowlog._cli.figures import Band, HeatMap, Line, Panel, write_figure
@@ -98,7 +99,7 @@ def _panels(runs: Mapping[str, Run], tags: Sequence[str], options: Namespace) ->
         limits = limits_of(maps.values())
         for label, heat_map in maps.items():
             title = family.glob if len(runs) == 1 else f"{family.glob} of {label}"
-            yield Panel(title, heat_map=heat_map._replace(limits=limits))
+            yield Panel(title, heat_map=heat_map._replace(limits=limits), family=family.glob)
 
 
 def _between(bounds: tuple[int, int]) -> str:
@@ -183,14 +184,19 @@ def _labels(runs: Mapping[str, Run]) -> dict[str, str]:
 def _terminal(panels: Sequence[Panel]) -> list[str]:
     width = max(shutil.get_terminal_size((100, 24)).columns, 40)
     lines: list[str] = []
-    for panel in panels:
-        lines.append(printable(panel.title))
-        if panel.heat_map is not None:
-            lines += draw_heat_map(panel.heat_map.rows, panel.heat_map.steps, width, sys.stdout.encoding)
+    for family, group in itertools.groupby(panels, key=lambda panel: panel.family):
+        together = list(group)
+        if family:
+            maps = [(each.heat_map.steps, each.heat_map.rows) for each in together if each.heat_map]
+            texts = draw_heat_maps(maps, width, sys.stdout.encoding)
         else:
-            curves = [(line.steps, line.values) for line in panel.lines]
-            lines += draw_curves(curves, width, sys.stdout.encoding)
-            if len(panel.lines) > 1:
-                lines.append("  ".join(map(printable, marked([line.label for line in panel.lines]))))
-        lines.append("")
+            texts = [_curves_text(each.lines, width) for each in together]
+        for panel, text in zip(together, texts, strict=True):
+            lines += [printable(panel.title), *text, ""]
     return lines[:-1]
+
+
+def _curves_text(lines: Sequence[Line], width: int) -> list[str]:
+    drawn = draw_curves([(line.steps, line.values) for line in lines], width, sys.stdout.encoding)
+    legend = "  ".join(map(printable, marked([line.label for line in lines])))
+    return [*drawn, legend] if len(lines) > 1 else drawn

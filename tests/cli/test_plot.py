@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from sowlog._cli.canvas import draw_curves, draw_heat_map, marked
+from sowlog._cli.canvas import draw_curves, draw_heat_maps, marked
 from sowlog._cli.figures import HeatMap
 from sowlog._cli.plot import limits_of, mean_heat_map, smoothed
 from tests.cli.writing import write_run
@@ -186,9 +186,25 @@ def test_each_of_several_curves_is_named_at_its_end(encoding):
     assert max(map(len, draw_curves(curves * 20, 60, encoding))) <= 60
 
 
+def test_heat_maps_of_one_family_have_one_scale(sweep, sowlog_command, monkeypatch):
+    """Runs with ten times the values are darker; a map without values has no part in the scale."""
+    steps = np.arange(2)
+    rows = ([1.0, 2.0], [10.0, 20.0], [np.nan, np.nan])
+    low, high, none = draw_heat_maps([(steps, np.array([row])) for row in rows], 60, "utf-8")
+    assert (low[0], high[0], none) == ("        0 ··", "        0 ▒█", ["(no finite values)"])
+    assert low[-1].split() == high[-1].split() == ["·", "1", "to", "█", "20"]
+    monkeypatch.setenv("COLUMNS", "50")
+    write_run(
+        sweep / "0.3" / "0", hparams={"rate": 0.3}, **{f"layer_{layer}__rms": [90.0] for layer in range(5)}
+    )
+    _, output, _ = sowlog_command("plot", sweep)
+    scales = [line.split() for line in output.splitlines() if " to " in line]
+    assert scales == 3 * [["·", "0", "to", "█", "90"]]
+
+
 def test_the_last_step_stands_below_the_last_column():
     """Of a heat map with fewer steps than the terminal has columns."""
-    first, *_, axis, _ = draw_heat_map(np.arange(100.0).reshape(2, 50), np.arange(50), 100, "utf-8")
+    ((first, *_, axis, _),) = draw_heat_maps([(np.arange(50), np.arange(100.0).reshape(2, 50))], 100, "utf-8")
     assert (len(first), len(axis)) == (60, 60)
     assert axis.split() == ["0", "49"]
 
@@ -199,7 +215,7 @@ def test_the_last_step_stands_below_the_last_column():
 )
 def test_heat_maps_of_any_values_fit_the_terminal(rows, encoding):
     """Members beyond 24 share rows; a part without finite values is blank."""
-    lines = draw_heat_map(rows, np.arange(rows.shape[1]), 60, encoding)
+    (lines,) = draw_heat_maps([(np.arange(rows.shape[1]), rows)], 60, encoding)
     if np.isfinite(rows).any():
         assert len(lines) == min(len(rows), 24) + 2
         assert max(map(len, lines)) <= 60
