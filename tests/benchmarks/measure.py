@@ -158,24 +158,34 @@ def interleave(
     Args:
         runs: the measured functions by name.
         rounds: how often.
-        seldom: fewer rounds for some of the names.
+        seldom: fewer rounds for some of the names, spread over all of them.
 
     Returns:
-        The figures by name; those of one round stand at one index.
+        The figures by name, which `paired_ratio` pairs by their rounds.
     """
+    due = {name: _spread_over(rounds, (seldom or {}).get(name, rounds)) for name in runs}
     figures: dict[str, list[Figure]] = {name: [] for name in runs}
     order = list(runs)
     shuffler = random.Random(0)
     for done in range(rounds):
         shuffler.shuffle(order)
         for name in order:
-            if done < (seldom or {}).get(name, rounds):
+            if done in due[name]:
                 figures[name].append(runs[name]())
     return figures
 
 
+def _spread_over(rounds: int, count: int) -> list[int]:
+    """Return the numbers of so many rounds among all, at equal distances."""
+    return [(2 * index + 1) * rounds // (2 * count) for index in range(count)]
+
+
 def paired_ratio(figures: Sequence[float], base: Sequence[float]) -> Spread:
     """Return the quartiles of the ratios of figures taken in the same rounds.
+
+    Args:
+        figures: the figures of each round, or of fewer rounds that are spread over all.
+        base: the figures of each round.
 
     Raises:
         ValueError: the base was measured in fewer rounds: the ratio would leave out figures whose median is
@@ -183,4 +193,5 @@ def paired_ratio(figures: Sequence[float], base: Sequence[float]) -> Spread:
     """
     if len(base) < len(figures):
         raise ValueError(f"{len(figures)} figures have a base of {len(base)} rounds: measure it as often.")
-    return spread_of([figure / other for figure, other in zip(figures, base, strict=False)])
+    paired = [base[number] for number in _spread_over(len(base), len(figures))]
+    return spread_of([figure / other for figure, other in zip(figures, paired, strict=True)])

@@ -77,21 +77,28 @@ def test_verdict_that_the_spread_reaches_over_is_in_doubt() -> None:
 
 
 def test_interleave_pairs_by_round() -> None:
-    """Every run is called once a round, seldom ones in the first rounds only."""
-    calls = {"ours": 0, "theirs": 0}
+    """Every run is called once a round, seldom ones in rounds at equal distances."""
+    calls: list[str] = []
 
-    def count(name: str) -> float:
-        calls[name] += 1
-        return float(calls[name])
+    def take(name: str) -> int:
+        calls.append(name)
+        return calls.count(name)
 
-    figures = interleave({name: lambda name=name: count(name) for name in calls}, 3, {"theirs": 2})
-    assert figures == {"ours": [1.0, 2.0, 3.0], "theirs": [1.0, 2.0]}
-    assert paired_ratio(figures["theirs"], figures["ours"]) == ONE
+    figures = interleave(
+        {name: lambda name=name: take(name) for name in ("ours", "theirs")}, 9, {"theirs": 3}
+    )
+    assert figures == {"ours": list(range(1, 10)), "theirs": [1, 2, 3]}
+    second, fifth, eighth = (place for place, name in enumerate(calls) if name == "theirs")
+    # Either of the two may be the first of a round.
+    assert second in (1, 2)
+    assert fifth in (5, 6)
+    assert eighth in (9, 10)
 
 
 def test_ratio_leaves_out_no_round() -> None:
     """A base of fewer rounds is refused: the ratio would disagree with the figures beside it."""
-    assert paired_ratio([2.0, 9.0], [1.0, 3.0, 100.0]) == spread_of([2.0, 3.0])
+    assert paired_ratio([2.0, 9.0], [1.0, 100.0, 3.0]) == spread_of([2.0, 3.0])
+    assert paired_ratio([2.0], [1.0, 4.0, 100.0]) == spread_of([0.5])
     with pytest.raises(ValueError, match="3 figures have a base of 1 rounds"):
         paired_ratio([1.0, 2.0, 3.0], [1.0])
 
