@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 _BLOCK = 1 << 21
 # With more bytes that vary, or longer records, the CRC in C of each payload is faster.
 _MOST_VARYING = 64
-_LONGEST = 512
+_LONGEST = 1 << 13
 _WORD = 8
 
 
