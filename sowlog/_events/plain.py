@@ -118,7 +118,7 @@ class Splitter:
             ValueError: The value is no plain scalar.
         """
         last = stop - 5
-        if payload[start] != _VALUE or last < body or stop > len(payload) or payload[last] != _SIMPLE:
+        if payload[start] != _VALUE or last < body or payload[last] != _SIMPLE:
             raise ValueError("no plain scalar")
         tag = ""
         if last > body:

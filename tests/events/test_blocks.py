@@ -95,6 +95,19 @@ def test_checksums_are_those_of_each_payload(tags, seed):
     assert blocks._Checksums(layout)(rows).tolist() == expected
 
 
+@given(tag=st.text("ab", min_size=1, max_size=20))
+def test_a_changed_bit_is_another_pattern_if_it_does_not_vary(tag):
+    """Each bit of the header and of the payload, for sizes that are no multiple of a word as well."""
+    payload = event(300, shapes.plain(tag, 1.0)).SerializeToString()
+    layout = EventLayout((tag,), payload, Splitter().split(payload))
+    record = np.frombuffer(frame(payload), np.uint8)
+    bits = np.unpackbits(record[:-4], bitorder="little")
+    flipped = np.packbits(bits ^ np.eye(len(bits), dtype=np.uint8), axis=1, bitorder="little")
+    rows = np.concatenate([flipped, np.tile(record[-4:], (len(bits), 1))], axis=1)
+    fixed = np.concatenate([np.full(12, 0xFF, np.uint8), layout.fixed])
+    assert (blocks._Pattern(layout)(rows) == (np.unpackbits(fixed, bitorder="little") == 0)).all()
+
+
 def test_a_long_run_of_one_tag_is_parsed_by_no_record(tmp_path, monkeypatch):
     """But for the first of each size of a step; a refresh reads on behind a block."""
     payloads = []

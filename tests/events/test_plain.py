@@ -84,6 +84,19 @@ def test_a_changed_event_has_the_scalars_of_protobuf_or_is_not_plain(data, paylo
         np.testing.assert_equal(points(splitter, event), by_protobuf(payload))
 
 
+@given(data=st.data(), scalars=st.lists(st.tuples(tags, values), min_size=1, max_size=3))
+def test_an_event_that_is_cut_within_a_value_is_not_plain(data, scalars):
+    """Also if its summary has the size that is left, and its tags are known."""
+    splitter = Splitter()
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in scalars])
+    whole = summary.SerializeToString()
+    left = whole[: -data.draw(st.integers(1, summary.value[-1].ByteSize() + 1))]
+    # A graph_def has the form of a summary, with any bytes.
+    known, cut = (b"\x2a" + Event(graph_def=part).SerializeToString()[1:] for part in (whole, left))
+    assert splitter.split(known) is not None
+    assert splitter.split(cut) is None
+
+
 @given(payload=st.binary(max_size=40))
 @example(payload=b"")
 @example(payload=b"\x2a\x00")
@@ -94,6 +107,9 @@ def test_a_changed_event_has_the_scalars_of_protobuf_or_is_not_plain(data, paylo
 @example(payload=b"\x2a\x09\x0a\x07\x0a\x00\x15" + struct.pack("<f", 1.5))
 @example(payload=b"\x2a\x0a\x0a\x08\x0a\x01\xff\x15" + struct.pack("<f", 1.5))
 @example(payload=b"\x1a\x01\xff")
+@example(payload=b"\x2a\x02\x08\x01")
+@example(payload=b"\x2a\x0d\x0a\x0b\x0a\x01a\x3a\x01b\x15" + struct.pack("<f", 1.5))
+@example(payload=b"\x2a\x09\x0a\x05\x15\x00\x15\x00\x00\x0a\x00")
 def test_random_bytes_are_left_to_protobuf(payload):
     """Or they are what protobuf finds in them."""
     splitter = Splitter()

@@ -127,7 +127,10 @@ def test_events_of_the_same_size_are_distinguished(tmp_path):
     for step in range(40):
         writer.write(record(step, ["same", f"tag{step // 3 % 4}"]))
     writer.close()
-    assert as_series(read(tmp_path)) == tensorboard_scalars(tmp_path)
+    run = read(tmp_path)
+    assert as_series(run) == tensorboard_scalars(tmp_path)
+    found = [tags for probes in run._reader._layouts.values() for tags in probes.values()]
+    assert [len(layouts) for by_bytes in found for layouts in by_bytes.values()] == [4]
 
 
 def write_events(folder, *payloads):
