@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import math
 import pickle
 import typing
 from pathlib import Path
@@ -14,6 +15,7 @@ import sowlog.alerts
 import sowlog.nnx
 import sowlog.testing
 import sowlog.writers
+from sowlog._log.nonfinite import Neighbor, NonfiniteOrigin
 
 MODULES = (sowlog, sowlog.adapters, sowlog.alerts, sowlog.testing, sowlog.writers)
 OBJECTS = {
@@ -74,6 +76,29 @@ def test_public_classes_show_where_users_import_them_from(name):
     for method in methods_of(kind):
         assert f"{method.__module__}.{method.__qualname__}" == f"{name}.{method.__name__}"
         assert f"def {method.__name__}(" in inspect.getsource(method)
+
+
+# The arguments of errors that have more than a message.
+ORIGIN = NonfiniteOrigin(
+    3, "loss", math.inf, None, "", (), "", (Neighbor("loss", 1.0, 2.0, math.inf),), (), ()
+)
+ARGUMENTS = {
+    "sowlog.AlertError": (
+        "no",
+        sowlog.alerts.Alert(sowlog.alerts.Range("loss", high=1), "loss", 3, 2.0, "above"),
+    ),
+    "sowlog.CorruptEventFile": (Path("events"), 40, 2, "is cut"),
+    "sowlog.NonfiniteError": (ORIGIN,),
+}
+RAISED = [name for name, (_, kind) in CLASSES.items() if issubclass(kind, Exception)]
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_public_errors_are_pickled_with_all_they_say(name):
+    """As a process pool hands them back, and a run with its damage."""
+    error = CLASSES[name][1](*ARGUMENTS.get(name, ("a message",)))
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_functions_that_public_classes_borrow_stay_with_their_module():

@@ -19,11 +19,12 @@ from sowlog._events.framing import FOOTER_SIZE, HEADER_SIZE, masked, open_regula
 
 Bytes = NDArray[np.uint8]
 
-# Bytes that are read at once.
+# Bytes that are read at once: at first, as records of another layout may follow soon, and at most.
+_FIRST_BLOCK = 1 << 15
 _BLOCK = 1 << 21
 # With more bytes that vary, or longer records, the CRC in C of each payload is faster.
 _MOST_VARYING = 64
-_LONGEST = 1 << 13
+_LONGEST = 1 << 12
 _WORD = 8
 
 
@@ -51,7 +52,9 @@ def equal_records(path: Path, start: int, layout: EventLayout) -> Iterator[Bytes
     checksums = _Checksums(layout)
     with open_regular(path) as file:
         file.seek(start)
-        while data := file.read(max(1, _BLOCK // stride) * stride):
+        size = min(_FIRST_BLOCK, _BLOCK)
+        while data := file.read(max(1, size // stride) * stride):
+            size = min(2 * size, _BLOCK)
             records = np.frombuffer(data, np.uint8, len(data) // stride * stride).reshape(-1, stride)
             payloads = records[: _leading(has_layout(records)), HEADER_SIZE:-FOOTER_SIZE]
             footers = np.ascontiguousarray(records[: len(payloads), -FOOTER_SIZE:]).view("<u4")[:, 0]

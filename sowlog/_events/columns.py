@@ -8,9 +8,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from sowlog._events.plain import TIME, TIME_SIZE, PlainEvent
-
-_VALUE_BYTES = np.arange(-4, 0)
+from sowlog._events.plain import NUMBER_BYTES, TIME, TIME_SIZE, PlainEvent
 
 
 @dataclass
@@ -62,18 +60,20 @@ class EventLayout:
         size: the size of the serialized event.
         template: uint8 of shape [size], the bits that do not vary, and 0.
         fixed: uint8 of shape [size], a mask of the bits that do not vary.
-        probe: the bytes between the head and the first value, as a pair of places.
+        probe: the bytes between the head and the number of the first value, as a pair of places.
     """
 
     def __init__(self, tags: tuple[str, ...], payload: bytes, event: PlainEvent) -> None:
         self.tags = tags
         self.size = len(payload)
         self._has_time = payload[0] == TIME
-        # Of the bytes of the step, the highest bit says whether another one follows.
+        # Both slices are empty in an event without a time or a step.
+        time = slice(1, TIME_SIZE * self._has_time)
         self._step = slice(TIME_SIZE * self._has_time + 1, event.head)
-        self._columns = np.add.outer(event.ends, _VALUE_BYTES).ravel()
+        self._columns = np.add.outer(event.ends, NUMBER_BYTES).ravel()
         self.fixed = np.full(self.size, 0xFF, np.uint8)
-        self.fixed[1 : TIME_SIZE * self._has_time] = 0
+        self.fixed[time] = 0
+        # The highest bit of a byte of the step says whether another one follows.
         self.fixed[self._step] = 0x80
         self.fixed[self._columns] = 0
         self.template = np.frombuffer(payload, np.uint8) & self.fixed
@@ -109,7 +109,8 @@ class EventLayout:
         """Return the points of serialized events that have this layout, uint8 of shape [n, size]."""
         wall_times = np.zeros(len(rows))
         if self._has_time:
-            wall_times = np.ascontiguousarray(rows[:, 1:TIME_SIZE]).view("<f8")[:, 0]
+            # A view, of a single row for example, would keep all bytes that were read with it.
+            wall_times = rows[:, 1:TIME_SIZE].copy().view("<f8")[:, 0]
         steps = _varints(rows[:, self._step])
         values = np.take(rows, self._columns, axis=1).view("<f4")
         return Columns(positions, steps, wall_times, values)

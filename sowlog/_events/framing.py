@@ -72,6 +72,11 @@ class CorruptEventFile(ValueError):  # noqa: N818 - a name of the fault, as File
         self.offset = offset
         self.record = record
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made anew from its message alone.
+        make = functools.partial(CorruptEventFile, message=str(self))
+        return make, (self.path, self.offset, self.record, "")
+
 
 def unreadable_error(path: Path, error: OSError) -> CorruptEventFile:
     """Return the error for a path with the name of an event file that is no readable file, such as a FIFO."""

@@ -19,19 +19,30 @@ from sowlog._events.wire import varint
 # Event; value (bytes) of a Summary; tag (bytes) and simple_value (fixed32) of a value.
 TIME, _STEP, _VERSION, _SUMMARY, _SESSION = 0x09, 0x10, 0x1A, 0x2A, 0x3A
 _VALUE, _TAG, _SIMPLE = 0x0A, 0x0A, 0x15
-TIME_SIZE = 9
-_VALUE_BYTES = np.arange(-4, 0)
 # A session_log with the status START.
 _START = b"\x08\x01"
+# The bytes of a time with its key, and the places of a value's number from the value's end.
+TIME_SIZE = 9
+NUMBER_BYTES = np.arange(-4, 0)
+# Bytes of a size; protobuf reads no longer one.
+_LONGEST_SIZE = 5
 
 
 class _Head(NamedTuple):
-    """The fields of an event before its last one, and where that one begins."""
+    """Time and step of an event, and where its only other field, the last one, begins.
+
+    Attributes:
+        step: the step, or 0.
+        wall_time: the time, or 0.0.
+        key: the key of the last field.
+        start: the place of that key.
+        content: the place behind the size of the last field.
+    """
 
     step: int
     wall_time: float
     key: int
-    size: int
+    start: int
     content: int
 
 
@@ -81,10 +92,10 @@ class Splitter:
         if not numbers:
             return None
         ends = np.array(stops)
-        places = np.add.outer(ends, _VALUE_BYTES)
+        places = np.add.outer(ends, NUMBER_BYTES)
         values = np.take(np.frombuffer(payload, np.uint8), places).view("<f4")[:, 0]
         key = np.array(numbers, np.int32).tobytes()
-        return PlainEvent(head.step, head.wall_time, key, values, head.size, ends)
+        return PlainEvent(head.step, head.wall_time, key, values, head.start, ends)
 
     def names(self, event: PlainEvent) -> tuple[str, ...]:
         """Return the tags of an event, in order."""
@@ -98,7 +109,7 @@ class Splitter:
         while start < len(payload):
             size, opening = payload[start + 1], 2
             if size > 0x7F:
-                size, stop = varint(payload, start + 1, len(payload))
+                size, stop = _size(payload, start + 1)
                 opening = stop - start
             stop = start + opening + size
             number = known.get(payload[start : stop - 4])
@@ -122,7 +133,7 @@ class Splitter:
             raise ValueError("no plain scalar")
         tag = ""
         if last > body:
-            size, text = varint(payload, body + 1, len(payload))
+            size, text = _size(payload, body + 1)
             if payload[body] != _TAG or text + size != last:
                 raise ValueError("no plain scalar")
             tag = payload[text:last].decode()
@@ -149,7 +160,7 @@ def bare_event(payload: bytes) -> ParsedEvent | None:
 
 
 def _head(payload: bytes) -> _Head:
-    """Return the head of an event that has a time, a step and one more field, in this order.
+    """Return the head of an event that has a time or none, a step or none, and one more field, in this order.
 
     Raises:
         ValueError: The event has other fields.
@@ -160,8 +171,17 @@ def _head(payload: bytes) -> _Head:
     if payload[start] == _STEP:
         step, start = varint(payload, start + 1, len(payload))
     key = payload[start]
-    size, content = varint(payload, start + 1, len(payload))
+    size, content = _size(payload, start + 1)
     if step >> 64 or content + size != len(payload):
         raise ValueError("no plain event")
     (wall_time,) = struct.unpack_from("<d", payload, 1) if payload[0] == TIME else (0.0,)
     return _Head(step - (step >> 63 << 64), wall_time, key, start, content)
+
+
+def _size(payload: bytes, start: int) -> tuple[int, int]:
+    """Return the size that begins at a place, and its end.
+
+    Raises:
+        ValueError: It is cut short, or longer than protobuf reads.
+    """
+    return varint(payload, start, min(len(payload), start + _LONGEST_SIZE))

@@ -1,8 +1,9 @@
 """The files of a run, read in order, and on from where they were left.
 
 Each plain event is assigned to its layout when it is read, and the events of a layout are decoded together.
-One whose set of tags occurs once is a single, decoded tag by tag; protobuf parses all other events. Order and
-restarts are resolved at the end, by the position of each event in the files.
+One whose set of tags occurs once is a single, decoded tag by tag. All others are parsed, by protobuf if they
+have more than a version or the start of a session. Order and restarts are resolved at the end, by the
+position of each event in the files.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ class Reader:
         self._splitter = Splitter()
         self.contents = Contents(DECODERS, self._splitter.tags)
         self.tracker = FileTracker()
-        # By the size of an event; then by the slice between head and first value, and by its bytes.
+        # By the size of an event; then by the slice between head and first number, and by its bytes.
         self._layouts: dict[int, dict[tuple[int, int], dict[bytes, list[EventLayout]]]] = {}
+        # By the size and the numbers of the tags.
+        self._by_tags: dict[tuple[int, bytes], list[EventLayout]] = {}
         self._full: dict[EventLayout, None] = {}
         self._held = 0
         self._plugins: dict[str, str] = {}
@@ -127,8 +130,16 @@ class Reader:
             if found is not None:
                 if len(found) == 1:
                     return found[0]
-                return next((layout for layout in found if layout.holds(payload)), None)
+                return self._find_by_tags(payload)
         return None
+
+    def _find_by_tags(self, payload: bytes) -> EventLayout | None:
+        """Return the layout of an event, found by all of its tags, as many layouts may begin alike."""
+        event = self._splitter.split(payload)
+        if event is None:
+            return None
+        found = self._by_tags.get((len(payload), event.numbers), ())
+        return next((layout for layout in found if layout.holds(payload)), None)
 
     def _parse(self, payload: bytes, position: int) -> EventLayout | None:
         """Parse an event; return its new layout, or None if its points are added one by one.
@@ -145,6 +156,7 @@ class Reader:
         self.contents.add_columns(layout.tags, self.contents.singles.release(event))
         layouts = self._layouts.setdefault(layout.size, {}).setdefault(layout.probe, {})
         layouts.setdefault(payload[slice(*layout.probe)], []).append(layout)
+        self._by_tags.setdefault((layout.size, event.numbers), []).append(layout)
         return layout
 
     def _add_parsed(self, payload: bytes, position: int) -> None:

@@ -60,7 +60,7 @@ class Restarts:
         self._declared = False
         self._versions: list[tuple[int, bool]] = []
         self._starts: list[tuple[int, int]] = []
-        # While no restarts are declared: events without points, and the places of each tag of parsed events.
+        # While no restarts are declared: parsed events, and the places of each tag of them.
         self._others: list[tuple[int, int, bool]] = []
         self._mentions: dict[str, list[int]] = defaultdict(list)
 

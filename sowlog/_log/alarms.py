@@ -6,7 +6,7 @@ import difflib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,10 @@ class AlertError(RuntimeError):
     def __init__(self, message: str, alert: Alert) -> None:
         super().__init__(message)
         self.alert = alert
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made anew from its message alone.
+        return AlertError, (str(self), self.alert)
 
 
 class Alarms:

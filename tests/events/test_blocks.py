@@ -95,6 +95,18 @@ def test_checksums_are_those_of_each_payload(tags, seed):
     assert blocks._Checksums(layout)(rows).tolist() == expected
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_columns_of_a_block_keep_none_of_its_bytes(count):
+    """Else each block that ends early would keep as much as one read of the file."""
+    payload = event(300, shapes.plain("a", 1.0)).SerializeToString()
+    layout = EventLayout(("a",), payload, Splitter().split(payload))
+    rows = np.tile(np.frombuffer(payload, np.uint8), (count, 1))
+    columns = layout.decode_rows(rows, np.arange(count))
+    assert not any(
+        np.shares_memory(rows, part) for part in (columns.steps, columns.wall_times, columns.values)
+    )
+
+
 @given(tag=st.text("ab", min_size=1, max_size=20))
 def test_a_changed_bit_is_another_pattern_if_it_does_not_vary(tag):
     """Each bit of the header and of the payload, for sizes that are no multiple of a word as well."""

@@ -133,6 +133,22 @@ def test_events_of_the_same_size_are_distinguished(tmp_path):
     assert [len(layouts) for by_bytes in found for layouts in by_bytes.values()] == [4]
 
 
+def test_events_that_begin_alike_are_found_by_all_their_tags(tmp_path, monkeypatch):
+    """As of many tasks beside one loss: an event is compared with its own layout, not with each."""
+    compared = []
+    holds = EventLayout.holds
+    monkeypatch.setattr(
+        EventLayout, "holds", lambda self, payload: compared.append(1) or holds(self, payload)
+    )
+    writer = TensorBoard(tmp_path)
+    for step in range(2000):
+        writer.write(record(step, ["loss", f"task{step * 7 % 100:02}"]))
+    writer.close()
+    run = read(tmp_path)
+    assert as_series(run) == tensorboard_scalars(tmp_path)
+    assert len(compared) < 2 * 2000
+
+
 def write_events(folder, *payloads):
     """Write an event file of these payloads."""
     file = create_event_file(folder, b"".join(map(frame, payloads)))

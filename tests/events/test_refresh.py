@@ -206,6 +206,21 @@ def test_values_are_a_sequence(tmp_path):
         values[4]
 
 
+def test_a_damaged_run_is_pickled_with_its_damage(tmp_path):
+    """As a run is that is still written, or was killed."""
+    path = write_file(
+        tmp_path, [VERSION, event(0, shapes.plain("loss", 1.0)), event(1, shapes.plain("loss", 2.0))]
+    )
+    path.write_bytes(path.read_bytes()[:-1])
+    run = sowlog.read(tmp_path)
+    again = pickle.loads(pickle.dumps(run))
+    assert contents(again) == contents(run)
+    assert [(d.path, d.offset, d.record, str(d)) for d in again.damage] == [
+        (d.path, d.offset, d.record, str(d)) for d in run.damage
+    ]
+    assert len(run.damage) == 1
+
+
 def test_a_run_is_pickled_and_refreshed_elsewhere(tmp_path):
     """As to a worker process that draws it."""
     path = write_file(tmp_path, [VERSION, shapes.as_tensorflow_2(0, is_first=True)])
