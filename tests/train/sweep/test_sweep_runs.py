@@ -104,7 +104,9 @@ def test_points_are_submitted_as_jobs(tmp_path: Path) -> None:
 SLURM = {
     "sbatch": """
         id=$(($(cat $JOBS/last || echo 100) + 1)); echo $id > $JOBS/last
-        SLURM_JOB_ID=$id setsid sh $1 > $JOBS/$id.out 2>&1 & echo $! > $JOBS/$id
+        # Submitit renames the script once the job is submitted, which may be before the job has begun.
+        cp $1 $JOBS/$id.sh
+        SLURM_JOB_ID=$id setsid sh $JOBS/$id.sh > $JOBS/$id.out 2>&1 & echo $! > $JOBS/$id
         echo Submitted batch job $id""",
     "srun": """
         while :; do case $1 in --output|--error) shift 2;; -*) shift;; *) break;; esac; done
