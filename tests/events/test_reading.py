@@ -121,14 +121,20 @@ def test_one_scalar_per_event_is_read(tmp_path):
     assert as_series(read(tmp_path)) == tensorboard_scalars(tmp_path)
 
 
+def read_tasks(folder, tasks):
+    """Write a step with a loss and a tag of its task for each, and read them as TensorBoard does."""
+    writer = TensorBoard(folder)
+    for step, task in enumerate(tasks):
+        writer.write(record(step, ["loss", f"task{task:02}"]))
+    writer.close()
+    run = read(folder)
+    assert as_series(run) == tensorboard_scalars(folder)
+    return run
+
+
 def test_events_of_the_same_size_are_distinguished(tmp_path):
     """Two layouts may begin alike and have one size; the probable layout of an event is checked."""
-    writer = TensorBoard(tmp_path)
-    for step in range(40):
-        writer.write(record(step, ["same", f"tag{step // 3 % 4}"]))
-    writer.close()
-    run = read(tmp_path)
-    assert as_series(run) == tensorboard_scalars(tmp_path)
+    run = read_tasks(tmp_path, [step // 3 % 4 for step in range(40)])
     found = [tags for probes in run._reader._layouts.values() for tags in probes.values()]
     assert [len(layouts) for by_bytes in found for layouts in by_bytes.values()] == [4]
 
@@ -140,12 +146,7 @@ def test_events_that_begin_alike_are_found_by_all_their_tags(tmp_path, monkeypat
     monkeypatch.setattr(
         EventLayout, "holds", lambda self, payload: compared.append(1) or holds(self, payload)
     )
-    writer = TensorBoard(tmp_path)
-    for step in range(2000):
-        writer.write(record(step, ["loss", f"task{step * 7 % 100:02}"]))
-    writer.close()
-    run = read(tmp_path)
-    assert as_series(run) == tensorboard_scalars(tmp_path)
+    read_tasks(tmp_path, [step * 7 % 100 for step in range(2000)])
     assert len(compared) < 2 * 2000
 
 
